@@ -1,0 +1,54 @@
+# The commands of editpairs. `make` alone lists them.
+
+MANIFEST ?= manifests/toybox.yaml
+RUN ?= runs/toybox
+STAGE ?= filter
+SHEET ?= $(RUN)/contact-sheet.png
+ARGS ?=
+
+BIN := .venv/bin
+export PYTHONPATH := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup generate rerun status inspect test lint toybox clean
+
+help:  ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-16s %s\n", $$1, $$2}'
+	@echo
+	@echo "  Variables: MANIFEST=$(MANIFEST)  RUN=$(RUN)  STAGE=$(STAGE)  ARGS='--set key=value --wave N ...'"
+
+setup: .venv/ready  ## create .venv with everything (a minute, 6 GB)
+
+.venv/ready: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || python3 -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[test]'
+	@touch $@
+
+generate: setup  ## run the pipeline, or what is missing of it: make generate [MANIFEST=..] [ARGS='--wave 1']
+	@$(BIN)/editpairs generate $(MANIFEST) $(ARGS)
+
+rerun: setup  ## run one stage again, then what follows: make rerun STAGE=filter [ARGS='--set ..']
+	@$(BIN)/editpairs rerun $(MANIFEST) --stage $(STAGE) $(ARGS)
+
+status: setup  ## how far a run is: make status [RUN=runs/toybox]
+	@$(BIN)/editpairs status $(RUN)
+
+inspect: setup  ## a table and a contact sheet of pairs: make inspect [RUN=..] [SHEET=..]
+	@$(BIN)/editpairs inspect $(RUN) --out $(SHEET) $(ARGS)
+
+test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
+	@for model in autoencoder diffusion language_model detector segmenter clip; do \
+		$(BIN)/python -m toybox.train_$$model || exit 1; \
+	done
+
+clean:  ## remove the environment and the caches (runs and weights stay)
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,184 @@
+"""The command ``editpairs``. Everything heavy is imported by the command that needs it."""
+
+import re
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from pipeline.errors import StageError, UserError
+
+if TYPE_CHECKING:
+    from pipeline.state import RunState
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Captions in, a training set for instruction-based image editing out.",
+)
+console = Console(width=None if sys.stdout.isatty() else 140)
+
+
+class EngineName(str, Enum):
+    ray = "ray"
+    local = "local"
+
+
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the YAML file of a run")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override a key of the manifest; may be repeated"),
+]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for a debugger")
+]
+Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs generate manifests/toybox.yaml\n\n"
+    "  editpairs generate manifests/sdxl.yaml --wave 2 --set name=trial\n\n"
+    "  editpairs generate manifests/toybox.yaml --set filter.default.clip_direction=0.25"
+)
+def generate(
+    manifest: Manifest,
+    overrides: Set = None,
+    wave: Annotated[int | None, typer.Option(min=1, help="only the first N parts, all stages")] = None,
+    engine: EngineOption = EngineName.ray,
+    replace: Replace = False,
+) -> None:
+    """Run what is missing or stale. The same command goes on after any interruption."""
+    from pipeline.engine import generate as run
+    from pipeline.manifest import read_manifest
+    from pipeline.progress import Progress
+    from pipeline.report import print_report
+    from stages import STAGES
+
+    content = read_manifest(manifest, overrides or [], STAGES)
+    state = run(content, STAGES, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
+    print_report(state, console)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage filter --set filter.default.clip_direction=0.25\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage edit --parts 0-3\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage instruct --retry-failed"
+)
+def rerun(
+    manifest: Manifest,
+    stage: Annotated[str, typer.Option(help="the stage to run again")],
+    parts: Annotated[str | None, typer.Option(metavar="A-B", help="only these parts, both included")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="only rows that failed")] = False,
+    overrides: Set = None,
+    engine: EngineOption = EngineName.ray,
+    replace: Replace = False,
+) -> None:
+    """Run a stage again on the parts it has committed, then whatever became stale."""
+    from pipeline.engine import rerun as run
+    from pipeline.manifest import read_manifest
+    from pipeline.progress import Progress
+    from pipeline.report import print_report
+    from stages import STAGES
+
+    content = read_manifest(manifest, overrides or [], STAGES)
+    state = run(
+        content,
+        STAGES,
+        stage,
+        progress=Progress(console),
+        parts=parse_parts(parts) if parts else None,
+        retry_failed=retry_failed,
+        engine=engine.value,
+        replace=replace,
+    )
+    print_report(state, console)
+
+
+@app.command(epilog="Example:\n\n  editpairs status runs/toybox")
+def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]) -> None:
+    """Where every planned row of a run is, from the files' footers alone."""
+    from pipeline.report import print_report
+
+    print_report(open_state(run), console)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs inspect runs/toybox --out sheet.png\n\n"
+    "  editpairs inspect runs/toybox/shards/train-00000-of-00002.parquet --rows 24 --seed 3"
+)
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
+    out: Annotated[Path | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="how many pairs")] = 12,
+    seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
+    task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
+) -> None:
+    """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
+    from pipeline.pairs import read_pairs, table_of
+
+    if not path.exists():
+        raise UserError(f"there is no run or shard at {path}")
+    pairs = read_pairs(path, rows, seed, task)
+    if not pairs:
+        raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
+    console.print(table_of(pairs))
+    if out is not None:
+        from pipeline.contact_sheet import draw
+
+        draw(pairs, out)
+        console.print(f"wrote {out}", highlight=False)
+
+
+def open_state(folder: Path) -> "RunState":
+    """The state of a run as its lock file tells it, without importing a stage."""
+    from pipeline.folder import RunFolder
+    from pipeline.lockfile import locked_steps, read_lock
+    from pipeline.plan import read_plan
+    from pipeline.state import RunState
+
+    run = RunFolder(folder)
+    plan = read_plan(run.plan)
+    lock = read_lock(run.lock)
+    if plan is None or not lock:
+        raise UserError(f"there is no run at {folder}: name a run's folder, such as runs/toybox")
+    return RunState(run, plan, locked_steps(lock))
+
+
+def parse_parts(text: str) -> range:
+    """``"3"`` or ``"0-4"``, both ends included."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match:
+        raise UserError(f"--parts {text}: write a part or a range, such as 0-4")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise UserError(f"--parts {text}: the range is empty")
+    return range(first, last + 1)
+
+
+def main() -> None:
+    """The console command: user errors are one message and exit code 2, a stopped stage is 1."""
+    errors = Console(stderr=True, soft_wrap=True, highlight=False)
+    try:
+        app()
+    except (UserError, StageError) as error:
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        errors.print(str(error), markup=False)
+        if isinstance(error, StageError):
+            errors.print("What was committed stays; the same command goes on from there.")
+            if error.details:
+                errors.print("The traceback is in last_error.txt in the run's folder.")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        errors.print("\nstopped; what was committed stays, and the same command goes on from there")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""``generate`` and ``rerun``: stages in order, one at a time, exactly what is missing or stale."""
+
+import hashlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.errors import StageError, UserError
+from pipeline.fingerprint import differences, stage_identity
+from pipeline.folder import RunFolder
+from pipeline.ledger import count_run
+from pipeline.local_backend import LocalBackend
+from pipeline.lockfile import read_lock, write_lock
+from pipeline.manifest import Manifest, Stages
+from pipeline.plan import Plan, ensure_plan
+from pipeline.progress import Progress
+from pipeline.state import RunState
+from pipeline.steps import Step, build_steps
+from pipeline.worker import Job, Result, Unit
+from stages.tasks import TaskError, Tasks, load_tasks
+
+Engine = Literal["ray", "local"]
+
+
+class Backend(Protocol):
+    """What runs units: the plain loop, or Ray."""
+
+    def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Units of a stage that run although they are done."""
+
+    stage: str
+    units: frozenset[int]
+    retry_failed: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is open: checked, planned, and held by this process."""
+
+    manifest: Manifest
+    stages: Stages
+    tasks: Tasks
+    identities: Mapping[str, Mapping[str, Any]]
+    folder: RunFolder
+    plan: Plan
+    steps: tuple[Step, ...]
+    state: RunState
+
+
+def generate(
+    manifest: Manifest,
+    stages: Stages,
+    *,
+    progress: Progress,
+    wave: int | None = None,
+    engine: Engine = "ray",
+    replace: bool = False,
+) -> RunState:
+    """Run what is missing or stale.
+
+    Args:
+        manifest: what the run is.
+        stages: stage classes by name, in order.
+        progress: told of every committed file.
+        wave: only the first ``wave`` parts, through every stage.
+        engine: where stages that are not light run.
+        replace: whether committed parts of expensive stages may be replaced.
+
+    Raises:
+        UserError: something is wrong with the input; nothing was run.
+        StageError: a stage could not go on; what was committed before stays.
+    """
+    with _opened(manifest, stages) as run:
+        parts = range(run.plan.parts)[:wave]
+        if not replace:
+            _guard(run, parts, consent=None)
+        _advance(run, parts, None, engine, progress)
+        return run.state
+
+
+def rerun(
+    manifest: Manifest,
+    stages: Stages,
+    stage: str,
+    *,
+    progress: Progress,
+    parts: range | None = None,
+    retry_failed: bool = False,
+    engine: Engine = "ray",
+    replace: bool = False,
+) -> RunState:
+    """Run a stage again on parts it has committed, then whatever became stale.
+
+    Args:
+        manifest: what the run is.
+        stages: stage classes by name, in order.
+        stage: the stage to run again.
+        progress: told of every committed file.
+        parts: the parts; None for all that the stage has committed.
+        retry_failed: only rows that failed; other records stay as they are.
+        engine: where stages that are not light run.
+        replace: whether committed parts of other expensive stages may be replaced.
+
+    Raises:
+        UserError: as ``generate``; or the stage or parts are unknown, or nothing was committed.
+        StageError: a stage could not go on; what was committed before stays.
+    """
+    if stage not in stages:
+        raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
+    if not RunFolder(manifest.folder).plan.exists():
+        raise UserError(f"there is no run at {manifest.folder} yet: start it with generate")
+    with _opened(manifest, stages) as run:
+        step = run.state.steps[stage]
+        if parts is not None and parts.stop > run.plan.parts:
+            raise UserError(f"--parts: {run.folder.root} has parts 0-{run.plan.parts - 1}")
+        units = step.units(range(run.plan.parts) if parts is None else parts)
+        footers = {unit: run.state.footer(step, unit) for unit in units}
+        chosen = [u for u, f in footers.items() if f and (not retry_failed or f.total("failed"))]
+        if not any(footers.values()):
+            raise UserError(f"{stage} has not committed any of these parts yet: run generate")
+        scope = [part for unit in chosen for part in step.parts(unit, run.plan.parts)]
+        if parts is not None:
+            scope = [part for part in scope if part in parts or step.parts_per_unit]
+        if not replace:
+            _guard(run, scope, consent=stage)
+        _advance(run, scope, Forced(stage, frozenset(chosen), retry_failed), engine, progress)
+        return run.state
+
+
+@contextmanager
+def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
+    """Check all that can be checked before anything starts, then hold the run and its plan."""
+    try:
+        tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+    except TaskError as error:
+        raise UserError(str(error)) from error
+    configs = {name: manifest.section(name) for name in stages}
+    _check_light_stages(stages, configs, tasks)
+    identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
+    steps = build_steps(stages, configs, identities)
+    folder = RunFolder(manifest.folder)
+    with folder.owned():
+        plan = ensure_plan(folder.plan, manifest)
+        state = RunState(folder, plan, steps)
+        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state)
+
+
+def _check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
+    """Light stages load no model, so what they have to say about their config is heard at once."""
+    for name, stage in stages.items():
+        if getattr(stage, "light", False):
+            try:
+                stage(configs[name], tasks)
+            except ValueError as error:
+                raise UserError(str(error)) from error
+
+
+def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
+    """Refuse to replace committed parts of expensive stages because a key changed.
+
+    ``consent`` names the stage the user asked to run again.
+    """
+    for step in run.steps:
+        if step.light or step.name == consent:
+            continue
+        changed = [
+            footer.fingerprint
+            for unit in step.units(parts)
+            if (footer := run.state.footer(step, unit)) and footer.fingerprint != step.fingerprint
+        ]
+        if not changed:
+            continue
+        known = read_lock(run.folder.lock).get("identities", {})
+        old = known.get(changed[0])
+        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
+        raise UserError(
+            f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
+            "were made with other settings:\n"
+            + "".join(f"  {key}\n" for key in keys)
+            + "Making them again replaces them and all that follows. Allow it with --replace, keep both "
+            "with another run name (--set name=...), or undo the change"
+        )
+
+
+def _advance(
+    run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine, progress: Progress
+) -> None:
+    in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
+    write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
+    run.folder.last_error.unlink(missing_ok=True)
+    local = LocalBackend()
+    backend = local if engine == "local" else _ray(run.manifest)
+    try:
+        for step in run.steps:
+            units = _todo(run, step, parts, forced)
+            if units:
+                _run_stage(run, step, units, local if step.light else backend, progress)
+            if step.parts_per_unit is not None:
+                _finish(run, step)
+    except StageError as error:
+        if error.details:
+            run.folder.last_error.write_text(error.details, encoding="utf-8")
+        raise
+    finally:
+        backend.close()
+
+
+def _ray(manifest: Manifest) -> Backend:
+    from pipeline.ray_backend import RayBackend
+
+    return RayBackend(manifest.ray)
+
+
+def _footers(run: Run, step: Step) -> Iterator[Any]:
+    return (run.state.footer(step, unit) for unit in step.units(range(run.plan.parts)))
+
+
+def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> list[Unit]:
+    todo = []
+    for number in step.units(parts):
+        readable = run.state.readable(step, number)
+        if not readable:
+            continue
+        done = run.state.done(step, number)
+        again = forced is not None and forced.stage == step.name and number in forced.units
+        if again or not done:
+            retry = again and done and forced is not None and forced.retry_failed
+            todo.append(Unit(number, tuple(readable), retry and step.parts_per_unit is None))
+    return todo
+
+
+def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, progress: Progress) -> None:
+    job = Job(
+        folder=run.folder,
+        plan=run.plan,
+        steps=run.steps,
+        step=step,
+        stage=run.stages[step.name],
+        config=run.manifest.section(step.name),
+        tasks=run.tasks,
+    )
+    given = {unit.number: run.state.given(step, unit.parts) for unit in units}
+    last = time.monotonic()
+    with progress.stage(step.name, len(units), sum(given.values())) as advance:
+        for result in backend.run(job, units):
+            now = time.monotonic()
+            run.state.refresh(step, result.unit)
+            run.folder.record(
+                stage=step.name,
+                unit=result.unit,
+                rows=result.rows,
+                seconds=round(result.seconds, 3),
+                wall=round(now - last, 3),
+            )
+            last = now
+            advance(given[result.unit])
+
+
+def _finish(run: Run, step: Step) -> None:
+    """Describe the published files, once they are other than those described last."""
+    finish = getattr(run.stages[step.name], "finish", None)
+    files: list[dict[str, Any]] = [
+        {"name": run.state.path(step, unit).name, "rows": footer.total("kept"), "digest": footer.digest}
+        for unit in step.units(range(run.plan.parts))
+        if (footer := run.state.footer(step, unit))
+    ]
+    folder = run.folder.root / step.name
+    for path in folder.glob("train-*.parquet"):
+        if path.name not in {file["name"] for file in files}:
+            path.unlink()  # of another parts_per_shard
+    digest = hashlib.blake2b(repr([step.fingerprint, files]).encode(), digest_size=16).hexdigest()
+    described = [e["digest"] for e in run.folder.read_events() if e.get("finished") == step.name]
+    if finish is None or not files or described[-1:] == [digest]:
+        return
+    counts = count_run(run.state)
+    finish(
+        folder,
+        {
+            "name": run.manifest.name,
+            "seed": run.manifest.seed,
+            "planned": run.plan.rows,
+            "published": sum(file["rows"] for file in files),
+            "tasks": dict(sorted(counts[-1].kept.items())),
+            "funnel": {
+                c.name: {
+                    "given": c.given.total(),
+                    "kept": c.kept.total(),
+                    "rejected": c.rejected.total(),
+                    "failed": c.failed.total(),
+                    "pending": c.pending.total(),
+                }
+                for c in counts
+            },
+            "rejected": {
+                c.name: {r: n for (status, r), n in sorted(c.reasons.items()) if status == "rejected"}
+                for c in counts
+            },
+            "files": files,
+        },
+    )
+    run.folder.record(finished=step.name, digest=digest)

@@ -1,0 +1,120 @@
+"""What a stage's output depends on besides its input rows, and the hash of it.
+
+Equal fingerprints mean equal output for equal input: the stage's resolved config without its
+resources, the content of its weights instead of their path, the task files' keys it declares, and
+its version.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import UserError
+from pipeline.manifest import SHARED
+from stages.base import StageConfig, Weights
+from stages.tasks import Tasks
+
+
+def stage_identity(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> dict[str, Any]:
+    """What the fingerprint of a stage is the hash of, readable, by dotted manifest key.
+
+    Raises:
+        UserError: a folder of weights is missing; the message names its key.
+    """
+    identity = {"version": stage.version}
+    for key, value in _flatten(name, config):
+        if not key.startswith(f"{name}.resources."):
+            identity[key] = value
+    for task in sorted(tasks):
+        content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))
+        identity |= {f"task {task}: {key}": value for key, value in content.items()}
+    return identity
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line a key that differs."""
+    return [
+        f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def is_local(model: str) -> bool:
+    """Whether a model's name is a path: it starts with ``.``, ``/`` or ``~``, or its first folder is here."""
+    return model.startswith((".", "/", "~")) or Path(Path(model).parts[0]).exists()
+
+
+def model_identity(key: str, weights: Weights) -> str:
+    """``content:<hash>`` of a local file or folder, ``name@revision`` of a hub model.
+
+    Hidden files and Markdown do not count.
+
+    Raises:
+        UserError: the path does not exist.
+    """
+    if not weights.model:
+        raise UserError(f"{key}.model is empty: name a local folder or a hub model")
+    if not is_local(weights.model):
+        return f"{weights.model}@{weights.revision or 'main'}"
+    path = Path(weights.model).expanduser()
+    if not path.exists():
+        raise UserError(
+            f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
+            "put them there, or point the key at another folder or a hub name"
+        )
+    return "content:" + _hash_weights(path.resolve())
+
+
+@lru_cache
+def _hash_weights(path: Path) -> str:
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    content = hashlib.blake2b(digest_size=16)
+    for file in files:
+        name = file.relative_to(path)
+        if file.suffix == ".md" or any(part.startswith(".") for part in name.parts):
+            continue
+        content.update(f"{name}\x1f{file.stat().st_size}\x1f".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                content.update(chunk)
+    return content.hexdigest()
+
+
+def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
+    """The leaves of a config by dotted key; shared sections under their own name."""
+    if isinstance(value, BaseModel):
+        parts = key.split(".")
+        if len(parts) > 1 and parts[1] in SHARED:
+            key = ".".join(parts[1:])
+        leaves = []
+        for name in type(value).model_fields:
+            if isinstance(value, Weights) and name == "revision":
+                continue
+            if isinstance(value, Weights) and name == "model":
+                leaves.append((f"{key}.model", model_identity(key, value)))
+            else:
+                leaves += _flatten(f"{key}.{name}", getattr(value, name))
+        return leaves
+    if isinstance(value, Mapping):
+        return [leaf for name in value for leaf in _flatten(f"{key}.{name}", value[name])]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [leaf for i, item in enumerate(value) for leaf in _flatten(f"{key}.{i}", item)]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a default written 0 and a parsed 0.0 are the same setting
+    return [(key, value if value is None or isinstance(value, bool | int | float | str) else str(value))]
+
+
+def _short(value: Any) -> str:
+    text = "(not set)" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"

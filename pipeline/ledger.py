@@ -1,0 +1,57 @@
+"""Accounting: a sum over footers, so it is exact whatever happened to the run.
+
+For every stage, and every task in it: given = kept + rejected + failed + pending.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from pipeline.state import RunState
+from pipeline.steps import Step
+
+
+@dataclass
+class StageCount:
+    """Rows of one stage. Counters are by task."""
+
+    name: str
+    given: Counter[str]
+    kept: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Rows by (status, reason), of those rejected or failed."""
+    units_done: int = 0
+    units: int = 0
+
+    @property
+    def pending(self) -> Counter[str]:
+        """Rows given and not yet judged."""
+        return self.given - self.kept - self.rejected - self.failed
+
+
+def count_run(state: RunState) -> list[StageCount]:
+    """The funnel: one entry a stage, in order. Files that are not done count as pending."""
+    counts: list[StageCount] = []
+    given = Counter(state.plan.tasks)
+    for step in state.steps.values():
+        count = _count_stage(state, step, given)
+        counts.append(count)
+        given = Counter(count.kept)
+    return counts
+
+
+def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount:
+    units = step.units(range(state.plan.parts))
+    count = StageCount(step.name, given, units=len(units))
+    by_status = {"kept": count.kept, "rejected": count.rejected, "failed": count.failed}
+    for unit in units:
+        footer = state.footer(step, unit)
+        if footer is None or not state.done(step, unit):
+            continue
+        count.units_done += 1
+        for (task, status, reason), rows in footer.counts.items():
+            by_status[status][task] += rows
+            if status != "kept":
+                count.reasons[status, reason] += rows
+    return count

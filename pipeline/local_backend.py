@@ -1,0 +1,23 @@
+"""The plain loop: one worker in this process. For light stages, and for a debugger."""
+
+import traceback
+from collections.abc import Iterator, Sequence
+
+from pipeline.errors import StageError
+from pipeline.worker import FatalError, Job, Result, Unit, Worker
+
+
+class LocalBackend:
+    def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]:
+        """Yield each unit's result as its file is committed."""
+        worker = Worker(job)
+        for unit in units:
+            try:
+                yield worker.run(unit)
+            except FatalError as error:
+                raise StageError(
+                    f"{job.step.name} ended at unit {unit.number}: {error}", traceback.format_exc()
+                ) from error
+
+    def close(self) -> None:
+        """Nothing is held."""

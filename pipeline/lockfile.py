@@ -1,0 +1,70 @@
+"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.steps import Step
+
+if TYPE_CHECKING:
+    from pipeline.manifest import Manifest
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+def read_lock(path: Path) -> dict[str, Any]:
+    """The content of a lock file; empty if there is none."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except FileNotFoundError:
+        return {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is damaged: delete it and run generate again ({error})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def write_lock(
+    path: Path,
+    manifest: "Manifest",
+    steps: Sequence[Step],
+    identities: Mapping[str, Mapping[str, Any]],
+    in_use: Iterable[str],
+) -> None:
+    """Write the lock file, unless it says the same already.
+
+    Args:
+        manifest: the resolved manifest.
+        steps: the steps of the run.
+        identities: what each stage's fingerprint is the hash of.
+        in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
+            name the key that changed.
+    """
+    old = read_lock(path)
+    known = {step.fingerprint: dict(identities[step.name]) for step in steps}
+    earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
+    content = {
+        "manifest": manifest.model_dump(mode="json"),
+        "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
+        "identities": earlier | known,
+        "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions())),
+    }
+    if content == old:
+        return
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def locked_steps(content: Mapping[str, Any]) -> list[Step]:
+    """The steps of a run as its lock file tells them, without importing a stage."""
+    return [Step(**{**step, "inputs": tuple(step["inputs"])}) for step in content["steps"]]

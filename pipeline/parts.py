@@ -1,0 +1,156 @@
+"""One file a part of a stage: written beside its target, then renamed. The rename is the commit.
+
+The footer says what the file is, so there is no second marker: the fingerprint of the stage that
+wrote it, the digest of its content, the digests of what it read, and its counts. Nothing in a file
+depends on the clock or the machine: two runs write the same bytes.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+FOOTER_KEY = b"editpairs"
+
+Counts = Counter[tuple[str, str, str]]
+"""Rows by (task, status, reason)."""
+
+
+@dataclass(frozen=True)
+class Footer:
+    """What a committed file says about itself."""
+
+    fingerprint: str
+    digest: str
+    inputs: Mapping[str, str]
+    """``stage/part`` -> digest of each upstream part it read."""
+    counts: Counts
+
+    def total(self, status: str) -> int:
+        return sum(n for (_, s, _), n in self.counts.items() if s == status)
+
+
+def read_metadata(path: Path) -> dict[str, Any] | None:
+    """The JSON in a file's footer; None if the file is missing, cut short or not ours."""
+    try:
+        metadata = pq.read_metadata(path).metadata or {}
+        content = json.loads(metadata[FOOTER_KEY])
+    except (OSError, pa.ArrowInvalid, KeyError, ValueError):
+        return None
+    return content if isinstance(content, dict) else None
+
+
+def read_footer(path: Path) -> Footer | None:
+    """The footer of a part; None if the file is missing, cut short or not ours."""
+    content = read_metadata(path)
+    if content is None:
+        return None
+    try:
+        return Footer(
+            fingerprint=content["fingerprint"],
+            digest=content["digest"],
+            inputs=content["inputs"],
+            counts=Counter({(task, status, reason): n for task, status, reason, n in content["counts"]}),
+        )
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def footer_content(fingerprint: str, inputs: Mapping[str, str], counts: Counts) -> dict[str, Any]:
+    """What ``PartWriter.commit`` is given for a part, as ``read_footer`` expects it."""
+    return {
+        "fingerprint": fingerprint,
+        "inputs": dict(inputs),
+        "counts": [[*key, n] for key, n in sorted(counts.items())],
+    }
+
+
+class PartWriter:
+    """Writes one file a table (row group) at a time; without ``commit`` nothing is left behind."""
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._file = _HashedFile(self._temporary)
+        text = [field.name for field in schema if pa.types.is_string(field.type)]
+        self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=text)
+        self._committed = False
+
+    def write(self, table: pa.Table) -> None:
+        """Append a row group."""
+        if table.num_rows:
+            self._writer.write_table(table, row_group_size=table.num_rows)
+
+    def commit(self, content: Mapping[str, Any]) -> str:
+        """Make the file visible under its name, with ``content`` and its digest in the footer.
+
+        Returns the digest: blake2b of the bytes before the footer.
+        """
+        digest = self._file.hash.hexdigest()
+        footer = json.dumps({**content, "digest": digest}, sort_keys=True)
+        self._writer.add_key_value_metadata({FOOTER_KEY.decode(): footer})
+        self._writer.close()
+        self._file.sync()
+        self._file.close()
+        os.replace(self._temporary, self._path)
+        _sync_folder(self._path.parent)
+        self._committed = True
+        return digest
+
+    def __enter__(self) -> "PartWriter":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not self._committed:
+            self._writer.close()
+            self._file.close()
+            self._temporary.unlink(missing_ok=True)
+
+
+class _HashedFile:
+    """A file that hashes what is written to it; the part of Python's protocol that Arrow calls."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self.hash = hashlib.blake2b(digest_size=16)
+
+    def write(self, data: bytes) -> int:
+        self.hash.update(data)
+        return self._file.write(data)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def sync(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+
+def _sync_folder(folder: Path) -> None:
+    """A rename survives a power cut only once its folder is on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,70 @@
+"""What a user sees while stages run: a bar a stage on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+SECONDS_A_LINE = 10.0
+"""How often a plain line is printed at most."""
+
+
+class Progress:
+    """Shows how far a stage is."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def stage(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
+        """Show one stage of ``rows`` rows in ``units`` files; call what is yielded with rows done."""
+        started = time.monotonic()
+        show = self._bar if self._console.is_terminal else self._lines
+        with show(name, units, rows) as advance:
+            yield advance
+        seconds = time.monotonic() - started
+        rate = f"{rows / seconds:.1f} rows/s" if seconds > 0 else ""
+        self._console.print(
+            f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}", highlight=False
+        )
+
+    @contextmanager
+    def _bar(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
+        columns = (
+            TextColumn("{task.description:10s}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} rows"),
+            _RateColumn(),
+            TimeRemainingColumn(),
+        )
+        with Bar(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task(name, total=rows)
+            yield lambda done: bar.advance(task, done)
+
+    @contextmanager
+    def _lines(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
+        started = printed = time.monotonic()
+        done = 0
+
+        def advance(more: int) -> None:
+            nonlocal done, printed
+            done += more
+            now = time.monotonic()
+            if done < rows and now - printed >= SECONDS_A_LINE and done:
+                printed = now
+                left = (rows - done) * (now - started) / done
+                rate = done / (now - started)
+                self._console.print(
+                    f"{name:10s} {done}/{rows} rows, {rate:.1f} rows/s, {left:.0f} s left", highlight=False
+                )
+
+        yield advance
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} rows/s" if task.speed else "")

@@ -1,0 +1,81 @@
+"""The rows a stage is given: kept by the stage before it, joined by id with the columns it reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.plan import read_part
+
+
+def read_rows(
+    plan: Path,
+    part: int,
+    files: Mapping[str, Path],
+    reads: Mapping[str, Sequence[str]],
+    ids: pa.Array,
+    batch: int,
+) -> Iterator[pa.Table]:
+    """Tables of ``batch`` rows (the last one smaller): ``id`` and the columns of ``reads``.
+
+    Files are read a batch at a time, so memory does not grow with the part.
+
+    Args:
+        plan: the plan's file.
+        part: the part of it.
+        files: the part's file by stage, for every stage in ``reads``.
+        reads: columns by stage; ``plan`` is the plan.
+        ids: the rows wanted, in plan order.
+        batch: rows a table.
+    """
+    streams = []
+    for stage, columns in reads.items():
+        if stage == "plan":
+            table = read_part(plan, part, ["id", *columns])
+            streams.append(_rebatch(iter([table]), ids, batch))
+        else:
+            streams.append(_rebatch(_tables(files[stage], ["id", *columns], batch), ids, batch))
+    if not streams:
+        streams.append(_rebatch(iter([pa.table({"id": ids})]), ids, batch))
+    for tables in zip(*streams, strict=True):
+        joined = tables[0]
+        for table in tables[1:]:
+            if not table["id"].equals(joined["id"]):
+                raise RuntimeError(f"part {part}: files of one part hold their rows in different order")
+            for name in table.column_names[1:]:
+                joined = joined.append_column(table.schema.field(name), table[name])
+        yield joined
+
+
+def kept_ids(path: Path) -> pa.Array:
+    """The ids of a part's kept rows, in order."""
+    return ids_with_status(path, "kept")
+
+
+def ids_with_status(path: Path, status: str) -> pa.Array:
+    table = pq.read_table(path, columns=["id", "status"], partitioning=None)
+    return table.filter(pc.equal(table["status"], status))["id"].combine_chunks()
+
+
+def _tables(path: Path, columns: list[str], batch: int) -> Iterator[pa.Table]:
+    with pq.ParquetFile(path) as file:
+        for part in file.iter_batches(batch_size=batch, columns=columns):
+            yield pa.Table.from_batches([part]).select(columns)
+
+
+def _rebatch(tables: Iterator[pa.Table], ids: pa.Array, batch: int) -> Iterator[pa.Table]:
+    """The wanted rows of a stream of tables, cut anew every ``batch`` rows."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        table = table.filter(pc.is_in(table["id"], ids))
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= batch:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, batch).combine_chunks()
+            waiting, rows = [joined.slice(batch)], rows - batch
+    if rows:
+        yield pa.concat_tables(waiting).combine_chunks()

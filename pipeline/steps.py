@@ -1,0 +1,59 @@
+"""A step: a stage as the engine sees it, without its class: what it reads, and what a file holds."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    fingerprint: str
+    inputs: tuple[str, ...]
+    """The stages whose files it reads, the previous one among them; the plan is not named."""
+    light: bool = False
+    parts_per_unit: int | None = None
+    """None: a file a part. Otherwise a file holds the kept rows of so many parts."""
+
+    @property
+    def previous(self) -> str | None:
+        """The stage that decides which rows it is given; None: the plan."""
+        return self.inputs[-1] if self.inputs else None
+
+    def units(self, parts: Iterable[int]) -> list[int]:
+        """The units that hold ``parts``."""
+        return sorted({part // (self.parts_per_unit or 1) for part in parts})
+
+    def parts(self, unit: int, total: int) -> range:
+        """The parts of a unit, of a plan of ``total`` parts."""
+        size = self.parts_per_unit or 1
+        return range(unit * size, min((unit + 1) * size, total))
+
+
+def build_steps(
+    stages: Mapping[str, Any], configs: Mapping[str, Any], identities: Mapping[str, Mapping[str, Any]]
+) -> list[Step]:
+    """The steps of a run, in the order of ``stages``.
+
+    Raises:
+        ValueError: a stage reads from one that does not come before it.
+    """
+    steps: list[Step] = []
+    for name, stage in stages.items():
+        before = [step.name for step in steps]
+        reads = set(stage.reads) - {"plan"}
+        if not reads <= set(before):
+            raise ValueError(f"stage {name} reads {sorted(reads - set(before))}, which do not come before it")
+        grouped = getattr(stage, "scope", "part") == "group"
+        steps.append(
+            Step(
+                name=name,
+                fingerprint=fingerprint(identities[name]),
+                inputs=tuple(s for s in before if s in reads or s == before[-1]),
+                light=getattr(stage, "light", False),
+                parts_per_unit=configs[name].parts_per_shard if grouped else None,
+            )
+        )
+    return steps

@@ -1,0 +1,219 @@
+"""A worker: one loaded stage, run over units (a part, or the parts of a shard) batch by batch.
+
+A row that raises becomes ``failed("<Type>: message")``. Three things are not a row's fault and end
+more than the row: most rows of a part failing alike (nothing is committed, the stage stops), a
+stage that breaks its contract, and an error after which the process is not to be trusted.
+"""
+
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import StageError
+from pipeline.folder import RunFolder
+from pipeline.parts import Counts, PartWriter, footer_content
+from pipeline.plan import Plan, read_part
+from pipeline.rows import ids_with_status, kept_ids, read_rows
+from pipeline.state import RunState
+from pipeline.steps import Step
+from pipeline.threads import limit_threads
+from stages.base import StageConfig, failed, output_schema, to_table
+from stages.tasks import Tasks
+
+STATUSES = ("kept", "rejected", "failed")
+ALIKE = 4
+"""Fewer equal failures than this never stop a stage."""
+LONGEST_REASON = 300
+"""Characters; a message may quote a caption of any length."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know of the run; travels to worker processes."""
+
+    folder: RunFolder
+    plan: Plan
+    steps: tuple[Step, ...]
+    step: Step
+    stage: Any
+    config: StageConfig
+    tasks: Tasks
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One file to write."""
+
+    number: int
+    parts: tuple[int, ...]
+    retry: bool = False
+    """Run only the rows that failed, keep the other records as they are."""
+
+
+@dataclass(frozen=True)
+class Result:
+    unit: int
+    rows: int
+    seconds: float
+
+
+class FatalError(Exception):
+    """The process cannot be trusted any more: end it."""
+
+
+class Worker:
+    """Loads its stage on the first unit, so that whoever runs it can report what goes wrong."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self._stage: Any = None
+        self._state = RunState(job.folder, job.plan, job.steps)
+
+    def run(self, unit: Unit) -> Result:
+        """Write one file and commit it.
+
+        Raises:
+            StageError: nothing was committed, and other units would fare no better.
+            FatalError: this process must end.
+        """
+        started = time.monotonic()
+        if self._stage is None:
+            self._load()
+        step = self.job.step
+        path = self._state.path(step, unit.number)
+        schema = self._file_schema()
+        counts: Counts = Counter()
+        with PartWriter(path, schema) as writer:
+            for part in unit.parts:
+                tasks = self._tasks_of(part)
+                for records in self._records(part, unit.retry):
+                    counts.update(
+                        (tasks[row_id], status, reason)
+                        for row_id, status, reason in zip(
+                            *(records[name].to_pylist() for name in ("id", "status", "reason")), strict=True
+                        )
+                    )
+                    if step.parts_per_unit is not None:
+                        records = records.filter(pc.equal(records["status"], "kept"))
+                    writer.write(records.select(schema.names))
+            inputs = self._state.inputs(step, unit.parts)
+            writer.commit(footer_content(step.fingerprint, inputs, counts))
+        return Result(unit.number, counts.total(), time.monotonic() - started)
+
+    def _load(self) -> None:
+        threads = self.job.config.resources.threads
+        limit_threads(threads)
+        try:
+            self._stage = self.job.stage(self.job.config, self.job.tasks)
+        except Exception as error:
+            raise StageError(
+                f"{self.job.step.name} could not start: {type(error).__name__}: {error}",
+                traceback.format_exc(),
+            ) from error
+        limit_threads(threads)
+
+    def _file_schema(self) -> pa.Schema:
+        schema = output_schema(self.job.stage.schema)
+        if self.job.step.parts_per_unit is not None:
+            schema = pa.schema([field for field in schema if field.name not in ("status", "reason")])
+        return schema.with_metadata(getattr(self.job.stage, "schema_metadata", None) or None)
+
+    def _tasks_of(self, part: int) -> Mapping[str, str]:
+        table = read_part(self.job.folder.plan, part, ["id", "task"])
+        return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+    def _records(self, part: int, retry: bool) -> Iterator[pa.Table]:
+        """The stage's records of a part, a batch at a time."""
+        path = self.job.folder.part(self.job.step.name, part)
+        if not retry:
+            yield from self._run_rows(part, self._given(part))
+            return
+        again = list(self._run_rows(part, ids_with_status(path, "failed")))
+        with pq.ParquetFile(path) as file:
+            for old in file.iter_batches(batch_size=self.job.config.batch):
+                yield _replace(pa.Table.from_batches([old]).replace_schema_metadata(), again)
+
+    def _given(self, part: int) -> pa.Array:
+        previous = self.job.step.previous
+        if previous is None:
+            return read_part(self.job.folder.plan, part, ["id"])["id"].combine_chunks()
+        return kept_ids(self.job.folder.part(previous, part))
+
+    def _run_rows(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
+        job = self.job
+        files = {name: job.folder.part(name, part) for name in job.step.inputs}
+        alike: Counter[str] = Counter()
+        for rows in read_rows(job.folder.plan, part, files, job.stage.reads, ids, job.config.batch):
+            records, errors = self._guarded(rows)
+            for error in errors:
+                kind = re.sub(r"0x[0-9a-f]+|\d+", "#", _describe(error))
+                alike[kind] += 1
+                if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
+                    raise StageError(
+                        f"{job.step.name} stopped: most rows of part {part} fail alike: {_describe(error)}",
+                        "".join(traceback.format_exception(error)),
+                    )
+            yield records
+
+    def _guarded(self, rows: pa.Table) -> tuple[pa.Table, list[Exception]]:
+        """The stage's records of a batch; if it raises, of its rows one by one."""
+        try:
+            return self._checked(rows), []
+        except (StageError, FatalError):
+            raise
+        except Exception as error:
+            _raise_if_fatal(error)
+            if rows.num_rows == 1:
+                decision = failed(error)
+                record = to_table(rows["id"].to_pylist(), [decision], self.job.stage.schema)
+                return _shorten(record), [error]
+        single = [self._guarded(rows.slice(i, 1)) for i in range(rows.num_rows)]
+        return pa.concat_tables(table for table, _ in single), [error for _, es in single for error in es]
+
+    def _checked(self, rows: pa.Table) -> pa.Table:
+        """The stage's output, which must be one record a row, in order, of its schema."""
+        records = self._stage(rows)
+        expected = output_schema(self.job.stage.schema)
+        name = self.job.step.name
+        if not records.schema.equals(expected):
+            raise StageError(f"{name} broke its contract: it wrote {records.schema}, not {expected}")
+        if records["id"].to_pylist() != rows["id"].to_pylist():
+            raise StageError(f"{name} broke its contract: its records are not those of its rows, in order")
+        unknown = set(records["status"].to_pylist()) - set(STATUSES)
+        if unknown:
+            raise StageError(f"{name} broke its contract: status {unknown} is none of {STATUSES}")
+        return _shorten(records)
+
+
+def _raise_if_fatal(error: Exception) -> None:
+    """After a CUDA error other than out-of-memory every later call of the process fails too."""
+    text = _describe(error)
+    sticky = ("CUDA error", "cuDNN error", "device-side assert")
+    if isinstance(error, MemoryError) or any(words in text for words in sticky):
+        raise FatalError(text) from error
+
+
+def _describe(error: Exception) -> str:
+    return failed(error).reason
+
+
+def _shorten(records: pa.Table) -> pa.Table:
+    """Reasons on one line of bounded length: they are counted in footers and shown in tables."""
+    reasons = [" ".join(reason.split())[:LONGEST_REASON] for reason in records["reason"].to_pylist()]
+    index = records.schema.get_field_index("reason")
+    return records.set_column(index, records.schema.field(index), pa.array(reasons, pa.string()))
+
+
+def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:
+    """``old`` with the records of ``again`` in the place of those with the same id."""
+    new = {row_id: table.slice(i, 1) for table in again for i, row_id in enumerate(table["id"].to_pylist())}
+    records = [new.get(row_id, old.slice(i, 1)) for i, row_id in enumerate(old["id"].to_pylist())]
+    return pa.concat_tables(records).combine_chunks()

@@ -1,0 +1,20 @@
+"""The stages of the pipeline, in order. Importing them loads no model library."""
+
+from stages.base import Stage
+from stages.edit import Edit
+from stages.filter import Filter
+from stages.instruct import Instruct
+from stages.mask import Mask
+from stages.score import Score
+from stages.shards import Shards
+from stages.source import Source
+
+STAGES: dict[str, type[Stage]] = {
+    "instruct": Instruct,
+    "source": Source,
+    "mask": Mask,
+    "edit": Edit,
+    "score": Score,
+    "filter": Filter,
+    "shards": Shards,
+}

@@ -1,0 +1,135 @@
+"""What a stage is: its contract, the decision about a row, and the config every stage shares."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field
+
+from stages.tasks import Tasks
+
+DECISION_FIELDS = [
+    pa.field("id", pa.string(), nullable=False),
+    pa.field("status", pa.string(), nullable=False),
+    pa.field("reason", pa.string(), nullable=False),
+]
+"""The columns every stage writes besides its own."""
+
+
+class Section(BaseModel):
+    """A part of the manifest: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Weights(Section):
+    """A section that names a model's weights; its identity becomes part of the fingerprint."""
+
+    model: str = Field(description="a local folder, or a hub name")
+    revision: str | None = Field(None, description="the hub revision; None for local folders")
+
+
+class Resources(Section):
+    """What one worker of a stage gets. Not part of the fingerprint."""
+
+    workers: int = Field(1, ge=1, description="how many workers run at once")
+    gpus: float = Field(0, ge=0, description="GPUs a worker; CPU counts are ignored where set")
+    cpus: float = Field(1, ge=0, description="CPUs a worker")
+    threads: int = Field(1, ge=1, description="threads a worker may compute with")
+
+
+class StageConfig(Section):
+    """What every stage's section has."""
+
+    batch: int = Field(8, ge=1, description="rows given to the stage at a time")
+    resources: Resources = Resources()
+
+
+class Stage(Protocol):
+    """One step of the pipeline: a table of rows in, the same rows with new columns out.
+
+    ``__call__`` gets at most ``config.batch`` rows with the columns ``id`` and those named in
+    ``reads``, and returns one record a row, in the same order: ``DECISION_FIELDS`` plus
+    ``schema``. A row that cannot be handled raises; the engine then gives the rows one by one.
+
+    A stage of scope ``group`` publishes: its unit is ``config.parts_per_shard`` parts, its file
+    holds the rows it kept and neither ``status`` nor ``reason``.
+    """
+
+    version: ClassVar[int]
+    """Raised when the stage's output changes."""
+    reads: ClassVar[Mapping[str, Sequence[str]]]
+    """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``."""
+    task_keys: ClassVar[Sequence[str]]
+    """The keys of a task file that the stage depends on."""
+    schema: ClassVar[pa.Schema]
+    """The columns the stage writes besides ``id``, ``status``, ``reason``."""
+    Config: ClassVar[type[StageConfig]]
+    """The stage's section of the manifest."""
+    light: ClassVar[bool] = False
+    """Seconds of CPU, no model: runs in the driver, and its parts may be replaced unasked."""
+    scope: ClassVar[Literal["part", "group"]] = "part"
+    """What one call of the engine covers, and so what one file holds."""
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
+    """Added to the schema metadata of the files the stage writes."""
+
+    def __init__(self, config: Any, tasks: Tasks) -> None: ...
+
+    def __call__(self, rows: pa.Table) -> pa.Table: ...
+
+
+class Finisher(Protocol):
+    """What a stage of scope ``group`` may have besides: a last step over its folder."""
+
+    @classmethod
+    def finish(cls, folder: Path, summary: Mapping[str, Any]) -> None:
+        """Write what describes all files of ``folder``, such as a card and checksums.
+
+        Args:
+            folder: holds the stage's files.
+            summary: ``name``, ``seed``, ``planned``, ``published``, ``tasks`` (published rows by
+                task), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
+                (counts by stage and reason) and ``files`` (``name``, ``rows``, ``digest``).
+        """
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What became of a row: its status, the reason, and the stage's columns (absent = null)."""
+
+    status: str
+    reason: str
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def kept(**columns: Any) -> Decision:
+    return Decision("kept", "", columns)
+
+
+def rejected(reason: str, **columns: Any) -> Decision:
+    """The row is not good enough; ``reason`` is a short name that is counted."""
+    return Decision("rejected", reason, columns)
+
+
+def failed(error: Exception, **columns: Any) -> Decision:
+    """The row could not be processed."""
+    return Decision("failed", f"{type(error).__name__}: {error}", columns)
+
+
+def to_table(ids: Iterable[str], decisions: Sequence[Decision], schema: pa.Schema) -> pa.Table:
+    """The stage's output: ``DECISION_FIELDS`` and ``schema``, one record a decision."""
+    columns: dict[str, Any] = {
+        "id": list(ids),
+        "status": [d.status for d in decisions],
+        "reason": [d.reason for d in decisions],
+    }
+    for name in schema.names:
+        columns[name] = [d.columns.get(name) for d in decisions]
+    return pa.Table.from_pydict(columns, schema=output_schema(schema))
+
+
+def output_schema(schema: pa.Schema) -> pa.Schema:
+    """``DECISION_FIELDS`` followed by a stage's own columns."""
+    return pa.schema([*DECISION_FIELDS, *schema])

@@ -1,0 +1,97 @@
+"""Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
+
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from stages.base import Decision, StageConfig, kept, to_table
+from stages.diffusion import DiffusionConfig
+from stages.edit.annotate import ANNOTATIONS, Annotation
+from stages.images import decode_grey, decode_rgb, encode_png
+from stages.tasks import Tasks
+
+
+class EditConfig(StageConfig):
+    """The manifest's section ``edit``."""
+
+    diffusion: DiffusionConfig
+    self_max_tokens: int = Field(
+        256, ge=1, description="self-attention is controlled in layers of at most so many tokens"
+    )
+
+
+class Edit:
+    """Draws every candidate of a row beside its own source row, all from the same noise.
+
+    The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
+    mean difference from the source stage's picture (rounding only, unless something is wrong).
+    Tasks that annotate (``draw_box``, ``draw_mask``) need no sampling.
+    """
+
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    scope: ClassVar[str] = "part"
+    reads: ClassVar = {
+        "plan": ["caption", "task", "seed"],
+        "instruct": ["output_caption"],
+        "source": ["source_image"],
+        "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
+    }
+    task_keys: ClassVar = ["method", "direction", "region", "candidates", "composite"]
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("anchor", pa.binary()),
+            pa.field("source_drift", pa.float32()),
+            pa.field(
+                "candidates",
+                pa.list_(
+                    pa.struct(
+                        [
+                            pa.field("image", pa.binary()),
+                            pa.field("mask", pa.string()),
+                            pa.field("cross_until", pa.float32()),
+                            pa.field("self_until", pa.float32()),
+                            pa.field("guidance_scale", pa.float32()),
+                            pa.field("change_outside_raw", pa.float32()),
+                        ]
+                    )
+                ),
+            ),
+        ]
+    )
+    Config: ClassVar[type[StageConfig]] = EditConfig
+
+    def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+        from stages.edit.draw import Drawing
+
+        self.tasks = tasks
+        self.drawing = Drawing(config, tasks)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = [_decoded(row) for row in rows.to_pylist()]
+        sampled = [row for row in records if self.tasks[row["task"]].method not in ANNOTATIONS]
+        decisions = self.drawing.edit(sampled) if sampled else {}
+        for row in records:
+            method = self.tasks[row["task"]].method
+            if method in ANNOTATIONS:
+                decisions[row["id"]] = _annotated(row, ANNOTATIONS[method])
+        return to_table(rows["id"].to_pylist(), [decisions[row["id"]] for row in records], self.schema)
+
+
+def _annotated(row: dict, draw: Annotation) -> Decision:
+    """The anchor is the source picture as it is, the only candidate is the annotated one."""
+    target = draw(row["source_image"], row["boxes"], row["precise_mask"])
+    candidate = {"image": encode_png(target), "mask": "none"}
+    return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
+
+
+def _decoded(row: dict) -> dict:
+    """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
+    masks = {
+        name: decode_grey(row[name]).astype(np.float32) / 255
+        for name in ("precise_mask", "smooth_mask", "soft_mask")
+    }
+    boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
+    return {**row, **masks, "boxes": boxes, "source_image": decode_rgb(row["source_image"])}

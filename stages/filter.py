@@ -1,0 +1,143 @@
+"""The filter stage: thresholds on the scores, and the choice of one candidate. Needs no model.
+
+Bounds of a metric come from the task file, then the manifest's ``filter.default``, then
+``filter.tasks.<task>``; a later one replaces each side (min, max) that it states.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from stages.base import Decision, StageConfig, failed, kept, rejected, to_table
+from stages.score.metrics import METRICS
+from stages.tasks import Bounds, Task, Tasks, Threshold
+
+Scores = Mapping[str, float | None]
+"""The metrics of one candidate; None where a metric does not apply."""
+
+
+class FilterConfig(StageConfig):
+    """The manifest's section ``filter``. A bare number is a lower bound."""
+
+    default: Mapping[str, Threshold] = Field({}, description="bounds by metric, for every task")
+    tasks: Mapping[str, Mapping[str, Threshold]] = Field({}, description="bounds by task and metric")
+
+    @model_validator(mode="after")
+    def _known_metrics(self) -> Self:
+        sections = {"filter.default": self.default}
+        sections |= {f"filter.tasks.{task}": bounds for task, bounds in self.tasks.items()}
+        for key, bounds in sections.items():
+            for metric in bounds:
+                if metric not in METRICS:
+                    raise ValueError(f"{key}.{metric}: unknown metric; known: {', '.join(METRICS)}")
+        return self
+
+
+class Filter:
+    """Chooses a candidate of each row, or rejects the row as ``<metric>_low`` or ``<metric>_high``.
+
+    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
+    :func:`choose`).
+    """
+
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = True
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["task"], "score": ["scores"]}
+    task_keys: ClassVar[Sequence[str]] = ("metrics", "thresholds")
+    schema: ClassVar[pa.Schema] = pa.schema([("choice", pa.int32())])
+    Config: ClassVar[type[StageConfig]] = FilterConfig
+
+    def __init__(self, config: FilterConfig, tasks: Tasks) -> None:
+        for name, bounds in config.tasks.items():
+            if name not in tasks:
+                raise ValueError(
+                    f"filter.tasks.{name}: not a task of this run; its tasks: {', '.join(tasks)}"
+                )
+            for metric in bounds:
+                if metric not in tasks[name].metrics:
+                    raise ValueError(
+                        f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
+                        f"add it to 'metrics' in prompts/{name}.yaml"
+                    )
+        self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        pairs = zip(rows["task"].to_pylist(), rows["scores"].to_pylist(), strict=True)
+        decisions = [self._decide(task, scores) for task, scores in pairs]
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _decide(self, task: str, scores: Sequence[Scores]) -> Decision:
+        try:
+            choice = choose(scores, self.bounds[task])
+        except ValueError as error:
+            return failed(error)
+        if choice.reason:
+            return rejected(choice.reason)
+        return kept(choice=choice.index)
+
+
+def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
+    """The bounds of a task's metrics, in the order of METRICS, after all overrides."""
+    layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
+    resolved = {}
+    for metric in METRICS:
+        stated: dict[str, Any] = {}
+        for layer in layers:
+            if metric in layer:
+                stated |= layer[metric].model_dump(exclude_none=True)
+        if stated:
+            resolved[metric] = Bounds(**stated)
+    return resolved
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The best candidate; ``reason`` is empty if it is within all bounds."""
+
+    index: int
+    reason: str
+
+
+def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice:
+    """Choose the candidate with the highest ``clip_direction`` among those within all bounds.
+
+    Ties go to the lower index, and a candidate without a ``clip_direction`` comes after those with
+    one. If none is within the bounds, the reason is the first bound that the best of all
+    candidates breaks.
+
+    Raises:
+        ValueError: there is no candidate, or a metric is not a number.
+    """
+    if not candidates:
+        raise ValueError("the row has no candidate")
+    for index, scores in enumerate(candidates):
+        for metric, value in scores.items():
+            if value is not None and math.isnan(value):
+                raise ValueError(f"{metric} of candidate {index} is not a number")
+    reasons = [broken_bound(scores, bounds) for scores in candidates]
+    passing = [index for index, reason in enumerate(reasons) if not reason]
+    best = max(passing or range(len(candidates)), key=lambda index: _rank(candidates[index]))
+    return Choice(best, reasons[best])
+
+
+def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
+    """The first bound that a candidate breaks, as ``<metric>_low`` or ``<metric>_high``, or ""."""
+    for metric, bound in bounds.items():
+        value = scores.get(metric)
+        if value is None:
+            continue
+        if bound.min is not None and value < bound.min:
+            return f"{metric}_low"
+        if bound.max is not None and value > bound.max:
+            return f"{metric}_high"
+    return ""
+
+
+def _rank(scores: Scores) -> float:
+    direction = scores.get("clip_direction")
+    return -math.inf if direction is None else direction

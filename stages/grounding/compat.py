@@ -1,0 +1,128 @@
+"""What groundingdino-py 0.4.0 needs to run with transformers 5 and at any size.
+
+1. Its ``BertModelWarper`` reads methods that ``BertModel`` no longer has, and its constructor
+   fetches tokenizer and text encoder by name and prints that name. While :func:`text_side` is open,
+   the constructor takes the given tokenizer and a :class:`TextEncoder` instead.
+2. Two sine embeddings are made for ``d_model = 256``, whatever the model's width. Hooks on the
+   built model (:func:`fit_sine_embeddings`) bring them to its own width; at 256 they change nothing.
+
+Nothing stays patched in the package.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import BertModel, PreTrainedTokenizerBase
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    from groundingdino.models.GroundingDINO import groundingdino
+
+PUBLISHED_WIDTH = 256
+"""The ``d_model`` that the package's sine embeddings are written for."""
+
+
+class TextEncoder(nn.Module):
+    """BERT under GroundingDINO's sub-sentence mask, in place of ``BertModelWarper``.
+
+    The parts keep the names ``embeddings``, ``encoder`` and ``pooler``, so that the parameters of
+    published checkpoints (``bert.encoder.layer.0...``) fit.
+    """
+
+    def __init__(self, bert_model: BertModel) -> None:
+        super().__init__()
+        self.config = bert_model.config
+        self.embeddings = bert_model.embeddings
+        self.encoder = bert_model.encoder
+        self.pooler = bert_model.pooler
+
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, attention_mask: Tensor
+    ) -> dict[str, Tensor]:
+        """``attention_mask`` [b,t,t] is True where a token (row) may look at another (column)."""
+        embedded = self.embeddings(
+            input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids
+        )
+        blocked = ~attention_mask[:, None].bool()
+        bias = torch.zeros_like(blocked, dtype=embedded.dtype)
+        bias = bias.masked_fill(blocked, torch.finfo(embedded.dtype).min)
+        return {"last_hidden_state": self.encoder(embedded, attention_mask=bias).last_hidden_state}
+
+
+class FixedLengthTokenizer:
+    """A tokenizer that cuts and pads every text to ``length`` tokens.
+
+    The package pads to the longest caption of a batch, which would make shapes (and with them the
+    last bits of a row's scores) depend on its neighbours.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
+        self.tokenizer, self.length = tokenizer, length
+
+    def __call__(self, texts: list[str], **_: Any) -> Any:
+        return self.tokenizer(
+            texts,
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+            return_token_type_ids=True,
+        )
+
+    def convert_tokens_to_ids(self, tokens: list[str]) -> int | list[int]:
+        return self.tokenizer.convert_tokens_to_ids(tokens)
+
+
+@contextmanager
+def text_side(tokenizer: FixedLengthTokenizer, bert: BertModel) -> Iterator[None]:
+    """While open, ``GroundingDINO(...)`` is built with this tokenizer and this text encoder."""
+    replaced = {
+        "get_tokenlizer": SimpleNamespace(
+            get_tokenlizer=lambda _: tokenizer, get_pretrained_language_model=lambda _: bert
+        ),
+        "BertModelWarper": TextEncoder,
+    }
+    originals = {name: getattr(groundingdino, name) for name in replaced}
+    try:
+        for name, value in replaced.items():
+            setattr(groundingdino, name, value)
+        yield
+    finally:
+        for name, value in originals.items():
+            setattr(groundingdino, name, value)
+
+
+def fit_sine_embeddings(model: groundingdino.GroundingDINO) -> None:
+    """Make both sine embeddings as wide as the model.
+
+    Raises:
+        ValueError: the width does not divide 256.
+    """
+    width = model.transformer.d_model
+    if PUBLISHED_WIDTH % width:
+        raise ValueError(f"hidden_dim must divide {PUBLISHED_WIDTH}, not {width}")
+
+    def embed_text_positions(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        positions = kwargs.pop("position_ids")
+        return args, {**kwargs, "position_ids": None, "pos_text": sine_embedding(positions, width)}
+
+    def keep_frequencies(_module: nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
+        (embedding,) = args
+        pairs = embedding.unflatten(-1, (4, PUBLISHED_WIDTH // 4, 2))
+        return (pairs[..., :: PUBLISHED_WIDTH // width, :].flatten(-3),)
+
+    model.transformer.encoder.register_forward_pre_hook(embed_text_positions, with_kwargs=True)
+    model.transformer.decoder.ref_point_head.register_forward_pre_hook(keep_frequencies)
+
+
+def sine_embedding(positions: Tensor, width: int) -> Tensor:
+    """Positions [b,t] as [b,t,width]: sine and cosine in turn, frequencies 2 pi 10000**(-2k/width)."""
+    k = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
+    angles = 2 * math.pi * positions[..., None] / 10000 ** (k / width)
+    return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)

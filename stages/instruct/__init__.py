@@ -1,0 +1,149 @@
+"""Captions to edit instructions: a language model answers in context, its answers are checked."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, Protocol
+
+import pyarrow as pa
+from pydantic import Field
+
+from stages.base import Decision, StageConfig, Weights, kept, rejected, to_table
+from stages.instruct.answer import (
+    MAX_ANSWER_CHARS,
+    AnswerError,
+    check_answer,
+    has_control_characters,
+    parse_answer,
+)
+from stages.instruct.prompt import SYSTEM, Message, choose, conversation
+from stages.seeds import derive_seed
+from stages.tasks import Task, Tasks
+
+
+class ChatModel(Protocol):
+    """What the stage needs of a language model, in process or behind an endpoint."""
+
+    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[str]:
+        """The next turn of each conversation; conversation i draws from ``seeds[i]`` alone."""
+        ...
+
+
+class InstructConfig(StageConfig, Weights):
+    """The manifest's section ``instruct``."""
+
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
+    temperature: float = Field(0.9, ge=0, description="Emu Edit: 0.9")
+    top_p: float = Field(0.9, gt=0, le=1, description="Emu Edit: 0.9")
+    max_new_tokens: int = Field(256, ge=1)
+    prompt_multiple: int = Field(64, ge=1, description="prompts are padded to a multiple of it, in tokens")
+    max_caption_chars: int = Field(2000, ge=1, description="longer captions are rejected")
+    system: str = Field(SYSTEM, description="the system message before the task's definition")
+
+
+class Instruct:
+    """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
+
+    Rejection reasons: ``empty_caption``, ``caption_too_long``, ``control_characters`` (of the
+    caption), and those of the last answer (:mod:`stages.instruct.answer`) with the prefix
+    ``answer_``.
+    """
+
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    scope: ClassVar[str] = "part"
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["caption", "task", "seed"]}
+    task_keys: ClassVar[Sequence[str]] = ["definition", "verbs", "fields", "exemplars"]
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("instruction", pa.string()),
+            ("edited_object", pa.string()),
+            ("original_object", pa.string()),
+            ("output_caption", pa.string()),
+            ("verb", pa.string()),
+            ("exemplars", pa.list_(pa.int32())),
+            ("attempts", pa.int32()),
+            ("answer", pa.string()),
+        ]
+    )
+    Config: ClassVar[type[StageConfig]] = InstructConfig
+
+    def __init__(self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None) -> None:
+        """Load the model that ``config`` names, unless one is given."""
+        for task in tasks.values():
+            if not task.exemplars:
+                raise ValueError(f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some")
+        self.config, self.tasks = config, tasks
+        self.chat = chat if chat is not None else _load_chat(config)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = rows.to_pylist()
+        decisions: dict[str, Decision] = {}
+        asked = []
+        for row in records:
+            reason = self._refusal(row["caption"])
+            if reason:
+                decisions[row["id"]] = rejected(reason, attempts=0)
+            else:
+                asked.append(row)
+        for attempt in range(1, self.config.attempts + 1):
+            decisions |= self._ask(asked, attempt)
+            asked = [row for row in asked if decisions[row["id"]].status != "kept"]
+        ids = [row["id"] for row in records]
+        return to_table(ids, [decisions[id] for id in ids], self.schema)
+
+    def _refusal(self, caption: str | None) -> str:
+        """Why a caption is not asked about; empty if it is."""
+        if not caption or not caption.strip():
+            return "empty_caption"
+        if len(caption) > self.config.max_caption_chars:
+            return "caption_too_long"
+        return "control_characters" if has_control_characters(caption) else ""
+
+    def _ask(self, rows: list[dict[str, Any]], attempt: int) -> dict[str, Decision]:
+        if not rows:
+            return {}
+        tasks = [self.tasks[row["task"]] for row in rows]
+        seeds = [derive_seed(row["seed"], "instruct", attempt) for row in rows]
+        choices = [choose(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)]
+        conversations = [
+            conversation(
+                task,
+                [task.exemplars[index] for index in choice.exemplars],
+                row["caption"],
+                choice.verb,
+                self.config.system,
+            )
+            for task, choice, row in zip(tasks, choices, rows, strict=True)
+        ]
+        texts = self.chat.complete(conversations, seeds)
+        decisions = {}
+        for row, task, choice, text in zip(rows, tasks, choices, texts, strict=True):
+            made = {"verb": choice.verb, "exemplars": choice.exemplars, "attempts": attempt}
+            decisions[row["id"]] = _decide(row["caption"], task, text, made)
+        return decisions
+
+
+def _decide(caption: str, task: Task, text: str, made: dict[str, Any]) -> Decision:
+    made["answer"] = text[:MAX_ANSWER_CHARS].encode(errors="replace").decode()
+    try:
+        answer = parse_answer(text)
+        check_answer(answer, caption, task.fields)
+    except AnswerError as error:
+        return rejected(f"answer_{error}", **made)
+    return kept(
+        instruction=answer.edit,
+        edited_object=answer.edited_object,
+        original_object=answer.original_object,
+        output_caption=caption if task.fields.caption == "same" else answer.output_caption,
+        **made,
+    )
+
+
+def _load_chat(config: InstructConfig) -> ChatModel:
+    from stages.instruct.transformers_chat import Sampling, TransformersChat, load
+
+    model, tokenizer = load(config.model, config.revision, config.dtype)
+    sampling = Sampling(
+        temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
+    )
+    return TransformersChat(model, tokenizer, sampling, config.batch, config.prompt_multiple)

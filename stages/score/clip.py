@@ -1,0 +1,82 @@
+"""CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+
+
+class Clip:
+    """A CLIP model with its own preprocessing and tokenizer."""
+
+    def __init__(self, model: torch.nn.Module, tokenizer, device: str) -> None:
+        self.model, self.tokenizer, self.device = model.eval(), tokenizer, device
+        preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
+        self.preprocess = image_transform_v2(preprocessing, is_train=False)
+
+    @classmethod
+    def load(cls, model: str, pretrained: str | None, device: str) -> "Clip":
+        """Load a model.
+
+        Args:
+            model: a local folder in open_clip's own layout (``open_clip_config.json``,
+                ``open_clip_model.safetensors`` and the tokenizer's files), or a name that open_clip
+                knows, such as ``ViT-L-14``.
+            pretrained: for a name, the tag of its weights, such as ``openai``.
+
+        Raises:
+            FileNotFoundError: the folder lacks its config or weights, or the name is unknown.
+        """
+        folder = Path(model)
+        if folder.is_dir():
+            for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+                if not (folder / name).exists():
+                    raise FileNotFoundError(f"clip.model: {folder} has no {name}")
+            model, pretrained = f"local-dir:{folder}", None
+        elif model not in open_clip.list_models():
+            raise FileNotFoundError(
+                f"clip.model: {model!r} is neither a folder nor a model that open_clip knows"
+            )
+        network = open_clip.create_model(model, pretrained, device=device, require_pretrained=True)
+        return cls(network, open_clip.get_tokenizer(model), device)
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3]."""
+        inputs = [self.preprocess(Image.fromarray(image)) for image in images]
+        return self._encode(self.model.encode_image, inputs, batch)
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch: int) -> np.ndarray:
+        """Normalised embeddings, float32 [n,d]; a text is cut at the model's context length."""
+        return self._encode(self.model.encode_text, list(self.tokenizer(list(texts))), batch)
+
+    def _encode(self, encode, inputs: list[torch.Tensor], batch: int) -> np.ndarray:
+        """Encode ``batch`` inputs a forward, the last one filled up: every forward has one shape."""
+        parts = []
+        for start in range(0, len(inputs), batch):
+            part = inputs[start : start + batch]
+            filled = part + part[-1:] * (batch - len(part))
+            features = encode(torch.stack(filled).to(self.device), normalize=True)
+            parts.append(features[: len(part)].float().cpu().numpy())
+        return np.concatenate(parts)
+
+
+def similarity(first: np.ndarray, second: np.ndarray) -> float:
+    """Cosine of two vectors, in [-1,1]; 0 if one of them is zero."""
+    norm = np.linalg.norm(first) * np.linalg.norm(second)
+    return float(first @ second / norm) if norm > 0 else 0.0
+
+
+def direction(
+    input_image: np.ndarray, target_image: np.ndarray, input_text: np.ndarray, output_text: np.ndarray
+) -> float:
+    """CLIP directional similarity: the cosine of (picture difference, caption difference).
+
+    Of normalised embeddings [d], as in InstructPix2Pix (Brooks et al. 2023); 0 if nothing changed.
+    """
+    return similarity(target_image - input_image, output_text - input_text)

@@ -1,0 +1,54 @@
+"""What changed between two pictures, inside and outside the region of the edit."""
+
+import numpy as np
+import torch
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+
+def as_float(image: np.ndarray) -> np.ndarray:
+    """uint8 [h,w,3] to float32 in [0,1]."""
+    return image.astype(np.float32) / 255
+
+
+def mean_change(first: np.ndarray, second: np.ndarray, region: np.ndarray | None) -> float | None:
+    """Mean absolute difference over the RGB values of a region, in [0,1].
+
+    Args:
+        first, second: float [h,w,3] in [0,1].
+        region: bool [h,w]; None or empty where there is no such region.
+
+    Returns:
+        None without a region.
+
+    Raises:
+        TypeError: a picture is of integers, whose difference would wrap around.
+    """
+    _check(first, second)
+    if region is None or not region.any():
+        return None
+    return float(np.abs(first - second)[region].mean(dtype=np.float64))
+
+
+def ssim(first: np.ndarray, second: np.ndarray, region: np.ndarray | None) -> float | None:
+    """Structural similarity (Wang et al. 2004, Gaussian window of sigma 1.5), averaged over a region.
+
+    Arguments and errors as in :func:`mean_change`; at most 1, reached by equal pictures.
+    """
+    _check(first, second)
+    if region is None or not region.any():
+        return None
+    _, full = structural_similarity_index_measure(
+        _as_batch(second), _as_batch(first), data_range=1.0, return_full_image=True
+    )
+    return float(full[0].numpy()[:, region].mean(dtype=np.float64))
+
+
+def _as_batch(image: np.ndarray) -> torch.Tensor:
+    """[h,w,3] to [1,3,h,w]."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def _check(*images: np.ndarray) -> None:
+    for image in images:
+        if not np.issubdtype(image.dtype, np.floating):
+            raise TypeError(f"metrics take pictures as floats in [0,1], not {image.dtype}")

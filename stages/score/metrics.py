@@ -1,0 +1,54 @@
+"""The metrics: their names, and the phrases that the detector ones look for."""
+
+from collections.abc import Mapping
+
+from stages.tasks import Task, Tasks
+
+METRICS = {
+    "clip_text_input": "CLIP similarity of I and the input caption",
+    "clip_text_output": "CLIP similarity of Tar and the output caption",
+    "clip_direction": "CLIP similarity of the change of the pictures and the change of the captions",
+    "clip_image": "CLIP similarity of I and Tar",
+    "change_inside": "mean |Tar - I| over RGB in [0,1], where the edit is",
+    "change_outside": "mean |Tar - I| over RGB in [0,1], where nothing may change",
+    "change_outside_raw": "change_outside before the outside was pasted from the anchor",
+    "ssim_outside": "structural similarity of I and Tar, where nothing may change",
+    "present": "the detector's best score in Tar for what must be there",
+    "absent": "the detector's best score in Tar for what must be gone (an upper bound)",
+}
+"""Name and meaning of every metric. A metric that does not apply to a task is null."""
+
+
+def check_metrics(tasks: Tasks) -> None:
+    """Check that every task lists metrics that exist and that its fields imply.
+
+    Raises:
+        ValueError: names the task's file and the metric.
+    """
+    for task in tasks.values():
+        for metric in task.metrics:
+            where = f"prompts/{task.name}.yaml: key 'metrics': {metric!r}"
+            if metric not in METRICS:
+                raise ValueError(f"{where} is unknown; known: {', '.join(METRICS)}")
+            if metric == "present" and task.fields.edited_object != "in_output":
+                raise ValueError(f"{where} needs fields.edited_object: in_output")
+            if metric == "absent" and _phrase_gone(task) is None:
+                raise ValueError(
+                    f"{where} needs fields.edited_object: not_in_output, or a changed caption whose "
+                    "original_object is in_input"
+                )
+
+
+def detector_phrase(task: Task, metric: str, row: Mapping[str, str | None]) -> str | None:
+    """The phrase that ``present`` or ``absent`` looks for in Tar; None if the row has none."""
+    field = "edited_object" if metric == "present" else _phrase_gone(task)
+    return row[field] or None if field else None
+
+
+def _phrase_gone(task: Task) -> str | None:
+    """The field of an answer that names what Tar no longer shows."""
+    if task.fields.edited_object == "not_in_output":
+        return "edited_object"
+    if task.fields.original_object == "in_input" and task.fields.caption == "changed":
+        return "original_object"
+    return None

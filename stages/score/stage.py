@@ -1,0 +1,173 @@
+"""The score stage: one struct of metrics a candidate."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from stages.base import Decision, StageConfig, Weights, failed, kept, to_table
+from stages.grounding import GroundingConfig, load_detector
+from stages.images import decode_grey, decode_rgb
+from stages.mask.soft_mask import regions
+from stages.pair import EditPair, as_pair
+from stages.score.metrics import METRICS, check_metrics, detector_phrase
+from stages.tasks import Task, Tasks
+
+DETECTOR_METRICS = ("present", "absent")
+
+
+class ClipConfig(Weights):
+    """The manifest's section ``clip``: a folder in open_clip's layout, or a name and, as ``revision``,
+    the tag of its weights (such as ``ViT-L-14`` and ``openai``).
+    """
+
+
+class ScoreConfig(StageConfig):
+    """The manifest's section ``score``; ``batch`` is also that of every model."""
+
+    clip: ClipConfig
+    grounding: GroundingConfig
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row with its pictures decoded: the anchor, then the candidates."""
+
+    task: Task
+    record: Mapping[str, Any]
+
+    @cached_property
+    def images(self) -> list[np.ndarray]:
+        encoded = [self.record["anchor"], *(c["image"] for c in self.record["candidates"])]
+        return [decode_rgb(image) for image in encoded]
+
+    @cached_property
+    def pairs(self) -> list[EditPair[int]]:
+        """A pair a candidate; its pictures are indices into ``images``."""
+        captions = self.record["caption"], self.record["output_caption"]
+        return [as_pair(self.task, 0, k, *captions) for k in range(1, len(self.images))]
+
+    @cached_property
+    def regions(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Where the edit is, and where nothing may change: bool [h,w]."""
+        precise = decode_grey(self.record["precise_mask"]).astype(np.float32) / 255
+        return regions(self.task.region, precise, np.array(self.record["boxes"], np.float32))
+
+
+class Score:
+    """Computes the metrics that each task lists; the others are null. Decides nothing.
+
+    A metric that is not a number fails its row. Each picture and each caption is encoded once.
+    """
+
+    version: ClassVar[int] = 1
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        "plan": ["caption", "task"],
+        "instruct": ["output_caption", "edited_object", "original_object"],
+        "mask": ["precise_mask", "boxes"],
+        "edit": ["anchor", "candidates"],
+    }
+    task_keys: ClassVar[Sequence[str]] = ("metrics", "region", "direction", "fields")
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [("scores", pa.list_(pa.struct([(metric, pa.float32()) for metric in METRICS])))]
+    )
+    Config: ClassVar[type[StageConfig]] = ScoreConfig
+
+    def __init__(self, config: ScoreConfig, tasks: Tasks) -> None:
+        check_metrics(tasks)
+        import torch
+
+        from stages.score.clip import Clip
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.config, self.tasks = config, tasks
+        self.clip = Clip.load(config.clip.model, config.clip.revision, device)
+        detects = any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
+        self.detector = load_detector(config.grounding, device) if detects else None
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
+        texts, pictures, found = self._encode_texts(work), self._encode_images(work), self._detect(work)
+        decisions = []
+        for row, features, detections in zip(work, pictures, found, strict=True):
+            scores = [
+                _clip_metrics(pair, features, texts)
+                | _fidelity_metrics(row, pair, candidate)
+                | {metric: detections.get((metric, pair.target)) for metric in DETECTOR_METRICS}
+                for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
+            ]
+            decisions.append(_decide(row.task, scores))
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _encode_texts(self, work: list[_Row]) -> dict[str, np.ndarray]:
+        pairs = [pair for row in work for pair in row.pairs]
+        captions = [c for pair in pairs for c in (pair.input_caption, pair.output_caption)]
+        texts = list(dict.fromkeys(captions))
+        return dict(zip(texts, self.clip.encode_texts(texts, self.config.batch), strict=True))
+
+    def _encode_images(self, work: list[_Row]) -> list[np.ndarray]:
+        """For each row [images,d]."""
+        images = [image for row in work for image in row.images]
+        features = self.clip.encode_images(images, self.config.batch)
+        return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
+
+    def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], float]]:
+        """For each row the best score of any box, found or not, by (metric, index of the picture)."""
+        queries: list[tuple[int, str, int, str]] = []
+        for r, row in enumerate(work):
+            for metric in DETECTOR_METRICS:
+                phrase = detector_phrase(row.task, metric, row.record)
+                if metric in row.task.metrics and phrase:
+                    targets = dict.fromkeys(pair.target for pair in row.pairs)
+                    queries += [(r, metric, target, phrase) for target in targets]
+        results: list[dict[tuple[str, int], float]] = [{} for _ in work]
+        if self.detector is not None:
+            images = [work[r].images[target] for r, _, target, _ in queries]
+            found = self.detector.find(images, [phrase for *_, phrase in queries], self.config.batch)
+            for (r, metric, target, _), detections in zip(queries, found, strict=True):
+                results[r][metric, target] = detections.best_score
+        return results
+
+
+def _clip_metrics(
+    pair: EditPair[int], images: np.ndarray, texts: Mapping[str, np.ndarray]
+) -> dict[str, float | None]:
+    from stages.score.clip import direction, similarity
+
+    i, tar = images[pair.input], images[pair.target]
+    before, after = texts[pair.input_caption], texts[pair.output_caption]
+    same = pair.input_caption == pair.output_caption
+    return {
+        "clip_text_input": similarity(i, before),
+        "clip_text_output": similarity(tar, after),
+        "clip_direction": None if same else direction(i, tar, before, after),
+        "clip_image": similarity(i, tar),
+    }
+
+
+def _fidelity_metrics(
+    row: _Row, pair: EditPair[int], candidate: Mapping[str, Any]
+) -> dict[str, float | None]:
+    from stages.score.fidelity import as_float, mean_change, ssim
+
+    i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
+    inside, outside = row.regions
+    return {
+        "change_inside": mean_change(i, tar, inside),
+        "change_outside": mean_change(i, tar, outside),
+        "change_outside_raw": candidate["change_outside_raw"],
+        "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
+    }
+
+
+def _decide(task: Task, scores: list[dict[str, float | None]]) -> Decision:
+    listed = [{m: values[m] if m in task.metrics else None for m in METRICS} for values in scores]
+    for k, values in enumerate(listed):
+        for metric, value in values.items():
+            if value is not None and math.isnan(value):
+                return failed(ValueError(f"{metric} of candidate {k} is not a number"))
+    return kept(scores=listed)

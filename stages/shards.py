@@ -1,0 +1,216 @@
+"""The shards stage: the published rows ``(I, T, Tar, TI)``, a dataset card and checksums.
+
+Every row of every task has the same Arrow schema with typed columns. Pictures are
+``struct{bytes, path}``, which ``datasets`` shows as pictures and pandas gives as bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from stages.base import StageConfig, kept, to_table
+from stages.images import decode_grey, encode_png
+from stages.mask.soft_mask import edit_mask
+from stages.pair import as_pair
+from stages.score.metrics import METRICS
+from stages.tasks import Policy, Task, Tasks
+
+CARD = "README.md"
+CHECKSUMS = "SHA256SUMS"
+
+_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "I": (_PICTURE, "input image (PNG)"),
+    "T": (pa.string(), "edit instruction"),
+    "Tar": (_PICTURE, "target image (PNG)"),
+    "TI": (pa.int16(), "task index"),
+    "mask": (_PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
+    "task": (pa.string(), "name of the task"),
+    "input_caption": (pa.string(), "describes I"),
+    "output_caption": (pa.string(), "describes Tar"),
+    "edited_object": (pa.string(), "what the edit makes, in the words of the output caption"),
+    "original_object": (pa.string(), "what the edit replaces, in the words of the input caption"),
+    "boxes": (pa.list_(pa.list_(pa.float32())), "boxes of the object: x0, y0, x1, y1 in pixels"),
+    "method": (pa.string(), "how the target was made"),
+    "mask_policy": (pa.string(), "mask that guided the edit: soft, precise, smooth, box or none"),
+    "self_until": (pa.float32(), "fraction of the steps with the source's self-attention"),
+    "cross_until": (pa.float32(), "fraction of the steps with the source's cross-attention"),
+    "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
+    "seed": (pa.int64(), "the row's random seed"),
+    **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
+    "session": (pa.int32(), "number of a multi-turn session, null for a single edit"),
+    "turn": (pa.int16(), "turn within the session"),
+}
+"""Type and meaning of every published column besides ``id``."""
+
+SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in _COLUMNS.items()])
+
+
+def _feature(dtype: pa.DataType) -> dict[str, Any]:
+    """An Arrow type as the ``datasets`` package describes it in JSON."""
+    if dtype == _PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_list(dtype):
+        return {"feature": _feature(dtype.value_type), "_type": "List"}
+    return {"dtype": {"float": "float32"}.get(str(dtype), str(dtype)), "_type": "Value"}
+
+
+def _huggingface_metadata() -> dict[bytes, bytes]:
+    types = {"id": pa.string(), **{field.name: field.type for field in SCHEMA}}
+    features = {name: _feature(dtype) for name, dtype in types.items()}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+class ShardsConfig(StageConfig):
+    """The manifest's section ``shards``."""
+
+    batch: int = Field(
+        32, ge=1, description="rows of a row group: small, so that text is read without pictures"
+    )
+    parts_per_shard: int = Field(8, ge=1, description="parts whose kept rows make one file")
+
+
+class Shards:
+    """Turns the kept rows of a fixed group of parts into published ones.
+
+    The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
+    status and reason, and calls :meth:`finish` in the end.
+    """
+
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = True
+    scope: ClassVar[str] = "group"
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        "plan": ["caption", "task", "seed"],
+        "instruct": ["instruction", "edited_object", "original_object", "output_caption"],
+        "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
+        "edit": ["anchor", "candidates"],
+        "score": ["scores"],
+        "filter": ["choice"],
+    }
+    task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region")
+    schema: ClassVar[pa.Schema] = SCHEMA
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = _huggingface_metadata()
+    Config: ClassVar[type[StageConfig]] = ShardsConfig
+
+    def __init__(self, config: ShardsConfig, tasks: Tasks) -> None:
+        self.tasks = tasks
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        task, candidate = self.tasks[row["task"]], row["candidates"][row["choice"]]
+        pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
+        return {
+            "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
+            "T": row["instruction"],
+            "Tar": {"bytes": pair.target, "path": f"{row['id']}-target.png"},
+            "TI": task.index,
+            "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
+            "task": task.name,
+            "input_caption": pair.input_caption,
+            "output_caption": pair.output_caption,
+            "edited_object": row["edited_object"],
+            "original_object": row["original_object"],
+            "boxes": row["boxes"],
+            "method": task.method,
+            "mask_policy": candidate["mask"],
+            "self_until": candidate["self_until"],
+            "cross_until": candidate["cross_until"],
+            "guidance": candidate["guidance_scale"],
+            "seed": row["seed"],
+            **row["scores"][row["choice"]],
+        }
+
+    @staticmethod
+    def finish(folder: Path, summary: Mapping[str, Any]) -> None:
+        """Write the dataset card and the checksums of all shards; the same shards give the same bytes.
+
+        Args:
+            folder: where ``train-*.parquet`` lie.
+            summary: of the run: ``name``, ``seed``, ``planned`` and ``published`` (rows), ``tasks``
+                (published rows by task).
+        """
+        shards = sorted(folder.glob("train-*.parquet"))
+        lines = [f"{_sha256(shard)}  {shard.name}\n" for shard in shards]
+        (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
+        (folder / CARD).write_text(_card(summary), encoding="utf-8")
+
+
+def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
+    """The mask M of the edit; of one that no mask guided, the soft mask of its region."""
+    precise, smooth, soft = (
+        decode_grey(row[name]).astype(np.float32) / 255
+        for name in ("precise_mask", "smooth_mask", "soft_mask")
+    )
+    boxes = np.array(row["boxes"], np.float32)
+    shown: Policy = "soft" if policy == "none" else policy
+    mask = edit_mask(task.region, shown, precise, smooth, soft, boxes)
+    return encode_png(np.round(mask * 255).astype(np.uint8))
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+_CARD = """---
+pretty_name: {title}
+task_categories:
+- image-to-image
+configs:
+- config_name: default
+  data_files:
+  - split: train
+    path: train-*.parquet
+---
+
+# {name}
+
+Synthetic image edits: {published} pairs, kept of {planned} planned (seed {seed}). Captions, pictures
+and masks were made by models and filtered by thresholds; no row was checked by a person.
+
+```python
+import pandas
+
+rows = pandas.read_parquet("train-00000-of-...parquet")  # pictures are in rows.I[0]["bytes"]
+```
+
+| task | pairs |
+|---|---:|
+{tasks}
+
+| column | type | meaning |
+|---|---|---|
+{columns}
+
+A score that does not apply to a task is null. `sha256sum -c {checksums}` checks the files.
+"""
+
+
+def _card(summary: Mapping[str, Any]) -> str:
+    columns = {"id": (pa.string(), "the row's name, unique in the run"), **_COLUMNS}
+    return _CARD.format(
+        title=json.dumps(summary["name"]),
+        name=summary["name"],
+        published=summary["published"],
+        planned=summary["planned"],
+        seed=summary["seed"],
+        tasks="\n".join(f"| {task} | {count} |" for task, count in summary["tasks"].items()),
+        columns="\n".join(
+            f"| `{name}` | {'image' if dtype == _PICTURE else dtype} | {meaning} |"
+            for name, (dtype, meaning) in columns.items()
+        ),
+        checksums=CHECKSUMS,
+    )

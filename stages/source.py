@@ -1,0 +1,70 @@
+"""Draw the anchor picture: the one in which the object to be found is present."""
+
+from typing import ClassVar
+
+import pyarrow as pa
+
+from stages.base import Decision, StageConfig, kept, rejected, to_table
+from stages.diffusion import DiffusionConfig
+from stages.images import encode_png
+from stages.pair import anchor_and_edit_captions
+from stages.tasks import Tasks
+
+
+class Source:
+    """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
+
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    scope: ClassVar[str] = "part"
+    reads: ClassVar = {"plan": ["caption", "task", "seed"], "instruct": ["output_caption"]}
+    task_keys: ClassVar = ["direction"]
+    schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])
+
+    class Config(StageConfig):
+        diffusion: DiffusionConfig
+
+    def __init__(self, config: Config, tasks: Tasks) -> None:
+        from stages.diffusion.model import Diffusion
+
+        self.config, self.tasks = config, tasks
+        self.model = Diffusion(config.diffusion)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = rows.to_pylist()
+        decisions: list[Decision | None] = [None] * len(records)
+        prompts, seeds, drawn = [], [], []
+        for index, row in enumerate(records):
+            captions = anchor_and_edit_captions(
+                self.tasks[row["task"]], row["caption"], row["output_caption"]
+            )
+            if all(self.model.fits(caption) for caption in captions):
+                prompts.append(captions[0])
+                seeds.append(row["seed"])
+                drawn.append(index)
+            else:
+                decisions[index] = rejected("caption_exceeds_text_encoder")
+        if drawn:
+            for index, image in zip(drawn, self._draw(prompts, seeds), strict=True):
+                decisions[index] = kept(source_image=encode_png(image))
+        return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
+
+    def _draw(self, prompts: list[str], seeds: list[int]):
+        """Pictures of prompts; the batch is filled to its fixed size with copies of the last row."""
+        import torch
+
+        from stages.diffusion.sampler import sample
+
+        wanted, missing = len(prompts), self.config.batch - len(prompts)
+        prompts = prompts + prompts[-1:] * missing
+        model, settings = self.model, self.config.diffusion
+        latents = sample(
+            model.unet,
+            model.scheduler,
+            model.initial_latents(seeds + seeds[-1:] * missing),
+            model.encode(prompts),
+            model.uncond,
+            torch.full((len(prompts),), settings.guidance_scale),
+            settings.steps,
+        )
+        return model.decode(latents)[:wanted]

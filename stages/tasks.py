@@ -1,0 +1,161 @@
+"""Edit tasks: one YAML a task in ``prompts/``, read into frozen models."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from typing_extensions import Self
+
+Policy = Literal["soft", "precise", "smooth", "box", "none"]
+Region = Literal["object", "background", "all"]
+Ground = Literal["original_object", "edited_object", "none"]
+
+
+class TaskModel(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Exemplar(TaskModel):
+    """A worked answer, shown to the LLM in its context."""
+
+    caption: str
+    edit: str
+    edited_object: str
+    output_caption: str
+    original_object: str
+
+
+class Fields(TaskModel):
+    """What an answer of this task must say; checked by the instruct stage."""
+
+    original_object: Literal["in_input", "absent", "optional"]
+    edited_object: Literal["in_output", "not_in_output", "absent", "optional"]
+    caption: Literal["changed", "same"]
+
+
+class Candidate(TaskModel):
+    """One way to draw the target: mask policy and the ends of the two attention gates."""
+
+    mask: Policy = "soft"
+    cross_until: float = Field(ge=0, le=1, description="fraction of the steps")
+    self_until: float = Field(ge=0, le=1, description="fraction of the steps")
+    guidance_scale: float | None = Field(None, description="of the edit row; None: the source's")
+
+
+class Bounds(TaskModel):
+    """Limits of one metric; a value outside rejects the candidate."""
+
+    min: float | None = None
+    max: float | None = None
+
+
+def _bounds(value: object) -> object:
+    """A bare number is a lower bound."""
+    return {"min": value} if isinstance(value, int | float) else value
+
+
+Threshold = Annotated[Bounds, BeforeValidator(_bounds)]
+
+
+class Task(TaskModel):
+    """One edit task (``prompts/README.md`` explains every key)."""
+
+    name: str
+    index: int = Field(ge=0, description="TI of the published rows; never reused")
+    family: Literal["region", "free-form", "vision"]
+    definition: str
+    verbs: tuple[str, ...] = Field(min_length=1)
+    fields: Fields
+    ground: Ground
+    method: Literal["prompt2prompt", "draw_box", "draw_mask"]
+    direction: Literal["forward", "reverse"] = "forward"
+    region: Region
+    candidates: tuple[Candidate, ...] = ()
+    composite: bool = Field(False, description="whether the outside is pasted from the anchor")
+    metrics: tuple[str, ...] = ()
+    thresholds: Mapping[str, Threshold] = {}
+    exemplars: tuple[Exemplar, ...] = ()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.method == "prompt2prompt" and not self.candidates:
+            raise ValueError("prompt2prompt needs at least one entry under 'candidates'")
+        if self.region == "background" and any(c.mask == "box" for c in self.candidates):
+            raise ValueError("a box would freeze a rectangle of old background: use another mask policy")
+        unknown = set(self.thresholds) - set(self.metrics)
+        if unknown:
+            raise ValueError(f"thresholds for {sorted(unknown)}, which are not under 'metrics'")
+        return self
+
+
+class Tasks(Mapping[str, Task]):
+    """The tasks of a run, by name."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self._tasks = dict(tasks)
+
+    def __getitem__(self, name: str) -> Task:
+        return self._tasks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tasks)
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+
+class TaskError(ValueError):
+    """A task file that is missing or wrong; the message names the file and the key."""
+
+
+def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | None = None) -> Tasks:
+    """Read ``prompts/<task>.yaml``, with the exemplars of ``exemplars/<task>.yaml`` if given.
+
+    Args:
+        prompts: the folder of task files.
+        exemplars: another folder whose lists of exemplars replace those of the task files.
+        names: the tasks to read; None for all.
+
+    Raises:
+        TaskError: a task is unknown, or its file is wrong.
+    """
+    known = sorted(path.stem for path in prompts.glob("*.yaml"))
+    if not known:
+        raise TaskError(f"no task files (*.yaml) in {prompts}: check the manifest key tasks.prompts")
+    tasks = {}
+    for name in known if names is None else names:
+        if name not in known:
+            raise TaskError(
+                f"unknown task {name!r} in the manifest key tasks.mixture; known: {', '.join(known)}"
+            )
+        tasks[name] = _load_task(prompts / f"{name}.yaml", exemplars)
+    indices = [task.index for task in tasks.values()]
+    if len(set(indices)) != len(indices):
+        raise TaskError(f"two tasks in {prompts} share an index (TI): every task needs its own")
+    return Tasks(tasks)
+
+
+def _load_task(path: Path, exemplars: Path | None) -> Task:
+    content = _read(path)
+    if exemplars is not None:
+        content["exemplars"] = _read(exemplars / path.name)["exemplars"]
+    try:
+        return Task(name=path.stem, **content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise TaskError(f"{path}: key {key!r}: {first['msg']}") from error
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise TaskError(f"{path} is missing") from error
+    except yaml.YAMLError as error:
+        raise TaskError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise TaskError(f"{path} must hold a mapping")
+    return content

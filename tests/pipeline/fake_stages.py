@@ -1,0 +1,139 @@
+"""A small chain of stages without models: real enough to be joined, rejected, failed and published.
+
+``FAKES`` has the scopes and weights of the true chain. What a stage does is steered by the caption
+and by files in the folder ``$FAKE_SWITCHES``, so that a test can change it between two commands.
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pyarrow as pa
+from pydantic import Field
+
+from stages.base import Decision, StageConfig, Weights, kept, rejected, to_table
+
+
+def switched_on(name: str) -> bool:
+    return (Path(os.environ.get("FAKE_SWITCHES", "/nonexistent")) / name).exists()
+
+
+class Fake:
+    version: ClassVar[int] = 1
+    light: ClassVar[bool] = False
+    scope: ClassVar[str] = "part"
+    task_keys: ClassVar[list[str]] = []
+    schema: ClassVar[pa.Schema]
+    Config: ClassVar[type[StageConfig]] = StageConfig
+
+    def __init__(self, config: Any, tasks: Any) -> None:
+        self.config = config
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        assert rows.num_rows <= self.config.batch
+        return to_table(rows["id"].to_pylist(), [self.decide(row) for row in rows.to_pylist()], self.schema)
+
+    def decide(self, row: dict) -> Decision:
+        raise NotImplementedError
+
+
+class Write(Fake):
+    """Fails on "broken" captions until the switch "mended" is on; rejects empty ones."""
+
+    reads: ClassVar[dict] = {"plan": ["caption", "task", "seed"]}
+    task_keys: ClassVar[list[str]] = ["definition"]
+    schema = pa.schema([pa.field("instruction", pa.string()), pa.field("tags", pa.list_(pa.int32()))])
+
+    class Config(StageConfig):
+        greeting: str = "please"
+
+    def decide(self, row: dict) -> Decision:
+        if not row["caption"].strip():
+            return rejected("empty_caption")
+        if "broken" in row["caption"] and not switched_on("mended"):
+            raise ValueError(f"cannot parse row {row['seed'] % 1000}")
+        return kept(instruction=f"{self.config.greeting} {row['task']} {row['caption'][:20]}", tags=[1, 2])
+
+
+class Model(Weights):
+    steps: int = 4
+
+
+class Draw(Fake):
+    """The expensive stage: slow on demand, a worker that dies on demand, weights of its own."""
+
+    reads: ClassVar[dict] = {"plan": ["seed"], "write": ["instruction"]}
+    schema = pa.schema([pa.field("picture", pa.binary()), pa.field("threads", pa.int32())])
+
+    class Config(StageConfig):
+        diffusion: Model
+        pause: float = 0
+
+    def decide(self, row: dict) -> Decision:
+        time.sleep(self.config.pause)
+        if switched_on("cuda"):
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if switched_on("die"):
+            (Path(os.environ["FAKE_SWITCHES"]) / "die").unlink()
+            os._exit(1)
+        text = f"{row['seed']} {row['instruction']} {self.config.diffusion.steps}"
+        return kept(
+            picture=hashlib.blake2b(text.encode()).digest() * 30, threads=int(os.environ["OMP_NUM_THREADS"])
+        )
+
+
+class Limits(StageConfig):
+    default: Mapping[str, float] = {}
+    tasks: Mapping[str, Mapping[str, float]] = {}
+
+
+class Sieve(Fake):
+    """Rejects by threshold."""
+
+    light: ClassVar[bool] = True
+    reads: ClassVar[dict] = {"plan": ["task"], "draw": ["picture"]}
+    schema = pa.schema([pa.field("choice", pa.int32())])
+    Config = Limits
+
+    def __init__(self, config: Any, tasks: Any) -> None:
+        super().__init__(config, tasks)
+        unknown = set(config.tasks) - set(tasks)
+        if unknown:
+            raise ValueError(f"sieve.tasks.{unknown.pop()}: not a task of this run")
+
+    def decide(self, row: dict) -> Decision:
+        limit = self.config.default.get("brightness", 0.2)
+        return kept(choice=0) if row["picture"][0] / 255 >= limit else rejected("brightness_low")
+
+
+class Publication(StageConfig):
+    parts_per_shard: int = Field(2, ge=1)
+
+
+class Publish(Fake):
+    light: ClassVar[bool] = True
+    scope: ClassVar[str] = "group"
+    reads: ClassVar[dict] = {
+        "plan": ["caption", "task"],
+        "write": ["instruction", "tags"],
+        "draw": ["picture"],
+        "sieve": ["choice"],
+    }
+    schema = pa.schema(
+        [pa.field("T", pa.string()), pa.field("Tar", pa.binary()), pa.field("tags", pa.list_(pa.int32()))]
+    )
+    schema_metadata: ClassVar[dict] = {b"huggingface": b"{}"}
+    Config = Publication
+
+    def decide(self, row: dict) -> Decision:
+        return kept(T=row["instruction"], Tar=row["picture"], tags=row["tags"])
+
+    @classmethod
+    def finish(cls, folder: Path, summary: Mapping[str, Any]) -> None:
+        (folder / "card.txt").write_text(repr(summary))
+
+
+FAKES = {"write": Write, "draw": Draw, "sieve": Sieve, "shards": Publish}

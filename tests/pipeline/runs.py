@@ -1,0 +1,126 @@
+"""Runs of the fake stages in a temporary folder."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from pipeline import engine
+from pipeline.manifest import Manifest, read_manifest
+from pipeline.progress import Progress
+from pipeline.state import RunState
+from tests.pipeline.fake_stages import FAKES
+
+ROOT = Path(__file__).parents[2]
+TASK = """
+index: {index}
+family: region
+definition: {name} something
+verbs: [{name}]
+fields: {{original_object: in_input, edited_object: optional, caption: changed}}
+ground: none
+method: draw_box
+region: object
+"""
+
+
+class FakeRun:
+    """A manifest of the fake stages, its captions, task files and weights."""
+
+    def __init__(self, folder: Path, captions: list[str] | None = None, **keys: object) -> None:
+        self.folder = folder
+        (folder / "prompts").mkdir(parents=True)
+        for index, name in enumerate(("remove", "add", "color")):
+            (folder / "prompts" / f"{name}.yaml").write_text(TASK.format(index=index, name=name))
+        (folder / "weights").mkdir()
+        (folder / "weights" / "model.safetensors").write_bytes(b"weights")
+        captions = captions or [f"a red cube number {i}" for i in range(20)]
+        (folder / "captions.txt").write_text("".join(f"{c}\n" for c in captions))
+        self.content: dict = {
+            "name": "fake",
+            "captions": {"file": str(folder / "captions.txt")},
+            "rows_per_part": 4,
+            "runs": str(folder / "runs"),
+            "tasks": {
+                "mixture": {"remove": 2, "add": 1, "color": 1},
+                "prompts": str(folder / "prompts"),
+            },
+            "diffusion": {"model": str(folder / "weights")},
+            "write": {"batch": 3},
+            "draw": {"resources": {"workers": 2}},
+            **keys,
+        }
+        self.path = folder / "manifest.yaml"
+        self.save()
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "runs" / "fake"
+
+    def save(self) -> None:
+        self.path.write_text(yaml.safe_dump(self.content))
+
+    def switch(self, name: str) -> None:
+        (Path(os.environ["FAKE_SWITCHES"]) / name).touch()
+
+    def manifest(self, *overrides: str) -> Manifest:
+        return read_manifest(self.path, overrides, FAKES)
+
+    def generate(self, *overrides: str, **options) -> RunState:
+        options = {"engine": "local", **options}
+        return engine.generate(self.manifest(*overrides), FAKES, progress=QUIET, **options)
+
+    def rerun(self, stage: str, *overrides: str, **options) -> RunState:
+        options = {"engine": "local", **options}
+        return engine.rerun(self.manifest(*overrides), FAKES, stage, progress=QUIET, **options)
+
+    def driver(self, *overrides: str, engine: str = "local") -> subprocess.Popen:
+        """``generate`` in a process of its own, which can be killed."""
+        code = (
+            "import sys; from pathlib import Path; from tests.pipeline.runs import generate_in_process; "
+            "generate_in_process(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])"
+        )
+        return subprocess.Popen(
+            [sys.executable, "-c", code, str(self.path), engine, *overrides],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.DEVNULL,
+        )
+
+    def files(self, *stages: str) -> dict[str, bytes]:
+        """The committed files by path, of some stages or all."""
+        return {
+            str(path.relative_to(self.run)): path.read_bytes()
+            for path in sorted(self.run.rglob("*.parquet"))
+            if not stages or path.parent.name in stages
+        }
+
+    def inodes(self, *stages: str) -> dict[str, int]:
+        """The inode of each committed file: a file made again has another."""
+        return {name: (self.run / name).stat().st_ino for name in self.files(*stages)}
+
+
+QUIET = Progress(Console(quiet=True))
+
+
+def generate_in_process(path: Path, engine_name: engine.Engine, overrides: list[str]) -> None:
+    engine.generate(read_manifest(path, overrides, FAKES), FAKES, progress=QUIET, engine=engine_name)
+
+
+def assert_sum_is_exact(state: RunState) -> None:
+    """given = kept + rejected + failed + pending, and what a stage keeps the next is given."""
+    from pipeline.ledger import count_run
+
+    counts = count_run(state)
+    assert counts[0].given == state.plan.tasks
+    for count in counts:
+        parts: list[Mapping[str, int]] = [count.kept, count.rejected, count.failed, count.pending]
+        for task in state.plan.tasks:
+            assert sum(part.get(task, 0) for part in parts) == count.given[task], (count.name, task)
+            assert all(part.get(task, 0) >= 0 for part in parts)
+    for before, after in zip(counts, counts[1:], strict=False):
+        assert +before.kept == +after.given

@@ -1,0 +1,71 @@
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.fingerprint import differences, fingerprint, model_identity, stage_identity
+from stages.base import Weights
+from stages.tasks import load_tasks
+from tests.pipeline.fake_stages import FAKES
+
+
+def identity(run, stage, *overrides):
+    manifest = run.manifest(*overrides)
+    tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
+    return stage_identity(stage, FAKES[stage], manifest.section(stage), tasks)
+
+
+@pytest.mark.parametrize(
+    ("stage", "override"),
+    [("write", "write.greeting=hi"), ("write", "write.batch=9"), ("draw", "diffusion.steps=9")],
+)
+def test_a_setting_is_part_of_it(run, stage, override):
+    key, value = override.split("=")
+    old, new = identity(run, stage), identity(run, stage, override)
+    assert fingerprint(old) != fingerprint(new)
+    assert [line.split(":")[0] for line in differences(old, new)] == [key]
+    assert value in differences(old, new)[0]
+
+
+@pytest.mark.parametrize(
+    "override", ["draw.resources.workers=7", "write.greeting=hi", "diffusion.revision=x", "draw.pause=0"]
+)
+def test_what_does_not_change_the_output_is_not(run, override):
+    assert fingerprint(identity(run, "draw")) == fingerprint(identity(run, "draw", override))
+
+
+def test_only_declared_keys_of_planned_tasks_count(run):
+    before = identity(run, "write", "tasks.mixture={remove: 1}")
+    edit(run.folder / "prompts" / "add.yaml", "definition: add", "definition: put")
+    edit(run.folder / "prompts" / "remove.yaml", "verbs: [remove]", "verbs: [erase]")
+    assert identity(run, "write", "tasks.mixture={remove: 1}") == before
+    edit(run.folder / "prompts" / "remove.yaml", "definition: remove", "definition: erase")
+    after = identity(run, "write", "tasks.mixture={remove: 1}")
+    assert differences(before, after) == ['task remove: definition: "remove something" -> "erase something"']
+
+
+def test_weights_count_by_content_not_by_place(tmp_path):
+    for name, content in (("a", b"1"), ("b", b"1"), ("c", b"2")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.safetensors").write_bytes(content)
+    (tmp_path / "b" / "README.md").write_text("notes")
+    (tmp_path / "b" / ".cache").write_text("x")
+    a, b, c = (model_identity("clip", Weights(model=str(tmp_path / name))) for name in "abc")
+    assert a == b != c
+
+
+def test_hub_model_counts_by_name_and_revision():
+    assert model_identity("clip", Weights(model="org/model")) == "org/model@main"
+    assert model_identity("clip", Weights(model="org/model", revision="v1")) == "org/model@v1"
+
+
+@pytest.mark.parametrize("model", ["./weights/clip", "/nowhere/clip", "~/no-such-folder", "here/clip"])
+def test_missing_weights_name_the_key(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    with pytest.raises(UserError, match=r"^clip\.model: there are no weights at"):
+        model_identity("clip", Weights(model=model))
+
+
+def edit(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))

@@ -1,0 +1,101 @@
+from collections import Counter
+from fractions import Fraction
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.errors import UserError
+from pipeline.plan import ensure_plan, quotas, read_plan
+from tests.pipeline.runs import FakeRun
+
+mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)
+
+
+@given(st.integers(0, 10_000), mixtures)
+def test_quotas_are_exact_shares(rows, mixture):
+    quota = quotas(rows, mixture)
+    assert sum(quota.values()) == rows
+    total = sum(map(Fraction, mixture.values()))
+    for task, weight in mixture.items():
+        assert abs(quota[task] - rows * Fraction(weight) / total) < 1
+
+
+def test_largest_remainder_gets_the_spare_row():
+    assert quotas(10, {"a": 1, "b": 1, "c": 1.5}) == {"a": 3, "b": 3, "c": 4}
+    assert quotas(5, {"a": 0.5, "b": 0.5}) == {"a": 3, "b": 2}
+
+
+def plan_of(run: FakeRun, *overrides):
+    run.run.mkdir(parents=True, exist_ok=True)
+    plan = ensure_plan(run.run / "plan.parquet", run.manifest(*overrides))
+    return plan, pq.read_table(run.run / "plan.parquet").to_pylist()
+
+
+def test_rows_follow_the_mixture_and_the_file(run):
+    plan, rows = plan_of(run)
+    assert Counter(row["task"] for row in rows) == plan.tasks == {"remove": 10, "add": 5, "color": 5}
+    assert [row["row"] for row in rows] == list(range(20))
+    assert [row["caption"] for row in rows] == [f"a red cube number {i}" for i in range(20)]
+    assert len({row["id"] for row in rows}) == len({row["seed"] for row in rows}) == 20
+    assert plan.part_rows == (4,) * 5
+
+
+def test_duplicates_are_counted_and_kept_once(make_run):
+    captions = ["a", "b", "a", "c", "b", "a"]
+    plan, rows = plan_of(make_run("drop", captions))
+    assert [(row["row"], row["caption"]) for row in rows] == [(0, "a"), (1, "b"), (3, "c")]
+    assert (plan.captions, plan.duplicates, plan.rows) == (6, 3, 3)
+    plan, rows = plan_of(make_run("keep", captions), "captions.duplicates=keep")
+    assert (len(rows), plan.duplicates) == (6, 0)
+    assert len({row["id"] for row in rows}) == 6
+
+
+def test_repeats_of_a_caption_lie_side_by_side_in_one_part(run):
+    plan, rows = plan_of(run, "repeats=3", "rows_per_part=7", "rows=50")
+    assert plan.part_rows == (6,) * 8 + (2,)
+    assert [(row["row"], row["repeat"]) for row in rows] == [(i // 3, i % 3) for i in range(50)]
+    assert len({row["seed"] for row in rows}) == 50
+
+
+def test_same_manifest_plans_the_same_bytes(make_run):
+    first, second = make_run("one"), make_run("two")
+    plan_of(first)
+    plan_of(second)
+    assert first.files() == second.files()
+
+
+def test_seed_shuffles_the_tasks(make_run):
+    _, first = plan_of(make_run("one"))
+    _, second = plan_of(make_run("two"), "seed=1")
+    assert [row["task"] for row in first] != [row["task"] for row in second]
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("seed=1", "seed: 0 -> 1"),
+        ("rows=5", "rows: None -> 5"),
+        ("rows_per_part=5", "rows_per_part: 4 -> 5"),
+        ("tasks.mixture.add=3", "tasks.mixture: "),
+    ],
+)
+def test_another_plan_is_refused_with_the_difference(run, override, key):
+    run.generate()
+    before = run.inodes()
+    with pytest.raises(UserError, match="another run name") as error:
+        run.generate(override)
+    assert key in str(error.value)
+    assert run.inodes() == before
+
+
+def test_changed_captions_are_refused(run):
+    plan_of(run)
+    (run.folder / "captions.txt").write_text("another caption\n")
+    with pytest.raises(UserError, match=r"captions\.file \(content\)"):
+        plan_of(run)
+
+
+def test_there_is_no_plan_in_an_empty_folder(tmp_path):
+    assert read_plan(tmp_path / "plan.parquet") is None

@@ -1,0 +1,107 @@
+"""Answers of a language model: parsed as data, checked against their task."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.instruct.answer import AnswerError, check_answer, parse_answer
+from stages.tasks import load_tasks
+
+TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
+GOOD = {
+    "edit": "paint the barn blue",
+    "edited_object": "a blue barn",
+    "output_caption": "a blue barn on a hill",
+    "original_object": "a red barn",
+}
+CAPTION = "a red barn on a hill"
+
+
+def judge(task: str, caption: str = CAPTION, **changed: str) -> str:
+    """The reason the task gives against the good answer with some fields changed; empty if none."""
+    try:
+        check_answer(parse_answer(json.dumps(GOOD | changed)), caption, TASKS[task].fields)
+    except AnswerError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(
+    "wrapping",
+    ["%s", "```json\n%s\n```", "Sure! Here it is:\n%s\nAnything else?", "{not this} %s", "\ufeff%s"],
+)
+def test_the_object_is_found_in_fences_and_small_talk(wrapping):
+    assert parse_answer(wrapping % json.dumps(GOOD)).edit == GOOD["edit"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not_json"),
+        ("I cannot help with that.", "not_json"),
+        ("{'edit': 'paint'}", "not_json"),
+        ('{"edit": "paint', "not_json"),
+        ('["edit"]', "not_json"),
+        ("__import__('os').system('true')", "not_json"),
+        ('{"a": ' * 5000, "not_json"),
+        ('{"edit": ' + "[" * 15_000, "not_json"),
+        ('{"caption": "a cat"}', "missing_field"),
+        (json.dumps(GOOD | {"edit": ["paint"]}), "not_text"),
+        (json.dumps(GOOD | {"original_object": 7}), "not_text"),
+        (json.dumps(GOOD | {"edit": "paint " * 100}), "too_long"),
+        (json.dumps(GOOD | {"output_caption": "a barn " * 500}), "too_long"),
+        (json.dumps(GOOD | {"edit": "paint\x00 it"}), "control_characters"),
+        (json.dumps(GOOD | {"edit": "paint\nit"}), "control_characters"),
+        ('{"edit": "paint \\ud800 it"}', "control_characters"),
+    ],
+)
+def test_bad_answers_have_a_short_reason(text, reason):
+    with pytest.raises(AnswerError) as raised:
+        parse_answer(text)
+    assert str(raised.value) == reason
+
+
+@given(st.text() | st.recursive(st.none() | st.text(), st.lists).map(json.dumps))
+def test_any_text_is_an_answer_or_a_counted_reason(text):
+    reason = ""
+    try:
+        assert isinstance(parse_answer(text).edit, str)
+    except AnswerError as error:
+        reason = str(error)
+    assert reason in ("", "not_json", "missing_field", "not_text", "too_long", "control_characters")
+
+
+@pytest.mark.parametrize(
+    ("task", "changed", "reason"),
+    [
+        ("color", {}, ""),
+        ("color", {"original_object": "The red barn."}, ""),
+        ("color", {"edit": " "}, "instruction_empty"),
+        ("color", {"output_caption": ""}, "output_caption_empty"),
+        ("color", {"output_caption": "A red barn, on a hill!"}, "caption_unchanged"),
+        ("color", {"original_object": ""}, "original_object_empty"),
+        ("color", {"original_object": "a red bar"}, "original_object_not_in_input"),
+        ("color", {"original_object": "hill red"}, "original_object_not_in_input"),
+        ("color", {"edited_object": "a green barn"}, "edited_object_not_in_output"),
+        ("remove", {"edited_object": "a red barn", "output_caption": "a hill"}, ""),
+        ("remove", {"edited_object": "barn"}, "edited_object_in_output"),
+        ("add", {}, "original_object_present"),
+        ("add", {"original_object": ""}, ""),
+        ("global", {"original_object": "", "edited_object": ""}, ""),
+        ("detect", {"output_caption": CAPTION, "edited_object": ""}, ""),
+        ("detect", {"edited_object": ""}, "caption_changed"),
+        ("segment", {"output_caption": CAPTION}, "edited_object_present"),
+    ],
+)
+def test_answers_are_held_against_the_fields_of_their_task(task, changed, reason):
+    assert judge(task, **changed) == reason
+
+
+def test_left_out_and_null_phrases_count_as_empty():
+    answer = parse_answer(
+        '{"edit": "make it night", "output_caption": "a hill at night", "edited_object": null}'
+    )
+    assert (answer.edited_object, answer.original_object) == ("", "")

@@ -1,0 +1,25 @@
+from stages.pair import EditPair, anchor_and_edit_captions, as_pair
+from tests.stages.tiny_tasks import tiny_task
+
+FORWARD, REVERSE = tiny_task("remove"), tiny_task("add", direction="reverse")
+
+
+def test_a_forward_task_publishes_the_anchor_as_input():
+    assert as_pair(FORWARD, "anchor", "edit", "with a car", "empty") == EditPair(
+        input="anchor", target="edit", input_caption="with a car", output_caption="empty"
+    )
+
+
+def test_mistake_8_a_reverse_task_publishes_the_anchor_as_target():
+    assert as_pair(REVERSE, "anchor", "edit", "empty", "with a car") == EditPair(
+        input="edit", target="anchor", input_caption="empty", output_caption="with a car"
+    )
+
+
+def test_mistake_8_every_picture_keeps_the_caption_it_was_drawn_from():
+    for task in (FORWARD, REVERSE):
+        drawn_from = dict(
+            zip(("anchor", "edit"), anchor_and_edit_captions(task, "before", "after"), strict=True)
+        )
+        pair = as_pair(task, "anchor", "edit", "before", "after")
+        assert drawn_from == {pair.input: pair.input_caption, pair.target: pair.output_caption}

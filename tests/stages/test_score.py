@@ -1,0 +1,199 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from stages.grounding import GroundingConfig
+from stages.images import encode_png
+from stages.score import METRICS, ClipConfig, Score
+from stages.score import stage as score_stage
+from stages.score.metrics import check_metrics, detector_phrase
+from stages.tasks import Tasks
+from tests.stages.tiny_clip import save_tiny_clip
+from tests.stages.tiny_tasks import CHANGED, tiny_task
+
+CLIP = ("clip_text_input", "clip_text_output", "clip_direction", "clip_image")
+PIXELS = ("change_inside", "change_outside", "change_outside_raw", "ssim_outside")
+ADD_FIELDS = {"original_object": "absent", "edited_object": "in_output", "caption": "changed"}
+REMOVE_FIELDS = {"original_object": "in_input", "edited_object": "not_in_output", "caption": "changed"}
+SAME_FIELDS = {"original_object": "in_input", "edited_object": "absent", "caption": "same"}
+
+TASKS = Tasks(
+    {
+        "local": tiny_task("local", metrics=(*CLIP, *PIXELS, "present")),
+        "remove": tiny_task("remove", fields=REMOVE_FIELDS, metrics=("absent",)),
+        "add": tiny_task("add", direction="reverse", fields=ADD_FIELDS, metrics=(*CLIP, "present")),
+        "global": tiny_task("global", region="all", ground="none", metrics=(*CLIP, *PIXELS)),
+        "detect": tiny_task(
+            "detect", fields=SAME_FIELDS, method="draw_box", candidates=(), metrics=(*CLIP, "change_inside")
+        ),
+    }
+)
+
+
+class RednessDetector:
+    """Finds anything to the degree to which a picture is red; remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    def find(self, images, phrases, batch):
+        self.asked += phrases
+        return [SimpleNamespace(best_score=float(image[..., 0].mean() / 255)) for image in images]
+
+
+@pytest.fixture(scope="module")
+def clip_folder(tmp_path_factory):
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def detector(monkeypatch):
+    detector = RednessDetector()
+    monkeypatch.setattr(score_stage, "load_detector", lambda config, device: detector)
+    return detector
+
+
+@pytest.fixture
+def score(clip_folder, detector):
+    config = Score.Config(
+        batch=4, clip=ClipConfig(model=str(clip_folder)), grounding=GroundingConfig(model="not loaded")
+    )
+    return Score(config, TASKS)
+
+
+def picture(red: int = 0, seed: int = 0) -> np.ndarray:
+    image = np.random.default_rng(seed).integers(0, 256, (128, 128, 3), dtype=np.uint8)
+    image[..., 0] = red
+    return image
+
+
+def row(task: str, anchor: np.ndarray, *candidates: np.ndarray, **columns) -> dict:
+    mask = np.zeros((128, 128), np.uint8)
+    mask[32:64, 32:64] = 255
+    return {
+        "id": task,
+        "task": task,
+        "caption": "a red car in a meadow",
+        "output_caption": "a blue car in a meadow",
+        "edited_object": "a blue car",
+        "original_object": "a red car",
+        "precise_mask": encode_png(mask),
+        "boxes": [[32, 32, 64, 64]],
+        "anchor": encode_png(anchor),
+        "candidates": [
+            {"image": encode_png(image), "mask": "soft", "change_outside_raw": 0.25} for image in candidates
+        ],
+        **columns,
+    }
+
+
+def scores_of(score: Score, *rows: dict) -> list[list[dict]]:
+    table = score(pa.Table.from_pylist(list(rows)))
+    assert table["status"].to_pylist() == ["kept"] * len(rows), table["reason"].to_pylist()
+    return table["scores"].to_pylist()
+
+
+def test_only_the_listed_metrics_are_computed(score):
+    rows = [row(name, picture(), picture(seed=1)) for name in TASKS]
+    for task, [scores] in zip(TASKS.values(), scores_of(score, *rows), strict=True):
+        assert list(scores) == list(METRICS)
+        absent = {name for name, value in scores.items() if value is None}
+        inapplicable = {"change_outside", "ssim_outside"} if task.region == "all" else set()
+        assert absent == (set(METRICS) - set(task.metrics)) | inapplicable
+
+
+def test_equal_captions_have_no_direction(score):
+    same = row("detect", picture(), picture(seed=1), output_caption="a red car in a meadow")
+    [[scores]] = scores_of(score, same)
+    assert scores["clip_direction"] is None
+    assert scores["clip_image"] is not None
+
+
+def test_mistake_8_a_reverse_task_is_scored_with_the_anchor_as_target(score, detector):
+    anchor, candidate = picture(red=255), picture(red=51, seed=1)
+    [[forward]] = scores_of(score, row("local", anchor, candidate))
+    [[reverse]] = scores_of(score, row("add", anchor, candidate))
+    assert forward["present"] == pytest.approx(0.2)
+    assert reverse["present"] == pytest.approx(1.0)
+    assert detector.asked == ["a blue car", "a blue car"]
+    captions = ("a blue car in a meadow", "a red car in a meadow")
+    swapped = row("local", candidate, anchor)
+    [[expected]] = scores_of(score, swapped)
+    assert {m: reverse[m] for m in CLIP} == pytest.approx({m: expected[m] for m in CLIP}, abs=1e-6)
+    assert captions[0] == swapped["output_caption"]
+
+
+def test_absent_is_asked_of_the_target_for_what_was_removed(score, detector):
+    gone = row("remove", picture(red=255), picture(red=51), edited_object="the red car")
+    [[scores]] = scores_of(score, gone)
+    assert scores["absent"] == pytest.approx(0.2)
+    assert detector.asked == ["the red car"]
+
+
+def test_a_reverse_task_s_target_is_looked_at_once(score, detector):
+    [scores] = scores_of(score, row("add", picture(red=255), picture(), picture(seed=1), picture(seed=2)))
+    assert [s["present"] for s in scores] == [1.0] * 3
+    assert len(detector.asked) == 1
+
+
+def test_an_empty_phrase_is_not_looked_for(score, detector):
+    [[scores]] = scores_of(score, row("local", picture(), picture(), edited_object=""))
+    assert scores["present"] is None
+    assert detector.asked == []
+
+
+def test_mistake_7_the_outside_is_measured_before_and_after_compositing(score):
+    anchor = picture()
+    inside, outside = anchor.copy(), anchor.copy()
+    inside[32:64, 32:64] = 255 - inside[32:64, 32:64]
+    outside[100:] = 255 - outside[100:]
+    [[only_inside, only_outside]] = scores_of(score, row("local", anchor, inside, outside))
+    assert only_inside["change_outside"] == 0
+    assert only_inside["ssim_outside"] == pytest.approx(1, abs=1e-5)
+    assert only_inside["change_inside"] > 0.3
+    assert only_outside["change_inside"] == 0
+    assert only_outside["change_outside"] > 0.05
+    assert only_outside["ssim_outside"] < 0.95
+    assert only_inside["change_outside_raw"] == 0.25
+
+
+def test_mistake_5_an_unchanged_target_shows_in_the_metrics(score):
+    [[scores]] = scores_of(score, row("local", picture(), picture()))
+    assert scores["clip_direction"] == 0
+    assert scores["clip_image"] == pytest.approx(1)
+    assert scores["change_inside"] == 0
+
+
+def test_a_metric_that_is_not_a_number_fails_its_row_only(score):
+    broken = row("local", picture(), picture(seed=1))
+    broken["candidates"][0]["change_outside_raw"] = float("nan")
+    table = score(pa.Table.from_pylist([broken, row("remove", picture(), picture())]))
+    assert table["status"].to_pylist() == ["failed", "kept"]
+    assert "change_outside_raw of candidate 0" in table["reason"][0].as_py()
+
+
+def test_scores_do_not_depend_on_the_other_rows(score):
+    rows = [row(name, picture(), picture(seed=k), picture(seed=9)) for k, name in enumerate(TASKS)]
+    assert scores_of(score, *rows) == [scores_of(score, r)[0] for r in rows]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"metrics": ("clip_img",)}, "'clip_img' is unknown"),
+        ({"metrics": ("present",), "fields": SAME_FIELDS}, "'present' needs fields.edited_object"),
+        ({"metrics": ("absent",), "fields": SAME_FIELDS}, "'absent' needs"),
+    ],
+)
+def test_a_metric_that_the_task_cannot_have_is_an_error(keys, message):
+    with pytest.raises(ValueError, match=rf"prompts/local\.yaml: key 'metrics': {message}"):
+        check_metrics(Tasks({"local": tiny_task(**keys)}))
+
+
+def test_what_must_be_gone_follows_from_the_fields():
+    row = {"edited_object": "edited", "original_object": "original"}
+    assert detector_phrase(tiny_task(fields=REMOVE_FIELDS), "absent", row) == "edited"
+    assert detector_phrase(tiny_task(fields=CHANGED), "absent", row) == "original"
+    assert detector_phrase(tiny_task(fields=SAME_FIELDS), "absent", row) is None

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.score.fidelity import as_float, mean_change, ssim
+
+SHAPE = (32, 32)
+EVERYWHERE = np.ones(SHAPE, bool)
+LEFT = np.zeros(SHAPE, bool)
+LEFT[:, :16] = True
+
+
+def noise(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
+
+
+def test_mistake_1_one_level_is_a_small_change_both_ways():
+    dark, light = np.full((*SHAPE, 3), 100, np.uint8), np.full((*SHAPE, 3), 101, np.uint8)
+    assert (light - dark).mean() / 255 != (dark - light).mean() / 255  # what integers do
+    there = mean_change(as_float(dark), as_float(light), EVERYWHERE)
+    back = mean_change(as_float(light), as_float(dark), EVERYWHERE)
+    assert there == back == pytest.approx(1 / 255, abs=1e-6)
+
+
+@pytest.mark.parametrize("metric", [mean_change, ssim])
+def test_mistake_1_integer_pictures_are_refused(metric):
+    with pytest.raises(TypeError, match="floats"):
+        metric(noise(0), noise(1), EVERYWHERE)
+
+
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_change_is_symmetric_and_bounded(a, b):
+    first, second = as_float(noise(a)), as_float(noise(b))
+    change = mean_change(first, second, EVERYWHERE)
+    assert change == mean_change(second, first, EVERYWHERE)
+    assert 0 <= change <= 1
+    assert (change == 0) == (a == b)
+
+
+def test_black_to_white_is_a_change_of_one():
+    black, white = np.zeros((*SHAPE, 3), np.float32), np.ones((*SHAPE, 3), np.float32)
+    assert mean_change(black, white, LEFT) == 1
+
+
+def test_mistake_7_a_change_counts_where_it_is_and_nowhere_else():
+    before = as_float(noise(0))
+    after = before.copy()
+    after[:, 20:] = 1 - after[:, 20:]
+    assert mean_change(before, after, LEFT) == 0
+    assert mean_change(before, after, ~LEFT) > 0.2
+    assert ssim(before, after, LEFT[:, ::-1]) < 0.6
+    far = np.zeros(SHAPE, bool)
+    far[:, :8] = True
+    assert ssim(before, after, far) == pytest.approx(1, abs=1e-5)
+
+
+def test_ssim_of_equal_pictures_is_one_and_of_unlike_ones_low():
+    picture = as_float(noise(0))
+    assert ssim(picture, picture, EVERYWHERE) == pytest.approx(1, abs=1e-5)
+    assert ssim(picture, as_float(noise(1)), EVERYWHERE) < 0.2
+
+
+@pytest.mark.parametrize("region", [None, np.zeros(SHAPE, bool)])
+@pytest.mark.parametrize("metric", [mean_change, ssim])
+def test_without_a_region_there_is_no_metric(metric, region):
+    assert metric(as_float(noise(0)), as_float(noise(1)), region) is None

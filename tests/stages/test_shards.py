@@ -1,0 +1,132 @@
+import json
+import shutil
+import subprocess
+from io import BytesIO
+
+import datasets
+import duckdb
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from PIL import Image
+
+from stages.images import decode_grey, decode_rgb
+from stages.score.metrics import METRICS
+from stages.shards import Shards
+from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
+
+ALL = [given_row(task, number) for number, task in enumerate(TASKS)]
+SUMMARY = {"name": "a run", "seed": 7, "planned": 9, "published": 4, "tasks": {"add": 1, "remove": 3}}
+
+
+@pytest.fixture
+def shard(tmp_path):
+    return write_shards(tmp_path, [ALL])[0]
+
+
+def one(task: str, **columns) -> dict:
+    [row] = published([given_row(task, **columns)]).to_pylist()
+    return row
+
+
+def test_the_chosen_candidate_is_published_with_its_settings_and_scores():
+    row = one("remove")
+    assert (row["I"]["bytes"], row["Tar"]["bytes"]) == (flat(10), flat(21))
+    assert (row["TI"], row["task"], row["T"]) == (1, "remove", "remove it, number 0")
+    settings = [row[name] for name in ("mask_policy", "cross_until", "self_until", "guidance", "seed")]
+    assert settings == ["soft", 0.5, 0.25, 5.0, 2**62]
+    assert (row["clip_direction"], row["change_inside"], row["clip_image"]) == (0.25, 0.5, None)
+
+
+def test_mistake_8_a_reverse_task_publishes_its_anchor_as_target():
+    row = one("add")
+    assert (row["I"]["bytes"], row["Tar"]["bytes"]) == (flat(21), flat(10))
+    assert (row["input_caption"], row["output_caption"]) == ("the caption", "the output caption")
+
+
+def test_mistake_8_every_task_has_one_schema_and_no_column_is_typed_null():
+    schemas = [published([row]).schema for row in ALL]
+    assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
+    assert not any(pa.types.is_null(field.type) for field in schemas[0])
+    expected = {"id", "I", "T", "Tar", "TI", "mask", "session", "turn", *METRICS}
+    assert expected <= set(schemas[0].names)
+    assert schemas[0].field("TI").type == pa.int16()
+
+
+def test_the_mask_is_the_one_that_the_edit_was_made_with():
+    candidates = given_row("remove")["candidates"]
+    for policy, level in (("soft", 128), ("precise", 255), ("smooth", 200), ("none", 128)):
+        row = one("remove", candidates=[{**c, "mask": policy} for c in candidates])
+        assert (decode_grey(row["mask"]["bytes"]) == level).all()
+    box = one("remove", candidates=[{**c, "mask": "box"} for c in candidates])
+    assert (decode_grey(box["mask"]["bytes"]) > 0).sum() == 4
+    kept = one("background", precise_mask=mask(255))
+    assert (decode_grey(kept["mask"]["bytes"]) == 0).all()
+
+
+def test_mistake_8_pandas_reads_pictures_and_text(shard):
+    frame = pd.read_parquet(shard)
+    assert list(frame["task"]) == list(TASKS)
+    for column in ("I", "Tar"):
+        assert decode_rgb(frame[column][0]["bytes"]).shape == (SIDE, SIDE, 3)
+    assert frame["T"][0] == "remove it, number 0"
+    assert frame["TI"].tolist() == [1, 2, 4, 8]
+
+
+def test_datasets_shows_pictures(shard, tmp_path):
+    loaded = datasets.load_dataset(
+        "parquet", data_files=str(shard), split="train", cache_dir=str(tmp_path / "cache")
+    )
+    row = loaded[0]
+    for column in ("I", "Tar", "mask"):
+        assert isinstance(row[column], Image.Image)
+    np.testing.assert_array_equal(np.asarray(row["I"]), np.full((SIDE, SIDE, 3), 10))
+    assert row["boxes"] == [[1, 2, 3, 4]]
+    assert loaded.features["TI"] == datasets.Value("int16")
+
+
+def test_the_huggingface_metadata_is_what_datasets_writes(shard):
+    schema = pq.read_schema(shard)
+    features = datasets.Features.from_arrow_schema(schema)
+    assert features["I"] == features["Tar"] == features["mask"] == datasets.Image()
+    assert features.arrow_schema.equals(pa.schema([f.with_nullable(True) for f in schema]))
+    written = json.loads(features.arrow_schema.metadata[b"huggingface"])
+    assert json.loads(schema.metadata[b"huggingface"]) == written
+
+
+def test_duckdb_reads_columns_and_bytes(shard):
+    query = f'select task, "TI", octet_length("I".bytes), clip_direction from \'{shard}\' order by id'
+    assert duckdb.sql(query).fetchall() == [
+        (row["task"], TASKS[row["task"]].index, len(flat(10)), 0.25) for row in ALL
+    ]
+
+
+def test_text_columns_are_read_without_pictures(tmp_path):
+    [path] = write_shards(tmp_path, [ALL], row_group=2)
+    group = pq.ParquetFile(path).metadata.row_group(0)
+    assert group.num_rows == 2
+    names = [group.column(i).path_in_schema for i in range(group.num_columns)]
+    assert {"I.bytes", "T"} <= set(names)
+
+
+def test_the_card_and_the_checksums_describe_the_shards(tmp_path):
+    write_shards(tmp_path, [ALL[:2], ALL[2:]])
+    Shards.finish(tmp_path, SUMMARY)
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    Shards.finish(tmp_path, SUMMARY)
+    assert first == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    card = (tmp_path / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["configs"][0]["data_files"][0]["path"] == "train-*.parquet"
+    assert "| remove | 3 |" in card
+    assert all(f"| `{name}` |" in card for name in published(ALL).schema.names)
+    subprocess.run([shutil.which("sha256sum") or "sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, check=True)
+
+
+def test_a_picture_s_path_is_its_row_s(shard):
+    frame = pd.read_parquet(shard)
+    assert frame["I"][0]["path"] == f"{frame['id'][0]}-input.png"
+    assert Image.open(BytesIO(frame["mask"][0]["bytes"])).mode == "L"

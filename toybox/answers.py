@@ -1,0 +1,295 @@
+"""Every legal answer to a caption of the drawn world: the truth the language model learns.
+
+For each task, :func:`changes` lists what can happen to a scene, and :func:`answers` words it with
+the verbs of ``prompts/<task>.yaml``. Output captions keep the input's form and joiner.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from stages.tasks import Exemplar
+from toybox.world import (
+    CAPTION_FORMS,
+    COLORS,
+    JOINERS,
+    KINDS,
+    PLACE_NOUNS,
+    PLACES,
+    TEXTURE_NAMES,
+    TIMES,
+    Scene,
+    Thing,
+    caption,
+    without,
+)
+
+TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
+    "local": {
+        "replace": ("replace {the} with {new}",),
+        "swap": ("swap {the} for {new}",),
+        "turn": ("turn {the} into {new}",),
+        "change": ("change {the} into {new}",),
+        "transform": ("transform {the} into {new}",),
+        "exchange": ("exchange {the} for {new}",),
+    },
+    "remove": {
+        verb: (f"{verb} {{the}}", f"{verb} {{the}} from the picture")
+        for verb in ("remove", "delete", "erase", "eliminate")
+    }
+    | {verb: (f"{verb} {{the}}",) for verb in ("take out", "take away", "get rid of", "leave out")},
+    "add": {
+        verb: (f"{verb} {{new}} {{where}}",) for verb in ("add", "insert", "include", "place", "put", "set")
+    },
+    "texture": {
+        "make": ("make {the} {texture}",),
+        "give": ("give {the} a {texture} surface",),
+        "cover": ("cover {the} with {cover}",),
+        "coat": ("coat {the} with {cover}",),
+        "turn": ("turn {the} into {new}",),
+        "change": ("change the texture of {the} to {texture}",),
+    },
+    "background": {
+        "change": ("change the background to {place}",),
+        "replace": ("replace the background with {place}",),
+        "swap": ("swap the background for {place}",),
+        "move": ("move {the} to {place}",),
+        "put": ("put {the} {in_place}",),
+        "set": ("set the scene {in_place}",),
+    },
+    "global": {
+        "make": ("make it {time}",),
+        "turn": ("turn the {other_time} into {time}",),
+        "change": ("change the time to {time}",),
+        "transform": ("transform the picture into a {time} scene",),
+        "set": ("set the scene {at_time}",),
+        "show": ("show the scene {at_time}",),
+    },
+    "detect": {
+        verb: (f"{verb} {{the}}",)
+        for verb in ("detect", "find", "locate", "spot", "identify", "draw a box around", "put a box around")
+    },
+    "segment": {
+        verb: (f"{verb} {{the}}",)
+        for verb in ("segment", "mask", "highlight", "shade", "mark the pixels of", "create a mask of")
+    },
+    "color": {
+        "make": ("make {the} {color}",),
+        "paint": ("paint {the} {color}",),
+        "recolor": ("recolor {the} in {color}",),
+        "change": ("change the color of {the} to {color}",),
+        "turn": ("turn {the} {color}",),
+        "color": ("color {the} {color}",),
+    },
+}
+"""Wordings by task and verb; {the} and {where} stand for several phrases."""
+
+_COVERS = {"plain": "plain paint", "striped": "stripes", "dotted": "dots"}
+_AT_TIME = {"day": "by day", "night": "at night"}
+
+
+@dataclass(frozen=True)
+class Description:
+    """How a scene is captioned: one of CAPTION_FORMS and one of JOINERS."""
+
+    form: str
+    joiner: str
+
+    def of(self, scene: Scene) -> str:
+        return caption(scene, self.form, self.joiner)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One edit of a scene: the scene after it, the phrases it is about, and words for templates."""
+
+    after: Scene
+    description: Description
+    original_object: str
+    edited_object: str
+    words: dict[str, tuple[str, ...]]
+
+    @property
+    def output_caption(self) -> str:
+        return self.description.of(self.after)
+
+
+def sample_description(rng: np.random.Generator) -> Description:
+    return Description(str(rng.choice(CAPTION_FORMS)), str(rng.choice(JOINERS)))
+
+
+def changes(scene: Scene, description: Description, task: str) -> list[Change]:
+    """What ``task`` can do to the scene; empty if nothing, such as a removal from an empty scene."""
+    return list(_CHANGES[task](scene, description))
+
+
+def wordings(task: str, verb: str, change: Change) -> list[str]:
+    """Every instruction that begins with ``verb`` and says what the change is."""
+    texts = list(TEMPLATES[task][verb])
+    for name, phrases in change.words.items():
+        slot = f"{{{name}}}"
+        texts = [
+            text.replace(slot, phrase)
+            for text in texts
+            for phrase in (phrases if slot in text else phrases[:1])
+        ]
+    return [text.strip() for text in texts]
+
+
+def answers(scene: Scene, description: Description, task: str, verb: str) -> list[Exemplar]:
+    """Every legal answer with the given verb."""
+    return [
+        _exemplar(scene, description, change, edit)
+        for change in changes(scene, description, task)
+        for edit in wordings(task, verb, change)
+    ]
+
+
+def sample_answer(
+    scene: Scene, description: Description, task: str, verb: str, rng: np.random.Generator
+) -> Exemplar | None:
+    """One of :func:`answers`, drawn by change and then by wording; None if there is none."""
+    possible = changes(scene, description, task)
+    if not possible:
+        return None
+    change = possible[rng.integers(len(possible))]
+    texts = wordings(task, verb, change)
+    return _exemplar(scene, description, change, texts[rng.integers(len(texts))])
+
+
+def _exemplar(scene: Scene, description: Description, change: Change, edit: str) -> Exemplar:
+    return Exemplar(
+        caption=description.of(scene),
+        edit=edit,
+        edited_object=change.edited_object,
+        output_caption=change.output_caption,
+        original_object=change.original_object,
+    )
+
+
+def _references(thing: Thing) -> tuple[str, ...]:
+    """How an instruction names an object that is there."""
+    words = thing.phrase.split(" ", 1)[1]
+    return (f"the {words}", f"the {thing.kind}")
+
+
+def _with(scene: Scene, index: int, thing: Thing) -> Scene:
+    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
+
+
+def _recast(scene: Scene, description: Description, attribute: str, values) -> Iterator[Change]:
+    """One object gets another value of ``attribute``."""
+    for index, thing in enumerate(scene.things):
+        for value in values:
+            if value == getattr(thing, attribute):
+                continue
+            after = replace(thing, **{attribute: value})
+            yield Change(
+                after=_with(scene, index, after),
+                description=description,
+                original_object=thing.phrase,
+                edited_object=after.phrase,
+                words={
+                    "the": _references(thing),
+                    "new": (after.phrase,),
+                    "color": (after.color,),
+                    "texture": (after.texture,),
+                    "cover": (_COVERS[after.texture],),
+                },
+            )
+
+
+def _local(scene: Scene, description: Description) -> Iterator[Change]:
+    present = {thing.kind for thing in scene.things}
+    return _recast(scene, description, "kind", [kind for kind in KINDS if kind not in present])
+
+
+def _color(scene: Scene, description: Description) -> Iterator[Change]:
+    return _recast(scene, description, "color", COLORS)
+
+
+def _texture(scene: Scene, description: Description) -> Iterator[Change]:
+    return _recast(scene, description, "texture", TEXTURE_NAMES)
+
+
+def _remove(scene: Scene, description: Description) -> Iterator[Change]:
+    for index, thing in enumerate(scene.things):
+        words = {"the": _references(thing)}
+        yield Change(without(scene, index), description, thing.phrase, thing.phrase, words)
+
+
+def _add(scene: Scene, description: Description) -> Iterator[Change]:
+    if len(scene.things) == 2:
+        return
+    if not scene.things and description.form == "plain":
+        description = replace(description, form="place first")
+    joiners = JOINERS if scene.things else JOINERS[:1]
+    for kind in KINDS:
+        if kind in [thing.kind for thing in scene.things]:
+            continue
+        for color in COLORS:
+            for texture in TEXTURE_NAMES:
+                new = Thing(kind, color, texture, 0.5, 0.6, 0.2)
+                for things, where in _placements(scene, new):
+                    after = replace(scene, things=things)
+                    words = {"new": (new.phrase,), "where": where}
+                    for joiner in joiners:
+                        yield Change(after, Description(description.form, joiner), "", new.phrase, words)
+
+
+def _placements(scene: Scene, new: Thing) -> Iterator[tuple[tuple[Thing, ...], tuple[str, ...]]]:
+    if not scene.things:
+        yield (new,), ("", "in the picture")
+        return
+    old = scene.things[0]
+    for things, side in (((old, new), "right"), ((new, old), "left")):
+        yield things, ("", f"next to the {old.kind}", f"on the {side}", f"to the {side} of the {old.kind}")
+
+
+def _background(scene: Scene, description: Description) -> Iterator[Change]:
+    if not scene.things:
+        return
+    subject = f" {description.joiner} ".join(thing.phrase for thing in scene.things)
+    for background in PLACES:
+        if background == scene.background:
+            continue
+        place = PLACE_NOUNS[background]
+        if description.form != "place first":
+            place = PLACES[background].split(" ", 1)[1]
+        yield Change(
+            after=replace(scene, background=background),
+            description=description,
+            original_object=subject,
+            edited_object=place,
+            words={
+                "the": _references(scene.things[0]) if len(scene.things) == 1 else ("everything",),
+                "place": (PLACE_NOUNS[background],),
+                "in_place": (PLACES[background],),
+            },
+        )
+
+
+def _global(scene: Scene, description: Description) -> Iterator[Change]:
+    for time in TIMES:
+        if time != scene.time:
+            words = {"time": (time,), "other_time": (scene.time,), "at_time": (_AT_TIME[time],)}
+            yield Change(replace(scene, time=time), description, "", "", words)
+
+
+def _point_at(scene: Scene, description: Description) -> Iterator[Change]:
+    for thing in scene.things:
+        yield Change(scene, description, thing.phrase, "", {"the": _references(thing)})
+
+
+_CHANGES = {
+    "local": _local,
+    "remove": _remove,
+    "add": _add,
+    "texture": _texture,
+    "background": _background,
+    "global": _global,
+    "detect": _point_at,
+    "segment": _point_at,
+    "color": _color,
+}

@@ -1,0 +1,169 @@
+"""Train the toybox's language model to answer as the instruct stage asks.
+
+Conversations are rendered on the fly from random scenes by the very functions of
+``stages.instruct.prompt``, so nothing can be memorised and copying has to be learned. Short
+conversations without exemplars come first: they teach copying; then up to two exemplars. Every
+answer of a conversation is a target, the exemplars' too.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+from stages.instruct.answer import AnswerError, check_answer, parse_answer
+from stages.instruct.prompt import NO_EDIT, Message, answer_text, conversation
+from stages.instruct.transformers_chat import Sampling, TransformersChat
+from stages.tasks import Exemplar, Task, Tasks, load_tasks
+from toybox.answers import Description, answers, changes, sample_answer, sample_description
+from toybox.language_model import END, build_model, build_tokenizer
+from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
+from toybox.world import Scene, sample_held_out_scene, sample_training_scene, vocabulary
+
+BATCH = 32
+PROMPT_WEIGHT = 0.1
+IMPOSSIBLE_SHARE = 0.05
+"""How many conversations are about a caption that the task cannot edit."""
+SHORT_SHARE = 0.4
+"""The part of the schedule without exemplars."""
+SHOT_SHARES = (0.15, 0.25, 0.6)
+"""How often 0, 1 and 2 exemplars are shown after that."""
+SCHEDULE = Schedule(steps=3000, learning_rate=2e-3, warmup=100, floor=0.02, betas=(0.9, 0.98))
+PROMPTS = Path(__file__).parents[1] / "prompts"
+
+
+def world_words(tasks: Tasks) -> set[str]:
+    """Every word of the world's captions, of the tasks' verbs and of the answers' wordings."""
+    words = set(vocabulary())
+    rng = np.random.default_rng(5)
+    for task in tasks.values():
+        for verb in task.verbs:
+            words.update(verb.split())
+            for _ in range(40):
+                exemplar = _sample_possible(task, verb, rng)
+                words.update(f"{exemplar.edit} {exemplar.edited_object} {exemplar.output_caption}".split())
+    return words
+
+
+def _draw_verb(task: Task, rng: np.random.Generator) -> str:
+    return task.verbs[rng.integers(len(task.verbs))]
+
+
+def _sample_possible(task: Task, verb: str, rng: np.random.Generator) -> Exemplar:
+    while True:
+        scene = sample_training_scene(rng)
+        exemplar = sample_answer(scene, sample_description(rng), task.name, verb, rng)
+        if exemplar is not None:
+            return exemplar
+
+
+def sample_conversation(tasks: Tasks, shots: int, rng: np.random.Generator) -> list[Message]:
+    """A conversation with its answer: system, exemplars, question, answer."""
+    task = tasks[list(tasks)[rng.integers(len(tasks))]]
+    exemplars = [_sample_possible(task, _draw_verb(task, rng), rng) for _ in range(shots)]
+    verb = _draw_verb(task, rng)
+    if rng.random() < IMPOSSIBLE_SHARE and task.name != "global":
+        caption, answer = _impossible_caption(task, rng), NO_EDIT
+    else:
+        last = _sample_possible(task, verb, rng)
+        caption, answer = last.caption, answer_text(last)
+    messages = conversation(task, exemplars, caption, verb)
+    return [*messages, Message(role="assistant", content=answer)]
+
+
+def _impossible_caption(task: Task, rng: np.random.Generator) -> str:
+    scene = sample_training_scene(rng, things=2 if task.name == "add" else 0)
+    return sample_description(rng).of(scene)
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerFast, conversations: list[list[Message]]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Token ids [n,l], padded on the right, and each token's weight in the loss [n,l]."""
+    texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
+    encoded = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
+    ids = encoded["input_ids"]
+    assistant, end = tokenizer.convert_tokens_to_ids(["<|assistant|>", END])
+    ends_before = (ids == end).cumsum(1) - (ids == end).long()
+    opened = torch.where(ids == assistant, ends_before, -1).cummax(1).values
+    answered = (opened == ends_before) & (ids != assistant)
+    weights = torch.where(answered, 1.0, PROMPT_WEIGHT) * encoded["attention_mask"]
+    return ids.to(DEVICE), weights.to(DEVICE)
+
+
+def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Mean negative log-likelihood of the answers, and that of all tokens by weight to train on."""
+    with autocast():
+        logits = model(input_ids=ids[:, :-1]).logits
+    nll = cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")
+    weights = weights[:, 1:]
+    is_answer = (weights == 1).float()
+    answer = (nll * is_answer).sum() / is_answer.sum()
+    prompt = (nll * (weights - is_answer)).sum() / is_answer.sum()
+    return {"loss": answer + prompt, "answer": answer}
+
+
+def evaluate(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Tasks, temperature: float, count: int
+) -> dict[str, float]:
+    """Share of valid and of correct answers to captions of held-out scenes, with two exemplars."""
+    sampling = Sampling(temperature=temperature, top_p=0.95, max_new_tokens=96)
+    chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)
+    rng = np.random.default_rng(7)
+    rows: list[tuple[Task, str, Scene, Description]] = []
+    conversations = []
+    while len(rows) < count:
+        task = tasks[list(tasks)[len(rows) % len(tasks)]]
+        scene, description, verb = sample_held_out_scene(rng), sample_description(rng), _draw_verb(task, rng)
+        if not changes(scene, description, task.name):
+            continue
+        shown = [_sample_possible(task, _draw_verb(task, rng), rng) for _ in range(2)]
+        rows.append((task, verb, scene, description))
+        conversations.append(conversation(task, shown, description.of(scene), verb))
+    texts = [
+        text
+        for first in range(0, count, 32)
+        for text in chat.complete(
+            conversations[first : first + 32], list(range(first, min(first + 32, count)))
+        )
+    ]
+    valid = correct = 0
+    for (task, verb, scene, description), text in zip(rows, texts, strict=True):
+        try:
+            check_answer(parse_answer(text), description.of(scene), task.fields)
+        except AnswerError:
+            continue
+        valid += 1
+        correct += text in {answer_text(legal) for legal in answers(scene, description, task.name, verb)}
+    return {"valid": valid / count, "correct": correct / count}
+
+
+def main() -> None:
+    tasks = load_tasks(PROMPTS)
+    tokenizer = build_tokenizer(tasks, world_words(tasks))
+    torch.manual_seed(0)
+    model = build_model(tokenizer).to(DEVICE)
+
+    def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        shares = (1.0, 0.0, 0.0) if step < SHORT_SHARE * SCHEDULE.steps else SHOT_SHARES
+        shots = rng.choice(3, size=BATCH, p=shares)
+        ids, weights = encode(tokenizer, [sample_conversation(tasks, int(n), rng) for n in shots])
+        return loss_of(model, ids, weights)
+
+    def figures() -> dict[str, float]:
+        greedy = evaluate(model, tokenizer, tasks, temperature=0.0, count=90)
+        sampled = evaluate(model, tokenizer, tasks, temperature=0.7, count=90)
+        return greedy | {f"sampled_{name}": value for name, value in sampled.items()}
+
+    training = Training("language_model", model, SCHEDULE, figures, evaluate_every=500)
+    training.run(loss_of_step)
+    with training.averaged_weights():
+        model.config._attn_implementation = "sdpa"
+        half(model).save_pretrained(WEIGHTS / "language_model")
+        tokenizer.save_pretrained(WEIGHTS / "language_model")
+
+
+if __name__ == "__main__":
+    main()
