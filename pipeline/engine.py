@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pipeline.errors import StageError, UserError
-from pipeline.fingerprint import differences, stage_identity
+from pipeline.fingerprint import differences, fingerprint, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.ledger import count_run
 from pipeline.local_backend import LocalBackend
 from pipeline.lockfile import read_lock, write_lock
 from pipeline.manifest import Manifest, Stages
-from pipeline.plan import Plan, ensure_plan
+from pipeline.plan import Plan
+from pipeline.planning import ensure_plan
 from pipeline.progress import Progress
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
@@ -145,7 +146,7 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
     configs = {name: manifest.section(name) for name in stages}
     _check_light_stages(stages, configs, tasks)
     identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
-    steps = build_steps(stages, configs, identities)
+    steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     folder = RunFolder(manifest.folder)
     with folder.owned():
         plan = ensure_plan(folder.plan, manifest)

@@ -61,31 +61,35 @@ def model_identity(key: str, weights: Weights) -> str:
     Hidden files and Markdown do not count.
 
     Raises:
-        UserError: the path does not exist.
+        UserError: nothing is there.
     """
     if not weights.model:
         raise UserError(f"{key}.model is empty: name a local folder or a hub model")
     if not is_local(weights.model):
         return f"{weights.model}@{weights.revision or 'main'}"
     path = Path(weights.model).expanduser()
-    if not path.exists():
+    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    stats = []
+    for file in files:
+        name = file.relative_to(path)
+        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
+            stat = file.stat()
+            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    if not stats:
         raise UserError(
             f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
             "put them there, or point the key at another folder or a hub name"
         )
-    return "content:" + _hash_weights(path.resolve())
+    return "content:" + _hash_files(path, tuple(stats))
 
 
 @lru_cache
-def _hash_weights(path: Path) -> str:
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
+    """Of names and content. Stages share models: a file is read again only once it has changed."""
     content = hashlib.blake2b(digest_size=16)
-    for file in files:
-        name = file.relative_to(path)
-        if file.suffix == ".md" or any(part.startswith(".") for part in name.parts):
-            continue
-        content.update(f"{name}\x1f{file.stat().st_size}\x1f".encode())
-        with file.open("rb") as stream:
+    for name, size, _ in stats:
+        content.update(f"{name}\x1f{size}\x1f".encode())
+        with (folder / name).open("rb") as stream:
             while chunk := stream.read(1 << 22):
                 content.update(chunk)
     return content.hexdigest()

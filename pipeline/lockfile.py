@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from importlib.metadata import distributions
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +45,8 @@ def write_lock(
         in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
             name the key that changed.
     """
+    from importlib.metadata import distributions
+
     old = read_lock(path)
     known = {step.fingerprint: dict(identities[step.name]) for step in steps}
     earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}

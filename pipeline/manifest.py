@@ -22,21 +22,21 @@ Stages = Mapping[str, Any]
 
 class Captions(Section):
     file: Path = Field(description="parquet, jsonl, csv or txt")
-    column: str = Field("caption", description="not used for txt")
-    duplicates: Literal["drop", "keep"] = Field("drop", description="of captions that occur again")
+    column: str = Field(default="caption", description="not used for txt")
+    duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
 
 
 class Mixture(Section):
     mixture: Mapping[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(
         min_length=1, description="share of the rows by task; the weights need not sum to 1"
     )
-    prompts: Path = Field(Path("prompts"), description="the folder of task files")
-    exemplars: Path | None = Field(None, description="exemplars that replace those of the task files")
+    prompts: Path = Field(default=Path("prompts"), description="the folder of task files")
+    exemplars: Path | None = Field(default=None, description="exemplars that replace those of the task files")
 
 
 class RayOptions(Section):
-    address: str | None = Field(None, description="a cluster to join; RAY_ADDRESS does the same")
-    dashboard: bool = Field(False, description="serve Ray's dashboard on loopback")
+    address: str | None = Field(default=None, description="a cluster to join; RAY_ADDRESS does the same")
+    dashboard: bool = Field(default=False, description="serve Ray's dashboard on loopback")
 
 
 class Manifest(Section):
@@ -45,9 +45,9 @@ class Manifest(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the run's folder")
     seed: int = 0
     captions: Captions
-    rows: int | None = Field(None, ge=1, description="plan at most so many edits")
-    repeats: int = Field(1, ge=1, description="edits a caption, each with its own task and seed")
-    rows_per_part: int = Field(32, ge=1, le=100_000)
+    rows: int | None = Field(default=None, ge=1, description="plan at most so many edits")
+    repeats: int = Field(default=1, ge=1, description="edits a caption, each with its own task and seed")
+    rows_per_part: int = Field(default=32, ge=1, le=100_000)
     runs: Path = Field(Path("runs"), description="the folder of all runs")
     tasks: Mixture
     ray: RayOptions = RayOptions()

@@ -4,8 +4,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.fingerprint import fingerprint
-
 
 @dataclass(frozen=True)
 class Step:
@@ -33,7 +31,7 @@ class Step:
 
 
 def build_steps(
-    stages: Mapping[str, Any], configs: Mapping[str, Any], identities: Mapping[str, Mapping[str, Any]]
+    stages: Mapping[str, Any], configs: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Step]:
     """The steps of a run, in the order of ``stages``.
 
@@ -50,7 +48,7 @@ def build_steps(
         steps.append(
             Step(
                 name=name,
-                fingerprint=fingerprint(identities[name]),
+                fingerprint=fingerprints[name],
                 inputs=tuple(s for s in before if s in reads or s == before[-1]),
                 light=getattr(stage, "light", False),
                 parts_per_unit=configs[name].parts_per_shard if grouped else None,

@@ -28,22 +28,22 @@ class Weights(Section):
     """A section that names a model's weights; its identity becomes part of the fingerprint."""
 
     model: str = Field(description="a local folder, or a hub name")
-    revision: str | None = Field(None, description="the hub revision; None for local folders")
+    revision: str | None = Field(default=None, description="the hub revision; None for local folders")
 
 
 class Resources(Section):
     """What one worker of a stage gets. Not part of the fingerprint."""
 
-    workers: int = Field(1, ge=1, description="how many workers run at once")
-    gpus: float = Field(0, ge=0, description="GPUs a worker; CPU counts are ignored where set")
-    cpus: float = Field(1, ge=0, description="CPUs a worker")
-    threads: int = Field(1, ge=1, description="threads a worker may compute with")
+    workers: int = Field(default=1, ge=1, description="how many workers run at once")
+    gpus: float = Field(default=0, ge=0, description="GPUs a worker; CPU counts are ignored where set")
+    cpus: float = Field(default=1, ge=0, description="CPUs a worker")
+    threads: int = Field(default=1, ge=1, description="threads a worker may compute with")
 
 
 class StageConfig(Section):
     """What every stage's section has."""
 
-    batch: int = Field(8, ge=1, description="rows given to the stage at a time")
+    batch: int = Field(default=8, ge=1, description="rows given to the stage at a time")
     resources: Resources = Resources()
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, StageConfig, failed, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.score.metrics import METRICS
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
@@ -24,8 +24,8 @@ Scores = Mapping[str, float | None]
 class FilterConfig(StageConfig):
     """The manifest's section ``filter``. A bare number is a lower bound."""
 
-    default: Mapping[str, Threshold] = Field({}, description="bounds by metric, for every task")
-    tasks: Mapping[str, Mapping[str, Threshold]] = Field({}, description="bounds by task and metric")
+    default: Mapping[str, Threshold] = Field(default={}, description="bounds by metric, for every task")
+    tasks: Mapping[str, Mapping[str, Threshold]] = Field(default={}, description="bounds by task and metric")
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
@@ -38,7 +38,7 @@ class FilterConfig(StageConfig):
         return self
 
 
-class Filter:
+class Filter(Stage):
     """Chooses a candidate of each row, or rejects the row as ``<metric>_low`` or ``<metric>_high``.
 
     ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see

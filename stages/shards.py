@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import StageConfig, kept, to_table
+from stages.base import Stage, StageConfig, kept, to_table
 from stages.images import decode_grey, encode_png
 from stages.mask.soft_mask import edit_mask
 from stages.pair import as_pair
@@ -71,12 +71,12 @@ class ShardsConfig(StageConfig):
     """The manifest's section ``shards``."""
 
     batch: int = Field(
-        32, ge=1, description="rows of a row group: small, so that text is read without pictures"
+        default=32, ge=1, description="rows of a row group: small, so that text is read without pictures"
     )
-    parts_per_shard: int = Field(8, ge=1, description="parts whose kept rows make one file")
+    parts_per_shard: int = Field(default=8, ge=1, description="parts whose kept rows make one file")
 
 
-class Shards:
+class Shards(Stage):
     """Turns the kept rows of a fixed group of parts into published ones.
 
     The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
@@ -85,7 +85,7 @@ class Shards:
 
     version: ClassVar[int] = 1
     light: ClassVar[bool] = True
-    scope: ClassVar[str] = "group"
+    scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task", "seed"],
         "instruct": ["instruction", "edited_object", "original_object", "output_caption"],

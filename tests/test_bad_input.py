@@ -1,4 +1,4 @@
-"""Whatever is wrong is one message that names the key or file, before anything starts; a bad caption is a row."""
+"""What is wrong is one message that names the key, before anything starts; a bad caption is a row."""
 
 import pytest
 

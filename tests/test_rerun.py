@@ -80,7 +80,7 @@ def test_unknown_stage_or_part(run, stage, options, message):
 
 
 def test_rerun_before_generate(run):
-    with pytest.raises(UserError, match="no run at .* yet"):
+    with pytest.raises(UserError, match=r"no run at .* yet"):
         run.rerun("draw")
     run.generate(wave=1)
     with pytest.raises(UserError, match="draw has not committed any of these parts"):

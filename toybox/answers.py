@@ -4,12 +4,13 @@ For each task, :func:`changes` lists what can happen to a scene, and :func:`answ
 the verbs of ``prompts/<task>.yaml``. Output captions keep the input's form and joiner.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stages.tasks import Exemplar
+from toybox.wordings import wordings
 from toybox.world import (
     CAPTION_FORMS,
     COLORS,
@@ -24,66 +25,6 @@ from toybox.world import (
     caption,
     without,
 )
-
-TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
-    "local": {
-        "replace": ("replace {the} with {new}",),
-        "swap": ("swap {the} for {new}",),
-        "turn": ("turn {the} into {new}",),
-        "change": ("change {the} into {new}",),
-        "transform": ("transform {the} into {new}",),
-        "exchange": ("exchange {the} for {new}",),
-    },
-    "remove": {
-        verb: (f"{verb} {{the}}", f"{verb} {{the}} from the picture")
-        for verb in ("remove", "delete", "erase", "eliminate")
-    }
-    | {verb: (f"{verb} {{the}}",) for verb in ("take out", "take away", "get rid of", "leave out")},
-    "add": {
-        verb: (f"{verb} {{new}} {{where}}",) for verb in ("add", "insert", "include", "place", "put", "set")
-    },
-    "texture": {
-        "make": ("make {the} {texture}",),
-        "give": ("give {the} a {texture} surface",),
-        "cover": ("cover {the} with {cover}",),
-        "coat": ("coat {the} with {cover}",),
-        "turn": ("turn {the} into {new}",),
-        "change": ("change the texture of {the} to {texture}",),
-    },
-    "background": {
-        "change": ("change the background to {place}",),
-        "replace": ("replace the background with {place}",),
-        "swap": ("swap the background for {place}",),
-        "move": ("move {the} to {place}",),
-        "put": ("put {the} {in_place}",),
-        "set": ("set the scene {in_place}",),
-    },
-    "global": {
-        "make": ("make it {time}",),
-        "turn": ("turn the {other_time} into {time}",),
-        "change": ("change the time to {time}",),
-        "transform": ("transform the picture into a {time} scene",),
-        "set": ("set the scene {at_time}",),
-        "show": ("show the scene {at_time}",),
-    },
-    "detect": {
-        verb: (f"{verb} {{the}}",)
-        for verb in ("detect", "find", "locate", "spot", "identify", "draw a box around", "put a box around")
-    },
-    "segment": {
-        verb: (f"{verb} {{the}}",)
-        for verb in ("segment", "mask", "highlight", "shade", "mark the pixels of", "create a mask of")
-    },
-    "color": {
-        "make": ("make {the} {color}",),
-        "paint": ("paint {the} {color}",),
-        "recolor": ("recolor {the} in {color}",),
-        "change": ("change the color of {the} to {color}",),
-        "turn": ("turn {the} {color}",),
-        "color": ("color {the} {color}",),
-    },
-}
-"""Wordings by task and verb; {the} and {where} stand for several phrases."""
 
 _COVERS = {"plain": "plain paint", "striped": "stripes", "dotted": "dots"}
 _AT_TIME = {"day": "by day", "night": "at night"}
@@ -108,7 +49,7 @@ class Change:
     description: Description
     original_object: str
     edited_object: str
-    words: dict[str, tuple[str, ...]]
+    words: Mapping[str, tuple[str, ...]]
 
     @property
     def output_caption(self) -> str:
@@ -124,25 +65,12 @@ def changes(scene: Scene, description: Description, task: str) -> list[Change]:
     return list(_CHANGES[task](scene, description))
 
 
-def wordings(task: str, verb: str, change: Change) -> list[str]:
-    """Every instruction that begins with ``verb`` and says what the change is."""
-    texts = list(TEMPLATES[task][verb])
-    for name, phrases in change.words.items():
-        slot = f"{{{name}}}"
-        texts = [
-            text.replace(slot, phrase)
-            for text in texts
-            for phrase in (phrases if slot in text else phrases[:1])
-        ]
-    return [text.strip() for text in texts]
-
-
 def answers(scene: Scene, description: Description, task: str, verb: str) -> list[Exemplar]:
     """Every legal answer with the given verb."""
     return [
         _exemplar(scene, description, change, edit)
         for change in changes(scene, description, task)
-        for edit in wordings(task, verb, change)
+        for edit in wordings(task, verb, change.words)
     ]
 
 
@@ -154,7 +82,7 @@ def sample_answer(
     if not possible:
         return None
     change = possible[rng.integers(len(possible))]
-    texts = wordings(task, verb, change)
+    texts = wordings(task, verb, change.words)
     return _exemplar(scene, description, change, texts[rng.integers(len(texts))])
 
 
@@ -178,39 +106,39 @@ def _with(scene: Scene, index: int, thing: Thing) -> Scene:
     return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
 
 
-def _recast(scene: Scene, description: Description, attribute: str, values) -> Iterator[Change]:
-    """One object gets another value of ``attribute``."""
+def _recast(
+    scene: Scene, description: Description, alternatives: Callable[[Thing], list[Thing]]
+) -> Iterator[Change]:
+    """One object becomes one of its alternatives."""
     for index, thing in enumerate(scene.things):
-        for value in values:
-            if value == getattr(thing, attribute):
-                continue
-            after = replace(thing, **{attribute: value})
-            yield Change(
-                after=_with(scene, index, after),
-                description=description,
-                original_object=thing.phrase,
-                edited_object=after.phrase,
-                words={
-                    "the": _references(thing),
-                    "new": (after.phrase,),
-                    "color": (after.color,),
-                    "texture": (after.texture,),
-                    "cover": (_COVERS[after.texture],),
-                },
-            )
+        for after in alternatives(thing):
+            if after != thing:
+                yield Change(
+                    after=_with(scene, index, after),
+                    description=description,
+                    original_object=thing.phrase,
+                    edited_object=after.phrase,
+                    words={
+                        "the": _references(thing),
+                        "new": (after.phrase,),
+                        "color": (after.color,),
+                        "texture": (after.texture,),
+                        "cover": (_COVERS[after.texture],),
+                    },
+                )
 
 
 def _local(scene: Scene, description: Description) -> Iterator[Change]:
-    present = {thing.kind for thing in scene.things}
-    return _recast(scene, description, "kind", [kind for kind in KINDS if kind not in present])
+    absent = [kind for kind in KINDS if kind not in {thing.kind for thing in scene.things}]
+    return _recast(scene, description, lambda thing: [replace(thing, kind=kind) for kind in absent])
 
 
 def _color(scene: Scene, description: Description) -> Iterator[Change]:
-    return _recast(scene, description, "color", COLORS)
+    return _recast(scene, description, lambda thing: [replace(thing, color=color) for color in COLORS])
 
 
 def _texture(scene: Scene, description: Description) -> Iterator[Change]:
-    return _recast(scene, description, "texture", TEXTURE_NAMES)
+    return _recast(scene, description, lambda thing: [replace(thing, texture=name) for name in TEXTURE_NAMES])
 
 
 def _remove(scene: Scene, description: Description) -> Iterator[Change]:

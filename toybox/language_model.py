@@ -15,7 +15,7 @@ from stages.instruct.prompt import ANSWER_KEYS, SYSTEM
 from stages.tasks import Tasks
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<|end|>"
-TURNS = ("<|system|>", "<|user|>", "<|assistant|>")
+SYSTEM_TURN, USER, ASSISTANT = "<|system|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
@@ -31,7 +31,7 @@ def fixed_wording(tasks: Tasks) -> list[str]:
 
 def build_tokenizer(tasks: Tasks, words: Iterable[str]) -> PreTrainedTokenizerFast:
     """A tokenizer over ``words``, printable ASCII letters, and the fixed wording of ``tasks``."""
-    special = [PAD, UNKNOWN, *TURNS, END]
+    special = [PAD, UNKNOWN, SYSTEM_TURN, USER, ASSISTANT, END]
     letters = [chr(code) for code in range(32, 127)]
     pieces = [*special, *letters, "▁", *sorted(f"▁{word}" for word in words)]
     vocabulary = {piece: index for index, piece in enumerate(pieces)}
@@ -66,6 +66,5 @@ def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
-        attn_implementation="eager",
     )
     return LlamaForCausalLM(config)

@@ -26,9 +26,8 @@ def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
         others = [t.color for t in scene.things if t.color != thing.color]
         if others and rng.random() < 0.5:
             color = others[0]
-        if rng.random() < 0.3:
-            return _with_article(_with_texture(thing.texture, color, thing.kind, rng), rng)
-        return _with_article([color, thing.kind], rng)
+        said = [thing.texture] if rng.random() < 0.3 else []
+        return _with_article([*said, color, thing.kind], rng)
     texture = str(rng.choice([t for t in TEXTURE_NAMES if t != thing.texture]))
     named = [thing.color] if rng.random() < 0.8 else []
     return _with_article([texture, *named, thing.kind], rng)

@@ -38,14 +38,14 @@ from toybox.world import (
     without,
 )
 
-GROUPS = 4000
+GROUPS = 3000
 VARIANTS = 3
 """Other scenes in a group, each one attribute away from the first."""
 GROUPS_A_BATCH = 32
-SHIFT = 6
+SHIFT = SIZE // 20
 """Pixels that a training picture is moved by, at most."""
 UNSEEN = 64
-SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
+SCHEDULE = Schedule(steps=1400, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
 ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 
@@ -60,7 +60,7 @@ def model_config(vocabulary: int) -> dict:
                 "layers": 4,
                 "width": 128,
                 "head_width": 32,
-                "patch_size": 16,
+                "patch_size": SIZE // 8,
             },
             "text_cfg": {
                 "context_length": CONTEXT_LENGTH,
@@ -139,13 +139,14 @@ def load_autoencoder(folder: Path) -> AutoencoderKL:
 
 
 def round_trip(autoencoder: AutoencoderKL, images: np.ndarray) -> np.ndarray:
-    """uint8 [n,128,128,3] through the autoencoder."""
-    decoded = reconstruct(autoencoder, to_tensor(images))
-    return ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    """uint8 [n,SIZE,SIZE,3] through the autoencoder."""
+    with autocast():
+        decoded = reconstruct(autoencoder, to_tensor(images))
+    return ((decoded.float() + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 def group_pictures(groups: Sequence[list[Scene]], folder: Path) -> np.ndarray:
-    """uint8 [groups,1+VARIANTS,128,128,3], every second group through the autoencoder; kept on disk."""
+    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
     autoencoder = load_autoencoder(folder)
     weights = (folder / "diffusion_pytorch_model.safetensors").read_bytes()
     digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
@@ -249,13 +250,7 @@ def main() -> None:
     tokenizer = build_tokenizer()
 
     def tokenize(captions: Sequence[str]) -> torch.Tensor:
-        padded = tokenizer(
-            list(captions),
-            padding="max_length",
-            max_length=CONTEXT_LENGTH,
-            truncation=True,
-            return_tensors="pt",
-        )
+        padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
         return padded.input_ids.to(DEVICE)
 
     groups = [training_group(index) for index in range(GROUPS)]

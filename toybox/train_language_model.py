@@ -18,7 +18,7 @@ from stages.instruct.prompt import NO_EDIT, Message, answer_text, conversation
 from stages.instruct.transformers_chat import Sampling, TransformersChat
 from stages.tasks import Exemplar, Task, Tasks, load_tasks
 from toybox.answers import Description, answers, changes, sample_answer, sample_description
-from toybox.language_model import END, build_model, build_tokenizer
+from toybox.language_model import ASSISTANT, END, build_model, build_tokenizer
 from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
 from toybox.world import Scene, sample_held_out_scene, sample_training_scene, vocabulary
 
@@ -30,7 +30,7 @@ SHORT_SHARE = 0.4
 """The part of the schedule without exemplars."""
 SHOT_SHARES = (0.15, 0.25, 0.6)
 """How often 0, 1 and 2 exemplars are shown after that."""
-SCHEDULE = Schedule(steps=3000, learning_rate=2e-3, warmup=100, floor=0.02, betas=(0.9, 0.98))
+SCHEDULE = Schedule(steps=1500, learning_rate=2e-3, warmup=100, floor=0.02, betas=(0.9, 0.98))
 PROMPTS = Path(__file__).parents[1] / "prompts"
 
 
@@ -85,7 +85,7 @@ def encode(
     texts = [tokenizer.apply_chat_template(messages, tokenize=False) for messages in conversations]
     encoded = tokenizer(texts, padding=True, padding_side="right", return_tensors="pt")
     ids = encoded["input_ids"]
-    assistant, end = tokenizer.convert_tokens_to_ids(["<|assistant|>", END])
+    assistant, end = (tokenizer.convert_tokens_to_ids(token) for token in (ASSISTANT, END))
     ends_before = (ids == end).cumsum(1) - (ids == end).long()
     opened = torch.where(ids == assistant, ends_before, -1).cummax(1).values
     answered = (opened == ends_before) & (ids != assistant)
@@ -144,7 +144,8 @@ def main() -> None:
     tasks = load_tasks(PROMPTS)
     tokenizer = build_tokenizer(tasks, world_words(tasks))
     torch.manual_seed(0)
-    model = build_model(tokenizer).to(DEVICE)
+    model = build_model(tokenizer)
+    torch.nn.Module.to(model, DEVICE)
 
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         shares = (1.0, 0.0, 0.0) if step < SHORT_SHARE * SCHEDULE.steps else SHOT_SHARES
@@ -160,7 +161,6 @@ def main() -> None:
     training = Training("language_model", model, SCHEDULE, figures, evaluate_every=500)
     training.run(loss_of_step)
     with training.averaged_weights():
-        model.config._attn_implementation = "sdpa"
         half(model).save_pretrained(WEIGHTS / "language_model")
         tokenizer.save_pretrained(WEIGHTS / "language_model")
 

@@ -56,7 +56,7 @@ class TextEncoder(nn.Module):
 
 
 class FixedLengthTokenizer:
-    """A tokenizer that cuts and pads every text to ``length`` tokens.
+    """A tokenizer that cuts and pads every text to ``length`` tokens; a cut one ends in a full stop too.
 
     The package pads to the longest caption of a batch, which would make shapes (and with them the
     last bits of a row's scores) depend on its neighbours.
@@ -66,7 +66,7 @@ class FixedLengthTokenizer:
         self.tokenizer, self.length = tokenizer, length
 
     def __call__(self, texts: list[str], **_: Any) -> Any:
-        return self.tokenizer(
+        encoded = self.tokenizer(
             texts,
             padding="max_length",
             truncation=True,
@@ -74,6 +74,9 @@ class FixedLengthTokenizer:
             return_tensors="pt",
             return_token_type_ids=True,
         )
+        ids = encoded["input_ids"]
+        ids[ids[:, -1] == self.tokenizer.sep_token_id, -2] = self.tokenizer.convert_tokens_to_ids(".")
+        return encoded
 
     def convert_tokens_to_ids(self, tokens: list[str]) -> int | list[int]:
         return self.tokenizer.convert_tokens_to_ids(tokens)

@@ -9,7 +9,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypedDict
 
 from stages.tasks import Exemplar, Task
 
@@ -29,14 +28,10 @@ ANSWER_KEYS = ("edit", "edited_object", "output_caption", "original_object")
 NO_EDIT = json.dumps({"edit": ""})
 """The answer that says that the caption offers nothing to edit."""
 
+Message = dict[str, str]
+"""One turn: its ``role`` (system, user, assistant) and its ``content``."""
+
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
-
-
-class Message(TypedDict):
-    """One turn; ``role`` is system, user or assistant."""
-
-    role: str
-    content: str
 
 
 @dataclass(frozen=True)

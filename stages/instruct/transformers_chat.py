@@ -60,7 +60,7 @@ class TransformersChat:
             raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
         ids, mask = self.encode(conversations)
         rows = self._decode(ids, mask, seeds)
-        return [self.tokenizer.decode(row, skip_special_tokens=True) for row in rows]
+        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
 
     def encode(self, conversations: Sequence[list[Message]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts as token ids and attention mask, both [batch, n * prompt_multiple]."""
@@ -162,7 +162,8 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
     network = AutoModelForCausalLM.from_pretrained(
         model, dtype=getattr(torch, dtype), use_safetensors=True, **options
     )
-    return network.to(default_device()).eval(), tokenizer
+    torch.nn.Module.to(network, default_device())
+    return network.eval(), tokenizer
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from stages.base import Decision, StageConfig, Weights, failed, kept, to_table
+from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_grey, decode_rgb
 from stages.mask.soft_mask import regions
@@ -58,7 +58,7 @@ class _Row:
         return regions(self.task.region, precise, np.array(self.record["boxes"], np.float32))
 
 
-class Score:
+class Score(Stage):
     """Computes the metrics that each task lists; the others are null. Decides nothing.
 
     A metric that is not a number fails its row. Each picture and each caption is encoded once.

@@ -1,5 +1,6 @@
 """Runs of the fake stages in a temporary folder."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -122,5 +123,5 @@ def assert_sum_is_exact(state: RunState) -> None:
         for task in state.plan.tasks:
             assert sum(part.get(task, 0) for part in parts) == count.given[task], (count.name, task)
             assert all(part.get(task, 0) >= 0 for part in parts)
-    for before, after in zip(counts, counts[1:], strict=False):
+    for before, after in itertools.pairwise(counts):
         assert +before.kept == +after.given

@@ -46,7 +46,7 @@ def test_missing_column_lists_those_that_are_there(tmp_path, suffix):
 
 
 def test_column_that_is_not_text(tmp_path):
-    with pytest.raises(UserError, match="'n' in .* holds int64, not text"):
+    with pytest.raises(UserError, match=r"'n' in .* holds int64, not text"):
         read_captions(write(tmp_path, ".parquet", ["a"]), "n")
 
 

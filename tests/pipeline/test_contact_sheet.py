@@ -56,8 +56,8 @@ def test_the_instruction_is_drawn(tmp_path):
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_pairs_fill_a_grid(tmp_path, count):
     pixels = sheet(tmp_path, [pair()] * count)
-    reds = (pixels == (200, 0, 0)).all(-1)
-    assert reds.sum() == count * (PICTURE * PICTURE + PICTURE * PICTURE // 2)
+    targets = (pixels == (0, 0, 200)).all(-1)
+    assert targets.sum() == count * PICTURE * PICTURE
 
 
 def test_wide_and_large_pictures_are_shown_whole(tmp_path):

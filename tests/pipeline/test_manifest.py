@@ -89,9 +89,8 @@ def test_wrong_override(override):
 
 
 names = st.text("abcdefgh_", min_size=1, max_size=6)
-values = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text("abc 1.:-", max_size=9)
-)
+texts = st.text("abc 1.:-", max_size=9)
+values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | texts
 trees = st.dictionaries(names, st.dictionaries(names, values, max_size=3), max_size=3)
 
 

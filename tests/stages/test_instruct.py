@@ -10,7 +10,7 @@ import pytest
 from stages.base import output_schema
 from stages.instruct import Instruct, InstructConfig
 from stages.instruct.prompt import Message
-from stages.tasks import load_tasks
+from stages.tasks import Tasks, load_tasks
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 TASKS = load_tasks(PROMPTS)
@@ -142,6 +142,6 @@ def test_an_answer_with_lone_surrogates_can_be_written():
 
 
 def test_a_task_without_exemplars_is_refused_at_the_start():
-    tasks = {"color": TASKS["color"].model_copy(update={"exemplars": ()})}
+    tasks = Tasks({"color": TASKS["color"].model_copy(update={"exemplars": ()})})
     with pytest.raises(ValueError, match=r"color\.yaml: key 'exemplars'"):
         Instruct(InstructConfig(model="scripted"), tasks, ScriptedChat(lambda c, s: ""))

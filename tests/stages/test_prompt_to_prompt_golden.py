@@ -49,7 +49,9 @@ def edited_latents(unet, name: str, later: float = 0.0) -> tuple[torch.Tensor, t
     case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
     scheduler = DDIMScheduler.from_config(json.loads((GOLDEN / "scheduler.json").read_text()))
     layers = install(unet)
-    edit = EditRow(0, token_map(case, golden["token_ids"]), case.get("cross", 0) + later, case.get("self", 0) + later)
+    edit = EditRow(
+        0, token_map(case, golden["token_ids"]), case.get("cross", 0) + later, case.get("self", 0) + later
+    )
     control = PromptToPrompt([edit], 1, case["steps"], 16**2, torch.device("cpu"), torch.float64)
     for layer in layers:
         layer.control = control

@@ -5,6 +5,7 @@ import torch
 
 from stages.score.clip import Clip, direction, similarity
 from tests.stages.tiny_clip import save_tiny_clip
+from toybox.world import SIZE
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +19,7 @@ def clip(clip_folder) -> Clip:
 
 
 def pictures(count: int) -> list[np.ndarray]:
-    return list(np.random.default_rng(0).integers(0, 256, (count, 128, 128, 3), dtype=np.uint8))
+    return list(np.random.default_rng(0).integers(0, 256, (count, SIZE, SIZE, 3), dtype=np.uint8))
 
 
 def test_embeddings_are_normalised_and_those_of_open_clip(clip, clip_folder):

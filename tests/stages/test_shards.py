@@ -98,10 +98,8 @@ def test_the_huggingface_metadata_is_what_datasets_writes(shard):
 
 
 def test_duckdb_reads_columns_and_bytes(shard):
-    query = f'select task, "TI", octet_length("I".bytes), clip_direction from \'{shard}\' order by id'
-    assert duckdb.sql(query).fetchall() == [
-        (row["task"], TASKS[row["task"]].index, len(flat(10)), 0.25) for row in ALL
-    ]
+    query = f'select task, "TI", "Tar".bytes, clip_direction from \'{shard}\' where "TI" = 2'
+    assert duckdb.sql(query).fetchall() == [("add", 2, flat(10), 0.25)]
 
 
 def test_text_columns_are_read_without_pictures(tmp_path):

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from stages.instruct.answer import check_answer, parse_answer
 from stages.instruct.prompt import answer_text, verb_of
 from stages.tasks import load_tasks
-from toybox.answers import TEMPLATES, Description, answers, changes, sample_answer, sample_description
+from toybox.answers import Description, answers, changes, sample_answer, sample_description
+from toybox.wordings import TEMPLATES
 from toybox.world import CAPTION_FORMS, JOINERS, Scene, Thing, caption, sample_scene
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
@@ -45,7 +46,7 @@ def test_every_answer_passes_the_checks_of_its_task_and_begins_with_its_verb(nam
     scene, description, task = sample_scene(rng), sample_description(rng), TASKS[name]
     verb = task.verbs[rng.integers(len(task.verbs))]
     legal = answers(scene, description, name, verb)
-    for exemplar in legal:
+    for exemplar in legal[:: max(1, len(legal) // 40)]:
         assert exemplar.caption == description.of(scene)
         assert verb_of(task, exemplar.edit) == verb
         assert "{" not in exemplar.edit

@@ -1,6 +1,5 @@
 """The toybox's tokenizer and its training conversations."""
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -11,14 +10,23 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from stages.instruct.answer import parse_answer
-from stages.instruct.prompt import NO_EDIT, answer_text, choose, conversation, question
+from stages.instruct.prompt import NO_EDIT, choose, conversation, question
+from stages.instruct.transformers_chat import load
 from stages.tasks import load_tasks
 from toybox.language_model import END, build_model, build_tokenizer
-from toybox.train_language_model import PROMPT_WEIGHT, encode, loss_of, sample_conversation, world_words
+from toybox.train_language_model import (
+    PROMPT_WEIGHT,
+    encode,
+    evaluate,
+    loss_of,
+    sample_conversation,
+    world_words,
+)
 
 ROOT = Path(__file__).parents[2]
 TASKS = load_tasks(ROOT / "prompts", ROOT / "toybox" / "exemplars")
 WEIGHTS = ROOT / "toybox" / "weights" / "language_model"
+TRAINED = pytest.mark.skipif(not WEIGHTS.exists(), reason="trained by `make toybox`")
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,7 @@ def test_a_prompt_round_trips_in_few_known_tokens(tokenizer, name):
     assert len(ids) < 170
 
 
-@pytest.mark.skipif(not WEIGHTS.exists(), reason="trained by `make toybox`")
+@TRAINED
 @pytest.mark.parametrize("name", list(TASKS))
 def test_the_shipped_tokenizer_knows_the_wording_of_the_prompts(name):
     shipped = AutoTokenizer.from_pretrained(WEIGHTS, local_files_only=True)
@@ -49,6 +57,14 @@ def test_the_shipped_tokenizer_knows_the_wording_of_the_prompts(name):
         tokens = shipped(message["content"], add_special_tokens=False)["input_ids"]
         limit = 2 if message["role"] == "system" else words + 8
         assert len(tokens) <= limit, "the wording of prompts/ changed: train anew with `make toybox`"
+
+
+@TRAINED
+def test_the_shipped_model_answers_captions_it_never_saw():
+    model, tokenizer = load(str(WEIGHTS), None, "float32")
+    figures = evaluate(model, tokenizer, TASKS, temperature=0.7, count=36)
+    assert figures["valid"] >= 0.8
+    assert figures["correct"] >= 0.6
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
@@ -100,8 +116,3 @@ def test_a_few_steps_of_training_lower_the_loss(tokenizer):
         optimizer.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < 0.8 * losses[0]
-
-
-def test_an_exemplar_is_learned_as_it_is_shown():
-    exemplar = TASKS["color"].exemplars[0]
-    assert json.loads(answer_text(exemplar))["original_object"] == exemplar.original_object

@@ -39,7 +39,7 @@ def test_scenes_and_captions_of_a_seed_never_change():
         rounded = json.loads(json.dumps(asdict(scene)), parse_float=lambda text: round(float(text), 6))
         described.append([rounded, sample_caption(scene, rng)])
     digest = hashlib.blake2b(json.dumps(described).encode(), digest_size=8).hexdigest()
-    assert digest == "GOLDEN"
+    assert digest == "4215f7a2b34352e2"
 
 
 @settings(max_examples=20, deadline=None)

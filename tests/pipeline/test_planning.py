@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.plan import ensure_plan, quotas, read_plan
+from pipeline.plan import read_plan
+from pipeline.planning import ensure_plan, quotas
 from tests.pipeline.runs import FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)

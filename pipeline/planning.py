@@ -1,0 +1,135 @@
+"""Planning: captions times tasks, written once a run.
+
+Everything downstream reads the plan, so it never changes: a manifest that would plan other rows is
+refused, with the difference shown.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.captions import content_hash, read_captions
+from pipeline.errors import UserError
+from pipeline.manifest import Manifest
+from pipeline.parts import PartWriter
+from pipeline.plan import SCHEMA, Plan, read_plan
+from stages.seeds import derive_seed
+
+
+def ensure_plan(path: Path, manifest: Manifest) -> Plan:
+    """Write the plan if there is none; otherwise check that the manifest still means the same rows.
+
+    Raises:
+        UserError: the run was planned from other captions, seed, mixture or part size.
+    """
+    settings = plan_settings(manifest)
+    plan = read_plan(path)
+    if plan is None:
+        _write_plan(path, manifest, settings)
+        plan = read_plan(path)
+        assert plan is not None
+    elif plan.settings != settings:
+        keys = sorted({*plan.settings, *settings})
+        changes = [
+            f"  {key}: {plan.settings.get(key)!r} -> {settings.get(key)!r}"
+            for key in keys
+            if plan.settings.get(key) != settings.get(key)
+        ]
+        raise UserError(
+            f"{path.parent} was planned differently:\n" + "\n".join(changes) + "\n"
+            "Rows of two plans cannot share a run: use another run name (--set name=...), or undo the change"
+        )
+    return plan
+
+
+def plan_settings(manifest: Manifest) -> dict[str, Any]:
+    """What decides the rows, by manifest key."""
+    return {
+        "captions.file (content)": content_hash(manifest.captions.file),
+        "captions.column": manifest.captions.column,
+        "captions.duplicates": manifest.captions.duplicates,
+        "seed": manifest.seed,
+        "rows": manifest.rows,
+        "repeats": manifest.repeats,
+        "rows_per_part": manifest.rows_per_part,
+        "tasks.mixture": dict(manifest.tasks.mixture),
+    }
+
+
+def quotas(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
+    """Rows a task: the mixture's exact share, rounded by largest remainder (ties in its order)."""
+    weights = {task: Fraction(weight) for task, weight in mixture.items()}
+    total = sum(weights.values())
+    shares = {task: rows * weight / total for task, weight in weights.items()}
+    result = {task: int(share) for task, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda task: result[task] - shares[task])
+    for task in by_remainder[: rows - sum(result.values())]:
+        result[task] += 1
+    return result
+
+
+def _write_plan(path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    captions = read_captions(manifest.captions.file, manifest.captions.column)
+    rows = _kept_rows(captions, manifest.captions.duplicates)
+    duplicates = len(captions) - len(rows)
+    planned = len(rows) * manifest.repeats
+    if manifest.rows is not None:
+        planned = min(planned, manifest.rows)
+    quota = quotas(planned, manifest.tasks.mixture)
+    names = list(quota)
+    tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
+    np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)
+    part_rows = manifest.rows_per_part // manifest.repeats * manifest.repeats
+    with PartWriter(path, SCHEMA) as writer:
+        for start in range(0, planned, part_rows):
+            index = np.arange(start, min(start + part_rows, planned))
+            chosen = rows[index // manifest.repeats]
+            writer.write(
+                _part_table(
+                    chosen,
+                    captions.take(pa.array(chosen)).to_pylist(),
+                    [names[code] for code in tasks[index]],
+                    index % manifest.repeats,
+                    manifest.seed,
+                )
+            )
+        writer.commit(
+            {"settings": settings, "captions": len(captions), "duplicates": duplicates, "tasks": quota}
+        )
+
+
+def _part_table(
+    rows: np.ndarray, captions: list[str], tasks: list[str], repeats: np.ndarray, seed: int
+) -> pa.Table:
+    ids = [
+        hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).hexdigest()
+        for key in zip(rows, captions, tasks, repeats, strict=True)
+    ]
+    seeds = [derive_seed(seed, row_id) for row_id in ids]
+    return pa.Table.from_arrays(
+        [
+            pa.array(values, field.type)
+            for values, field in zip((ids, rows, captions, tasks, repeats, seeds), SCHEMA, strict=True)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
+    """Row numbers to plan; of equal captions the first, unless duplicates are kept."""
+    if duplicates == "keep":
+        return np.arange(len(captions))
+    keys = np.fromiter(_caption_keys(captions), dtype=np.uint64, count=len(captions))
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
+def _caption_keys(captions: pa.ChunkedArray) -> Iterator[int]:
+    """64-bit hashes: a caption an int, so that ten million captions fit in memory."""
+    for batch in pa.table({"caption": captions}).to_batches(max_chunksize=65_536):
+        for caption in batch["caption"].to_pylist():
+            yield int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,67 @@
+"""The engine on a real local Ray: few runs, because each start costs seconds."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.errors import StageError
+from pipeline.ledger import count_run
+from tests.pipeline.runs import assert_sum_is_exact
+from tests.test_resume import wait_for_files
+
+
+def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
+    on_ray, plain = make_run("ray"), make_run("plain")
+    on_ray.switch("die")
+    state = on_ray.generate("draw.resources.threads=1", engine="ray")
+    plain.generate("draw.resources.threads=1")
+    assert not (Path(os.environ["FAKE_SWITCHES"]) / "die").exists(), "no worker died"
+    assert on_ray.files() == plain.files()
+    assert set(pq.read_table(on_ray.run / "draw" / "00000.parquet")["threads"].to_pylist()) == {1}
+    assert_sum_is_exact(state)
+
+
+def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
+    run = make_run(captions=["a cube"])
+    run.switch("cuda")
+    with pytest.raises(StageError, match=r"1 units ended their worker 3 times .*: CUDA error"):
+        run.generate("rows_per_part=20", engine="ray")
+    assert set(run.files()) == {"plan.parquet", "write/00000.parquet"}
+
+
+def test_driver_killed_on_ray_leaves_no_process_and_goes_on(make_run):
+    killed, whole = make_run("killed"), make_run("whole")
+    driver = killed.driver("draw.pause=0.5", engine="ray")
+    wait_for_files(killed, "draw", 1)
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    deadline = time.monotonic() + 60
+    while workers_of_this_test():
+        assert time.monotonic() < deadline, "workers live on without their driver"
+        time.sleep(0.2)
+    committed = killed.inodes()
+    assert len(committed) < 1 + 5 + 5
+    state = killed.generate("draw.pause=0.5")
+    after = killed.inodes()
+    assert {name: after[name] for name in committed} == committed
+    whole.generate("draw.pause=0.5")
+    assert killed.files() == whole.files()
+    assert [count.pending.total() for count in count_run(state)] == [0, 0, 0, 0]
+
+
+def workers_of_this_test() -> list[int]:
+    """Other processes whose environment names this test's folder."""
+    mark = f"FAKE_SWITCHES={os.environ['FAKE_SWITCHES']}".encode()
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and int(process.name) != os.getpid():
+            try:
+                if mark in (process / "environ").read_bytes().split(b"\0"):
+                    found.append(int(process.name))
+            except OSError:
+                continue
+    return found
