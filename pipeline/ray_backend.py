@@ -22,6 +22,8 @@ from pipeline.worker import FatalError, Job, Result, Unit, Worker
 
 OBJECT_STORE_BYTES = 100_000_000
 """Only unit numbers pass through the store."""
+STARTS = 3
+"""How often a local Ray is started before giving up: a busy machine misses Ray's fixed time limit."""
 RETRIES = 2
 """How often a unit is given to a new worker after its worker died; Ray's default is endless."""
 
@@ -99,20 +101,24 @@ class RayBackend:
             "include_dashboard": self._options.dashboard,
             "dashboard_host": "127.0.0.1",
         }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        for attempt in range(1 if address else STARTS):
             try:
-                ray.init(
-                    address=address or "local",
-                    logging_level=logging.ERROR,
-                    log_to_driver=False,
-                    **({} if address else local),
-                )
-            except (ConnectionError, RuntimeError, ValueError) as error:
-                raise UserError(
-                    f"Ray did not start (ray.address: {address or 'this machine'}): {error}\n"
-                    "--engine local does without it"
-                ) from error
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    ray.init(
+                        address=address or "local",
+                        logging_level=logging.CRITICAL,
+                        log_to_driver=False,
+                        **({} if address else local),
+                    )
+                break
+            except Exception as error:  # Ray raises bare ones, such as when its 30 seconds are over
+                ray.shutdown()
+                if address or attempt == STARTS - 1:
+                    raise UserError(
+                        f"Ray did not start (ray.address: {address or 'this machine'}): {error}\n"
+                        "--engine local does without it"
+                    ) from error
         self._started = True
         context = DataContext.get_current()
         context.max_errored_blocks = -1  # a part that kills its workers must not end the others

@@ -1,6 +1,5 @@
-"""The stages of the pipeline, in order. Importing them loads no model library."""
+"""The stages of the pipeline (``stages.base.Stage``), in order. Importing them loads no model library."""
 
-from stages.base import Stage
 from stages.edit import Edit
 from stages.filter import Filter
 from stages.instruct import Instruct
@@ -9,7 +8,7 @@ from stages.score import Score
 from stages.shards import Shards
 from stages.source import Source
 
-STAGES: dict[str, type[Stage]] = {
+STAGES: dict[str, type] = {
     "instruct": Instruct,
     "source": Source,
     "mask": Mask,

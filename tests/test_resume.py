@@ -67,7 +67,7 @@ def test_one_driver_at_a_time(run):
     run.generate("draw.pause=0.3")
 
 
-def wait_for_files(run: FakeRun, stage: str, count: int, seconds: float = 120) -> None:
+def wait_for_files(run: FakeRun, stage: str, count: int, seconds: float = 300) -> None:
     deadline = time.monotonic() + seconds
     while len(list((run.run / stage).glob("*.parquet"))) < count:
         assert time.monotonic() < deadline, "the driver committed nothing"

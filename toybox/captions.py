@@ -16,7 +16,7 @@ def held_out_captions(count: int) -> list[str]:
     captions: dict[str, None] = {}
     rng = np.random.default_rng(9)
     while len(captions) < count:
-        scene = sample_held_out_scene(rng, things=int(rng.choice([1, 2], p=[0.65, 0.35])))
+        scene = sample_held_out_scene(rng, things=int(rng.choice([1, 2], p=[0.8, 0.2])))
         captions[sample_caption(scene, rng)] = None
     return list(captions)
 

@@ -50,10 +50,9 @@ ARCHITECTURE = Architecture(
     num_feature_levels=3,
 )
 THRESHOLDS = GroundingConfig(model=str(FOLDER), box_threshold=0.35, text_threshold=0.3)
-MAX_PHRASES = 4
 BATCH = 16
 SCHEDULE = Schedule(
-    steps=2_000, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
+    steps=1_100, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
 )
 
 

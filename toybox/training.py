@@ -79,6 +79,7 @@ class Training:
         self.optimizer = torch.optim.AdamW(groups, schedule.learning_rate, betas=schedule.betas)
         self.averaged = [p.detach().clone() for p in self.parameters]
         self.step, self.seconds = 0, 0.0
+        self._first = 0
         self.folder = BUILD / name
         self.folder.mkdir(parents=True, exist_ok=True)
 

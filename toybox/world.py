@@ -55,8 +55,8 @@ _GROUND = {
     "desert": ((232, 178, 116), (208, 146, 88)),
     "room": ((178, 128, 88), (152, 104, 70)),
 }
-_NIGHT_GROUND = np.float32((0.50, 0.54, 0.74))
-_NIGHT_OBJECT = np.float32((0.74, 0.76, 0.88))
+_NIGHT_GROUND = np.array((0.50, 0.54, 0.74), np.float32)
+_NIGHT_OBJECT = np.array((0.74, 0.76, 0.88), np.float32)
 
 
 @dataclass(frozen=True)
@@ -223,7 +223,7 @@ def _draw_layer(canvas: np.ndarray, layer: Layer, thing: Thing, at: Placement) -
     if layer.fill != BODY:
         _blend(canvas, mask, layer.fill)
     else:
-        base = np.float32(COLORS[thing.color])
+        base = np.array(COLORS[thing.color], np.float32)
         _blend(canvas, mask, base)
         texture = TEXTURES[thing.texture]
         if texture is not None:
@@ -236,8 +236,8 @@ def _draw_layer(canvas: np.ndarray, layer: Layer, thing: Thing, at: Placement) -
 def _background(scene: Scene, horizon: int, rng: np.random.Generator) -> np.ndarray:
     canvas = np.empty((_CANVAS, _CANVAS, 3), np.float32)
     sky = _SKY[scene.time]
-    canvas[:horizon] = _gradient(*sky, horizon)
-    canvas[horizon:] = _gradient(*_GROUND[scene.background], _CANVAS - horizon)
+    canvas[:horizon] = _gradient(sky[0], sky[1], horizon)
+    canvas[horizon:] = _gradient(*_GROUND[scene.background], rows=_CANVAS - horizon)
     where, height = rng.random(), rng.random()
     if scene.background == "room":
         _furnish(canvas, horizon, where, sky)
@@ -269,7 +269,7 @@ def _furnish(canvas: np.ndarray, horizon: int, where: float, sky: tuple) -> None
     canvas[horizon - 8 : horizon] = (250, 246, 236)
     left, top, width, height = int(where * 150 + 20), int(horizon * 0.12), 68, int(horizon * 0.5)
     canvas[top - 5 : top + height + 5, left - 5 : left + width + 5] = (250, 248, 244)
-    canvas[top : top + height, left : left + width] = _gradient(*sky, height)
+    canvas[top : top + height, left : left + width] = _gradient(sky[0], sky[1], height)
     middle = left + width // 2
     canvas[top : top + height, middle - 2 : middle + 3] = (250, 248, 244)
 
@@ -278,7 +278,7 @@ def _darken(canvas: np.ndarray, masks: list[np.ndarray], horizon: int, backgroun
     if background == "room":
         canvas *= _NIGHT_OBJECT
         return
-    light = np.ones((_CANVAS, _CANVAS, 3), np.float32)
+    light: np.ndarray = np.ones((_CANVAS, _CANVAS, 3), np.float32)
     light[horizon:] = _NIGHT_GROUND
     for mask in masks:
         inside = mask[..., None].astype(np.float32) / 255
@@ -288,14 +288,15 @@ def _darken(canvas: np.ndarray, masks: list[np.ndarray], horizon: int, backgroun
 
 def _gradient(first: tuple, last: tuple, rows: int) -> np.ndarray:
     t = np.linspace(0, 1, rows, dtype=np.float32)[:, None]
-    return (np.float32(first) * (1 - t) + np.float32(last) * t)[:, None, :]
+    start, end = np.array(first, np.float32), np.array(last, np.float32)
+    return (start * (1 - t) + end * t)[:, None, :]
 
 
 def _blend(canvas: np.ndarray, mask: np.ndarray, color) -> None:
     x, y, w, h = cv2.boundingRect(mask)
     part = canvas[y : y + h, x : x + w]
     alpha = mask[y : y + h, x : x + w, None].astype(np.float32) / 255
-    part += alpha * (np.float32(color) - part)
+    part += alpha * (np.array(color, np.float32) - part)
 
 
 def _disc(canvas: np.ndarray, x: float, y: float, radius: float, color) -> None:
@@ -306,5 +307,5 @@ def _disc(canvas: np.ndarray, x: float, y: float, radius: float, color) -> None:
 
 def _triangle(canvas: np.ndarray, a, b, c, color) -> None:
     mask = np.zeros((_CANVAS, _CANVAS), np.uint8)
-    cv2.fillPoly(mask, [np.int32([a, b, c])], 255, cv2.LINE_AA)
+    cv2.fillPoly(mask, [np.array([a, b, c]).astype(np.int32)], 255, cv2.LINE_AA)
     _blend(canvas, mask, color)

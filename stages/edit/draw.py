@@ -49,8 +49,8 @@ class Drawing:
         ]
         edits, guidance = [], [settings.guidance_scale] * len(rows)
         for index, (row, pair) in enumerate(zip(rows, captions, strict=True)):
-            prompts = [tokenize(model.tokenizer, caption) for caption in pair]
-            tokens = token_map(*prompts, model.context_length)
+            source, target = (tokenize(model.tokenizer, caption) for caption in pair)
+            tokens = token_map(source, target, model.context_length)
             task = self.tasks[row["task"]]
             for candidate in self._filled(task):
                 edits.append(

@@ -38,7 +38,7 @@ class MaskConfig(StageConfig):
 
     grounding: GroundingConfig
     segmenter: Weights
-    weights: SoftMaskWeights = SoftMaskWeights()
+    weights: SoftMaskWeights = SoftMaskWeights(precise=0.5, smooth=0.3, box=0.2)
     dilate: float = Field(0.06, ge=0, le=0.5, description="radius, as a fraction of the shorter side")
     blur: float = Field(0.02, ge=0, le=0.25, description="sigma, as a fraction of the shorter side")
     min_area: float = Field(0.003, ge=0, le=1, description="of the precise mask, as a fraction")

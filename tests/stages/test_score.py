@@ -118,11 +118,8 @@ def test_mistake_8_a_reverse_task_is_scored_with_the_anchor_as_target(score, det
     assert forward["present"] == pytest.approx(0.2)
     assert reverse["present"] == pytest.approx(1.0)
     assert detector.asked == ["a blue car", "a blue car"]
-    captions = ("a blue car in a meadow", "a red car in a meadow")
-    swapped = row("local", candidate, anchor)
-    [[expected]] = scores_of(score, swapped)
+    [[expected]] = scores_of(score, row("local", candidate, anchor))
     assert {m: reverse[m] for m in CLIP} == pytest.approx({m: expected[m] for m in CLIP}, abs=1e-6)
-    assert captions[0] == swapped["output_caption"]
 
 
 def test_absent_is_asked_of_the_target_for_what_was_removed(score, detector):
