@@ -27,7 +27,7 @@ BATCH = 24
 CAPTION_DROPOUT = 0.1
 SNR_CAP, SNR_FLOOR = 5.0, 0.25
 ATTENTION_WEIGHT = 0.02
-SCHEDULE = Schedule(steps=2_800, learning_rate=1.2e-3, plateau=0.3, average=0.997)
+SCHEDULE = Schedule(steps=2_250, learning_rate=1.2e-3, plateau=0.3, average=0.997)
 
 
 def build_unet() -> UNet2DConditionModel:

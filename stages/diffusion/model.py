@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from stages.device import default_device
 from stages.diffusion import DiffusionConfig
@@ -16,15 +17,16 @@ class Diffusion:
     """A Stable Diffusion pipeline taken apart, so that its denoising loop can be controlled."""
 
     def __init__(self, config: DiffusionConfig) -> None:
-        diffusers_logging.set_verbosity_error()
-        diffusers_logging.disable_progress_bar()
+        for logging in (diffusers_logging, transformers_logging):
+            logging.set_verbosity_error()
+            logging.disable_progress_bar()
         self.config = config
         self.device = default_device()
         self.dtype = getattr(torch, config.dtype)
         pipeline = StableDiffusionPipeline.from_pretrained(
             config.model,
             revision=config.revision,
-            torch_dtype=self.dtype,
+            dtype=self.dtype,
             safety_checker=None,
             requires_safety_checker=False,
             local_files_only=Path(config.model).exists(),
