@@ -38,7 +38,7 @@ from toybox.world import (
     without,
 )
 
-GROUPS = 3000
+GROUPS = 2000
 VARIANTS = 3
 """Other scenes in a group, each one attribute away from the first."""
 GROUPS_A_BATCH = 24
