@@ -80,7 +80,7 @@ def test_shards_hold_true_pairs(run):
         assert first.shape == second.shape == (64, 64, 3)
         assert np.abs(first.astype(float) - second).mean() > 0.5, "nothing changed"
         assert row.T.strip()
-        assert row.TI == tasks[row.task].index
+        assert tasks[row.task].index == row.TI
 
 
 def test_the_published_anchor_is_the_source_picture(run):
@@ -106,9 +106,7 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
         "try:\n    cli.main()\n"
         "finally:\n    print('TORCH', 'torch' in sys.modules, 'RAY', 'ray' in sys.modules)\n"
     )
-    command = changed.command(
-        "rerun", "--stage", "filter", settings=("filter.default.clip_direction=0.999",)
-    )
+    command = changed.command("rerun", "--stage", "filter", settings=("filter.default.clip_direction=0.999",))
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", probe, *command[3:]], cwd=ROOT, capture_output=True, text=True, timeout=300

@@ -45,7 +45,7 @@ GROUPS_A_BATCH = 24
 SHIFT = SIZE // 20
 """Pixels that a training picture is moved by, at most."""
 UNSEEN = 64
-SCHEDULE = Schedule(steps=500, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
+SCHEDULE = Schedule(steps=350, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
 ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 

@@ -36,7 +36,7 @@ ARCHITECTURE = Architecture(
 BATCH = 32
 JITTER = 0.06
 """Boxes are off by up to this fraction of their side, as a detector's are."""
-SCHEDULE = Schedule(steps=450, learning_rate=1e-3, warmup=50, plateau=0.2, average=0.995)
+SCHEDULE = Schedule(steps=300, learning_rate=1e-3, warmup=50, plateau=0.2, average=0.995)
 
 
 def sample_batch(pictures: Labelled, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
