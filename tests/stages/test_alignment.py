@@ -21,7 +21,7 @@ def test_words_know_their_tokens(tokenizer):
     assert prompt.text == "a zebra and a red car"
     assert len(prompt.words) == 6
     assert [len(tokens) for tokens in prompt.words] == [1, 5, 1, 1, 1, 1]
-    assert sum(prompt.words, []) == list(range(1, len(prompt.ids) - 1))
+    assert [token for word in prompt.words for token in word] == list(range(1, len(prompt.ids) - 1))
 
 
 def test_equal_prompts_map_to_themselves(tokenizer):
