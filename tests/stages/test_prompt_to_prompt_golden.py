@@ -1,6 +1,10 @@
-"""The published Prompt-to-Prompt controllers' results are reproduced to 1e-9 in float64.
+"""The published Prompt-to-Prompt controllers' results, in float64.
 
-``tests/golden`` holds a small random U-Net and the latents that the published code gave with it.
+``tests/golden`` holds a small random U-Net and the latents that the published code gave with it on
+another machine. diffusers computes the scheduler's coefficients and the time embedding in float32,
+whose last bits differ by machine: with no control at all (``none``) plain sampling is off by 1.9e-6
+here, on values up to 40. So the golden values are held to GOLDEN_TOLERANCE, and exactness is shown
+against an oracle that stores the maps, run beside ours on the same machine.
 """
 
 import json
@@ -15,8 +19,11 @@ from stages.diffusion.sampler import sample
 from stages.edit.alignment import Prompt, refine_map, replace_map
 from stages.edit.attention import install
 from stages.edit.control import EditRow, PromptToPrompt
+from tests.stages import published_prompt_to_prompt as published_code
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN_TOLERANCE = 1e-5
+EXACT = 1e-11
 CASES = json.loads((GOLDEN / "cases.json").read_text())
 
 
@@ -44,32 +51,52 @@ def token_map(case: dict, ids: torch.Tensor):
     return replace_map(*prompts, 77)
 
 
-def edited_latents(unet, name: str, later: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ours and the published latents; ``later`` shifts the ends of both gates (a negative control)."""
+def run(unet, name: str, control) -> torch.Tensor:
+    """Latents [2,4,32,32] of the source and the edit of a case."""
     case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
     scheduler = DDIMScheduler.from_config(json.loads((GOLDEN / "scheduler.json").read_text()))
-    layers = install(unet)
-    edit = EditRow(
-        0, token_map(case, golden["token_ids"]), case.get("cross", 0) + later, case.get("self", 0) + later
-    )
-    control = PromptToPrompt([edit], 1, case["steps"], 16**2, torch.device("cpu"), torch.float64)
-    for layer in layers:
-        layer.control = control
     latents = golden["latents_T"].double().expand(2, -1, -1, -1)
     guidance = torch.full((2,), case["guidance_scale"], dtype=torch.float64)
     cond, uncond = golden["cond"].double(), golden["uncond"].double()
-    ours = sample(unet, scheduler, latents, cond, uncond, guidance, case["steps"], control)
-    return ours, golden["latents_0"]
+    return sample(unet, scheduler, latents, cond, uncond, guidance, case["steps"], control)
+
+
+def ours(unet, name: str, earlier: float = 0.0) -> torch.Tensor:
+    """What the shipped code gives; ``earlier`` moves the ends of both gates (a negative control)."""
+    case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
+    layers = install(unet)
+    ends = (case.get("cross", 0) - earlier, case.get("self", 0) - earlier)
+    edit = EditRow(0, token_map(case, golden["token_ids"]), *ends)
+    control = PromptToPrompt([edit], 1, case["steps"], 16**2, torch.device("cpu"), torch.float64)
+    for layer in layers:
+        layer.control = control
+    return run(unet, name, control)
+
+
+def oracle(unet, name: str) -> torch.Tensor:
+    case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
+    controller = published_code.PublishedController(
+        token_map(case, golden["token_ids"]),
+        case["steps"],
+        case.get("cross", 0),
+        case.get("self", 0),
+        16**2,
+    )
+    published_code.install(unet, controller)
+    return run(unet, name, controller)
 
 
 @pytest.mark.parametrize("name", ["none", "replace", "refine"])
-def test_reproduces_the_published_latents(unet, name):
-    ours, published = edited_latents(unet, name)
-    assert (ours - published).abs().max() < 1e-9
+def test_is_exactly_what_the_published_controllers_give(unet, name):
+    latents = ours(unet, name)
+    assert (latents - oracle(unet, name)).abs().max() < EXACT
+    golden = load_file(GOLDEN / f"{name}.safetensors")["latents_0"]
+    assert (latents - golden).abs().max() < GOLDEN_TOLERANCE
 
 
 @pytest.mark.parametrize("name", ["replace", "refine"])
 def test_a_gate_one_step_off_is_noticed(unet, name):
-    ours, published = edited_latents(unet, name, later=-0.1)
-    assert (ours[0] - published[0]).abs().max() < 1e-9, "the source row has no control"
-    assert (ours[1] - published[1]).abs().max() > 1e-3
+    golden = load_file(GOLDEN / f"{name}.safetensors")["latents_0"]
+    latents = ours(unet, name, earlier=0.1)
+    assert (latents[0] - golden[0]).abs().max() < GOLDEN_TOLERANCE, "the source row has no control"
+    assert (latents[1] - golden[1]).abs().max() > 1e-3
