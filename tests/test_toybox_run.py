@@ -154,8 +154,8 @@ def test_pandas_datasets_and_duckdb_read_the_shards(run, tmp_path):
     assert rows[0]["Tar"].mode == "RGB"
     frame = run.shards()
     assert {"I", "T", "Tar", "TI", "id", "task", "mask", "seed", "clip_direction"} <= set(frame.columns)
-    counted = duckdb.sql(f"select count(*) from '{pattern}' where TI >= 0").fetchone()
-    assert counted == (len(frame),)
+    counted = duckdb.sql(f"select count(*) from '{pattern}' where TI >= 0").fetchall()
+    assert counted == [(len(frame),)]
 
 
 def test_inspect_draws_a_contact_sheet(run, tmp_path):
