@@ -54,8 +54,9 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
+    """In a plain loop, which loads the libraries once; the killed run below is on Ray."""
     made = Run(tmp_path_factory.mktemp("runs"))
-    made.call("generate")
+    made.call("generate", "--engine", "local")
     return made
 
 
