@@ -5,21 +5,17 @@ Both will judge generated pictures, so every second one has been through the aut
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from diffusers import AutoencoderKL
 from rich.progress import track
 
-from toybox.train_autoencoder import reconstruct, to_tensor
-from toybox.training import BUILD, DEVICE, WEIGHTS
+from toybox.train_autoencoder import load_autoencoder, round_trip
+from toybox.training import BUILD
 from toybox.world import SIZE, Scene, render, sample_held_out_scene, sample_training_scene
 
 MAX_THINGS = 2
 TRAINING, HELD_OUT = 12_000, 192
-AUTOENCODER = WEIGHTS / "diffusion" / "vae"
 
 
 @dataclass(frozen=True)
@@ -50,19 +46,6 @@ def held_out_pictures() -> Labelled:
     return Labelled(*_draw(scenes), scenes)
 
 
-def load_autoencoder(folder: Path = AUTOENCODER) -> AutoencoderKL:
-    """The toybox's trained autoencoder.
-
-    Raises:
-        FileNotFoundError: it has not been trained yet.
-    """
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(
-            f"{folder} is missing: run the autoencoder recipe first (python -m toybox.train_autoencoder)"
-        )
-    return AutoencoderKL.from_pretrained(folder, torch_dtype=torch.float32).to(DEVICE).eval()
-
-
 def _draw(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
     autoencoder = load_autoencoder()
     images = np.empty((len(scenes), SIZE, SIZE, 3), np.uint8)
@@ -73,9 +56,7 @@ def _draw(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
         masks[i, : len(scene.things)] = np.round(picture.masks * 255)
     for start in track(range(1, len(scenes), 64), "through the autoencoder"):
         chosen = slice(start, start + 64, 2)
-        decoded = reconstruct(autoencoder, to_tensor(images[chosen]))
-        pixels = (decoded.permute(0, 2, 3, 1) + 1) * 127.5
-        images[chosen] = pixels.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        images[chosen] = round_trip(autoencoder, images[chosen])
     return images, masks
 
 

@@ -18,6 +18,7 @@ from toybox.pictures import Pictures, training_pictures
 from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
 from toybox.world import SIZE, render, sample_held_out_scene
 
+FOLDER = WEIGHTS / "diffusion" / "vae"
 CHANNELS = (24, 48, 96)
 LATENT_CHANNELS = 4
 BATCH = 16
@@ -105,6 +106,24 @@ def reconstruct(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
     return model.decode(model.encode(images).latent_dist.mean).sample.clamp(-1, 1)
 
 
+def load_autoencoder() -> AutoencoderKL:
+    """The trained autoencoder, for the recipes that look at its pictures or latents.
+
+    Raises:
+        FileNotFoundError: it has not been trained yet.
+    """
+    if not (FOLDER / "config.json").exists():
+        raise FileNotFoundError(f"{FOLDER} is missing: run `python -m toybox.train_autoencoder` first")
+    return AutoencoderKL.from_pretrained(FOLDER, torch_dtype=torch.float32).to(DEVICE).eval()
+
+
+def round_trip(model: AutoencoderKL, images: np.ndarray) -> np.ndarray:
+    """Pictures uint8 [n,SIZE,SIZE,3] encoded and decoded."""
+    with autocast():
+        decoded = reconstruct(model, to_tensor(images))
+    return ((decoded.float() + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
 def psnr(model: AutoencoderKL, images: torch.Tensor) -> float:
     """Peak signal-to-noise ratio in dB of reconstructed pictures in [-1,1]."""
     error = (reconstruct(model, images) - images).pow(2).mean().item() / 4
@@ -134,7 +153,7 @@ def main() -> None:
     training.run(lambda step, rng: _loss(model, to_tensor(_crops(pictures, step, rng))))
     with training.averaged_weights():
         normalise_latents(model, to_tensor(pictures.images[:512]))
-        half(model).save_pretrained(WEIGHTS / "diffusion" / "vae")
+        half(model).save_pretrained(FOLDER)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 
 from toybox.tokenizer import CONTEXT_LENGTH, build_tokenizer
-from toybox.train_autoencoder import reconstruct, to_tensor
+from toybox.train_autoencoder import FOLDER as AUTOENCODER
+from toybox.train_autoencoder import load_autoencoder, round_trip, to_tensor
 from toybox.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, autocast
 from toybox.world import (
     COLORS,
@@ -124,31 +125,9 @@ def content(scene: Scene) -> tuple:
     return scene.background, scene.time, *((t.kind, t.color, t.texture) for t in scene.things)
 
 
-def load_autoencoder(folder: Path) -> AutoencoderKL:
-    """The trained autoencoder.
-
-    Raises:
-        FileNotFoundError: it has not been trained yet.
-    """
-    if not (folder / "config.json").exists():
-        raise FileNotFoundError(f"{folder} is missing: run 'python -m toybox.train_autoencoder' first")
-    model = AutoencoderKL.from_pretrained(
-        folder, local_files_only=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
-    )
-    return model.to(DEVICE).eval()
-
-
-def round_trip(autoencoder: AutoencoderKL, images: np.ndarray) -> np.ndarray:
-    """uint8 [n,SIZE,SIZE,3] through the autoencoder."""
-    with autocast():
-        decoded = reconstruct(autoencoder, to_tensor(images))
-    return ((decoded.float() + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-
-
-def group_pictures(groups: Sequence[list[Scene]], folder: Path) -> np.ndarray:
+def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
     """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
-    autoencoder = load_autoencoder(folder)
-    weights = (folder / "diffusion_pytorch_model.safetensors").read_bytes()
+    weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
     digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
     path = BUILD / f"clip-pictures-{len(groups)}-{digest}.npy"
     if not path.exists():
@@ -246,7 +225,7 @@ def save(model: CustomTextCLIP, folder: Path) -> None:
 
 
 def main() -> None:
-    folder = WEIGHTS / "diffusion" / "vae"
+    autoencoder = load_autoencoder()
     tokenizer = build_tokenizer()
 
     def tokenize(captions: Sequence[str]) -> torch.Tensor:
@@ -254,8 +233,8 @@ def main() -> None:
         return padded.input_ids.to(DEVICE)
 
     groups = [training_group(index) for index in range(GROUPS)]
-    pictures = group_pictures(groups, folder)
-    unseen = Unseen(load_autoencoder(folder), tokenize)
+    pictures = group_pictures(groups, autoencoder)
+    unseen = Unseen(autoencoder, tokenize)
     torch.manual_seed(0)
     model = build(len(tokenizer)).to(DEVICE)
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from toybox.scenes import LATENT_SIDE, Scenes, encoded_scenes
 from toybox.tokenizer import build_tokenizer
+from toybox.train_autoencoder import load_autoencoder
 from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
 
 FOLDER = WEIGHTS / "diffusion"
@@ -161,9 +162,7 @@ class Denoiser:
 
 
 def main() -> None:
-    if not (FOLDER / "vae").exists():
-        raise SystemExit(f"{FOLDER}/vae is missing: run `python -m toybox.train_autoencoder` first")
-    vae = AutoencoderKL.from_pretrained(FOLDER / "vae", torch_dtype=torch.float32).to(DEVICE).eval()
+    vae = load_autoencoder()
     scenes = encoded_scenes(vae, SCENES)
     torch.manual_seed(0)
     tokenizer = build_tokenizer()

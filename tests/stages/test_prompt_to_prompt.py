@@ -60,6 +60,21 @@ def draw(model, layers, masks, cross_until=0.5, self_until=0.3, seeds=None, targ
     return latents.chunk(2)
 
 
+def plain(model, layers, prompt):
+    """Latents of one prompt, sampled without a control."""
+    for layer in layers:
+        layer.control = None
+    return sample(
+        model.unet,
+        model.scheduler,
+        model.initial_latents([5]),
+        model.encode([prompt]),
+        model.uncond,
+        torch.tensor([4.0]),
+        STEPS,
+    )
+
+
 def constant(value: float) -> torch.Tensor:
     return torch.full((64, 64), value)
 
@@ -97,18 +112,7 @@ def test_outside_a_mask_the_latents_are_the_sources(model, layers):
 
 def test_the_source_row_is_what_plain_sampling_gives(model, layers):
     sources, _ = draw(model, layers, [None])
-    for layer in layers:
-        layer.control = None
-    plain = sample(
-        model.unet,
-        model.scheduler,
-        model.initial_latents([5]),
-        model.encode([SOURCE]),
-        model.uncond,
-        torch.tensor([4.0]),
-        STEPS,
-    )
-    assert (plain - sources).abs().max() < 1e-3
+    assert (plain(model, layers, SOURCE) - sources).abs().max() < 1e-3
 
 
 def test_a_row_does_not_depend_on_its_neighbours(model, layers):
@@ -121,18 +125,7 @@ def test_a_row_does_not_depend_on_its_neighbours(model, layers):
 
 def test_closed_gates_are_plain_sampling_of_the_target(model, layers):
     _, edits = draw(model, layers, [None], cross_until=0, self_until=0)
-    for layer in layers:
-        layer.control = None
-    plain = sample(
-        model.unet,
-        model.scheduler,
-        model.initial_latents([5]),
-        model.encode([TARGET]),
-        model.uncond,
-        torch.tensor([4.0]),
-        STEPS,
-    )
-    assert (plain - edits).abs().max() < 1e-3
+    assert (plain(model, layers, TARGET) - edits).abs().max() < 1e-3
 
 
 def test_open_gates_keep_the_picture_closer_to_the_source(model, layers):
