@@ -1,21 +1,29 @@
-"""Pictures with their truth for the recipes that look at pictures: detector and segmenter.
+"""Pictures with their truth for the recipes that look at pictures: detector, segmenter and judge.
 
-Both will judge generated pictures, so every second one has been through the autoencoder, and
-:func:`degraded` blurs, tints and roughens them a little.
+They will look at generated pictures, so every second one has been through the autoencoder, some of
+those through the diffusion model too (:func:`redrawn`), and :func:`degraded` blurs, tints and
+roughens them a little.
 """
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 from rich.progress import track
 
-from toybox.train_autoencoder import load_autoencoder, round_trip
-from toybox.training import BUILD
-from toybox.world import SIZE, Scene, render, sample_held_out_scene, sample_training_scene
+from stages.diffusion import DiffusionConfig
+from stages.diffusion.model import Diffusion
+from toybox.train_autoencoder import load_autoencoder, round_trip, to_tensor
+from toybox.training import BUILD, WEIGHTS
+from toybox.world import SIZE, Scene, caption, render, sample_held_out_scene, sample_training_scene
 
 MAX_THINGS = 2
-TRAINING, HELD_OUT = 12_000, 192
+TRAINING, HELD_OUT = 10_000, 192
+REDRAWN_EVERY = 8
+REDRAWN_STEPS = (6, 12)
+"""How many of DRAWN_STEPS a redrawn picture goes through, at least and at most."""
+DRAWN_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -57,7 +65,33 @@ def _draw(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
     for start in track(range(1, len(scenes), 64), "through the autoencoder"):
         chosen = slice(start, start + 64, 2)
         images[chosen] = round_trip(autoencoder, images[chosen])
+    diffusion = Diffusion(DiffusionConfig(model=str(WEIGHTS / "diffusion"), steps=DRAWN_STEPS))
+    for start in track(
+        range(REDRAWN_EVERY - 1, len(scenes), 24 * REDRAWN_EVERY), "through the diffusion model"
+    ):
+        chosen = slice(start, start + 24 * REDRAWN_EVERY, REDRAWN_EVERY)
+        rng = np.random.default_rng([10, start])
+        steps = int(rng.integers(REDRAWN_STEPS[0], REDRAWN_STEPS[1] + 1))
+        images[chosen] = redrawn(diffusion, images[chosen], [caption(s) for s in scenes[chosen]], steps)
     return images, masks
+
+
+@torch.no_grad()
+def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps: int) -> np.ndarray:
+    """Pictures uint8 [n,h,w,3] with noise, denoised by the last ``steps`` of the sampler.
+
+    They look as generated ones do, and everything stays in its place (Meng et al. 2022, SDEdit).
+    """
+    latents = diffusion.vae.encode(to_tensor(images)).latent_dist.mean
+    diffusion.scheduler.set_timesteps(diffusion.config.steps)
+    timesteps = diffusion.scheduler.timesteps[-steps:]
+    noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(steps)).to(latents)
+    latents = diffusion.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
+    states = diffusion.encode(captions)
+    for t in timesteps:
+        predicted = diffusion.unet(latents, t, states).sample
+        latents = diffusion.scheduler.step(predicted, t, latents).prev_sample
+    return diffusion.decode(latents)
 
 
 def degraded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ through the autoencoder, as all generated ones have.
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -19,7 +19,9 @@ from open_clip.model import CustomTextCLIP
 from rich.progress import track
 from safetensors.torch import save_file
 from torch.nn import functional as F
+from transformers import CLIPTokenizer
 
+from toybox.reading import Content, content_of
 from toybox.tokenizer import CONTEXT_LENGTH, build_tokenizer
 from toybox.train_autoencoder import FOLDER as AUTOENCODER
 from toybox.train_autoencoder import load_autoencoder, round_trip, to_tensor
@@ -120,11 +122,6 @@ def training_group(index: int) -> list[Scene]:
     return scenes
 
 
-def content(scene: Scene) -> tuple:
-    """What a caption can say of a scene; two scenes of equal content have the same captions."""
-    return scene.background, scene.time, *((t.kind, t.color, t.texture) for t in scene.things)
-
-
 def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
     """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
     weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
@@ -167,10 +164,10 @@ class Unseen:
 
     def __init__(self, autoencoder: AutoencoderKL, tokenize) -> None:
         rng = np.random.default_rng(6)
-        scenes: dict[tuple, Scene] = {}
+        scenes: dict[Content, Scene] = {}
         while len(scenes) < UNSEEN:
             scene = sample_held_out_scene(rng)
-            scenes.setdefault(content(scene), scene)
+            scenes.setdefault(content_of(scene), scene)
         self.originals = self._encoded(autoencoder, tokenize, list(scenes.values()), rng)
         self.variants = {
             attribute: self._encoded(
@@ -214,6 +211,16 @@ class Unseen:
         return model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
 
 
+def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.Tensor]:
+    """Captions to token ids int64 [n,CONTEXT_LENGTH]."""
+
+    def tokenize(captions: Sequence[str]) -> torch.Tensor:
+        padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+        return padded.input_ids.to(DEVICE)
+
+    return tokenize
+
+
 def save(model: CustomTextCLIP, folder: Path) -> None:
     """Write config, half-precision weights and tokenizer in open_clip's own layout."""
     tokenizer = build_tokenizer()
@@ -227,11 +234,7 @@ def save(model: CustomTextCLIP, folder: Path) -> None:
 def main() -> None:
     autoencoder = load_autoencoder()
     tokenizer = build_tokenizer()
-
-    def tokenize(captions: Sequence[str]) -> torch.Tensor:
-        padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-        return padded.input_ids.to(DEVICE)
-
+    tokenize = tokenize_with(tokenizer)
     groups = [training_group(index) for index in range(GROUPS)]
     pictures = group_pictures(groups, autoencoder)
     unseen = Unseen(autoencoder, tokenize)
@@ -242,7 +245,7 @@ def main() -> None:
         chosen = np.sort(rng.choice(GROUPS, GROUPS_A_BATCH, replace=False))
         scenes = [scene for index in chosen for scene in groups[index]]
         images = np.concatenate([shifted(pictures[index], rng) for index in chosen])
-        contents = [content(scene) for scene in scenes]
+        contents = [content_of(scene) for scene in scenes]
         same = torch.tensor([[a == b for b in contents] for a in contents], device=DEVICE)
         tokens = tokenize([sample_caption(scene, rng) for scene in scenes])
         with torch.no_grad():

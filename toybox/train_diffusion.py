@@ -12,23 +12,24 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor
+from safetensors.torch import load_model
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from toybox.scenes import LATENT_SIDE, Scenes, encoded_scenes
 from toybox.tokenizer import build_tokenizer
 from toybox.train_autoencoder import load_autoencoder
-from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
+from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, first_step, half
 
 FOLDER = WEIGHTS / "diffusion"
 CHANNELS = (64, 96, 128)
 TEXT_WIDTH = 128
-SCENES = 12_000
+SCENES = 20_000
 HELD_BACK = 256
 BATCH = 24
 CAPTION_DROPOUT = 0.1
 SNR_CAP, SNR_FLOOR = 5.0, 0.25
 ATTENTION_WEIGHT = 0.02
-SCHEDULE = Schedule(steps=2_250, learning_rate=1.2e-3, plateau=0.3, average=0.997)
+SCHEDULE = Schedule(steps=5_600, learning_rate=1.2e-3, plateau=0.4, average=0.998)
 
 
 def build_unet() -> UNet2DConditionModel:
@@ -162,6 +163,7 @@ class Denoiser:
 
 
 def main() -> None:
+    first = first_step()
     vae = load_autoencoder()
     scenes = encoded_scenes(vae, SCENES)
     torch.manual_seed(0)
@@ -172,6 +174,9 @@ def main() -> None:
     tokens = tokens.unflatten(0, (-1, forms))
     denoiser = Denoiser(unet, text_encoder, scenes, tokens, tokenize(tokenizer, [""])[0])
     trainable = torch.nn.ModuleList([unet, text_encoder])
+    if first:
+        load_model(unet, FOLDER / "unet" / "diffusion_pytorch_model.safetensors")
+        load_model(text_encoder, FOLDER / "text_encoder" / "model.safetensors")
 
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         rows = torch.from_numpy(rng.integers(0, SCENES - HELD_BACK, BATCH)).to(DEVICE)
@@ -191,7 +196,7 @@ def main() -> None:
         save(unet, text_encoder, tokenizer, vae)
         return {"validation v": torch.cat(parts).mean().item()}
 
-    training = Training("diffusion", trainable, SCHEDULE, evaluate, 250)
+    training = Training("diffusion", trainable, SCHEDULE, evaluate, 500, first)
     training.run(loss_of_step)
 
 

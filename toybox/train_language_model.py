@@ -2,8 +2,8 @@
 
 Conversations are rendered on the fly from random scenes by the very functions of
 ``stages.instruct.prompt``, so nothing can be memorised and copying has to be learned. Short
-conversations without exemplars come first: they teach copying; then up to two exemplars. Every
-answer of a conversation is a target, the exemplars' too.
+conversations without exemplars come first, in larger batches: they teach copying; then up to two
+exemplars. Every answer of a conversation is a target, the exemplars' too.
 """
 
 from pathlib import Path
@@ -22,7 +22,8 @@ from toybox.language_model import ASSISTANT, END, build_model, build_tokenizer
 from toybox.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
 from toybox.world import Scene, sample_held_out_scene, sample_training_scene, vocabulary
 
-BATCH = 32
+BATCHES = (64, 44, 32)
+"""Conversations a step with 0, 1 and 2 exemplars: about equally many tokens."""
 PROMPT_WEIGHT = 0.1
 IMPOSSIBLE_SHARE = 0.05
 """How many conversations are about a caption that the task cannot edit."""
@@ -30,7 +31,11 @@ SHORT_SHARE = 0.4
 """The part of the schedule without exemplars."""
 SHOT_SHARES = (0.15, 0.25, 0.6)
 """How often 0, 1 and 2 exemplars are shown after that."""
-SCHEDULE = Schedule(steps=1500, learning_rate=2e-3, warmup=100, floor=0.02, betas=(0.9, 0.98))
+PAIR_SHARE = 0.3
+"""How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
+SCHEDULE = Schedule(
+    steps=4200, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
+)
 PROMPTS = Path(__file__).parents[1] / "prompts"
 
 
@@ -53,7 +58,7 @@ def _draw_verb(task: Task, rng: np.random.Generator) -> str:
 
 def _sample_possible(task: Task, verb: str, rng: np.random.Generator) -> Exemplar:
     while True:
-        scene = sample_training_scene(rng)
+        scene = sample_training_scene(rng, things=2 if rng.random() < PAIR_SHARE else None)
         exemplar = sample_answer(scene, sample_description(rng), task.name, verb, rng)
         if exemplar is not None:
             return exemplar
@@ -105,12 +110,8 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
     return {"loss": answer + prompt, "answer": answer}
 
 
-def evaluate(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, tasks: Tasks, temperature: float, count: int
-) -> dict[str, float]:
+def evaluate(chat: TransformersChat, tasks: Tasks, count: int) -> dict[str, float]:
     """Share of valid and of correct answers to captions of held-out scenes, with two exemplars."""
-    sampling = Sampling(temperature=temperature, top_p=0.95, max_new_tokens=96)
-    chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)
     rng = np.random.default_rng(7)
     rows: list[tuple[Task, str, Scene, Description]] = []
     conversations = []
@@ -122,13 +123,10 @@ def evaluate(
         shown = [_sample_possible(task, _draw_verb(task, rng), rng) for _ in range(2)]
         rows.append((task, verb, scene, description))
         conversations.append(conversation(task, shown, description.of(scene), verb))
-    texts = [
-        text
-        for first in range(0, count, 32)
-        for text in chat.complete(
-            conversations[first : first + 32], list(range(first, min(first + 32, count)))
-        )
-    ]
+    texts: list[str] = []
+    for first in range(0, count, chat.batch):
+        part = conversations[first : first + chat.batch]
+        texts += chat.complete(part, list(range(first, first + len(part))))
     valid = correct = 0
     for (task, verb, scene, description), text in zip(rows, texts, strict=True):
         try:
@@ -148,15 +146,17 @@ def main() -> None:
     torch.nn.Module.to(model, DEVICE)
 
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
-        shares = (1.0, 0.0, 0.0) if step < SHORT_SHARE * SCHEDULE.steps else SHOT_SHARES
-        shots = rng.choice(3, size=BATCH, p=shares)
-        ids, weights = encode(tokenizer, [sample_conversation(tasks, int(n), rng) for n in shots])
-        return loss_of(model, ids, weights)
+        shots = 0 if step < SHORT_SHARE * SCHEDULE.steps else int(rng.choice(3, p=SHOT_SHARES))
+        conversations = [sample_conversation(tasks, shots, rng) for _ in range(BATCHES[shots])]
+        return loss_of(model, *encode(tokenizer, conversations))
 
     def figures() -> dict[str, float]:
-        greedy = evaluate(model, tokenizer, tasks, temperature=0.0, count=90)
-        sampled = evaluate(model, tokenizer, tasks, temperature=0.7, count=90)
-        return greedy | {f"sampled_{name}": value for name, value in sampled.items()}
+        result: dict[str, float] = {}
+        for name, temperature in (("greedy", 0.0), ("sampled", 0.7)):
+            sampling = Sampling(temperature=temperature, top_p=0.95, max_new_tokens=96)
+            chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)
+            result |= {f"{name} {key}": value for key, value in evaluate(chat, tasks, 90).items()}
+        return result
 
     training = Training("language_model", model, SCHEDULE, figures, evaluate_every=500)
     training.run(loss_of_step)

@@ -2,9 +2,11 @@
 
 A recipe hands over its modules and a function that gives the loss of one step. The state (step,
 modules, optimizer, averaged weights, random generators) is written to ``toybox/build/<name>/``
-every few minutes, so a killed training continues where it was.
+every few minutes, so a killed training continues where it was. Checkpoints are too large to commit: a
+later session goes on from the shipped weights (:func:`first_step`).
 """
 
+import argparse
 import copy
 import json
 import math
@@ -41,11 +43,21 @@ class Schedule:
     average: float = 0.0
     """Decay of the averaged weights (EMA); 0 keeps the last weights."""
 
-    def factor(self, step: int) -> float:
-        """The learning rate at ``step`` as a fraction of ``learning_rate``."""
+    def factor(self, step: int, first: int = 0) -> float:
+        """The learning rate at ``step`` as a fraction of ``learning_rate``; it warms up from ``first``."""
         progress = max(0.0, step / self.steps - self.plateau) / (1 - self.plateau)
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-        return min(1.0, (step + 1) / self.warmup) * cosine
+        return min(1.0, (step - first + 1) / self.warmup) * cosine
+
+
+def first_step() -> int:
+    """``--from-step N`` of a recipe's command line: go on from the shipped weights, which N steps made.
+
+    0, the default, is a training from nothing.
+    """
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--from-step", type=int, default=0, metavar="N", help=first_step.__doc__)
+    return parser.parse_args().from_step
 
 
 class Training:
@@ -57,6 +69,7 @@ class Training:
         schedule: steps and learning rate.
         evaluate: called every ``evaluate_every`` steps and at the end, with the averaged weights
             in place; returns figures for the log.
+        first: the step whose weights ``module`` holds, if there is no checkpoint.
     """
 
     def __init__(
@@ -66,6 +79,7 @@ class Training:
         schedule: Schedule,
         evaluate: Callable[[], dict[str, float]],
         evaluate_every: int = 500,
+        first: int = 0,
     ) -> None:
         self.name, self.module, self.schedule = name, module, schedule
         self.evaluate, self.evaluate_every = evaluate, evaluate_every
@@ -78,8 +92,8 @@ class Training:
         ]
         self.optimizer = torch.optim.AdamW(groups, schedule.learning_rate, betas=schedule.betas)
         self.averaged = [p.detach().clone() for p in self.parameters]
-        self.step, self.seconds = 0, 0.0
-        self._first = 0
+        self.step, self.seconds = first, 0.0
+        self._began = self._timed_from = first
         self.folder = BUILD / name
         self.folder.mkdir(parents=True, exist_ok=True)
 
@@ -90,12 +104,13 @@ class Training:
     ) -> None:
         """Train to the end of the schedule, continuing from a checkpoint if there is one."""
         self._resume()
+        rate = self.schedule.learning_rate
         started = saved = time.monotonic()
         window: list[dict[str, float]] = []
         self.module.train()
         while self.step < self.schedule.steps:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.schedule.learning_rate * self.schedule.factor(self.step)
+                group["lr"] = rate * self.schedule.factor(self.step, self._began)
             torch.manual_seed(self.step)
             losses = loss_of_step(self.step, np.random.default_rng([1, self.step]))
             losses["loss"].backward()
@@ -107,15 +122,15 @@ class Training:
             window.append({key: float(value.detach()) for key, value in losses.items()})
             now = time.monotonic()
             if self.step % 100 == 0:
-                rate = len(window) and (now - started) / max(1, self.step - self._first)
-                self._log({k: float(np.mean([w[k] for w in window])) for k in window[0]}, rate)
+                pace = (now - started) / (self.step - self._timed_from)
+                self._log({k: float(np.mean([w[k] for w in window])) for k in window[0]}, pace)
                 window = []
             if self.step % self.evaluate_every == 0 and self.step < self.schedule.steps:
                 self._log(self._evaluated(), None)
             if now - saved > checkpoint_seconds:
                 self.seconds += now - started
                 started = saved = now
-                self._first = self.step
+                self._timed_from = self.step
                 self._save()
         self.seconds += time.monotonic() - started
         self._save()
@@ -149,6 +164,7 @@ class Training:
     def _save(self) -> None:
         state = {
             "step": self.step,
+            "began": self._began,
             "seconds": self.seconds,
             "module": self.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -164,9 +180,9 @@ class Training:
             self.module.load_state_dict(state["module"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.averaged = state["averaged"]
-            self.step, self.seconds = state["step"], state["seconds"]
+            self.step, self._began, self.seconds = state["step"], state["began"], state["seconds"]
             print(f"{self.name}: continuing at step {self.step}", flush=True)
-        self._first = self.step
+        self._timed_from = self.step
 
     def _log(self, figures: dict[str, float], seconds_a_step: float | None) -> None:
         text = "  ".join(f"{key} {value:.4g}" for key, value in figures.items())
