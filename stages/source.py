@@ -38,7 +38,7 @@ class Source:
             captions = anchor_and_edit_captions(
                 self.tasks[row["task"]], row["caption"], row["output_caption"]
             )
-            if all(self.model.fits(caption) for caption in captions):
+            if all(self.model.prompts.fits(caption) for caption in captions):
                 prompts.append(captions[0])
                 seeds.append(row["seed"])
                 drawn.append(index)
@@ -53,18 +53,13 @@ class Source:
         """Pictures of prompts; the batch is filled to its fixed size with copies of the last row."""
         import torch
 
-        from stages.diffusion.sampler import sample
-
         wanted, missing = len(prompts), self.config.batch - len(prompts)
-        prompts = prompts + prompts[-1:] * missing
+        prompts, seeds = prompts + prompts[-1:] * missing, seeds + seeds[-1:] * missing
         model, settings = self.model, self.config.diffusion
-        latents = sample(
-            model.unet,
-            model.scheduler,
-            model.initial_latents(seeds + seeds[-1:] * missing),
-            model.encode(prompts),
-            model.uncond,
+        latents = model.sample(
+            model.initial_latents(seeds),
+            model.prompts.encode(prompts),
             torch.full((len(prompts),), settings.guidance_scale),
-            settings.steps,
+            seeds,
         )
         return model.decode(latents)[:wanted]

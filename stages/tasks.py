@@ -35,13 +35,46 @@ class Fields(TaskModel):
     caption: Literal["changed", "same"]
 
 
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Range = tuple[float, float]
+
+
 class Candidate(TaskModel):
-    """One way to draw the target: mask policy and the ends of the two attention gates."""
+    """One way to draw the target: the mask's policy, and how long the source's attention is kept."""
 
     mask: Policy = "soft"
-    cross_until: float = Field(ge=0, le=1, description="fraction of the steps")
-    self_until: float = Field(ge=0, le=1, description="fraction of the steps")
-    guidance_scale: float | None = Field(None, description="of the edit row; None: the source's")
+    control: Literal["auto", "replace", "refine", "self"] = Field(
+        "auto",
+        description="replace: word by word; refine: aligned words; auto: replace where both captions have "
+        "equally many words; self: InstructPix2Pix's, self-attention alone",
+    )
+    cross_from: Fraction = 0.0
+    cross_until: Fraction = Field(0.0, description="fraction of the steps with the source's cross-attention")
+    self_from: Fraction = 0.0
+    self_until: Fraction = Field(0.0, description="fraction of the steps with the source's self-attention")
+    cross_steps: int | None = Field(None, ge=0, description="steps instead of fractions, for few-step models")
+    self_steps: int | None = Field(None, ge=0, description="the same of self-attention")
+    changed_until: Fraction | None = Field(
+        None, description="cross_until of the words that only the target's caption has"
+    )
+    changed_weight: float = Field(1.0, description="multiplies the attention of those words")
+    blend: Fraction | None = Field(None, description="threshold of LocalBlend on the object's words")
+    strength: Range | None = Field(None, description="control self: until which fraction, drawn at random")
+    guidance_scale: float | Range | None = Field(
+        None, description="of the edit row, or drawn between two; None: the source's"
+    )
+
+    @model_validator(mode="after")
+    def _one_control(self) -> Self:
+        if (self.control == "self") != (self.strength is not None):
+            raise ValueError("'strength' goes with 'control: self', which needs it")
+        if self.control == "self" and (self.cross_until or self.self_until or self.blend is not None):
+            raise ValueError("'control: self' has neither gates nor LocalBlend, only 'strength'")
+        if self.cross_steps is not None and self.cross_until:
+            raise ValueError("state cross_until or cross_steps, not both")
+        if self.self_steps is not None and self.self_until:
+            raise ValueError("state self_until or self_steps, not both")
+        return self
 
 
 class Bounds(TaskModel):
@@ -84,6 +117,8 @@ class Task(TaskModel):
             raise ValueError("prompt2prompt needs at least one entry under 'candidates'")
         if self.region == "background" and any(c.mask == "box" for c in self.candidates):
             raise ValueError("a box would freeze a rectangle of old background: use another mask policy")
+        if self.ground == "none" and any(c.blend is not None for c in self.candidates):
+            raise ValueError("'blend' follows the grounded object's words, but 'ground' is none")
         unknown = set(self.thresholds) - set(self.metrics)
         if unknown:
             raise ValueError(f"thresholds for {sorted(unknown)}, which are not under 'metrics'")

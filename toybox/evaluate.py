@@ -19,7 +19,6 @@ from rich.progress import track
 from pipeline.manifest import Manifest, read_manifest
 from stages import STAGES
 from stages.diffusion.model import Diffusion
-from stages.diffusion.sampler import sample
 from stages.grounding import load_detector
 from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 from stages.mask.segmenter import Segmenter
@@ -76,15 +75,9 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
     images: list[np.ndarray] = []
     for start in track(range(0, len(captions), BATCH), "drawing"):
         texts = list(captions[start : start + BATCH])
-        latents = sample(
-            model.unet,
-            model.scheduler,
-            model.initial_latents(list(range(start, start + len(texts)))),
-            model.encode(texts),
-            model.uncond,
-            torch.full((len(texts),), model.config.guidance_scale),
-            model.config.steps,
-        )
+        seeds = list(range(start, start + len(texts)))
+        guidance = torch.full((len(texts),), model.config.guidance_scale)
+        latents = model.sample(model.initial_latents(seeds), model.prompts.encode(texts), guidance, seeds)
         images += list(model.decode(latents))
     return images
 

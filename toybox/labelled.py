@@ -87,7 +87,7 @@ def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps
     timesteps = diffusion.scheduler.timesteps[-steps:]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(steps)).to(latents)
     latents = diffusion.scheduler.add_noise(latents, noise, timesteps[:1].expand(len(latents)))
-    states = diffusion.encode(captions)
+    states = diffusion.prompts.encode(captions).states
     for t in timesteps:
         predicted = diffusion.unet(latents, t, states).sample
         latents = diffusion.scheduler.step(predicted, t, latents).prev_sample

@@ -29,7 +29,7 @@ BATCH = 24
 CAPTION_DROPOUT = 0.1
 SNR_CAP, SNR_FLOOR = 5.0, 0.25
 ATTENTION_WEIGHT = 0.02
-SCHEDULE = Schedule(steps=5_600, learning_rate=1.2e-3, plateau=0.4, average=0.998)
+SCHEDULE = Schedule(steps=5_000, learning_rate=1.2e-3, plateau=0.4, average=0.998)
 
 
 def build_unet() -> UNet2DConditionModel:

@@ -2,14 +2,28 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from stages.base import Weights
 
+SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm")
+
 
 class DiffusionConfig(Weights):
-    """A diffusers Stable Diffusion pipeline folder, and how it is sampled."""
+    """A diffusers pipeline of the Stable Diffusion or SDXL family, and how it is sampled."""
 
+    sampler: str = Field("ddim", description=", ".join(SAMPLERS))
     steps: int = Field(50, ge=1, description="denoising steps")
-    guidance_scale: float = Field(7.5, ge=1, description="classifier-free guidance; 1 turns it off")
+    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance; up to 1: none")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @field_validator("sampler")
+    @classmethod
+    def _first_order(cls, sampler: str) -> str:
+        if sampler not in SAMPLERS:
+            raise ValueError(
+                f"{sampler!r} is none of {', '.join(SAMPLERS)}. Multistep solvers (DPM-Solver++, UniPC, "
+                "PNDM) keep earlier predictions between their steps, which holding an edit's latents to "
+                "its source would not reach"
+            )
+        return sampler

@@ -1,6 +1,6 @@
 """Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,14 @@ class EditConfig(StageConfig):
     self_max_tokens: int = Field(
         256, ge=1, description="self-attention is controlled in layers of at most so many tokens"
     )
+    mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
+    fusion: Literal["schedule", "power", "lerp", "none"] = Field(
+        "schedule",
+        description="how the soft mask holds the latents to the source's",
+    )
+    blend_tokens: int = Field(
+        256, ge=1, description="LocalBlend follows the words in cross-attention layers of so many tokens"
+    )
 
 
 class Edit:
@@ -30,16 +38,16 @@ class Edit:
     Tasks that annotate (``draw_box``, ``draw_mask``) need no sampling.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     light: ClassVar[bool] = False
     scope: ClassVar[str] = "part"
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],
-        "instruct": ["output_caption"],
+        "instruct": ["output_caption", "edited_object", "original_object"],
         "source": ["source_image"],
         "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
     }
-    task_keys: ClassVar = ["method", "direction", "region", "candidates", "composite"]
+    task_keys: ClassVar = ["method", "direction", "region", "candidates", "composite", "ground", "fields"]
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             pa.field("anchor", pa.binary()),

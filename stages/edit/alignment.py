@@ -85,6 +85,67 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
     return TokenMap(matrix, torch.zeros(length))
 
 
+def published_replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
+    """The published word-swap mapper, mistakes included; for comparison with published results.
+
+    After a word whose number of tokens changes it pairs position j with j instead of moving along,
+    and it divides by the target's number of tokens (P2P.md, trap 8).
+    """
+    matrix = torch.zeros(length, length)
+    i = j = 0
+    changed = [
+        (old, new)
+        for old, new, before, after in zip(
+            source.words, target.words, source.text.split(), target.text.split(), strict=True
+        )
+        if before != after
+    ]
+    while i < length and j < length:
+        if changed and changed[0][0][0] == i:
+            old, new = changed.pop(0)
+            if len(old) == len(new):
+                matrix[old, new] = 1
+            else:
+                matrix[np.ix_(old, new)] = 1 / len(new)
+            i, j = i + len(old), j + len(new)
+        elif changed:
+            matrix[i, j] = 1
+            i, j = i + 1, j + 1
+        else:
+            matrix[j, j] = 1
+            i, j = i + 1, j + 1
+    return TokenMap(matrix, torch.zeros(length))
+
+
+def reweighted(tokens: TokenMap, weights: torch.Tensor) -> TokenMap:
+    """A map whose target tokens' attention is multiplied by ``weights`` [T], around any other map.
+
+    As published it is not normalised again, and weights may be negative.
+    """
+    return TokenMap(tokens.matrix * weights, tokens.own * weights)
+
+
+def word_positions(prompt: Prompt, phrase: str) -> list[int]:
+    """The token positions of a phrase's words where they stand together in a prompt.
+
+    Raises:
+        ValueError: they do not (the published code ignores such a word silently).
+    """
+    words, wanted = prompt.text.casefold().split(), phrase.casefold().split()
+    for start in range(len(words) - len(wanted) + 1):
+        if wanted and words[start : start + len(wanted)] == wanted:
+            return [token for word in prompt.words[start : start + len(wanted)] for token in word]
+    raise ValueError(f"the words {phrase!r} do not stand in the caption {prompt.text!r}")
+
+
+def changed_positions(source: Prompt, target: Prompt) -> list[int]:
+    """The token positions of the target's words that the source's caption does not share."""
+    if len(source.words) == len(target.words):
+        pairs = zip(source.text.split(), target.text.split(), target.words, strict=True)
+        return [token for before, after, word in pairs if before != after for token in word]
+    return [position for position, aligned in enumerate(_align(source.ids, target.ids)) if aligned < 0]
+
+
 def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> TokenMap:
     """Refinement: tokens that both prompts share keep the source's attention, new ones their own.
 

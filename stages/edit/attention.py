@@ -12,6 +12,7 @@ mask M an edit row keeps its source row's attention output: ``O = M O_edit + (1 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
+from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from stages.edit.control import PromptToPrompt
@@ -32,7 +33,7 @@ class PromptToPromptAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """hidden_states [2R,N,C], encoder_hidden_states [2R,T,d] in cross-attention."""
+        """hidden_states [R,N,C], encoder_hidden_states [R,T,d] in cross-attention."""
         if encoder_hidden_states is None:
             output = self._self_attention(attn, hidden_states)
         else:
@@ -43,9 +44,8 @@ class PromptToPromptAttention:
         return attn.to_out[1](attn.to_out[0](output))
 
     def _self_attention(self, attn: Attention, states_RNC: torch.Tensor) -> torch.Tensor:
-        control, matched = self.control, states_RNC
-        if control is not None and control.self_open and states_RNC.shape[1] <= control.self_max_tokens:
-            matched = states_RNC.index_select(0, control.query_rows)
+        rows = self.control.borrowed_rows(states_RNC.shape[1]) if self.control is not None else None
+        matched = states_RNC if rows is None else states_RNC.index_select(0, rows)
         query, key = _heads(attn, attn.to_q(matched)), _heads(attn, attn.to_k(matched))
         return sdpa(query, key, _heads(attn, attn.to_v(states_RNC)), scale=attn.scale)
 
@@ -63,16 +63,48 @@ class PromptToPromptAttention:
                 _heads(attn, attn.to_v(text_RTD)),
             )
         key, value = control.text[self.name]
+        if control.blending and query.shape[2] == control.blend_tokens:
+            _follow_words(query, key, attn.scale, control)
         if not control.cross_open:
             return sdpa(query, key, value, scale=attn.scale)
+        gate, own = _gate_and_own(control)
         value_EHTD = value[control.cond_edits]
-        gate = control.gate[:, None, :, None]
-        own = 1 - gate + gate * control.own[:, None, :, None]
         borrowed = control.matrix[:, None] @ (gate * value_EHTD)
         output = sdpa(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), scale=attn.scale)
         sources = control.cond_sources
         from_source = sdpa(query[sources], key[sources], borrowed, scale=attn.scale)
         return output.index_add(0, control.cond_edits, from_source)
+
+
+def _gate_and_own(control: PromptToPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+    """``a`` and ``1 - a + a rho`` as columns of values, [E,1,T,1]."""
+    gate = control.gate[:, None, :, None]
+    return gate, 1 - gate + gate * control.own[:, None, :, None]
+
+
+def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control: PromptToPrompt) -> None:
+    """Add what the followed words get of this layer's controlled attention to LocalBlend's maps.
+
+    Their indicators are values of a few columns: ``P u`` is an attention's output, and no map is stored.
+    """
+    gate, own = _gate_and_own(control)
+    target = control.target_words[:, None, :, None]
+    words = control.source_words[:, None, :, None]
+    edits, sources = control.cond_edits, control.cond_sources
+    from_source = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
+    from_edit = torch.cat([own * target, torch.zeros_like(words)], -1)
+    maps = sum(
+        sdpa(query[rows], key[rows], _widened(value, query.shape[1]), scale=scale)
+        for rows, value in ((sources, from_source), (edits, from_edit))
+    )
+    summed = maps.sum(1).to(control.target_maps.dtype)  # type: ignore[union-attr]
+    control.target_maps += summed[..., 0]
+    control.source_maps += summed[..., 1]
+
+
+def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:
+    """Values [E,1,T,2] for every head, with eight columns, as fused kernels need."""
+    return functional.pad(value, (0, 6)).expand(-1, heads, -1, -1)
 
 
 def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
@@ -84,8 +116,7 @@ def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch
     mask = control.mask_for(output.shape[1])
     if mask is None:
         return output
-    rows = output.shape[0] // 2
-    for offset in (0, rows):
+    for offset in control.halves:
         edited = output[control.edit_rows + offset]
         source = output[control.source_rows + offset]
         mixed = torch.lerp(source, edited, mask.to(output.dtype))

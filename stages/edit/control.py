@@ -1,46 +1,62 @@
-"""Prompt-to-Prompt as a control of the sampler: what each row borrows at each step, and where.
+"""The state of Prompt-to-Prompt over one batch: which row takes what from its source, step by step.
 
-Rows of a batch are [sources | edits]; the U-Net sees [uncond sources, uncond edits, cond sources,
-cond edits]. Only conditional edit rows take the source's attention, as in the published code.
-
-Gates, for S steps and fractions as published: cross-attention is controlled while
-``step < int(cross_until * (S + 1))``, self-attention while ``step < int(self_until * S)``.
+Rows of a batch are [sources | edits]. With classifier-free guidance the U-Net sees [uncond sources,
+uncond edits, cond sources, cond edits], and only conditional edit rows take the source's attention,
+as in the published code; without it there are only the conditional rows. Which row is which is
+always said by index, never by "the second half".
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.nn import functional
 
 from stages.edit.alignment import TokenMap
+from stages.edit.local_blend import Blend, blended_region
+
+Fusion = Literal["schedule", "power", "lerp", "none"]
+"""How M acts on the latents (:func:`fuse`)."""
 
 
 @dataclass(frozen=True)
 class EditRow:
     """One edit of a batch.
 
-    ``source`` is the index of its source row; ``mask`` [H,W] in [0,1] says how far a pixel is
-    edited, None everywhere fully.
+    Attributes:
+        source: index of its source row.
+        tokens: how the captions' tokens correspond.
+        cross: the gate of cross-attention, float [steps,T] (``stages.edit.gates``).
+        self_: the gate of self-attention, bool [steps].
+        shared: InstructPix2Pix's sharing: the self-attention gate holds for layers of every size
+            and for the unconditional row too.
+        mask: M [H,W] in [0,1], how far a pixel is edited; None: everywhere fully.
+        blend: LocalBlend; None: none.
     """
 
     source: int
     tokens: TokenMap
-    cross_until: float
-    self_until: float
+    cross: torch.Tensor
+    self_: torch.Tensor
+    shared: bool = False
     mask: torch.Tensor | None = None
+    blend: Blend | None = None
 
 
 class PromptToPrompt:
-    """The state of one batch that the attention processors read, and the latent fusion.
+    """What the attention processors read, and what happens to the latents after each step.
 
     Args:
         edits: the edit rows, in batch order after the ``sources``.
         sources: how many source rows come first.
         steps: of the sampler.
         self_max_tokens: self-attention is controlled in layers of at most so many tokens.
-        device: of the U-Net.
-        dtype: of the U-Net.
+        device, dtype: of the U-Net.
+        guided: whether the batch has unconditional rows.
+        mask_attention: whether M also mixes the attention outputs.
+        fusion: how M acts on the latents.
+        blend_tokens: LocalBlend follows the cross-attention of layers with so many tokens.
     """
 
     def __init__(
@@ -51,60 +67,128 @@ class PromptToPrompt:
         self_max_tokens: int,
         device: torch.device,
         dtype: torch.dtype = torch.float32,
+        *,
+        guided: bool = True,
+        mask_attention: bool = True,
+        fusion: Fusion = "schedule",
+        blend_tokens: int = 256,
     ) -> None:
-        self.steps, self.self_max_tokens = steps, self_max_tokens
+        self.steps, self.self_max_tokens, self.blend_tokens = steps, self_max_tokens, blend_tokens
+        self.mask_attention, self.fusion = mask_attention, fusion
         rows = sources + len(edits)
+        self.halves = (0, rows) if guided else (0,)
+        """Where the unconditional and the conditional rows begin."""
         self.edit_rows = torch.arange(sources, rows, device=device)
         self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
-        self.cond_edits, self.cond_sources = self.edit_rows + rows, self.source_rows + rows
+        self.cond_edits = self.edit_rows + self.halves[-1]
+        self.cond_sources = self.source_rows + self.halves[-1]
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
-        self._cross_steps = torch.tensor([int(e.cross_until * (steps + 1)) for e in edits], device=device)
-        self._self_steps = torch.tensor([int(e.self_until * steps) for e in edits], device=device)
-        self.last_cross, self.last_self = int(self._cross_steps.max()), int(self._self_steps.max())
-        self.mask = _stack_masks(edits, device, dtype)
+        self.mask = _stack_masks(edits, device)
         self._pooled: dict[int, torch.Tensor] = {}
         self.text: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         """Keys and values of the prompts by layer: they are the same at every step."""
-        self._all_rows = torch.arange(2 * rows, device=device)
-        self.query_rows = self._all_rows
-        """[2R] the row whose queries and keys each row uses in controlled self-attention."""
-        self.gate = torch.zeros(len(edits), 1, device=device, dtype=dtype)
-        """[E,1] a: 1 while the edit takes the source's cross-attention."""
-        self.cross_open = self.self_open = False
+
+        self._gates = torch.stack([edit.cross for edit in edits], 1).to(device, dtype)
+        self._cross_steps = self._gates.any(-1).any(-1).tolist()
+        self._query_rows, self._self_steps = self._borrowed(edits, device, shared_only=False)
+        self._shared_rows, self._shared_steps = self._borrowed(edits, device, shared_only=True)
+        self.gate = torch.zeros_like(self._gates[0])
+        """[E,T] a: 1 while a token takes the source's cross-attention."""
+        self.query_rows = self._query_rows[0].clone()
+        """[R] the row whose queries and keys each row uses in controlled self-attention."""
+        self.shared_rows = self._shared_rows[0].clone()
+        """The same for layers of more than ``self_max_tokens`` tokens."""
+        self.cross_open = self.self_open = self.shared_open = False
+        self._set_up_blend(edits, device, dtype)
+
+    def _borrowed(
+        self, edits: Sequence[EditRow], device: torch.device, *, shared_only: bool
+    ) -> tuple[torch.Tensor, list[bool]]:
+        """By step, whose queries and keys each row of the U-Net uses [steps,R], and whether any borrows."""
+        total = self.halves[-1] + len(edits) + int(self.edit_rows[0])
+        table = torch.arange(total).repeat(self.steps, 1)
+        for edit, row in zip(edits, self.edit_rows.tolist(), strict=True):
+            if shared_only and not edit.shared:
+                continue
+            for start in self.halves if edit.shared else self.halves[-1:]:
+                table[:, start + row] = torch.where(edit.self_, start + edit.source, start + row)
+        borrows = (table != torch.arange(total)).any(1).tolist()
+        return table.to(device), borrows
+
+    def _set_up_blend(self, edits: Sequence[EditRow], device: torch.device, dtype: torch.dtype) -> None:
+        blends = [edit.blend for edit in edits]
+        self.blending = any(blend is not None for blend in blends)
+        if not self.blending:
+            return
+        nothing = torch.zeros(self.matrix.shape[-1])
+        pairs = [(b.source_words, b.target_words) if b else (nothing, nothing) for b in blends]
+        self.source_words, self.target_words = (
+            torch.stack(words).to(device, dtype) for words in zip(*pairs, strict=True)
+        )
+        """[E,T] which tokens of the source's and of the edit's prompt are followed."""
+        exact = torch.promote_types(dtype, torch.float32)
+        self.source_maps = torch.zeros(len(edits), self.blend_tokens, device=device, dtype=exact)
+        self.target_maps = torch.zeros_like(self.source_maps)
+        """[E,N] the followed words' attention, summed over layers, heads and steps so far."""
+        self._thresholds = torch.tensor([b.threshold if b else 0.0 for b in blends], device=device)
+        never = self.steps
+        self._blend_from = torch.tensor([b.first_step if b else never for b in blends], device=device)
 
     def before_step(self, step: int) -> None:
         """Set the gates of a step."""
-        self.cross_open, self.self_open = step < self.last_cross, step < self.last_self
-        self.gate = (step < self._cross_steps).to(self.gate.dtype)[:, None]
-        query_rows = self._all_rows.clone()
-        borrowed = torch.where(step < self._self_steps, self.cond_sources, self.cond_edits)
-        query_rows[self.cond_edits] = borrowed
-        self.query_rows = query_rows
+        self.cross_open, self.self_open = self._cross_steps[step], self._self_steps[step]
+        self.shared_open = self._shared_steps[step]
+        self.gate.copy_(self._gates[step])
+        self.query_rows.copy_(self._query_rows[step])
+        self.shared_rows.copy_(self._shared_rows[step])
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
-        """Latent fusion: after step i of S a latent is free where M > 1 - i/S, else the source's.
-
-        M says from when a pixel is free, as in Differential Diffusion (Levin and Fried 2023):
-        1 is never fused, 0 always. (A lerp by M at every step compounds to a hard mask.)
-        """
-        if self.mask is None:
-            return latents
-        height, width = latents.shape[-2:]
-        mask = pool_mask(self.mask, height, width)
-        free = mask > 1 - (step + 1) / self.steps
+        """LocalBlend, then latent fusion."""
         edited, source = latents[self.edit_rows], latents[self.source_rows]
-        return latents.index_copy(0, self.edit_rows, torch.where(free, edited, source))
+        height, width = latents.shape[-2:]
+        if self.blending:
+            rows, columns = _grid(self.blend_tokens, height, width)
+            source_maps, target_maps = (
+                maps.unflatten(1, (rows, columns)) for maps in (self.source_maps, self.target_maps)
+            )
+            region = blended_region(source_maps, target_maps, self._thresholds, (height, width))
+            free = region | (step < self._blend_from)[:, None, None, None]
+            edited = torch.where(free, edited, source)
+        if self.mask is not None and self.fusion != "none":
+            mask = pool_mask(self.mask, height, width).to(latents.dtype)
+            edited = fuse(edited, source, mask, self.fusion, step, self.steps)
+        return latents.index_copy(0, self.edit_rows, edited)
+
+    def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
+        """Whose queries and keys a self-attention layer of so many tokens uses; None: each row its own."""
+        if tokens <= self.self_max_tokens:
+            return self.query_rows if self.self_open else None
+        return self.shared_rows if self.shared_open else None
 
     def mask_for(self, tokens: int) -> torch.Tensor | None:
         """M at a layer's resolution [E,tokens,1]; None without masks."""
-        if self.mask is None:
+        if self.mask is None or not self.mask_attention:
             return None
         if tokens not in self._pooled:
-            height, width = self.mask.shape[-2:]
-            rows = round((tokens * height / width) ** 0.5)
-            self._pooled[tokens] = pool_mask(self.mask, rows, tokens // rows).flatten(2).transpose(1, 2)
+            size = _grid(tokens, self.mask.shape[-2], self.mask.shape[-1])
+            self._pooled[tokens] = pool_mask(self.mask, *size).flatten(2).transpose(1, 2)
         return self._pooled[tokens]
+
+
+def fuse(
+    edited: torch.Tensor, source: torch.Tensor, mask: torch.Tensor, how: Fusion, step: int, steps: int
+) -> torch.Tensor:
+    """Latents of the edits [E,c,h,w] after a step, held to their source's by M [E,1,h,w].
+
+    ``schedule`` (the default): after step i of S a latent is free where M > 1 - i/S, else the
+    source's: M says from when a pixel is free, as in Differential Diffusion (Levin and Fried 2023).
+    ``lerp``: by M at every step, which compounds to a hard mask. ``power``: by ``M**(1/S)``, so that
+    all steps together come to M.
+    """
+    if how == "schedule":
+        return torch.where(mask > 1 - (step + 1) / steps, edited, source)
+    return torch.lerp(source, edited, mask ** (1 / steps) if how == "power" else mask)
 
 
 def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
@@ -112,10 +196,16 @@ def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
     return functional.adaptive_max_pool2d(mask, (height, width))
 
 
-def _stack_masks(edits: Sequence[EditRow], device: torch.device, dtype: torch.dtype):
+def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a layer of so many tokens, in the proportion of height and width."""
+    rows = round((tokens * height / width) ** 0.5)
+    return rows, tokens // rows
+
+
+def _stack_masks(edits: Sequence[EditRow], device: torch.device) -> torch.Tensor | None:
     masks = [edit.mask for edit in edits if edit.mask is not None]
     if not masks:
         return None
     everywhere = torch.ones_like(masks[0])
     stacked = [everywhere if edit.mask is None else edit.mask for edit in edits]
-    return torch.stack(stacked)[:, None].to(device, dtype)
+    return torch.stack(stacked)[:, None].to(device)

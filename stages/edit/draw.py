@@ -5,12 +5,14 @@ import torch
 
 from stages.base import Decision, kept
 from stages.diffusion.model import Diffusion
-from stages.diffusion.sampler import sample
+from stages.diffusion.prompts import join
 from stages.edit import EditConfig
-from stages.edit.alignment import token_map, tokenize
+from stages.edit.alignment import tokenize
 from stages.edit.attention import install
 from stages.edit.composite import paste_outside
-from stages.edit.control import EditRow, PromptToPrompt
+from stages.edit.control import PromptToPrompt
+from stages.edit.gates import cross_gate, self_gate
+from stages.edit.recipe import Strength, draw_strength, edit_row, local_blend, windows
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
 from stages.pair import anchor_and_edit_captions
@@ -25,7 +27,7 @@ class Drawing:
         self.config, self.tasks = config, tasks
         self.slots = max((len(task.candidates) for task in tasks.values()), default=0)
         check_gates(config, tasks)
-        self.model = Diffusion(config.diffusion)
+        self.model = Diffusion(config.diffusion, guided=needs_guidance(config, tasks))
         self.layers = install(self.model.unet)
         smallest = smallest_attention(self.model.unet)
         if smallest > config.self_max_tokens:
@@ -48,52 +50,70 @@ class Drawing:
             for row in rows
         ]
         edits, guidance = [], [settings.guidance_scale] * len(rows)
+        length = model.prompts.context_length
         for index, (row, pair) in enumerate(zip(rows, captions, strict=True)):
-            source, target = (tokenize(model.tokenizer, caption) for caption in pair)
-            tokens = token_map(source, target, model.context_length)
+            source, target = (tokenize(model.prompts.tokenizer, caption) for caption in pair)
             task = self.tasks[row["task"]]
-            for candidate in self._filled(task):
+            strengths = self._strengths(row)
+            for slot in range(self.slots):
+                # A task's last candidate is repeated up to the batch's fixed number of slots.
+                chosen = min(slot, len(task.candidates) - 1)
+                candidate, strength = task.candidates[chosen], strengths[chosen]
                 edits.append(
-                    EditRow(
-                        index,
-                        tokens,
-                        candidate.cross_until,
-                        candidate.self_until,
-                        torch.from_numpy(candidate_mask(task, candidate, row)),
+                    edit_row(
+                        candidate,
+                        strength,
+                        source,
+                        target,
+                        index=index,
+                        steps=settings.steps,
+                        length=length,
+                        mask=torch.from_numpy(candidate_mask(task, candidate, row)),
+                        blend=local_blend(task, candidate, row, source, target, length),
                     )
                 )
-                guidance.append(candidate.guidance_scale or settings.guidance_scale)
+                guidance.append(strength.guidance_scale)
         control = PromptToPrompt(
-            edits, len(rows), settings.steps, self.config.self_max_tokens, model.device, model.dtype
+            edits,
+            len(rows),
+            settings.steps,
+            self.config.self_max_tokens,
+            model.device,
+            model.dtype,
+            guided=model.guided,
+            mask_attention=self.config.mask_attention,
+            fusion=self.config.fusion,
+            blend_tokens=self.config.blend_tokens,
         )
-        noise = model.initial_latents([row["seed"] for row in rows])
-        sources, targets = (model.encode([pair[side] for pair in captions]) for side in (0, 1))
+        seeds = [row["seed"] for row in rows]
+        noise = model.initial_latents(seeds)
+        sources, targets = (model.prompts.encode([pair[side] for pair in captions]) for side in (0, 1))
         for layer in self.layers:
             layer.control = control
-        latents = sample(
-            model.unet,
-            model.scheduler,
+        latents = model.sample(
             torch.cat([noise, noise.repeat_interleave(self.slots, 0)]),
-            torch.cat([sources, targets.repeat_interleave(self.slots, 0)]),
-            model.uncond,
+            join([sources, targets.repeat(self.slots)]),
             torch.tensor(guidance, device=model.device),
-            settings.steps,
+            seeds + [seed for seed in seeds for _ in range(self.slots)],
             control,
         )
         images = model.decode(latents)
         candidates = images[len(rows) :].reshape(len(rows), self.slots, *images.shape[1:])
         return np.concatenate([images[: len(rows), None], candidates], 1)
 
-    def _filled(self, task: Task) -> list[Candidate]:
-        """The task's candidates, the last one repeated up to the batch's fixed number of slots."""
-        missing = self.slots - len(task.candidates)
-        return [*task.candidates, *task.candidates[-1:] * missing]
+    def _strengths(self, row: dict) -> list[Strength]:
+        settings = self.config.diffusion
+        return [
+            draw_strength(candidate, row["seed"], index, settings.steps, settings.guidance_scale)
+            for index, candidate in enumerate(self.tasks[row["task"]].candidates)
+        ]
 
     def _decide(self, row: dict, drawn: np.ndarray) -> Decision:
         task, anchor = self.tasks[row["task"]], drawn[0]
         _, outside = regions(task.region, row["precise_mask"], row["boxes"])
         candidates = []
-        for candidate, image in zip(task.candidates, drawn[1:], strict=False):
+        drawings = zip(task.candidates, self._strengths(row), drawn[1:], strict=False)
+        for candidate, strength, image in drawings:
             raw = mean_change(as_float(anchor), as_float(image), outside)
             if task.composite:
                 image = paste_outside(anchor, image, candidate_mask(task, candidate, row))
@@ -101,9 +121,9 @@ class Drawing:
                 {
                     "image": encode_png(image),
                     "mask": candidate.mask,
-                    "cross_until": candidate.cross_until,
-                    "self_until": candidate.self_until,
-                    "guidance_scale": candidate.guidance_scale or self.config.diffusion.guidance_scale,
+                    "cross_until": strength.cross_until,
+                    "self_until": strength.self_until,
+                    "guidance_scale": strength.guidance_scale,
                     "change_outside_raw": raw,
                 }
             )
@@ -132,16 +152,30 @@ def check_gates(config: EditConfig, tasks: Tasks) -> None:
     steps = config.diffusion.steps
     for task in tasks.values():
         for index, candidate in enumerate(task.candidates):
-            ends = {
-                "cross_until": (candidate.cross_until, int(candidate.cross_until * (steps + 1))),
-                "self_until": (candidate.self_until, int(candidate.self_until * steps)),
-            }
-            for key, (fraction, end) in ends.items():
-                if fraction > 0 and end == 0:
+            where = f"task {task.name}: candidates[{index}]"
+            try:
+                cross, self_ = windows(candidate, steps)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            gates = {"cross_until": (cross, cross_gate(steps, 1, cross))}
+            gates["self_until"] = (self_, self_gate(steps, self_))
+            for key, ((_, end), gate) in gates.items():
+                if end > 0 and not gate.any():
                     raise ValueError(
-                        f"task {task.name}: candidates[{index}].{key} = {fraction} touches none of "
-                        f"diffusion.steps = {steps} steps: raise it, or set it to 0"
+                        f"{where}.{key} = {end:g} touches none of diffusion.steps = {steps} steps: "
+                        "raise it, or set it to 0"
                     )
+
+
+def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
+    """Whether any row of a batch is drawn with classifier-free guidance."""
+    scales = [config.diffusion.guidance_scale]
+    for task in tasks.values():
+        for candidate in task.candidates:
+            scale = candidate.guidance_scale
+            if scale is not None:
+                scales.append(max(scale) if isinstance(scale, tuple) else scale)
+    return max(scales) > 1
 
 
 def smallest_attention(unet) -> int:

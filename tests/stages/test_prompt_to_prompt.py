@@ -6,10 +6,10 @@ import torch
 
 from stages.diffusion import DiffusionConfig
 from stages.diffusion.model import Diffusion
-from stages.diffusion.sampler import sample
 from stages.edit.alignment import token_map, tokenize
 from stages.edit.attention import install
 from stages.edit.control import EditRow, PromptToPrompt
+from stages.edit.gates import cross_gate, self_gate
 
 STEPS = 8
 SOURCE, TARGET = "a red ball in a meadow", "a blue ball in a meadow"
@@ -26,53 +26,37 @@ def layers(model):
     return install(model.unet)
 
 
-def draw(model, layers, masks, cross_until=0.5, self_until=0.3, seeds=None, targets=None):
+def draw(model, layers, masks, cross_until=0.5, self_until=0.3, seeds=None, targets=None, **options):
     """Latents of the sources, then of one edit a mask (None: no mask), all edits of one caption."""
     targets = targets or [TARGET] * len(masks)
     seeds = seeds or [5] * len(masks)
-    source = tokenize(model.tokenizer, SOURCE)
+    encoder = model.prompts
+    source = tokenize(encoder.tokenizer, SOURCE)
     edits = [
         EditRow(
             index,
-            token_map(source, tokenize(model.tokenizer, target), model.context_length),
-            cross_until,
-            self_until,
-            mask,
+            token_map(source, tokenize(encoder.tokenizer, target), encoder.context_length),
+            cross_gate(STEPS, encoder.context_length, (0, cross_until)),
+            self_gate(STEPS, (0, self_until)),
+            mask=mask,
         )
         for index, (mask, target) in enumerate(zip(masks, targets, strict=True))
     ]
-    control = PromptToPrompt(edits, len(masks), STEPS, 256, model.device)
+    control = PromptToPrompt(edits, len(masks), STEPS, 256, model.device, **options)
     for layer in layers:
         layer.control = control
     noise = model.initial_latents(seeds)
-    prompts = [SOURCE] * len(masks) + targets
-    guidance = torch.full((len(prompts),), 4.0)
-    latents = sample(
-        model.unet,
-        model.scheduler,
-        torch.cat([noise, noise]),
-        model.encode(prompts),
-        model.uncond,
-        guidance,
-        STEPS,
-        control,
-    )
-    return latents.chunk(2)
+    prompts = encoder.encode([SOURCE] * len(masks) + targets)
+    guidance = torch.full((2 * len(masks),), 4.0)
+    return model.sample(torch.cat([noise, noise]), prompts, guidance, seeds + seeds, control).chunk(2)
 
 
 def plain(model, layers, prompt):
     """Latents of one prompt, sampled without a control."""
     for layer in layers:
         layer.control = None
-    return sample(
-        model.unet,
-        model.scheduler,
-        model.initial_latents([5]),
-        model.encode([prompt]),
-        model.uncond,
-        torch.tensor([4.0]),
-        STEPS,
-    )
+    encoded = model.prompts.encode([prompt])
+    return model.sample(model.initial_latents([5]), encoded, torch.tensor([4.0]), [5])
 
 
 def constant(value: float) -> torch.Tensor:

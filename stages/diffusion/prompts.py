@@ -1,0 +1,75 @@
+"""Prompts as the U-Net takes them: one text encoder (Stable Diffusion) or two (SDXL)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Encoded prompts: ``states`` [n,T,d]; SDXL's ``pooled`` [n,p], None for Stable Diffusion."""
+
+    states: torch.Tensor
+    pooled: torch.Tensor | None
+
+    def repeat(self, times: int) -> "Embeddings":
+        """Every prompt ``times`` times in a row."""
+        pooled = None if self.pooled is None else self.pooled.repeat_interleave(times, 0)
+        return Embeddings(self.states.repeat_interleave(times, 0), pooled)
+
+    def expand(self, rows: int) -> "Embeddings":
+        """One prompt as ``rows`` rows."""
+        pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
+        return Embeddings(self.states.expand(rows, -1, -1), pooled)
+
+
+def join(parts: Sequence[Embeddings]) -> Embeddings:
+    """Encoded prompts one after the other."""
+    pooled = [part.pooled for part in parts if part.pooled is not None]
+    return Embeddings(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+class PromptEncoder:
+    """The tokenizers and text encoders of a pipeline."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.device = pipeline.device
+        self.tokenizer = pipeline.tokenizer
+        self._pairs = [(pipeline.tokenizer, pipeline.text_encoder)]
+        second = getattr(pipeline, "text_encoder_2", None)
+        if second is not None:
+            self._pairs.append((pipeline.tokenizer_2, second))
+        for _, encoder in self._pairs:
+            encoder.eval().requires_grad_(False)
+        # SDXL was trained with zeros where the prompt is empty.
+        zeros = second is not None and pipeline.config.get("force_zeros_for_empty_prompt", True)
+        self.empty = self._zeros() if zeros else self.encode([""])
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a prompt, with the start and the end token."""
+        return self.tokenizer.model_max_length
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the text encoders see the whole prompt."""
+        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Embeddings:
+        """Stable Diffusion reads the last layer; SDXL the last but one of both encoders, and the second's
+        projection."""
+        outputs = []
+        for tokenizer, encoder in self._pairs:
+            encoded = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")
+            outputs.append(encoder(encoded.input_ids.to(self.device), output_hidden_states=True))
+        if len(outputs) == 1:
+            return Embeddings(outputs[0].last_hidden_state, None)
+        states = torch.cat([output.hidden_states[-2] for output in outputs], -1)
+        return Embeddings(states, outputs[1].text_embeds)
+
+    def _zeros(self) -> Embeddings:
+        like = self.encode([""])
+        assert like.pooled is not None
+        return Embeddings(torch.zeros_like(like.states), torch.zeros_like(like.pooled))
