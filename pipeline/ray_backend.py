@@ -6,9 +6,11 @@ The only file that imports ray, and only once a stage is to run on it.
 import json
 import logging
 import os
+import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -103,7 +105,7 @@ class RayBackend:
         }
         for attempt in range(1 if address else STARTS):
             try:
-                with warnings.catch_warnings():
+                with warnings.catch_warnings(), _stderr_closed():
                     warnings.simplefilter("ignore")
                     ray.init(
                         address=address or "local",
@@ -187,6 +189,20 @@ def _lost(job: Job, lost: set[int]) -> str:
         f"{job.step.name} stopped: {len(lost)} units ended their worker {RETRIES + 1} times each "
         f"({numbers}): {reason}"
     )
+
+
+@contextmanager
+def _stderr_closed() -> Iterator[None]:
+    """Ray's compiled part says on the process's stderr how much it will say there, whatever the level."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _silence() -> None:

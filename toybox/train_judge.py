@@ -68,8 +68,8 @@ def loss_of_batch(network: JudgeNetwork, images: Tensor, labels: Tensor, scenes:
     logits = network(images)
     # Most pixels show no object: without a term of their own the objects' kinds are learned late.
     inside = torch.where(labels[:, 0] > 0, labels[:, 0], NOTHING)
-    targets = ((logits.kind, labels[:, 0]), (logits.kind, inside))
-    targets += ((logits.color, labels[:, 1]), (logits.texture, labels[:, 2]))
+    targets = [(logits.kind, labels[:, 0]), (logits.kind, inside)]
+    targets += [(logits.color, labels[:, 1]), (logits.texture, labels[:, 2])]
     pixel = sum(F.cross_entropy(part, target) for part, target in targets)
     picture = F.cross_entropy(logits.place, scenes[:, 0]) + F.cross_entropy(logits.time, scenes[:, 1])
     return {"loss": pixel + picture, "picture": picture}
