@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from groundingdino.util.misc import NestedTensor
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ from stages.grounding.compat import groundingdino
 from stages.grounding.detector import Detector, preprocess
 from toybox.labelled import Labelled, degraded, held_out_pictures, training_pictures
 from toybox.phrases import absent_phrase, present_phrase
-from toybox.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, half
+from toybox.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, first_step, half
 from toybox.world import SIZE, box_of, vocabulary
 
 FOLDER = WEIGHTS / "detector"
@@ -52,7 +52,7 @@ ARCHITECTURE = Architecture(
 THRESHOLDS = GroundingConfig(model=str(FOLDER), box_threshold=0.35, text_threshold=0.3)
 BATCH = 16
 SCHEDULE = Schedule(
-    steps=1_100, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
+    steps=2_600, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
 )
 
 
@@ -239,11 +239,14 @@ def save(model: groundingdino.GroundingDINO, folder: Path) -> None:
 
 
 def main() -> None:
+    first = first_step()
     pictures, unseen = training_pictures(), held_out_pictures()
     torch.manual_seed(0)
     model = build_detector(BUILD / "detector").to(DEVICE)
+    if first:
+        load_model(model, FOLDER / "model.safetensors")
     predict = Predictions(model)
-    training = Training("detector", model, SCHEDULE, lambda: evaluate(model, unseen), 400)
+    training = Training("detector", model, SCHEDULE, lambda: evaluate(model, unseen), 400, first)
     training.run(lambda _, rng: loss_of_batch(predict, [sample_example(pictures, rng) for _ in range(BATCH)]))
     with training.averaged_weights():
         save(model, FOLDER)

@@ -5,7 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.alignment import Prompt, refine_map, replace_map, token_map, tokenize
+from stages.edit.alignment import (
+    Prompt,
+    changed_positions,
+    published_replace_map,
+    refine_map,
+    replace_map,
+    reweighted,
+    token_map,
+    tokenize,
+    word_positions,
+)
 from toybox.tokenizer import build_tokenizer
 
 LENGTH = 32
@@ -102,3 +112,47 @@ def spelled(counts: list[int]) -> Prompt:
         words.append(list(range(position, position + count)))
         position += count
     return Prompt("", list(range(position + 1)), words)
+
+
+def test_the_published_mapper_is_misaligned_after_a_word_of_more_tokens():
+    source, target = spelled([1, 1, 1, 1]), spelled([1, 2, 1, 1])
+    named = [
+        Prompt(text, p.ids, p.words)
+        for text, p in zip(("a b c d", "a xy c d"), (source, target), strict=True)
+    ]
+    matrix = published_replace_map(*named, LENGTH).matrix
+    assert matrix[2, 2] == matrix[2, 3] == 0.5, "divided by the target's count"
+    assert matrix[4, 4] == 1, "the fourth target token takes source token 4, not 3"
+    assert not matrix[3].any(), "source token 3 is left unused"
+    same = [
+        Prompt(text, p.ids, p.words) for text, p in zip(("a b", "a x"), [spelled([1, 1])] * 2, strict=True)
+    ]
+    assert torch.equal(published_replace_map(*same, LENGTH).matrix, replace_map(*same, LENGTH).matrix)
+
+
+def test_weights_scale_what_a_token_takes_and_keeps(tokenizer):
+    source, target = tokenize(tokenizer, "a car"), tokenize(tokenizer, "a red car")
+    mapped, weights = token_map(source, target, LENGTH), torch.ones(LENGTH)
+    weights[2], weights[3] = -2.0, 0.5
+    scaled = reweighted(mapped, weights)
+    assert scaled.own[2] == -2
+    assert torch.equal(scaled.matrix[:, 3], 0.5 * mapped.matrix[:, 3])
+    assert torch.equal(scaled.matrix[:, 1], mapped.matrix[:, 1])
+
+
+def test_words_are_found_where_they_stand_together(tokenizer):
+    prompt = tokenize(tokenizer, "a red ball and a red zebra")
+    assert word_positions(prompt, "Red zebra") == [*prompt.words[5], *prompt.words[6]]
+    for phrase in ("ball red", "blue", ""):
+        with pytest.raises(ValueError, match="do not stand in the caption"):
+            word_positions(prompt, phrase)
+
+
+def test_changed_words_are_those_the_source_lacks(tokenizer):
+    source = tokenize(tokenizer, "a red car on a beach")
+    swapped, longer = (
+        tokenize(tokenizer, f"a {words} on a beach") for words in ("red boat", "striped red car")
+    )
+    assert changed_positions(source, swapped) == swapped.words[2]
+    assert changed_positions(source, longer) == longer.words[1]
+    assert changed_positions(source, source) == []
