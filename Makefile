@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate rerun status inspect test lint toybox clean
+.PHONY: help setup generate rerun status inspect test lint toybox toybox-eval clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -46,9 +46,14 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
-	@for model in autoencoder diffusion language_model detector segmenter clip; do \
+	@for model in autoencoder diffusion language_model detector segmenter clip judge; do \
 		$(BIN)/python -m toybox.train_$$model || exit 1; \
 	done
+
+toybox-eval: setup  ## measure the toybox's models and 40 edits a task (figures into toybox/; half an hour)
+	@$(BIN)/editpairs generate manifests/toybox.yaml --set name=toybox-eval --set rows=360
+	@$(BIN)/python -m toybox.evaluate runs/toybox-eval
+	@$(BIN)/editpairs inspect runs/toybox-eval --rows 48 --out toybox/kept-pairs.png
 
 clean:  ## remove the environment and the caches (runs and weights stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

@@ -1,0 +1,102 @@
+"""The evaluation judges by the pictures alone: here they are renders, and right or wrong by design."""
+
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.parts import PartWriter
+from pipeline.plan import SCHEMA
+from stages.images import encode_png
+from toybox.evaluate import drawing_figures, held_out_scenes
+from toybox.evaluate_edits import judge_run
+from toybox.judge import FILE, Judge
+from toybox.reading import Content, Look, content_of
+from toybox.world import Thing, caption, is_held_out, render, sample_scene, without
+
+TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
+SCENE = replace(
+    sample_scene(np.random.default_rng(1), 1),
+    things=(Thing("ball", "red", "plain", 0.5, 0.6, 0.25),),
+    background="meadow",
+    time="day",
+)
+BLUE = replace(SCENE, things=(replace(SCENE.things[0], color="blue"),))
+STRIPED = replace(SCENE, things=(replace(SCENE.things[0], texture="striped"),))
+EMPTY = without(SCENE, 0)
+
+
+def write_run(folder, rows):
+    """A run's files as they are read; ``rows``: (task, caption, output caption, anchor, targets, choice)."""
+    ids = [f"row{k}" for k in range(len(rows))]
+    plan = {
+        "id": ids,
+        "row": range(len(rows)),
+        "caption": [row[1] for row in rows],
+        "task": [row[0] for row in rows],
+        "repeat": [0] * len(rows),
+        "seed": [0] * len(rows),
+    }
+    tasks = {row[0]: sum(r[0] == row[0] for r in rows) for row in rows}
+    with PartWriter(folder / "plan.parquet", SCHEMA) as writer:
+        writer.write(pa.table({name: list(values) for name, values in plan.items()}, schema=SCHEMA))
+        writer.commit({"settings": {}, "captions": len(rows), "duplicates": 0, "tasks": tasks})
+    status = ["kept"] * len(rows)
+    png = [encode_png(render(row[3]).image) for row in rows]
+    candidates = [[{"image": encode_png(render(scene).image)} for scene in row[4]] for row in rows]
+    files = {
+        "instruct": {"output_caption": [row[2] for row in rows], "status": status},
+        "edit": {"anchor": png, "candidates": candidates, "status": status},
+        "filter": {
+            "choice": [row[5] for row in rows],
+            "status": ["kept" if row[5] is not None else "rejected" for row in rows],
+        },
+    }
+    for stage, columns in files.items():
+        (folder / stage).mkdir()
+        pq.write_table(pa.table({"id": ids, **columns}), folder / stage / "00000.parquet")
+
+
+@TRAINED
+def test_edits_are_right_when_both_pictures_show_what_their_captions_say(tmp_path):
+    red, blue, striped, empty = (caption(scene) for scene in (SCENE, BLUE, STRIPED, EMPTY))
+    write_run(
+        tmp_path,
+        [
+            ("color", red, blue, SCENE, [BLUE, SCENE], 0),
+            ("color", red, blue, BLUE, [BLUE, BLUE], 1),
+            ("texture", red, striped, SCENE, [STRIPED, SCENE], None),
+            ("add", empty, red, SCENE, [EMPTY], 0),
+            ("remove", red, "a purple elephant", SCENE, [EMPTY], None),
+            ("detect", red, red, SCENE, [SCENE], 0),
+        ],
+    )
+    figures = judge_run(tmp_path, Judge.load())
+    color = figures["tasks"]["color"]
+    assert color["right_by_candidate"] == [0.5, 0.0], "the second row's input is blue already"
+    assert (color["planned"], color["drawn"], color["kept"], color["kept_right"]) == (2, 4, 2, 0.5)
+    assert figures["tasks"]["texture"]["right_by_candidate"] == [1.0, 0.0]
+    assert figures["tasks"]["texture"]["kept_right"] is None
+    assert figures["tasks"]["add"]["right"] == 1.0, "the object is in the target of a reversed task"
+    assert figures["tasks"]["remove"]["right"] == 0.0, "a caption that is not of the world is wrong"
+    assert "detect" not in figures["tasks"]
+    assert figures["all"]["drawn"] == 8
+
+
+def test_drawing_figures_count_each_attribute():
+    asked = [Content((Look("ball", "red", "plain"),), "meadow", "day")] * 2
+    seen = [asked[0], Content((Look("ball", "blue", "plain"),), "meadow", "night")]
+    figures = drawing_figures(seen, asked)
+    assert (figures["shapes"], figures["colors"], figures["shapes_and_colors"]) == (1.0, 0.5, 0.5)
+    assert (figures["background"], figures["time"]) == (1.0, 0.5)
+
+
+def test_scenes_to_measure_on_are_held_out():
+    scenes, captions = held_out_scenes(2, 8)
+    assert all(is_held_out(scene) and len(scene.things) == 2 for scene in scenes)
+    assert len({*captions}) > 1
+    assert [content_of(scene) for scene in scenes] == [
+        content_of(scene) for scene in held_out_scenes(2, 8)[0]
+    ]
