@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import UserError
 from pipeline.manifest import SHARED
-from stages.base import StageConfig, Weights
+from stages.base import Section, StageConfig, Weights
 from stages.tasks import Tasks
 
 
@@ -27,9 +27,7 @@ def stage_identity(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> 
         UserError: a folder of weights is missing; the message names its key.
     """
     identity = {"version": stage.version}
-    for key, value in _flatten(name, config):
-        if not key.startswith(f"{name}.resources."):
-            identity[key] = value
+    identity |= dict(_flatten(name, config))
     for task in sorted(tasks):
         content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))
         identity |= {f"task {task}: {key}": value for key, value in content.items()}
@@ -97,6 +95,8 @@ def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
 
 def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     """The leaves of a config by dotted key; shared sections under their own name."""
+    if isinstance(value, Section) and not value.identity:
+        return []
     if isinstance(value, BaseModel):
         parts = key.split(".")
         if len(parts) > 1 and parts[1] in SHARED:

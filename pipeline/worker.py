@@ -153,13 +153,13 @@ class Worker:
         alike: Counter[str] = Counter()
         for rows in read_rows(job.folder.plan, part, files, job.stage.reads, ids, job.config.batch):
             records, errors = self._guarded(rows)
-            for error in errors:
-                kind = re.sub(r"0x[0-9a-f]+|\d+", "#", _describe(error))
+            for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
+                kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
                 alike[kind] += 1
                 if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
                     raise StageError(
-                        f"{job.step.name} stopped: most rows of part {part} fail alike: {_describe(error)}",
-                        "".join(traceback.format_exception(error)),
+                        f"{job.step.name} stopped: most rows of part {part} fail alike: {reason}",
+                        "".join(traceback.format_exception(errors[-1])) if errors else "",
                     )
             yield records
 

@@ -23,6 +23,9 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    identity: ClassVar[bool] = True
+    """Whether the section decides a stage's output, and so is part of its fingerprint."""
+
 
 class Weights(Section):
     """A section that names a model's weights; its identity becomes part of the fingerprint."""
@@ -33,6 +36,8 @@ class Weights(Section):
 
 class Resources(Section):
     """What one worker of a stage gets. Not part of the fingerprint."""
+
+    identity: ClassVar[bool] = False
 
     workers: int = Field(default=1, ge=1, description="how many workers run at once")
     gpus: float = Field(default=0, ge=0, description="GPUs a worker; CPU counts are ignored where set")

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.instruct.answer import (
     MAX_ANSWER_CHARS,
     AnswerError,
@@ -22,14 +22,31 @@ from stages.tasks import Task, Tasks
 class ChatModel(Protocol):
     """What the stage needs of a language model, in process or behind an endpoint."""
 
-    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[str]:
-        """The next turn of each conversation; conversation i draws from ``seeds[i]`` alone."""
+    def complete(
+        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
+    ) -> Sequence[str | Exception]:
+        """The next turn of each conversation, or why there is none; conversation i draws from
+        ``seeds[i]`` alone."""
         ...
 
 
-class InstructConfig(StageConfig, Weights):
-    """The manifest's section ``instruct``."""
+class EndpointConfig(Section):
+    """Where an OpenAI-compatible server is and how it is asked. Not part of the fingerprint."""
 
+    identity: ClassVar[bool] = False
+
+    base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
+    api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
+    concurrency: int = Field(32, ge=1, description="requests a worker has under way at once")
+    timeout_seconds: float = Field(120, gt=0, description="of one request")
+    retries: int = Field(5, ge=0, description="of a request that may pass yet, with growing pauses")
+
+
+class InstructConfig(StageConfig, Weights):
+    """The manifest's section ``instruct``. With an ``endpoint``, ``model`` is the server's name for it."""
+
+    endpoint: EndpointConfig | None = Field(None, description="None: transformers, in process")
+    json_schema: bool = Field(True, description="ask an endpoint for answers of the JSON schema")
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
     temperature: float = Field(0.9, ge=0, description="Emu Edit: 0.9")
@@ -87,7 +104,7 @@ class Instruct:
                 asked.append(row)
         for attempt in range(1, self.config.attempts + 1):
             decisions |= self._ask(asked, attempt)
-            asked = [row for row in asked if decisions[row["id"]].status != "kept"]
+            asked = [row for row in asked if decisions[row["id"]].status == "rejected"]
         ids = [row["id"] for row in records]
         return to_table(ids, [decisions[id] for id in ids], self.schema)
 
@@ -119,7 +136,10 @@ class Instruct:
         decisions = {}
         for row, task, choice, text in zip(rows, tasks, choices, texts, strict=True):
             made = {"verb": choice.verb, "exemplars": choice.exemplars, "attempts": attempt}
-            decisions[row["id"]] = _decide(row["caption"], task, text, made)
+            if isinstance(text, Exception):
+                decisions[row["id"]] = failed(text, **made)
+            else:
+                decisions[row["id"]] = _decide(row["caption"], task, text, made)
         return decisions
 
 
@@ -140,6 +160,10 @@ def _decide(caption: str, task: Task, text: str, made: dict[str, Any]) -> Decisi
 
 
 def _load_chat(config: InstructConfig) -> ChatModel:
+    if config.endpoint is not None:
+        from stages.instruct.openai_chat import OpenAIChat
+
+        return OpenAIChat(config, config.endpoint)
     from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 
     model, tokenizer = load(config.model, config.revision, config.dtype)
