@@ -157,7 +157,7 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
 def _check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
     """Light stages load no model, so what they have to say about their config is heard at once."""
     for name, stage in stages.items():
-        if getattr(stage, "light", False):
+        if stage.light:
             try:
                 stage(configs[name], tasks)
             except ValueError as error:

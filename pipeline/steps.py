@@ -44,13 +44,13 @@ def build_steps(
         reads = set(stage.reads) - {"plan"}
         if not reads <= set(before):
             raise ValueError(f"stage {name} reads {sorted(reads - set(before))}, which do not come before it")
-        grouped = getattr(stage, "scope", "part") == "group"
+        grouped = stage.scope == "group"
         steps.append(
             Step(
                 name=name,
                 fingerprint=fingerprints[name],
                 inputs=tuple(s for s in before if s in reads or s == before[-1]),
-                light=getattr(stage, "light", False),
+                light=stage.light,
                 parts_per_unit=configs[name].parts_per_shard if grouped else None,
             )
         )

@@ -124,7 +124,7 @@ class Worker:
         schema = output_schema(self.job.stage.schema)
         if self.job.step.parts_per_unit is not None:
             schema = pa.schema([field for field in schema if field.name not in ("status", "reason")])
-        return schema.with_metadata(getattr(self.job.stage, "schema_metadata", None) or None)
+        return schema.with_metadata(dict(self.job.stage.schema_metadata) or None)
 
     def _tasks_of(self, part: int) -> Mapping[str, str]:
         table = read_part(self.job.folder.plan, part, ["id", "task"])

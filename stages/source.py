@@ -4,19 +4,17 @@ from typing import ClassVar
 
 import pyarrow as pa
 
-from stages.base import Decision, StageConfig, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
 from stages.images import encode_png
 from stages.pair import anchor_and_edit_captions
 from stages.tasks import Tasks
 
 
-class Source:
+class Source(Stage):
     """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
 
     version: ClassVar[int] = 1
-    light: ClassVar[bool] = False
-    scope: ClassVar[str] = "part"
     reads: ClassVar = {"plan": ["caption", "task", "seed"], "instruct": ["output_caption"]}
     task_keys: ClassVar = ["direction"]
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])

@@ -52,7 +52,7 @@ ARCHITECTURE = Architecture(
 THRESHOLDS = GroundingConfig(model=str(FOLDER), box_threshold=0.35, text_threshold=0.3)
 BATCH = 16
 SCHEDULE = Schedule(
-    steps=2_600, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
+    steps=2_300, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
 )
 
 

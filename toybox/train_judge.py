@@ -19,7 +19,7 @@ from toybox.world import COLORS, KINDS, PLACES, SIZE, TEXTURE_NAMES, TIMES, Scen
 BATCH = 32
 SHIFT = SIZE // 8
 """Pixels that a picture is moved by, at most: objects must be known wherever they stand."""
-SCHEDULE = Schedule(steps=1_800, learning_rate=3e-3, warmup=50, plateau=0.3, average=0.99)
+SCHEDULE = Schedule(steps=1_500, learning_rate=3e-3, warmup=50, plateau=0.3, average=0.99)
 NOTHING = -100
 """The class of pixels that teach nothing; cross_entropy's own."""
 

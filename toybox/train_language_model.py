@@ -34,7 +34,7 @@ SHOT_SHARES = (0.15, 0.25, 0.6)
 PAIR_SHARE = 0.3
 """How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
 SCHEDULE = Schedule(
-    steps=4200, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
+    steps=3400, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
 )
 PROMPTS = Path(__file__).parents[1] / "prompts"
 

@@ -33,7 +33,7 @@ class Diffusion:
         pipeline = DiffusionPipeline.from_pretrained(
             config.model,
             revision=config.revision,
-            torch_dtype=self.dtype,
+            dtype=self.dtype,
             use_safetensors=True,
             low_cpu_mem_usage=False,
             local_files_only=Path(config.model).exists(),

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, StageConfig, kept, to_table
+from stages.base import Decision, Stage, StageConfig, kept, to_table
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import ANNOTATIONS, Annotation
 from stages.images import decode_grey, decode_rgb, encode_png
@@ -30,7 +30,7 @@ class EditConfig(StageConfig):
     )
 
 
-class Edit:
+class Edit(Stage):
     """Draws every candidate of a row beside its own source row, all from the same noise.
 
     The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
@@ -39,8 +39,6 @@ class Edit:
     """
 
     version: ClassVar[int] = 2
-    light: ClassVar[bool] = False
-    scope: ClassVar[str] = "part"
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],
         "instruct": ["output_caption", "edited_object", "original_object"],

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal, Protocol
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Section, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.instruct.answer import (
     MAX_ANSWER_CHARS,
     AnswerError,
@@ -57,7 +57,7 @@ class InstructConfig(StageConfig, Weights):
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
 
-class Instruct:
+class Instruct(Stage):
     """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
 
     Rejection reasons: ``empty_caption``, ``caption_too_long``, ``control_characters`` (of the
@@ -66,8 +66,6 @@ class Instruct:
     """
 
     version: ClassVar[int] = 1
-    light: ClassVar[bool] = False
-    scope: ClassVar[str] = "part"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["caption", "task", "seed"]}
     task_keys: ClassVar[Sequence[str]] = ["definition", "verbs", "fields", "exemplars"]
     schema: ClassVar[pa.Schema] = pa.schema(

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_rgb, encode_png
 from stages.mask.soft_mask import fill_boxes, smooth_mask, soft_mask
@@ -46,7 +46,7 @@ class MaskConfig(StageConfig):
     max_boxes: int = Field(8, ge=1, description="a phrase found more often is rejected")
 
 
-class Mask:
+class Mask(Stage):
     """Grounds each row's phrase in its anchor picture and writes its masks.
 
     Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is

@@ -14,17 +14,15 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
 
 
 def switched_on(name: str) -> bool:
     return (Path(os.environ.get("FAKE_SWITCHES", "/nonexistent")) / name).exists()
 
 
-class Fake:
+class Fake(Stage):
     version: ClassVar[int] = 1
-    light: ClassVar[bool] = False
-    scope: ClassVar[str] = "part"
     task_keys: ClassVar[list[str]] = []
     schema: ClassVar[pa.Schema]
     Config: ClassVar[type[StageConfig]] = StageConfig
