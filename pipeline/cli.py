@@ -136,6 +136,41 @@ def inspect(
         console.print(f"wrote {out}", highlight=False)
 
 
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs convert sam-vit-b sam_vit_b_01ec64.pth weights/sam-vit-b\n\n"
+    "  editpairs convert groundingdino-swin-t groundingdino_swint_ogc.pth weights/groundingdino "
+    "--text-encoder weights/bert-base-uncased"
+)
+def convert(
+    model: Annotated[str, typer.Argument(help="groundingdino-swin-t or -b, sam-vit-b, -l or -h")],
+    checkpoint: Annotated[Path, typer.Argument(help="the published .pth file")],
+    folder: Annotated[Path, typer.Argument(help="what to write; a manifest names it")],
+    text_encoder: Annotated[
+        Path | None,
+        typer.Option(help="a folder with bert-base-uncased's config and tokenizer"),
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a folder of safetensors that a manifest can name."""
+    from stages import convert as conversion
+
+    if model not in {**conversion.GROUNDING, **conversion.SEGMENTERS}:
+        known = ", ".join([*conversion.GROUNDING, *conversion.SEGMENTERS])
+        raise UserError(f"{model}: the models are {known}")
+    try:
+        if model in conversion.SEGMENTERS:
+            left = conversion.convert_segmenter(checkpoint, folder, conversion.SEGMENTERS[model])
+        elif text_encoder is None:
+            raise UserError("GroundingDINO needs --text-encoder, a folder with bert-base-uncased's files")
+        else:
+            architecture = conversion.GROUNDING[model]
+            left = conversion.convert_grounding(checkpoint, text_encoder, folder, architecture)
+    except conversion.CheckpointError as error:
+        raise UserError(str(error)) from error
+    rest = f"; {len(left)} tensors that it does not need were left out" if left else ""
+    console.print(f"wrote {folder}{rest}", highlight=False)
+
+
 def open_state(folder: Path) -> "RunState":
     """The state of a run as its lock file tells it, without importing a stage."""
     from pipeline.folder import RunFolder

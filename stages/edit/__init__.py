@@ -1,5 +1,6 @@
 """Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ from stages.base import Decision, Stage, StageConfig, kept, to_table
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import ANNOTATIONS, Annotation
 from stages.images import decode_grey, decode_rgb, encode_png
-from stages.tasks import Tasks
+from stages.tasks import Candidate, Tasks
 
 
 class EditConfig(StageConfig):
@@ -19,6 +20,9 @@ class EditConfig(StageConfig):
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
         256, ge=1, description="self-attention is controlled in layers of at most so many tokens"
+    )
+    candidates: Mapping[str, tuple[Candidate, ...]] = Field(
+        {}, description="by task: candidates instead of the task file's"
     )
     mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
     fusion: Literal["schedule", "power", "lerp", "none"] = Field(

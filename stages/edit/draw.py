@@ -12,7 +12,14 @@ from stages.edit.attention import install
 from stages.edit.composite import paste_outside
 from stages.edit.control import PromptToPrompt
 from stages.edit.gates import cross_gate, self_gate
-from stages.edit.recipe import Strength, draw_strength, edit_row, local_blend, windows
+from stages.edit.recipe import (
+    Strength,
+    draw_strength,
+    edit_row,
+    local_blend,
+    windows,
+    with_candidates,
+)
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
 from stages.pair import anchor_and_edit_captions
@@ -24,7 +31,8 @@ class Drawing:
     """The diffusion model with Prompt-to-Prompt's attention installed."""
 
     def __init__(self, config: EditConfig, tasks: Tasks) -> None:
-        self.config, self.tasks = config, tasks
+        self.config, self.tasks = config, with_candidates(tasks, config.candidates)
+        tasks = self.tasks
         self.slots = max((len(task.candidates) for task in tasks.values()), default=0)
         check_gates(config, tasks)
         self.model = Diffusion(config.diffusion, guided=needs_guidance(config, tasks))

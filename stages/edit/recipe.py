@@ -1,11 +1,12 @@
 """From a task's candidate and a row's captions to an edit row: token map, gates, LocalBlend."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 
 from stages.edit.alignment import (
     Prompt,
@@ -21,7 +22,7 @@ from stages.edit.control import EditRow
 from stages.edit.gates import Window, count_window, cross_gate, self_gate, shared_gate
 from stages.edit.local_blend import Blend
 from stages.seeds import derive_seed
-from stages.tasks import Candidate, Task
+from stages.tasks import Candidate, Task, Tasks
 
 _ARTICLES = ("a", "an", "the")
 
@@ -36,6 +37,24 @@ class Strength:
     cross_until: float
     self_until: float
     guidance_scale: float
+
+
+def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
+    """The tasks, some with other candidates than their files have.
+
+    Raises:
+        ValueError: a name is no task of the run, or a candidate does not suit its task.
+    """
+    changed = dict(tasks)
+    for name, own in candidates.items():
+        if name not in tasks:
+            raise ValueError(f"edit.candidates.{name}: not a task of this run; its tasks: {', '.join(tasks)}")
+        try:
+            changed[name] = Task(**{**dict(tasks[name]), "candidates": tuple(own)})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"edit.candidates.{name}: {reason}") from error
+    return Tasks(changed)
 
 
 def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guidance_scale: float) -> Strength:

@@ -5,8 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from stages.edit.alignment import tokenize
-from stages.edit.recipe import draw_strength, edit_row, local_blend
-from stages.tasks import Candidate
+from stages.edit.recipe import draw_strength, edit_row, local_blend, with_candidates
+from stages.tasks import Candidate, Tasks
 from tests.stages.tiny_tasks import tiny_task
 from toybox.tokenizer import build_tokenizer
 
@@ -115,3 +115,25 @@ def test_contradictions_are_refused(keys, message):
 def test_local_blend_needs_a_grounded_object():
     with pytest.raises(ValidationError, match="'ground' is none"):
         tiny_task(ground="none", candidates=[{"blend": 0.3}])
+
+
+def test_a_manifest_can_give_a_task_other_candidates():
+    tasks = Tasks({"local": tiny_task(), "color": tiny_task("color")})
+    own = Candidate(cross_steps=2, self_steps=1)
+    changed = with_candidates(tasks, {"local": [own]})
+    assert changed["local"].candidates == (own,)
+    assert changed["local"].definition == tasks["local"].definition
+    assert changed["color"] == tasks["color"]
+
+
+@pytest.mark.parametrize(
+    ("name", "candidates", "message"),
+    [
+        ("sketch", [Candidate()], r"edit\.candidates\.sketch: not a task of this run; its tasks: local"),
+        ("local", [], r"edit\.candidates\.local: prompt2prompt needs at least one"),
+        ("local", [Candidate(mask="box")], r"edit\.candidates\.local: a box would freeze"),
+    ],
+)
+def test_candidates_that_do_not_suit_a_task_are_refused(name, candidates, message):
+    with pytest.raises(ValueError, match=message):
+        with_candidates(Tasks({"local": tiny_task(region="background")}), {name: candidates})
