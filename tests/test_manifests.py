@@ -1,0 +1,44 @@
+"""Every shipped manifest: it parses, its tasks load, its gates reach steps, its thresholds are known."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.manifest import read_manifest
+from stages import STAGES
+from stages.edit.draw import check_gates, needs_guidance
+from stages.edit.recipe import with_candidates
+from stages.filter import Filter
+from stages.tasks import load_tasks
+
+MANIFESTS = sorted((Path(__file__).parents[1] / "manifests").glob("*.yaml"))
+
+
+@pytest.fixture(params=MANIFESTS, ids=lambda path: path.stem)
+def shipped(request):
+    manifest = read_manifest(request.param, [], STAGES)
+    tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+    return request.param, manifest, tasks
+
+
+def test_a_manifest_is_whole(shipped):
+    path, manifest, tasks = shipped
+    edit = manifest.section("edit")
+    check_gates(edit, with_candidates(tasks, edit.candidates))
+    Filter(manifest.section("filter"), tasks)
+    assert manifest.name == path.stem
+
+
+def test_a_header_says_the_command_and_the_cost(shipped):
+    path, *_ = shipped
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    text = "\n".join(header)
+    assert "make generate" in text
+    assert "Needs:" in text
+    assert "Cost and yield" in text
+
+
+def test_guidance_is_off_where_the_model_has_none(shipped):
+    path, manifest, tasks = shipped
+    edit = manifest.section("edit")
+    assert needs_guidance(edit, with_candidates(tasks, edit.candidates)) == (path.stem != "sdxl-turbo")
