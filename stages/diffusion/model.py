@@ -35,6 +35,7 @@ class Diffusion:
             revision=config.revision,
             dtype=self.dtype,
             use_safetensors=True,
+            safety_checker=None,  # Stable Diffusion's would be fetched and never asked
             low_cpu_mem_usage=False,
             local_files_only=Path(config.model).exists(),
         ).to(self.device)
