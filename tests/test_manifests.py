@@ -26,6 +26,7 @@ def test_a_manifest_is_whole(shipped):
     edit = manifest.section("edit")
     check_gates(edit, with_candidates(tasks, edit.candidates))
     Filter(manifest.section("filter"), tasks)
+    assert set(edit.candidates) <= set(tasks), "a name that is no task is never used"
     assert manifest.name == path.stem
 
 

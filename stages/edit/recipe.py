@@ -42,13 +42,16 @@ class Strength:
 def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
     """The tasks, some with other candidates than their files have.
 
+    Candidates of a task that is not in the run's mixture are not used: a manifest may be run with
+    another mixture.
+
     Raises:
-        ValueError: a name is no task of the run, or a candidate does not suit its task.
+        ValueError: a candidate does not suit its task.
     """
     changed = dict(tasks)
     for name, own in candidates.items():
         if name not in tasks:
-            raise ValueError(f"edit.candidates.{name}: not a task of this run; its tasks: {', '.join(tasks)}")
+            continue
         try:
             changed[name] = Task(**{**dict(tasks[name]), "candidates": tuple(own)})
         except ValidationError as error:

@@ -124,12 +124,12 @@ def test_a_manifest_can_give_a_task_other_candidates():
     assert changed["local"].candidates == (own,)
     assert changed["local"].definition == tasks["local"].definition
     assert changed["color"] == tasks["color"]
+    assert dict(with_candidates(tasks, {"remove": [own]})) == dict(tasks), "not in this run's mixture"
 
 
 @pytest.mark.parametrize(
     ("name", "candidates", "message"),
     [
-        ("sketch", [Candidate()], r"edit\.candidates\.sketch: not a task of this run; its tasks: local"),
         ("local", [], r"edit\.candidates\.local: prompt2prompt needs at least one"),
         ("local", [Candidate(mask="box")], r"edit\.candidates\.local: a box would freeze"),
     ],
