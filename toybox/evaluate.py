@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
+from torchvision.ops import box_iou
 
 from pipeline.manifest import Manifest, read_manifest
 from stages import STAGES
@@ -28,7 +29,7 @@ from toybox.evaluate_edits import judge_run
 from toybox.judge import Judge
 from toybox.labelled import Labelled, held_out_pictures
 from toybox.phrases import absent_phrase, present_phrase
-from toybox.reading import Content, content_of
+from toybox.reading import agreement, content_of
 from toybox.report import write_readme
 from toybox.tokenizer import build_tokenizer
 from toybox.train_autoencoder import load_autoencoder, psnr, round_trip, to_tensor
@@ -82,23 +83,6 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
     return images
 
 
-def drawing_figures(seen: Sequence[Content], asked: Sequence[Content]) -> Figures:
-    """Shares of pictures whose objects, colours, textures and place are those of their captions."""
-    pairs = list(zip(seen, asked, strict=True))
-
-    def share(field) -> float:
-        return float(np.mean([field(a) == field(b) for a, b in pairs]))
-
-    return {
-        "shapes": share(lambda c: [thing.kind for thing in c.things]),
-        "colors": share(lambda c: [thing.color for thing in c.things]),
-        "shapes_and_colors": share(lambda c: [(thing.kind, thing.color) for thing in c.things]),
-        "textures": share(lambda c: [thing.texture for thing in c.things]),
-        "background": share(lambda c: c.background),
-        "time": share(lambda c: c.time),
-    }
-
-
 def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
     """On drawn pictures that the judge reads as asked; its boxes are the truth, one phrase a picture."""
     detector = load_detector(manifest.section("mask").grounding, DEVICE.type)  # type: ignore[attr-defined]
@@ -109,22 +93,16 @@ def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
     present = [present_phrase(scenes[k].things[i], rng) for k, i in zip(usable, chosen, strict=True)]
     absent = [absent_phrase(scenes[k], rng) for k in usable]
     found, missing = (detector.find(pictures, phrases, BATCH) for phrases in (present, absent))
-    overlaps = [
-        _iou(detections.best_box.tolist(), seen[k].things[i].box) if len(detections.boxes) else 0.0
-        for detections, k, i in zip(found, usable, chosen, strict=True)
-    ]
+    boxes = torch.from_numpy(np.stack([detections.best_box for detections in found]))
+    truth = torch.tensor([seen[k].things[i].box for k, i in zip(usable, chosen, strict=True)])
+    was_found = np.array([len(detections.boxes) > 0 for detections in found])
+    overlaps = box_iou(boxes, truth.float()).diag().numpy() * was_found
     return {
         "pictures": float(len(usable)),
-        "iou_over_half": float(np.mean([overlap > 0.5 for overlap in overlaps])),
+        "iou_over_half": float(np.mean(overlaps > 0.5)),
         "mean_iou": float(np.mean(overlaps)),
         "absent_not_found": float(np.mean([not len(detections.boxes) for detections in missing])),
     }
-
-
-def _iou(first: Sequence[float], second: Sequence[float]) -> float:
-    width, height = (max(0.0, min(first[k + 2], second[k + 2]) - max(first[k], second[k])) for k in (0, 1))
-    areas = sum((box[2] - box[0]) * (box[3] - box[1]) for box in (first, second))
-    return float(width * height / (areas - width * height))
 
 
 def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
@@ -186,7 +164,7 @@ def main() -> None:
         images = draw(model, captions)
         seen = judge.look(images)
         asked = [content_of(scene) for scene in scenes]
-        record(f"drawing_{things}", drawing_figures([s.content for s in seen], asked))
+        record(f"drawing_{things}", agreement([s.content for s in seen], asked))
         all_scenes += scenes
         all_images += images
         all_seen += seen

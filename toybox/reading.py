@@ -1,7 +1,10 @@
 """What a caption of the drawn world says, read back word by word; and what a scene's caption says."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from toybox.world import COLORS, KINDS, PLACE_NOUNS, PLACES, TEXTURE_NAMES, Scene
 
@@ -44,3 +47,21 @@ def content_of(scene: Scene) -> Content:
     """What every caption of a scene says."""
     things = tuple(Look(thing.kind, thing.color, thing.texture) for thing in scene.things)
     return Content(things, scene.background, scene.time)
+
+
+def agreement(seen: Sequence[Content], true: Sequence[Content]) -> dict[str, float]:
+    """Shares of pictures in which the objects, their colours, the place and so on, or all, are right."""
+    pairs = list(zip(seen, true, strict=True))
+
+    def share(field) -> float:
+        return float(np.mean([field(a) == field(b) for a, b in pairs]))
+
+    return {
+        "shapes": share(lambda c: [thing.kind for thing in c.things]),
+        "colors": share(lambda c: [thing.color for thing in c.things]),
+        "shapes_and_colors": share(lambda c: [(thing.kind, thing.color) for thing in c.things]),
+        "textures": share(lambda c: [thing.texture for thing in c.things]),
+        "background": share(lambda c: c.background),
+        "time": share(lambda c: c.time),
+        "all": share(lambda c: c),
+    }

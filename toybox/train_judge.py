@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from toybox.judge import FILE, Judge, JudgeNetwork
 from toybox.labelled import Labelled, degraded, held_out_pictures, training_pictures
-from toybox.reading import content_of
+from toybox.reading import agreement, content_of
 from toybox.training import DEVICE, Schedule, Training, half
 from toybox.world import COLORS, KINDS, PLACES, SIZE, TEXTURE_NAMES, TIMES, Scene
 
@@ -76,21 +76,9 @@ def loss_of_batch(network: JudgeNetwork, images: Tensor, labels: Tensor, scenes:
 
 
 def evaluate(network: JudgeNetwork, pictures: Labelled) -> dict[str, float]:
-    """Shares of held-out pictures that are read rightly: objects, colours, textures, place and time, all."""
+    """Shares of held-out pictures that are read rightly (``toybox.reading.agreement``)."""
     seen = [look.content for look in Judge(network).look(list(pictures.images))]
-    true = [content_of(scene) for scene in pictures.scenes]
-    pairs = list(zip(seen, true, strict=True))
-
-    def share(field) -> float:
-        return float(np.mean([field(a) == field(b) for a, b in pairs]))
-
-    return {
-        "kinds": share(lambda c: [thing.kind for thing in c.things]),
-        "kinds and colors": share(lambda c: [(thing.kind, thing.color) for thing in c.things]),
-        "place": share(lambda c: c.background),
-        "time": share(lambda c: c.time),
-        "all": share(lambda c: c),
-    }
+    return agreement(seen, [content_of(scene) for scene in pictures.scenes])
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ own columns. Tokens include the start, the end and the padding: they carry real 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -143,7 +144,11 @@ def changed_positions(source: Prompt, target: Prompt) -> list[int]:
     if len(source.words) == len(target.words):
         pairs = zip(source.text.split(), target.text.split(), target.words, strict=True)
         return [token for before, after, word in pairs if before != after for token in word]
-    return [position for position, aligned in enumerate(_align(source.ids, target.ids)) if aligned < 0]
+    return [
+        position
+        for position, aligned in enumerate(_align(tuple(source.ids), tuple(target.ids)))
+        if aligned < 0
+    ]
 
 
 def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> TokenMap:
@@ -152,7 +157,7 @@ def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> Tok
     The shared tokens are those of a global alignment (Needleman and Wunsch 1970) of the token ids.
     """
     matrix, own = torch.zeros(length, length), torch.zeros(length)
-    for position, source in enumerate(_align(source_ids, target_ids)):
+    for position, source in enumerate(_align(tuple(source_ids), tuple(target_ids))):
         if source >= 0:
             matrix[source, position] = 1
         else:
@@ -162,7 +167,8 @@ def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> Tok
     return TokenMap(matrix, own)
 
 
-def _align(source: list[int], target: list[int]) -> list[int]:
+@lru_cache(maxsize=64)
+def _align(source: tuple[int, ...], target: tuple[int, ...]) -> list[int]:
     """For each target token the source token it is aligned to, or -1. Ties go as published:
     a new target token before a dropped source token before a pair."""
     rows, columns = len(source) + 1, len(target) + 1

@@ -132,8 +132,7 @@ class PromptToPrompt:
         self.target_maps = torch.zeros_like(self.source_maps)
         """[E,N] the followed words' attention, summed over layers, heads and steps so far."""
         self._thresholds = torch.tensor([b.threshold if b else 0.0 for b in blends], device=device)
-        never = self.steps
-        self._blend_from = torch.tensor([b.first_step if b else never for b in blends], device=device)
+        self._unblended = torch.tensor([b is None for b in blends], device=device)
 
     def before_step(self, step: int) -> None:
         """Set the gates of a step."""
@@ -145,6 +144,8 @@ class PromptToPrompt:
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
         """LocalBlend, then latent fusion."""
+        if self.mask is None and not self.blending:
+            return latents
         edited, source = latents[self.edit_rows], latents[self.source_rows]
         height, width = latents.shape[-2:]
         if self.blending:
@@ -153,7 +154,7 @@ class PromptToPrompt:
                 maps.unflatten(1, (rows, columns)) for maps in (self.source_maps, self.target_maps)
             )
             region = blended_region(source_maps, target_maps, self._thresholds, (height, width))
-            free = region | (step < self._blend_from)[:, None, None, None]
+            free = region | self._unblended[:, None, None, None]
             edited = torch.where(free, edited, source)
         if self.mask is not None and self.fusion != "none":
             mask = pool_mask(self.mask, height, width).to(latents.dtype)

@@ -18,14 +18,12 @@ from torch.nn import functional as F
 class Blend:
     """LocalBlend of one edit.
 
-    ``source_words`` and ``target_words`` are 1 at the tokens [T] that are followed, else 0;
-    ``first_step`` is the first step after which latents are blended.
+    ``source_words`` and ``target_words`` are 1 at the tokens [T] that are followed, else 0.
     """
 
     source_words: torch.Tensor
     target_words: torch.Tensor
     threshold: float = 0.3
-    first_step: int = 0
 
 
 def blended_region(

@@ -110,14 +110,14 @@ def edit_row(
         return EditRow(index, tokens, no_gate, gate, shared=True, mask=mask)
     cross, self_ = windows(candidate, steps)
     tokens = _map(candidate.control, source, target, length)
-    changed = changed_positions(source, target)
     if candidate.changed_weight != 1:
         weights = torch.ones(length)
-        weights[changed] = candidate.changed_weight
+        weights[changed_positions(source, target)] = candidate.changed_weight
         tokens = reweighted(tokens, weights)
     exceptions = []
     if candidate.changed_until is not None:
-        exceptions.append((changed, (candidate.cross_from, candidate.changed_until)))
+        own_window = (candidate.cross_from, candidate.changed_until)
+        exceptions.append((changed_positions(source, target), own_window))
     gate_ST = cross_gate(steps, length, cross, exceptions)
     return EditRow(index, tokens, gate_ST, self_gate(steps, self_), mask=mask, blend=blend)
 

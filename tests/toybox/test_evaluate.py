@@ -10,10 +10,10 @@ import pytest
 from pipeline.parts import PartWriter
 from pipeline.plan import SCHEMA
 from stages.images import encode_png
-from toybox.evaluate import drawing_figures, held_out_scenes
+from toybox.evaluate import held_out_scenes
 from toybox.evaluate_edits import judge_run
 from toybox.judge import FILE, Judge
-from toybox.reading import Content, Look, content_of
+from toybox.reading import Content, Look, agreement, content_of
 from toybox.world import Thing, caption, is_held_out, render, sample_scene, without
 
 TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
@@ -85,10 +85,10 @@ def test_edits_are_right_when_both_pictures_show_what_their_captions_say(tmp_pat
     assert figures["all"]["drawn"] == 8
 
 
-def test_drawing_figures_count_each_attribute():
+def test_agreement_counts_each_attribute():
     asked = [Content((Look("ball", "red", "plain"),), "meadow", "day")] * 2
     seen = [asked[0], Content((Look("ball", "blue", "plain"),), "meadow", "night")]
-    figures = drawing_figures(seen, asked)
+    figures = agreement(seen, asked)
     assert (figures["shapes"], figures["colors"], figures["shapes_and_colors"]) == (1.0, 0.5, 0.5)
     assert (figures["background"], figures["time"]) == (1.0, 0.5)
 
