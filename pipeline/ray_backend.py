@@ -1,41 +1,60 @@
-"""Ray Data as the scheduler of unit numbers: pictures never travel through it.
+"""Stages on Ray: one stage at a time over workers in actors, each given one unit at a time.
 
-The only file that imports ray, and only once a stage is to run on it.
+Pictures never travel through Ray. The only file that imports ray, and only once a stage is to run on it.
 """
 
-import json
 import logging
 import os
 import sys
 import traceback
 import warnings
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from pipeline.errors import StageError, UserError
 from pipeline.manifest import RayOptions
 from pipeline.threads import thread_variables
 from pipeline.worker import FatalError, Job, Result, Unit, Worker
+from stages.base import Resources
 
 OBJECT_STORE_BYTES = 100_000_000
-"""Only unit numbers pass through the store."""
+"""Only jobs, units and results pass through the store."""
 STARTS = 3
-"""How often a local Ray is started before giving up: a busy machine misses Ray's fixed time limit."""
+"""How often a local Ray, or a worker, is started before giving up: a busy machine misses time limits."""
 RETRIES = 2
-"""How often a unit is given to a new worker after its worker died; Ray's default is endless."""
+"""How often a unit is given to a new worker after its worker died."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """A worker's answer if the stage cannot go on."""
+
+    message: str
+    details: str
+
+
+@dataclass(frozen=True)
+class Died:
+    """What ended a worker, or why it must end."""
+
+    reason: str
 
 
 class RayBackend:
-    """One stage at a time over all workers of a local Ray or a cluster."""
+    """Workers of a local Ray or a cluster.
+
+    Workers without a GPU stay from stage to stage, for importing torch costs them more than many a
+    stage of a small run. Those with one do not: only a process's end returns all memory of a GPU.
+    """
 
     def __init__(self, options: RayOptions) -> None:
         self._options = options
         self._started = False
+        self._crew: list[Any] = []
+        self._terms: Resources | None = None
 
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]:
         """Yield each unit's result as its file is committed, in no particular order.
@@ -46,55 +65,83 @@ class RayBackend:
         """
         self._start()
         import ray
-        from ray.data import ActorPoolStrategy
 
-        resources = job.config.resources
-        asked: dict[str, Any] = (
-            {"num_gpus": resources.gpus} if resources.gpus else {"num_cpus": resources.cpus}
-        )
-        workers = min(resources.workers, len(units), self._room(job))
-        # Parts of one stage only: chained GPU stages in one streaming plan wait for each other's GPUs.
-        items = [{"unit": json.dumps(asdict(unit))} for unit in units]
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            results = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-                _RayWorker,
-                fn_constructor_args=[job, os.getcwd()],
-                batch_size=1,
-                compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
-                max_restarts=-1,
-                max_task_retries=RETRIES,
-                runtime_env={"env_vars": thread_variables(resources.threads)},
-                **asked,
-            )
-        _silence()
-        lost = {unit.number for unit in units}
-        for row in results.iter_batches(batch_size=1, prefetch_batches=0):
-            result = json.loads(row["result"][0])
-            if "error" in result:
-                raise StageError(result["error"], result["details"])
-            lost.discard(result["unit"])
-            yield Result(**result)
+        self._gather(job, min(job.config.resources.workers, len(units), self._room(job)))
+        shared = ray.put(job)
+        waiting, deaths, lost = deque(units), Counter[int](), dict[int, str]()
+        busy: dict[Any, tuple[Any, Unit | None]] = {w.take.remote(shared): (w, None) for w in self._crew}
+        while busy:
+            (reference,), _ = ray.wait(list(busy), num_returns=1)
+            worker, unit = busy.pop(reference)
+            outcome = _outcome(reference)
+            if isinstance(outcome, Stopped):
+                raise StageError(outcome.message, outcome.details)
+            if isinstance(outcome, Result):
+                yield outcome
+            if isinstance(outcome, Died):
+                self._dismiss(worker)
+                number = -1 if unit is None else unit.number
+                deaths[number] += 1
+                if unit is None and deaths[number] >= STARTS:
+                    raise StageError(f"{job.step.name}: no worker starts: {outcome.reason}")
+                if unit is not None and deaths[number] > RETRIES:
+                    lost[number] = outcome.reason
+                elif unit is not None:
+                    waiting.append(unit)
+                if waiting:
+                    worker = self._hire()
+                    busy[worker.take.remote(shared)] = worker, None
+            elif waiting:
+                unit = waiting.popleft()
+                busy[worker.run.remote(unit)] = worker, unit
         if lost:
-            raise StageError(_lost(job, lost))
+            raise StageError(_told(job, lost))
 
     def close(self) -> None:
         if self._started:
             import ray
 
             ray.shutdown()
-            self._started = False
+            self._started, self._crew = False, []
+
+    def _gather(self, job: Job, count: int) -> None:
+        """Have ``count`` workers on the job's terms, and no others."""
+        terms = job.config.resources.model_copy(update={"workers": 1})
+        keep = count if terms == self._terms and not terms.gpus else 0
+        for worker in self._crew[keep:]:
+            self._dismiss(worker)
+        self._terms = terms
+        while len(self._crew) < count:
+            self._hire()
+
+    def _hire(self) -> Any:
+        import ray
+
+        terms = self._terms
+        assert terms is not None
+        asked = {"num_gpus": terms.gpus, "num_cpus": 0} if terms.gpus else {"num_cpus": terms.cpus}
+        environment = {"env_vars": thread_variables(terms.threads)}
+        worker = ray.remote(_Actor).options(runtime_env=environment, **asked).remote(os.getcwd())
+        self._crew.append(worker)
+        return worker
+
+    def _dismiss(self, worker: Any) -> None:
+        import ray
+
+        self._crew.remove(worker)
+        ray.kill(worker)
 
     def _start(self) -> None:
         if self._started:
             return
         # Read by Ray when it is imported or started, so set before.
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ["RAY_DATA_DISABLE_PROGRESS_BARS"] = "1"
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        os.environ.setdefault(
+            "RAY_prestart_worker_first_driver", "0"
+        )  # ours have an environment of their own
         import ray
-        from ray.data import DataContext
 
         address = self._options.address or os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {
@@ -122,13 +169,6 @@ class RayBackend:
                         "--engine local does without it"
                     ) from error
         self._started = True
-        context = DataContext.get_current()
-        context.max_errored_blocks = -1  # a part that kills its workers must not end the others
-        context.max_consecutive_actor_init_deaths = 3  # one flaky start is not the end
-        context.execution_no_progress_timeout_s = -1  # a part may take longer than Ray's 30 minutes
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        _silence()
 
     def _room(self, job: Job) -> int:
         """How many workers of a stage the cluster has room for."""
@@ -144,50 +184,45 @@ class RayBackend:
         return room
 
 
-class _RayWorker:
-    """A ``Worker`` in an actor. Ray restarts it and repeats units: a commit is idempotent."""
+class _Actor:
+    """A ``Worker`` in a process of its own. A unit may come twice: a commit is idempotent."""
 
-    def __init__(self, job: Job, folder: str) -> None:
+    def __init__(self, folder: str) -> None:
         os.chdir(folder)
+
+    def take(self, job: Job) -> None:
+        """Work for ``job`` from now on; the models of the one before are dropped."""
         self._worker = Worker(job)
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        return {"result": [json.dumps(self._run(json.loads(text))) for text in batch["unit"].tolist()]}
-
-    def _run(self, content: dict[str, Any]) -> dict[str, Any]:
-        unit = Unit(**content)
-        note = _death_note(self._worker.job, unit.number)
+    def run(self, unit: Unit) -> Result | Stopped | Died:
         try:
-            result = self._worker.run(unit)
+            return self._worker.run(unit)
         except FatalError as error:
-            note.write_text(str(error), encoding="utf-8")
-            os._exit(1)
+            return Died(str(error))
         except StageError as error:
-            return {"error": str(error), "details": error.details}
+            return Stopped(str(error), error.details)
         except Exception as error:
-            message = f"{self._worker.job.step.name}, unit {unit.number}: {type(error).__name__}: {error}"
-            return {"error": message, "details": traceback.format_exc()}
-        note.unlink(missing_ok=True)
-        return asdict(result)
+            name = self._worker.job.step.name
+            message = f"{name}, unit {unit.number}: {type(error).__name__}: {error}"
+            return Stopped(message, traceback.format_exc())
 
 
-def _death_note(job: Job, unit: int) -> Path:
-    """Where a worker that must end says why; the driver cannot hear it otherwise."""
-    return job.folder.root / job.step.name / f"{unit:05d}.died"
+def _outcome(reference: Any) -> Result | Stopped | Died | None:
+    """What a call to an actor came to; None for ``take``."""
+    import ray
+
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        return Died(" ".join(lines)[:500] or type(error).__name__)
 
 
-def _lost(job: Job, lost: set[int]) -> str:
-    reasons = []
-    for unit in sorted(lost):
-        note = _death_note(job, unit)
-        if note.exists():
-            reasons.append(note.read_text(encoding="utf-8"))
-            note.unlink()
+def _told(job: Job, lost: dict[int, str]) -> str:
     numbers = ", ".join(map(str, sorted(lost)[:10])) + (" ..." if len(lost) > 10 else "")
-    reason = reasons[0] if reasons else "no error was left behind: perhaps out of memory"
     return (
         f"{job.step.name} stopped: {len(lost)} units ended their worker {RETRIES + 1} times each "
-        f"({numbers}): {reason}"
+        f"({numbers}): {lost[min(lost)]}"
     )
 
 
@@ -203,12 +238,3 @@ def _stderr_closed() -> Iterator[None]:
         os.dup2(kept, 2)
         os.close(kept)
         os.close(nowhere)
-
-
-def _silence() -> None:
-    """Ray Data sets its own log levels up when it is first used; what matters reaches the user as errors."""
-    for name in ("ray", "ray.data", "ray.tune", "ray.rllib", "ray.train"):
-        logger = logging.getLogger(name)
-        logger.setLevel(logging.CRITICAL)
-        for handler in logger.handlers:
-            handler.setLevel(logging.CRITICAL)

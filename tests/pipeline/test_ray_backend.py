@@ -16,10 +16,16 @@ from tests.test_resume import wait_for_files
 
 def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
     on_ray, plain = make_run("ray"), make_run("plain")
+    switches = Path(os.environ["FAKE_SWITCHES"])
     on_ray.switch("die")
     state = on_ray.generate("draw.resources.threads=1", engine="ray")
+    processes = [line.split() for line in (switches / "processes").read_text().splitlines()]
+    writers, drawers = ({pid for name, pid in processes if name == stage} for stage in ("Write", "Draw"))
+    assert len(writers) == 1
+    assert writers < drawers, "the process of one stage serves the next, until one dies"
+    assert str(os.getpid()) not in drawers
     plain.generate("draw.resources.threads=1")
-    assert not (Path(os.environ["FAKE_SWITCHES"]) / "die").exists(), "no worker died"
+    assert not (switches / "die").exists(), "no worker died"
     assert on_ray.files() == plain.files()
     assert set(pq.read_table(on_ray.run / "draw" / "00000.parquet")["threads"].to_pylist()) == {1}
     assert_sum_is_exact(state)
