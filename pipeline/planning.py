@@ -92,7 +92,7 @@ def _write_plan(path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> 
             writer.write(
                 _part_table(
                     chosen,
-                    captions.take(pa.array(chosen)).to_pylist(),
+                    _taken(captions, chosen).to_pylist(),
                     [names[code] for code in tasks[index]],
                     index % manifest.repeats,
                     manifest.seed,
@@ -103,12 +103,18 @@ def _write_plan(path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> 
         )
 
 
+def _taken(captions: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """The captions of ascending rows; ``take`` on all of them would copy all of them."""
+    first, last = int(rows[0]), int(rows[-1])
+    return captions.slice(first, last - first + 1).take(pa.array(rows - first))
+
+
 def _part_table(
     rows: np.ndarray, captions: list[str], tasks: list[str], repeats: np.ndarray, seed: int
 ) -> pa.Table:
     ids = [
-        hashlib.blake2b("\x1f".join(map(str, key)).encode(), digest_size=16).hexdigest()
-        for key in zip(rows, captions, tasks, repeats, strict=True)
+        hashlib.blake2b(f"{row}\x1f{caption}\x1f{task}\x1f{repeat}".encode(), digest_size=16).hexdigest()
+        for row, caption, task, repeat in zip(rows.tolist(), captions, tasks, repeats.tolist(), strict=True)
     ]
     seeds = [derive_seed(seed, row_id) for row_id in ids]
     return pa.Table.from_arrays(
@@ -124,12 +130,11 @@ def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
     """Row numbers to plan; of equal captions the first, unless duplicates are kept."""
     if duplicates == "keep":
         return np.arange(len(captions))
-    keys = np.fromiter(_caption_keys(captions), dtype=np.uint64, count=len(captions))
+    keys = np.fromiter(_caption_keys(captions), dtype=np.int64, count=len(captions))
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
 def _caption_keys(captions: pa.ChunkedArray) -> Iterator[int]:
-    """64-bit hashes: a caption an int, so that ten million captions fit in memory."""
+    """Python's 64-bit hashes: a caption an int, so that ten million captions fit in memory."""
     for batch in pa.table({"caption": captions}).to_batches(max_chunksize=65_536):
-        for caption in batch["caption"].to_pylist():
-            yield int.from_bytes(hashlib.blake2b(caption.encode(), digest_size=8).digest(), "big")
+        yield from map(hash, batch["caption"].to_pylist())

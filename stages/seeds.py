@@ -5,6 +5,6 @@ import hashlib
 
 def derive_seed(*parts: object) -> int:
     """A seed in [0, 2**63): blake2b of the parts, such as (row seed, "latents")."""
-    text = "\x1f".join(str(part) for part in parts)
+    text = "\x1f".join(map(str, parts))
     digest = hashlib.blake2b(text.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
