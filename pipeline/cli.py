@@ -101,6 +101,27 @@ def rerun(
     print_report(state, console)
 
 
+@app.command(
+    epilog="Examples:\n\n  editpairs check manifests/toybox.yaml\n\n"
+    "  editpairs check manifests/sdxl.yaml --gpus 8 --cpus 96"
+)
+def check(
+    manifest: Manifest,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="of the machine; default: of this one")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="of the machine; default: of this one")] = None,
+) -> None:
+    """Whether a manifest would run: keys, files, models, resources. After a pilot: what it will cost."""
+    from pipeline.check import Machine
+    from pipeline.check import check as run
+    from pipeline.manifest import read_manifest
+    from stages import STAGES
+
+    here = Machine.here()
+    machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
+    run(read_manifest(manifest, overrides or [], STAGES), STAGES, machine, console)
+
+
 @app.command(epilog="Example:\n\n  editpairs status runs/toybox")
 def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]) -> None:
     """Where every planned row of a run is, from the files' footers alone."""

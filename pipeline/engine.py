@@ -144,7 +144,7 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
     except TaskError as error:
         raise UserError(str(error)) from error
     configs = {name: manifest.section(name) for name in stages}
-    _check_light_stages(stages, configs, tasks)
+    check_light_stages(stages, configs, tasks)
     identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     folder = RunFolder(manifest.folder)
@@ -154,7 +154,7 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
         yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state)
 
 
-def _check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
+def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
     """Light stages load no model, so what they have to say about their config is heard at once."""
     for name, stage in stages.items():
         if stage.light:

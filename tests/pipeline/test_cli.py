@@ -47,7 +47,7 @@ def test_wrong_input_is_one_message_and_exit_code_2(monkeypatch, capsys, command
     assert "Traceback" not in errors
 
 
-@pytest.mark.parametrize("command", ["generate", "rerun", "status", "inspect"])
+@pytest.mark.parametrize("command", ["generate", "rerun", "check", "status", "inspect"])
 def test_help_shows_an_example(monkeypatch, capsys, command):
     code, out, _ = editpairs(monkeypatch, capsys, command, "--help")
     assert code == 0

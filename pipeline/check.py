@@ -1,0 +1,178 @@
+"""``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
+
+Reads the manifest, its files and what a pilot (``--wave 1``) has committed. Loads no model, asks no
+network, writes nothing.
+"""
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.captions import read_captions
+from pipeline.engine import check_light_stages
+from pipeline.errors import UserError
+from pipeline.fingerprint import fingerprint, stage_identity
+from pipeline.folder import RunFolder
+from pipeline.ledger import StageCount, count_run
+from pipeline.manifest import Manifest, Stages
+from pipeline.plan import read_plan
+from pipeline.state import RunState
+from pipeline.steps import build_steps
+from stages.base import Resources
+from stages.tasks import TaskError, load_tasks
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the stages may use: of this machine, or of the one that is asked about."""
+
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def here(cls) -> "Machine":
+        return cls(len(os.sched_getaffinity(0)), len(list(Path("/dev").glob("nvidia[0-9]*"))))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A stage's share of what is still to be done."""
+
+    stage: str
+    rows: float
+    """Rows still to come, by the shares that earlier stages kept so far."""
+    seconds_a_row: float
+    """Of one worker, its start included."""
+    resources: Resources
+
+    @property
+    def hours(self) -> float:
+        """Wall-clock hours with the manifest's workers."""
+        return self.rows * self.seconds_a_row / self.resources.workers / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.rows * self.seconds_a_row * self.resources.gpus / 3600
+
+
+def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console) -> None:
+    """Print what would run, on what, and what it will cost.
+
+    Raises:
+        UserError: something would stop ``generate`` at once; all of it is named, a line each.
+    """
+    problems: dict[str, None] = {}
+    captions, identities = 0, {}
+    try:
+        captions = len(read_captions(manifest.captions.file, manifest.captions.column))
+    except UserError as error:
+        problems[str(error)] = None
+    try:
+        tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+        check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
+    except (TaskError, UserError) as error:
+        raise UserError("\n".join([*problems, str(error)])) from error
+    for name, stage in stages.items():
+        try:
+            identities[name] = stage_identity(name, stage, manifest.section(name), tasks)
+        except UserError as error:
+            problems[str(error)] = None
+        if not stage.light and manifest.ray.address is None:
+            problems |= dict.fromkeys(_misfits(name, manifest.section(name).resources, machine))
+    if problems:
+        raise UserError("\n".join(problems))
+    planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
+    console.print(
+        f"[bold]{manifest.name}[/bold]: {captions} captions, up to {planned} edits", highlight=False
+    )
+    console.print(_model_table(identities))
+    _print_cost(manifest, stages, identities, console)
+
+
+def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str]:
+    kind = "gpus" if resources.gpus else "cpus"
+    each, there = getattr(resources, kind), getattr(machine, kind)
+    if each > there:
+        yield (
+            f"{stage}.resources.{kind}: a worker asks for {each:g}, there are {there}; "
+            f"to check for another machine say --{kind} N"
+        )
+
+
+def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> Table:
+    """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
+    table = Table("model", "identity", box=None, header_style="bold", pad_edge=False)
+    models = {k: v for identity in identities.values() for k, v in identity.items() if k.endswith(".model")}
+    for key, value in models.items():
+        table.add_row(key, str(value))
+    return table
+
+
+def _print_cost(
+    manifest: Manifest, stages: Stages, identities: Mapping[str, Mapping[str, Any]], console: Console
+) -> None:
+    folder = RunFolder(manifest.folder)
+    plan = read_plan(folder.plan)
+    if plan is None:
+        console.print("Cost: not known before a pilot. Run generate with --wave 1, then check again.")
+        return
+    configs = {name: manifest.section(name) for name in stages}
+    fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
+    state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
+    console.print(_cost_table(estimate(state, {name: config.resources for name, config in configs.items()})))
+    counts = count_run(state)
+    unknown = [count.name for count in counts if not judged(count)]
+    if unknown:
+        console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
+    else:
+        pairs = math.prod([plan.rows, *(count.kept.total() / judged(count) for count in counts)])
+        console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
+
+
+def judged(count: StageCount) -> int:
+    """Rows that a stage has decided about."""
+    return count.given.total() - count.pending.total()
+
+
+def estimate(state: RunState, resources: Mapping[str, Resources]) -> list[Cost]:
+    """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
+    seconds, rows = Counter[str](), Counter[str]()
+    for event in state.folder.read_events():
+        if "unit" in event:
+            seconds[event["stage"]] += event["seconds"]
+            rows[event["stage"]] += event["rows"]
+    costs = []
+    expected = float(state.plan.rows)
+    for count in count_run(state):
+        name, done = count.name, judged(count)
+        if not done:
+            break
+        if rows[name]:
+            costs.append(Cost(name, max(0.0, expected - done), seconds[name] / rows[name], resources[name]))
+        expected *= count.kept.total() / done
+    return costs
+
+
+def _cost_table(costs: Sequence[Cost]) -> Table:
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")):
+        table.add_column(name, justify="right" if i else "left")
+    for cost in costs:
+        table.add_row(
+            cost.stage,
+            f"{cost.rows:.0f}",
+            f"{cost.seconds_a_row:.3f}",
+            str(cost.resources.workers),
+            f"{cost.hours:.2f}",
+            f"{cost.gpu_hours:.2f}",
+        )
+    hours, gpu_hours = sum(cost.hours for cost in costs), sum(cost.gpu_hours for cost in costs)
+    table.add_row("all", "", "", "", f"{hours:.2f}", f"{gpu_hours:.2f}", style="bold")
+    return table

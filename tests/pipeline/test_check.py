@@ -1,0 +1,85 @@
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from pipeline.check import Machine, check
+from pipeline.errors import UserError
+from pipeline.manifest import read_manifest
+from stages import STAGES
+from tests.pipeline.fake_stages import FAKES
+from tests.pipeline.runs import ROOT
+
+PLENTY = Machine(cpus=8, gpus=1)
+
+
+def checked(manifest, stages=FAKES, machine=PLENTY) -> str:
+    out = io.StringIO()
+    check(manifest, stages, machine, Console(file=out, width=120))
+    return out.getvalue()
+
+
+def test_before_a_pilot_the_cost_is_not_known_and_nothing_is_written(run):
+    text = checked(run.manifest())
+    assert "20 captions, up to 20 edits" in text
+    assert "diffusion.model" in text
+    assert "not known before a pilot" in text
+    assert not run.run.exists()
+
+
+def test_a_pilot_tells_what_the_rest_will_cost(run):
+    run.generate("draw.pause=0.1", wave=1)
+    lines = {line.split()[0]: line.split() for line in checked(run.manifest("draw.pause=0.1")).splitlines()}
+    _, rows, seconds, workers, hours, _ = lines["draw"]
+    assert (rows, workers) == ("16", "2")
+    assert float(seconds) == pytest.approx(0.1, rel=0.5)
+    assert float(hours) == pytest.approx(16 * 0.1 / 2 / 3600, abs=0.01)
+    assert lines["About"][2:] == ["pairs", "of", "20", "planned", "edits."]
+
+
+def test_stages_without_a_pilot_are_named(run):
+    run.generate(wave=1)
+    text = checked(run.manifest("sieve.default.brightness=0.3"))
+    assert "Nothing is known yet of sieve, shards" in text
+
+
+def test_all_that_is_wrong_is_named_at_once(run):
+    manifest = run.manifest(
+        "captions.file=none.txt", "diffusion.model=./none", "draw.resources.gpus=2", "write.resources.cpus=9"
+    )
+    with pytest.raises(UserError) as wrong:
+        checked(manifest)
+    lines = str(wrong.value).splitlines()
+    assert len(lines) == 4
+    assert any("captions.file" in line for line in lines)
+    assert any("diffusion.model" in line for line in lines)
+    assert any("draw.resources.gpus" in line and "--gpus" in line for line in lines)
+    assert any("write.resources.cpus" in line and "--cpus" in line for line in lines)
+
+
+def test_a_cluster_is_not_judged_by_this_machine(run):
+    assert checked(run.manifest("draw.resources.gpus=8", "ray.address=head:6379"))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_manifests_pass_with_their_files_in_place(path, tmp_path, monkeypatch):
+    for name in ("prompts", "toybox"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "captions.txt").write_text("a red cube\n")
+    monkeypatch.chdir(tmp_path)
+    manifest = read_manifest(path, ["captions.file=captions.txt"], STAGES)
+    for stage in STAGES:
+        for model in _local_models(manifest.section(stage)):
+            if not Path(model).exists():
+                Path(model).mkdir(parents=True)
+                shutil.copy(ROOT / "toybox" / "weights" / "judge" / "model.safetensors", model)
+    assert "up to" in checked(manifest, STAGES, Machine(cpus=64, gpus=8))
+
+
+def _local_models(section) -> list[str]:
+    """Folders that a section names as weights."""
+    values = section.model_dump().values()
+    named = [value.get("model") for value in values if isinstance(value, dict)]
+    return [name for name in named if name and name.startswith("weights")]
