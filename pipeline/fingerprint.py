@@ -63,7 +63,7 @@ def model_identity(key: str, weights: Weights) -> str:
     """
     if not weights.model:
         raise UserError(f"{key}.model is empty: name a local folder or a hub model")
-    if not is_local(weights.model):
+    if weights.from_hub and not is_local(weights.model):
         return f"{weights.model}@{weights.revision or 'main'}"
     path = Path(weights.model).expanduser()
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())

@@ -33,6 +33,11 @@ class Weights(Section):
     model: str = Field(description="a local folder, or a hub name")
     revision: str | None = Field(default=None, description="the hub revision; None for local folders")
 
+    @property
+    def from_hub(self) -> bool:
+        """Whether ``model`` may be a hub name; otherwise it is a path, whatever it looks like."""
+        return True
+
 
 class Resources(Section):
     """What one worker of a stage gets. Not part of the fingerprint."""

@@ -1,6 +1,6 @@
 """Open-vocabulary detection with GroundingDINO, shared by the mask and score stages."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -18,16 +18,28 @@ class GroundingConfig(Weights):
     phrase, so that "a blue car" is not found where only "car" fits.
     """
 
+    library: Literal["groundingdino", "transformers"] = Field(
+        "groundingdino",
+        description="groundingdino: a folder of `editpairs convert`; transformers: a hub name or a folder",
+    )
     box_threshold: float = Field(0.35, ge=0, le=1, description="least score of a box's best word")
     text_threshold: float = Field(0.25, ge=0, le=1, description="least mean score over the phrase's words")
 
+    @property
+    def from_hub(self) -> bool:
+        return self.library == "transformers"
+
 
 def load_detector(config: GroundingConfig, device: str) -> "Detector":
-    """Load the detector from the folder ``config.model``.
+    """Load the detector ``config.model``.
 
     Raises:
-        FileNotFoundError: the folder lacks a file; the message names the manifest key.
+        OSError: the folder or the hub name lacks something; the message names it.
     """
+    if config.library == "transformers":
+        from stages.grounding.transformers_detector import TransformersDetector
+
+        return TransformersDetector.load(config, device)
     from stages.grounding.detector import Detector
 
     return Detector.load(config, device)

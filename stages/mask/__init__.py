@@ -33,11 +33,19 @@ class SoftMaskWeights(Section):
         return self
 
 
+class SegmenterWeights(Weights):
+    """A SAM folder of ``editpairs convert``."""
+
+    @property
+    def from_hub(self) -> bool:
+        return False
+
+
 class MaskConfig(StageConfig):
     """The manifest's section ``mask``."""
 
     grounding: GroundingConfig
-    segmenter: Weights
+    segmenter: SegmenterWeights
     weights: SoftMaskWeights = SoftMaskWeights(precise=0.5, smooth=0.3, box=0.2)
     dilate: float = Field(0.06, ge=0, le=0.5, description="radius, as a fraction of the shorter side")
     blur: float = Field(0.02, ge=0, le=0.25, description="sigma, as a fraction of the shorter side")

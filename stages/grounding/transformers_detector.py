@@ -1,0 +1,53 @@
+"""GroundingDINO as transformers implements it: ``grounding.library: transformers``."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoProcessor, GroundingDinoForObjectDetection
+
+from stages.grounding import GroundingConfig
+from stages.grounding.detector import Detector, caption_of
+
+TEXT_LENGTH = 64
+"""Tokens a phrase is padded to: one shape for all batches, as with the other library."""
+
+
+class TransformersDetector(Detector):
+    """``GroundingDinoForObjectDetection`` with its processor."""
+
+    def __init__(
+        self, model: GroundingDinoForObjectDetection, processor: AutoProcessor, config: GroundingConfig
+    ) -> None:
+        self.model, self.processor, self.config = model.eval(), processor, config
+        self.device = model.device
+        special = processor.tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", "[PAD]", "."])
+        self._not_words = torch.tensor(special, device=self.device)
+
+    @classmethod
+    def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
+        """Read a hub name or a folder of ``save_pretrained``.
+
+        Raises:
+            OSError: there is no such model.
+        """
+        model = GroundingDinoForObjectDetection.from_pretrained(
+            config.model, revision=config.revision or "main", use_safetensors=True
+        )
+        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision or "main")
+        return cls(model.to(device), processor, config)
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        inputs = self.processor(
+            images=list(images),
+            text=[caption_of(phrase) for phrase in phrases],
+            padding="max_length",
+            truncation=True,
+            max_length=TEXT_LENGTH,
+            return_tensors="pt",
+        ).to(self.device)
+        output = self.model(**inputs)
+        scores = output.logits[..., :TEXT_LENGTH].sigmoid()
+        return output.pred_boxes, scores, ~torch.isin(inputs["input_ids"], self._not_words)
