@@ -1,0 +1,78 @@
+"""The instruct stage against a real server: ``transformers serve`` with the toybox's language model."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from pipeline.manifest import read_manifest
+from stages import STAGES
+from stages.instruct import EndpointConfig, Instruct
+from stages.tasks import load_tasks
+from tests.pipeline.runs import ROOT
+
+MODEL = "toybox/weights/language_model"
+START_SECONDS = 240
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """The base URL of a server on loopback."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [Path(sys.executable).parent / "transformers", "serve", "--host", "127.0.0.1"]
+    command += ["--port", str(port), "--device", "cpu", "--dtype", "float32", "--default-seed", "0", MODEL]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    log = tmp_path_factory.mktemp("server") / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    try:
+        deadline = time.monotonic() + START_SECONDS
+        while not healthy(port):
+            assert process.poll() is None, log.read_text()[-2000:]
+            assert time.monotonic() < deadline, log.read_text()[-2000:]
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def healthy(port: int) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2) as answer:
+            return answer.status == 200
+    except (urllib.error.URLError, OSError):
+        return False
+
+
+def test_a_server_writes_the_edits_that_the_model_writes_in_process(server, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TEST_KEY", "any")
+    manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", ["instruct.temperature=0"], STAGES)
+    tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, ["color", "background", "global"])
+    endpoint = EndpointConfig(base_url=server, api_key_variable="TEST_KEY", concurrency=2)
+    section = manifest.section("instruct")
+    remote = Instruct(section.model_copy(update={"endpoint": endpoint}), tasks)
+    local = Instruct(section, tasks)
+    captions = (ROOT / "toybox" / "captions.jsonl").read_text().splitlines()[:6]
+    rows = pa.table(
+        {
+            "id": [str(i) for i in range(len(captions))],
+            "caption": [json.loads(line)["caption"] for line in captions],
+            "task": ["color", "background", "global"] * 2,
+            "seed": list(range(len(captions))),
+        }
+    )
+    written, expected = (stage(rows).to_pylist() for stage in (remote, local))
+    assert [row["answer"] for row in written] == [row["answer"] for row in expected]
+    assert sum(row["status"] == "kept" for row in written) >= 3
