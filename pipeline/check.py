@@ -18,7 +18,7 @@ from rich.table import Table
 from pipeline.captions import read_captions
 from pipeline.engine import check_light_stages
 from pipeline.errors import UserError
-from pipeline.fingerprint import fingerprint, stage_identity
+from pipeline.fingerprint import fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
 from pipeline.manifest import Manifest, Stages
@@ -109,9 +109,8 @@ def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str
 def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> Table:
     """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
     table = Table("model", "identity", box=None, header_style="bold", pad_edge=False)
-    models = {k: v for identity in identities.values() for k, v in identity.items() if k.endswith(".model")}
-    for key, value in models.items():
-        table.add_row(key, str(value))
+    for key, value in models_of(identities.values()).items():
+        table.add_row(key, value)
     return table
 
 

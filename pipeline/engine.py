@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pipeline.errors import StageError, UserError
-from pipeline.fingerprint import differences, fingerprint, stage_identity
+from pipeline.fingerprint import differences, fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.ledger import count_run
 from pipeline.local_backend import LocalBackend
@@ -247,6 +247,7 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
         stage=run.stages[step.name],
         config=run.manifest.section(step.name),
         tasks=run.tasks,
+        models=models_of(run.identities.values()),
     )
     given = {unit.number: run.state.given(step, unit.parts) for unit in units}
     last = time.monotonic()
@@ -290,6 +291,7 @@ def _finish(run: Run, step: Step) -> None:
             "planned": run.plan.rows,
             "published": sum(file["rows"] for file in files),
             "tasks": dict(sorted(counts[-1].kept.items())),
+            "models": models_of(run.identities.values()),
             "funnel": {
                 c.name: {
                     "given": c.given.total(),

@@ -7,7 +7,7 @@ its version.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,12 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
+
+
+def models_of(identities: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Each model of some stages: manifest key -> hub name with revision, or the hash of its files."""
+    leaves = {key: str(value) for identity in identities for key, value in identity.items()}
+    return {key: leaves[key] for key in sorted(leaves) if key.endswith(".model")}
 
 
 def is_local(model: str) -> bool:

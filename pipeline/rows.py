@@ -15,6 +15,7 @@ def read_rows(
     part: int,
     files: Mapping[str, Path],
     reads: Mapping[str, Sequence[str]],
+    run: Mapping[str, str],
     ids: pa.Array,
     batch: int,
 ) -> Iterator[pa.Table]:
@@ -26,12 +27,15 @@ def read_rows(
         plan: the plan's file.
         part: the part of it.
         files: the part's file by stage, for every stage in ``reads``.
-        reads: columns by stage; ``plan`` is the plan.
+        reads: columns by stage; ``plan`` is the plan, ``run`` what is the same for all rows.
+        run: the columns of ``run``.
         ids: the rows wanted, in plan order.
         batch: rows a table.
     """
     streams = []
     for stage, columns in reads.items():
+        if stage == "run":
+            continue
         if stage == "plan":
             table = read_part(plan, part, ["id", *columns])
             streams.append(_rebatch(iter([table]), ids, batch))
@@ -46,6 +50,8 @@ def read_rows(
                 raise RuntimeError(f"part {part}: files of one part hold their rows in different order")
             for name in table.column_names[1:]:
                 joined = joined.append_column(table.schema.field(name), table[name])
+        for name in reads.get("run", ()):
+            joined = joined.append_column(name, pa.array([run[name]] * joined.num_rows, pa.string()))
         yield joined
 
 

@@ -41,7 +41,7 @@ def build_steps(
     steps: list[Step] = []
     for name, stage in stages.items():
         before = [step.name for step in steps]
-        reads = set(stage.reads) - {"plan"}
+        reads = set(stage.reads) - {"plan", "run"}
         if not reads <= set(before):
             raise ValueError(f"stage {name} reads {sorted(reads - set(before))}, which do not come before it")
         grouped = stage.scope == "group"

@@ -5,6 +5,7 @@ more than the row: most rows of a part failing alike (nothing is committed, the 
 stage that breaks its contract, and an error after which the process is not to be trusted.
 """
 
+import json
 import re
 import time
 import traceback
@@ -46,6 +47,8 @@ class Job:
     stage: Any
     config: StageConfig
     tasks: Tasks
+    models: Mapping[str, str]
+    """Each model of the run by manifest key."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,8 @@ class Worker:
         job = self.job
         files = {name: job.folder.part(name, part) for name in job.step.inputs}
         alike: Counter[str] = Counter()
-        for rows in read_rows(job.folder.plan, part, files, job.stage.reads, ids, job.config.batch):
+        run = {"models": json.dumps(job.models)}
+        for rows in read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch):
             records, errors = self._guarded(rows)
             for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
                 kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)

@@ -71,7 +71,8 @@ class Stage(Protocol):
     version: ClassVar[int]
     """Raised when the stage's output changes."""
     reads: ClassVar[Mapping[str, Sequence[str]]]
-    """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``."""
+    """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``. ``run`` has one, the same
+    in all rows: ``models``, JSON of each model's hub name and revision or content hash by manifest key."""
     task_keys: ClassVar[Sequence[str]]
     """The keys of a task file that the stage depends on."""
     schema: ClassVar[pa.Schema]
@@ -100,8 +101,9 @@ class Finisher(Protocol):
         Args:
             folder: holds the stage's files.
             summary: ``name``, ``seed``, ``planned``, ``published``, ``tasks`` (published rows by
-                task), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
-                (counts by stage and reason) and ``files`` (``name``, ``rows``, ``digest``).
+                task), ``models`` (as in ``run``, but parsed), ``funnel`` (given, kept, rejected,
+                failed, pending by stage), ``rejected`` (counts by stage and reason) and ``files``
+                (``name``, ``rows``, ``digest``).
         """
 
 

@@ -44,6 +44,7 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
     "seed": (pa.int64(), "the row's random seed"),
     **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
+    "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
     "session": (pa.int32(), "number of a multi-turn session, null for a single edit"),
     "turn": (pa.int16(), "turn within the session"),
 }
@@ -83,7 +84,7 @@ class Shards(Stage):
     status and reason, and calls :meth:`finish` in the end.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     light: ClassVar[bool] = True
     scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -93,6 +94,7 @@ class Shards(Stage):
         "edit": ["anchor", "candidates"],
         "score": ["scores"],
         "filter": ["choice"],
+        "run": ["models"],
     }
     task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region")
     schema: ClassVar[pa.Schema] = SCHEMA
@@ -127,6 +129,7 @@ class Shards(Stage):
             "cross_until": candidate["cross_until"],
             "guidance": candidate["guidance_scale"],
             "seed": row["seed"],
+            "models": row["models"],
             **row["scores"][row["choice"]],
         }
 
@@ -137,7 +140,7 @@ class Shards(Stage):
         Args:
             folder: where ``train-*.parquet`` lie.
             summary: of the run: ``name``, ``seed``, ``planned`` and ``published`` (rows), ``tasks``
-                (published rows by task).
+                (published rows by task), ``models`` (identity by manifest key).
         """
         shards = sorted(folder.glob("train-*.parquet"))
         lines = [f"{_sha256(shard)}  {shard.name}\n" for shard in shards]
@@ -191,6 +194,10 @@ rows = pandas.read_parquet("train-00000-of-...parquet")  # pictures are in rows.
 |---|---:|
 {tasks}
 
+| model | identity |
+|---|---|
+{models}
+
 | column | type | meaning |
 |---|---|---|
 {columns}
@@ -208,6 +215,7 @@ def _card(summary: Mapping[str, Any]) -> str:
         planned=summary["planned"],
         seed=summary["seed"],
         tasks="\n".join(f"| {task} | {count} |" for task, count in summary["tasks"].items()),
+        models="\n".join(f"| {key} | `{identity}` |" for key, identity in summary["models"].items()),
         columns="\n".join(
             f"| `{name}` | {'image' if dtype == _PICTURE else dtype} | {meaning} |"
             for name, (dtype, meaning) in columns.items()

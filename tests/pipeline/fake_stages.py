@@ -122,15 +122,21 @@ class Publish(Fake):
         "write": ["instruction", "tags"],
         "draw": ["picture"],
         "sieve": ["choice"],
+        "run": ["models"],
     }
     schema = pa.schema(
-        [pa.field("T", pa.string()), pa.field("Tar", pa.binary()), pa.field("tags", pa.list_(pa.int32()))]
+        [
+            pa.field("T", pa.string()),
+            pa.field("Tar", pa.binary()),
+            pa.field("tags", pa.list_(pa.int32())),
+            pa.field("models", pa.string()),
+        ]
     )
     schema_metadata: ClassVar[dict] = {b"huggingface": b"{}"}
     Config = Publication
 
     def decide(self, row: dict) -> Decision:
-        return kept(T=row["instruction"], Tar=row["picture"], tags=row["tags"])
+        return kept(T=row["instruction"], Tar=row["picture"], tags=row["tags"], models=row["models"])
 
     @classmethod
     def finish(cls, folder: Path, summary: Mapping[str, Any]) -> None:

@@ -1,3 +1,6 @@
+import json
+
+import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
@@ -69,3 +72,11 @@ def edit(path, old, new):
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+def test_published_rows_name_the_models_that_made_them(run):
+    run.generate()
+    [models] = set(pq.read_table(run.run / "shards")["models"].to_pylist())
+    identity = model_identity("diffusion", run.manifest().section("draw").diffusion)
+    assert identity.startswith("content:")
+    assert json.loads(models) == {"diffusion.model": identity}

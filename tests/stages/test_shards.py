@@ -19,7 +19,14 @@ from stages.shards import Shards
 from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
 
 ALL = [given_row(task, number) for number, task in enumerate(TASKS)]
-SUMMARY = {"name": "a run", "seed": 7, "planned": 9, "published": 4, "tasks": {"add": 1, "remove": 3}}
+SUMMARY = {
+    "name": "a run",
+    "seed": 7,
+    "planned": 9,
+    "published": 4,
+    "tasks": {"add": 1, "remove": 3},
+    "models": {"clip.model": "ViT-L-14@openai"},
+}
 
 
 @pytest.fixture
@@ -39,6 +46,7 @@ def test_the_chosen_candidate_is_published_with_its_settings_and_scores():
     settings = [row[name] for name in ("mask_policy", "cross_until", "self_until", "guidance", "seed")]
     assert settings == ["soft", 0.5, 0.25, 5.0, 2**62]
     assert (row["clip_direction"], row["change_inside"], row["clip_image"]) == (0.25, 0.5, None)
+    assert json.loads(row["models"]) == {"clip.model": "ViT-L-14@openai"}
 
 
 def test_mistake_8_a_reverse_task_publishes_its_anchor_as_target():
@@ -120,6 +128,7 @@ def test_the_card_and_the_checksums_describe_the_shards(tmp_path):
     header = yaml.safe_load(card.split("---")[1])
     assert header["configs"][0]["data_files"][0]["path"] == "train-*.parquet"
     assert "| remove | 3 |" in card
+    assert "| clip.model | `ViT-L-14@openai` |" in card
     assert all(f"| `{name}` |" in card for name in published(ALL).schema.names)
     subprocess.run([shutil.which("sha256sum") or "sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path, check=True)
 

@@ -54,6 +54,7 @@ def given_row(task: str, number: int = 0, **columns) -> dict:
         "smooth_mask": mask(200),
         "soft_mask": mask(128),
         "boxes": [[1.0, 2.0, 3.0, 4.0]],
+        "models": '{"clip.model": "ViT-L-14@openai"}',
         "anchor": flat(10),
         "candidates": [{**candidate, "image": flat(20 + k)} for k in range(3)],
         "scores": [
