@@ -10,7 +10,7 @@ BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate rerun status inspect test lint toybox toybox-eval clean
+.PHONY: help setup generate rerun status inspect test test-full lint toybox toybox-eval clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ inspect: setup  ## a table and a contact sheet of pairs: make inspect [RUN=..] [
 
 test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
 	@$(BIN)/python -m pytest $(ARGS)
+
+test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)
+	@$(BIN)/python -m pytest -m full $(ARGS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
