@@ -2,7 +2,13 @@
 
 import subprocess
 import sys
+import time
 
+import pyarrow as pa
+import torch
+
+from benchmarks import models
+from benchmarks.stages import Clock
 from tests.pipeline.runs import ROOT
 
 
@@ -11,3 +17,39 @@ def test_engine_benchmark_plans_runs_and_counts():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "plan of 3,000 captions in 12 parts" in result.stdout
     assert "footers of 40 parts, counted" in result.stdout
+
+
+def test_model_time_is_that_of_outermost_modules():
+    class Slow(torch.nn.Module):
+        def forward(self, inner: bool) -> None:
+            time.sleep(0.05)
+            if inner:
+                Slow()(False)
+
+    class Stage:
+        def __call__(self, rows: pa.Table) -> pa.Table:
+            time.sleep(0.1)
+            Slow()(True)
+            return rows
+
+    clock, before = Clock(), torch.nn.Module.__call__
+    clock.timed(Stage)()(pa.table({"id": ["a", "b"]}))
+    assert torch.nn.Module.__call__ is before
+    assert clock.rows == 2
+    assert 0.1 <= clock.models < clock.calls - 0.09
+
+
+def test_a_family_takes_a_batch(monkeypatch):
+    tiny = {"sample_size": 16, "block_out_channels": (32, 32, 64, 64), "attention_head_dim": 8}
+    published = models.FAMILIES["sdxl"]
+    sdxl = {
+        **published,
+        "sample_size": 16,
+        "block_out_channels": (32, 32, 64),
+        "transformer_layers_per_block": 1,
+        "attention_head_dim": (2, 2, 4),
+    }
+    monkeypatch.setattr(models, "FAMILIES", {"sd15": {**tiny, "cross_attention_dim": 24}, "sdxl": sdxl})
+    for family in models.FAMILIES:
+        model, inputs = models.build(family, torch.device("cpu"), torch.float32)
+        assert models.step(model, inputs, 3)().shape == (3, 4, 16, 16)

@@ -1,0 +1,116 @@
+"""Each stage of a manifest in a plain loop: start-up, rows a second, and the share of model time.
+
+    python -m benchmarks.stages                                   # a part of the toybox, two minutes
+    python -m benchmarks.stages manifests/sd15.yaml --rows 64     # where its models are at hand
+
+Model time is what is spent in neural networks: calls of torch modules, the outermost ones. The rest is
+decoding, masks, tokens, PNGs and parquet. No Ray; one worker with the threads of the manifest.
+"""
+
+import argparse
+import os
+import platform
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import pyarrow as pa
+import torch
+import transformers
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.engine import generate
+from pipeline.manifest import read_manifest
+from pipeline.progress import Progress
+from stages import STAGES
+
+
+class Clock:
+    """Seconds of a stage: its start, its calls, and its models within them."""
+
+    def __init__(self) -> None:
+        self.start = self.calls = self.models = 0.0
+        self.rows = 0
+
+    def timed(self, stage: Any) -> Any:
+        """The stage, measured."""
+        clock = self
+
+        class Timed(stage):
+            def __init__(self, *args: Any) -> None:
+                started = time.perf_counter()
+                super().__init__(*args)
+                clock.start += time.perf_counter() - started
+
+            def __call__(self, rows: pa.Table) -> pa.Table:
+                started = time.perf_counter()
+                with clock.models_timed():
+                    records = super().__call__(rows)
+                clock.calls += time.perf_counter() - started
+                clock.rows += rows.num_rows
+                return records
+
+        return Timed
+
+    @contextmanager
+    def models_timed(self) -> Iterator[None]:
+        """Time outermost calls of modules; ``Module.__call__`` is as it was afterwards."""
+        original, depth = torch.nn.Module.__call__, 0
+
+        def call(module: torch.nn.Module, *args: Any, **keys: Any) -> Any:
+            nonlocal depth
+            depth += 1
+            started = time.perf_counter()
+            try:
+                return original(module, *args, **keys)
+            finally:
+                depth -= 1
+                if not depth:
+                    _finish_device()
+                    self.models += time.perf_counter() - started
+
+        torch.nn.Module.__call__ = call
+        try:
+            yield
+        finally:
+            torch.nn.Module.__call__ = original
+
+
+def _finish_device() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("manifest", type=Path, nargs="?", default=Path("manifests/toybox.yaml"))
+    parser.add_argument("--rows", type=int, default=36)
+    options = parser.parse_args()
+    console = Console()
+    clocks = {name: Clock() for name in STAGES}
+    stages = {name: clocks[name].timed(stage) for name, stage in STAGES.items()}
+    with tempfile.TemporaryDirectory() as folder:
+        overrides = [f"rows={options.rows}", f"rows_per_part={options.rows}", f"runs={folder}"]
+        manifest = read_manifest(options.manifest, overrides, stages)
+        generate(manifest, stages, progress=Progress(console), engine="local")
+    table = Table("stage", "start-up s", "rows", "rows/s", "model time")
+    for name, clock in clocks.items():
+        rate = f"{clock.rows / clock.calls:.2f}" if clock.calls else ""
+        share = f"{clock.models / clock.calls:.0%}" if clock.models else ""
+        table.add_row(name, f"{clock.start:.1f}", str(clock.rows), rate, share)
+    console.print(table)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
+    console.print(
+        f"{options.manifest} on {device}, {os.cpu_count()} cores; torch {torch.__version__}, "
+        f"diffusers {diffusers.__version__}, transformers {transformers.__version__}",
+        highlight=False,
+    )
+
+
+if __name__ == "__main__":
+    main()
