@@ -76,6 +76,13 @@ class RunFolder:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
-            for leftover in self.root.glob("**/*.tmp"):
-                leftover.unlink(missing_ok=True)
-            yield
+            self._remove_leftovers()
+            try:
+                yield
+            finally:
+                self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """What processes that were killed could not remove."""
+        for leftover in self.root.glob("**/*.tmp"):
+            leftover.unlink(missing_ok=True)

@@ -11,13 +11,13 @@ import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import StageError, UserError
 from pipeline.manifest import RayOptions
 from pipeline.threads import thread_variables
-from pipeline.worker import FatalError, Job, Result, Unit, Worker
+from pipeline.worker import FatalError, Job, Result, Unit, Worker, row_under_way
 from stages.base import Resources
 
 OBJECT_STORE_BYTES = 100_000_000
@@ -25,7 +25,9 @@ OBJECT_STORE_BYTES = 100_000_000
 STARTS = 3
 """How often a local Ray, or a worker, is started before giving up: a busy machine misses time limits."""
 RETRIES = 2
-"""How often a unit is given to a new worker after its worker died."""
+"""How often a unit is given to a new worker after its worker died; then it is run row by row."""
+MOST_POISON = 3
+"""Rows of a unit that may end their worker; more are no accident, and stop the stage."""
 
 
 @dataclass(frozen=True)
@@ -84,10 +86,12 @@ class RayBackend:
                 deaths[number] += 1
                 if unit is None and deaths[number] >= STARTS:
                     raise StageError(f"{job.step.name}: no worker starts: {outcome.reason}")
-                if unit is not None and deaths[number] > RETRIES:
-                    lost[number] = outcome.reason
-                elif unit is not None:
-                    waiting.append(unit)
+                if unit is not None:
+                    again = unit if deaths[number] <= RETRIES else _careful(job, unit)
+                    if again is None:
+                        lost[number] = outcome.reason
+                    else:
+                        waiting.append(again)
                 if waiting:
                     worker = self._hire()
                     busy[worker.take.remote(shared)] = worker, None
@@ -207,6 +211,18 @@ class _Actor:
             return Stopped(message, traceback.format_exc())
 
 
+def _careful(job: Job, unit: Unit) -> Unit | None:
+    """The unit once more, row by row, without the row that just ended its worker; None: give up."""
+    poison = unit.poison
+    if unit.careful:
+        note = row_under_way(job, unit.number)
+        if not note.exists() or len(poison) >= MOST_POISON:
+            return None
+        poison = (*poison, note.read_text(encoding="utf-8"))
+        note.unlink()
+    return replace(unit, careful=True, poison=poison)
+
+
 def _outcome(reference: Any) -> Result | Stopped | Died | None:
     """What a call to an actor came to; None for ``take``."""
     import ray
@@ -221,7 +237,7 @@ def _outcome(reference: Any) -> Result | Stopped | Died | None:
 def _told(job: Job, lost: dict[int, str]) -> str:
     numbers = ", ".join(map(str, sorted(lost)[:10])) + (" ..." if len(lost) > 10 else "")
     return (
-        f"{job.step.name} stopped: {len(lost)} units ended their worker {RETRIES + 1} times each "
+        f"{job.step.name} stopped: {len(lost)} units ended every worker, also row by row "
         f"({numbers}): {lost[min(lost)]}"
     )
 

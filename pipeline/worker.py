@@ -12,6 +12,7 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,12 +27,13 @@ from pipeline.rows import ids_with_status, kept_ids, read_rows
 from pipeline.state import RunState
 from pipeline.steps import Step
 from pipeline.threads import limit_threads
-from stages.base import StageConfig, failed, output_schema, to_table
+from stages.base import Decision, StageConfig, failed, output_schema, to_table
 from stages.tasks import Tasks
 
 STATUSES = ("kept", "rejected", "failed")
 ALIKE = 4
 """Fewer equal failures than this never stop a stage."""
+POISONED = Decision("failed", "WorkerDied: every process that ran this row ended with it")
 LONGEST_REASON = 300
 """Characters; a message may quote a caption of any length."""
 
@@ -59,6 +61,10 @@ class Unit:
     parts: tuple[int, ...]
     retry: bool = False
     """Run only the rows that failed, keep the other records as they are."""
+    careful: bool = False
+    """Run every row alone and leave its id behind, should the process end with it."""
+    poison: tuple[str, ...] = ()
+    """Rows that ended their process: they fail without being run."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class Worker:
         with PartWriter(path, schema) as writer:
             for part in unit.parts:
                 tasks = self._tasks_of(part)
-                for records in self._records(part, unit.retry):
+                for records in self._records(part, unit):
                     counts.update(
                         (tasks[row_id], status, reason)
                         for row_id, status, reason in zip(
@@ -109,6 +115,7 @@ class Worker:
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
             writer.commit(footer_content(step.fingerprint, inputs, counts))
+        row_under_way(self.job, unit.number).unlink(missing_ok=True)
         return Result(unit.number, counts.total(), time.monotonic() - started)
 
     def _load(self) -> None:
@@ -133,13 +140,13 @@ class Worker:
         table = read_part(self.job.folder.plan, part, ["id", "task"])
         return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
 
-    def _records(self, part: int, retry: bool) -> Iterator[pa.Table]:
+    def _records(self, part: int, unit: Unit) -> Iterator[pa.Table]:
         """The stage's records of a part, a batch at a time."""
         path = self.job.folder.part(self.job.step.name, part)
-        if not retry:
-            yield from self._run_rows(part, self._given(part))
+        if not unit.retry:
+            yield from self._run_rows(part, unit, self._given(part))
             return
-        again = list(self._run_rows(part, ids_with_status(path, "failed")))
+        again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
         with pq.ParquetFile(path) as file:
             for old in file.iter_batches(batch_size=self.job.config.batch):
                 yield _replace(pa.Table.from_batches([old]).replace_schema_metadata(), again)
@@ -150,13 +157,13 @@ class Worker:
             return read_part(self.job.folder.plan, part, ["id"])["id"].combine_chunks()
         return kept_ids(self.job.folder.part(previous, part))
 
-    def _run_rows(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
+    def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job
         files = {name: job.folder.part(name, part) for name in job.step.inputs}
         alike: Counter[str] = Counter()
         run = {"models": json.dumps(job.models)}
         for rows in read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch):
-            records, errors = self._guarded(rows)
+            records, errors = self._carefully(rows, unit) if unit.careful else self._guarded(rows)
             for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
                 kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
                 alike[kind] += 1
@@ -166,6 +173,20 @@ class Worker:
                         "".join(traceback.format_exception(errors[-1])) if errors else "",
                     )
             yield records
+
+    def _carefully(self, rows: pa.Table, unit: Unit) -> tuple[pa.Table, list[Exception]]:
+        """The stage's records of rows run one by one; poison fails."""
+        records, errors = [], []
+        note = row_under_way(self.job, unit.number)
+        for i, row_id in enumerate(rows["id"].to_pylist()):
+            if row_id in unit.poison:
+                records.append(to_table([row_id], [POISONED], self.job.stage.schema))
+                continue
+            note.write_text(row_id, encoding="utf-8")
+            record, raised = self._guarded(rows.slice(i, 1))
+            records.append(record)
+            errors += raised
+        return pa.concat_tables(records), errors
 
     def _guarded(self, rows: pa.Table) -> tuple[pa.Table, list[Exception]]:
         """The stage's records of a batch; if it raises, of its rows one by one."""
@@ -195,6 +216,11 @@ class Worker:
         if unknown:
             raise StageError(f"{name} broke its contract: status {unknown} is none of {STATUSES}")
         return _shorten(records)
+
+
+def row_under_way(job: Job, unit: int) -> Path:
+    """Where a careful worker leaves the row that it runs; removed like any temporary file."""
+    return job.folder.root / job.step.name / f"{unit:05d}.row.tmp"
 
 
 def _raise_if_fatal(error: Exception) -> None:

@@ -6,6 +6,7 @@ and by files in the folder ``$FAKE_SWITCHES``, so that a test can change it betw
 
 import hashlib
 import os
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,8 @@ class Draw(Fake):
         time.sleep(self.config.pause)
         if switched_on("cuda"):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
+        if switched_on(f"poison {row['instruction'].split()[-1]}"):
+            os.kill(os.getpid(), signal.SIGKILL)
         if switched_on("die"):
             (Path(os.environ["FAKE_SWITCHES"]) / "die").unlink()
             os._exit(1)

@@ -32,11 +32,26 @@ def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
 
 
 def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
-    run = make_run(captions=["a cube"])
+    run = make_run(captions=[f"cube {i}" for i in range(5)])
     run.switch("cuda")
-    with pytest.raises(StageError, match=r"1 units ended their worker 3 times .*: CUDA error"):
+    with pytest.raises(StageError, match=r"1 units ended every worker, also row by row .*: CUDA error"):
         run.generate("rows_per_part=20", engine="ray")
     assert set(run.files()) == {"plan.parquet", "write/00000.parquet"}
+
+
+def test_a_row_that_kills_every_worker_costs_one_row(make_run):
+    run, clean = make_run("poisoned"), make_run("clean")
+    run.switch("poison 7")
+    state = run.generate(engine="ray")
+    assert_sum_is_exact(state)
+    table = pq.read_table(run.run / "draw" / "00001.parquet")
+    assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]
+    assert table["reason"].to_pylist()[3].startswith("WorkerDied")
+    assert not list(run.run.glob("**/*.tmp"))
+    (Path(os.environ["FAKE_SWITCHES"]) / "poison 7").unlink()
+    run.rerun("draw", retry_failed=True)
+    clean.generate()
+    assert run.files() == clean.files(), "run again it is as if nothing had been"
 
 
 def test_driver_killed_on_ray_leaves_no_process_and_goes_on(make_run):
