@@ -57,7 +57,7 @@ def _cell(pair: Pair) -> Image.Image:
     scores = [
         f"{name} {pair.scores[metric]:.3f}" for metric, name in SHOWN_SCORES.items() if metric in pair.scores
     ]
-    pen.text((0, y), "   ".join([pair.task, *scores]), _FAINT, small)
+    pen.text((0, y), "   ".join([pair.task, *scores, pair.id[:8]]), _FAINT, small)
     return cell
 
 

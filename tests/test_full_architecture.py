@@ -76,7 +76,7 @@ def stable_diffusion(tmp_path_factory) -> Path:
 
 def test_stable_diffusion_draws_an_edit(stable_diffusion):
     """The recipe's own call: a source and its edit under a soft mask, two steps."""
-    task = tiny_task(candidates=[{"mask": "soft", "cross_until": 1, "self_until": 0.5}])
+    task = tiny_task(composite=True, candidates=[{"mask": "soft", "cross_until": 1, "self_until": 0.5}])
     diffusion = DiffusionConfig(model=str(stable_diffusion), steps=2)
     drawing = Drawing(EditConfig(diffusion=diffusion, batch=1), Tasks({"local": task}))
     assert sum(p.numel() for p in drawing.model.unet.parameters()) == pytest.approx(859.5e6, rel=0.001)

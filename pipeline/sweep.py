@@ -1,0 +1,127 @@
+"""``editpairs sweep``: how many pairs each threshold costs, from the scores that a run has stored.
+
+One bound of one task is moved at a time, all others stay as the manifest has them. No model, no GPU;
+nothing of the run is changed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from pipeline.plan import read_part
+from pipeline.state import RunState
+from stages.filter import FilterConfig, Scores, choose, resolve_bounds
+from stages.tasks import Bounds, Tasks
+
+STEPS = 11
+"""Values a bound is moved through: quantiles of the candidates' scores, the lowest and highest too."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The yield of a task as one bound moves: at ``values[k]``, ``kept[k]`` of ``rows`` rows are kept."""
+
+    task: str
+    metric: str
+    side: str
+    """``min`` or ``max``."""
+    now: float
+    """The bound as the manifest has it."""
+    rows: int
+    kept_now: int
+    values: tuple[float, ...]
+    kept: tuple[int, ...]
+
+
+def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
+    """The candidates' scores of every row that the score stage kept, by task."""
+    step = state.steps["score"]
+    scores: dict[str, list[Sequence[Scores]]] = {}
+    for part in range(state.plan.parts):
+        if state.done(step, part):
+            for task, candidates in _scored(state, part):
+                scores.setdefault(task, []).append(candidates)
+    return scores
+
+
+def _scored(state: RunState, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
+    planned = read_part(state.folder.plan, part, ["id", "task"])
+    tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
+    path: Path = state.folder.part("score", part)
+    for row in pq.read_table(path, columns=["id", "status", "scores"], partitioning=None).to_pylist():
+        if row["status"] == "kept":
+            yield tasks[row["id"]], row["scores"]
+
+
+def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
+    """A curve for each task and each side of a metric that has a bound."""
+    curves = []
+    for task in sorted(scores):
+        bounds = resolve_bounds(tasks[task], config)
+        kept_now = _kept(scores[task], bounds)
+        for metric, bound in bounds.items():
+            found = (candidate.get(metric) for row in scores[task] for candidate in row)
+            seen = [score for score in found if score is not None]
+            if not seen:
+                continue
+            values = tuple(float(v) for v in np.quantile(seen, np.linspace(0, 1, STEPS)))
+            for side in ("min", "max"):
+                now = getattr(bound, side)
+                if now is None:
+                    continue
+                kept = tuple(_kept(scores[task], _moved(bounds, metric, side, value)) for value in values)
+                curves.append(Curve(task, metric, side, now, len(scores[task]), kept_now, values, kept))
+    return curves
+
+
+def _moved(bounds: Mapping[str, Bounds], metric: str, side: str, value: float) -> dict[str, Bounds]:
+    return {**bounds, metric: bounds[metric].model_copy(update={side: value})}
+
+
+def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds]) -> int:
+    return sum(not choose(candidates, bounds).reason for candidates in rows)
+
+
+def plot(curves: Sequence[Curve], path: Path) -> None:
+    """Write a figure (PNG): a row of panels a task, the bound as it is drawn in."""
+    from matplotlib.figure import Figure
+
+    tasks = sorted({curve.task for curve in curves})
+    columns = max(sum(curve.task == task for curve in curves) for task in tasks)
+    figure = Figure(figsize=(2.6 * columns, 2.1 * len(tasks)), layout="constrained")
+    panels = figure.subplots(len(tasks), columns, squeeze=False)
+    for line, task in zip(panels, tasks, strict=True):
+        own = [curve for curve in curves if curve.task == task]
+        for axes, curve in zip(line, own, strict=False):
+            axes.plot(curve.values, np.array(curve.kept) / curve.rows, color="tab:blue")
+            axes.axvline(curve.now, color="tab:red", linewidth=1)
+            axes.set_title(f"{task}: {curve.metric}.{curve.side}", fontsize=8)
+            axes.set_ylim(0, 1.02)
+            axes.tick_params(labelsize=7)
+        for axes in line[len(own) :]:
+            axes.axis("off")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=110)
+
+
+def table_of(curves: Sequence[Curve]) -> Table:
+    """A line a curve: the bound and its yield now, then the yield without it, and at other values."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("task", "bound", "now", "kept", "without", "kept at other values"):
+        table.add_column(name, justify="right" if name in ("now", "kept", "without") else "left")
+    for curve in curves:
+        free = curve.kept[0] if curve.side == "min" else curve.kept[-1]
+        points = zip(curve.values[1:-1:2], curve.kept[1:-1:2], strict=True)
+        table.add_row(
+            curve.task,
+            f"{curve.metric}.{curve.side}",
+            f"{curve.now:g}",
+            f"{curve.kept_now}/{curve.rows}",
+            f"{free}/{curve.rows}",
+            "  ".join(f"{value:.3g}: {kept}" for value, kept in points),
+        )
+    return table

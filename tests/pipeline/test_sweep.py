@@ -1,0 +1,46 @@
+from PIL import Image
+
+from pipeline.sweep import plot, sweep, table_of
+from stages.filter import Filter, FilterConfig
+from stages.score.metrics import METRICS
+from stages.tasks import Tasks
+from tests.stages.tiny_tasks import tiny_task
+
+TASKS = Tasks({"local": tiny_task(metrics=["clip_direction", "clip_image"])})
+CONFIG = FilterConfig(default={"clip_direction": 0.3, "clip_image": {"max": 0.9}})
+
+
+def row(*directions: float, image: float = 0.5) -> list[dict[str, float | None]]:
+    return [
+        {**dict.fromkeys(METRICS), "clip_direction": direction, "clip_image": image}
+        for direction in directions
+    ]
+
+
+SCORES = {"local": [row(0.1, 0.2), row(0.3, 0.0), row(0.4, 0.9), row(0.8, 0.8, image=0.95)]}
+
+
+def test_a_curve_counts_what_the_filter_keeps_at_each_value():
+    curves = {(curve.metric, curve.side): curve for curve in sweep(SCORES, TASKS, CONFIG)}
+    assert set(curves) == {("clip_direction", "min"), ("clip_image", "max")}
+    direction = curves["clip_direction", "min"]
+    assert (direction.rows, direction.now, direction.kept_now) == (4, 0.3, 2)
+    assert (direction.values[0], direction.values[-1]) == (0.0, 0.9)
+    assert (direction.kept[0], direction.kept[-1]) == (3, 1)
+    assert list(direction.kept) == sorted(direction.kept, reverse=True)
+    for value, kept in zip(direction.values, direction.kept, strict=True):
+        moved = FilterConfig(default={**CONFIG.default, "clip_direction": {"min": value}})
+        stage = Filter(moved, TASKS)
+        assert kept == sum(stage._decide("local", scores).status == "kept" for scores in SCORES["local"])
+    assert curves["clip_image", "max"].kept[-1] == 3
+
+
+def test_curves_can_be_read_and_looked_at(tmp_path):
+    curves = sweep(SCORES, TASKS, CONFIG)
+    assert table_of(curves).row_count == 2
+    plot(curves, tmp_path / "sweep.png")
+    assert Image.open(tmp_path / "sweep.png").size[0] > 300
+
+
+def test_a_task_without_bounds_has_no_curve():
+    assert sweep(SCORES, TASKS, FilterConfig()) == []
