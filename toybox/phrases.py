@@ -20,17 +20,23 @@ def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
     wrong = rng.random()
     if not scene.things or wrong < 0.4:
         return _absent_kind(scene, rng)
-    thing = scene.things[rng.integers(len(scene.things))]
     if wrong < 0.75:
-        color = str(rng.choice([c for c in COLORS if c != thing.color]))
-        others = [t.color for t in scene.things if t.color != thing.color]
-        if others and rng.random() < 0.5:
-            color = others[0]
-        said = [thing.texture] if rng.random() < 0.3 else []
-        return _with_article([*said, color, thing.kind], rng)
+        return recolored_phrase(scene, rng)
+    thing = scene.things[rng.integers(len(scene.things))]
     texture = str(rng.choice([t for t in TEXTURE_NAMES if t != thing.texture]))
     named = [thing.color] if rng.random() < 0.8 else []
     return _with_article([texture, *named, thing.kind], rng)
+
+
+def recolored_phrase(scene: Scene, rng: np.random.Generator) -> str:
+    """A thing of the scene in a wrong colour, often in that of the other thing."""
+    thing = scene.things[rng.integers(len(scene.things))]
+    color = str(rng.choice([c for c in COLORS if c != thing.color]))
+    others = [t.color for t in scene.things if t.color != thing.color]
+    if others and rng.random() < 0.5:
+        color = others[0]
+    said = [thing.texture] if rng.random() < 0.3 else []
+    return _with_article([*said, color, thing.kind], rng)
 
 
 def _absent_kind(scene: Scene, rng: np.random.Generator) -> str:

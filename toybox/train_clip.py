@@ -17,7 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from open_clip.model import CustomTextCLIP
 from rich.progress import track
-from safetensors.torch import save_file
+from safetensors.torch import load_model, save_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
@@ -25,7 +25,7 @@ from toybox.reading import Content, content_of
 from toybox.tokenizer import CONTEXT_LENGTH, build_tokenizer
 from toybox.train_autoencoder import FOLDER as AUTOENCODER
 from toybox.train_autoencoder import load_autoencoder, round_trip, to_tensor
-from toybox.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, autocast
+from toybox.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, autocast, first_step
 from toybox.world import (
     COLORS,
     KINDS,
@@ -41,6 +41,7 @@ from toybox.world import (
     without,
 )
 
+FOLDER = WEIGHTS / "clip"
 GROUPS = 2000
 VARIANTS = 3
 """Other scenes in a group, each one attribute away from the first."""
@@ -48,7 +49,7 @@ GROUPS_A_BATCH = 24
 SHIFT = SIZE // 20
 """Pixels that a training picture is moved by, at most."""
 UNSEEN = 64
-SCHEDULE = Schedule(steps=350, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
+SCHEDULE = Schedule(steps=1600, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
 ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 
@@ -232,6 +233,7 @@ def save(model: CustomTextCLIP, folder: Path) -> None:
 
 
 def main() -> None:
+    first = first_step()
     autoencoder = load_autoencoder()
     tokenizer = build_tokenizer()
     tokenize = tokenize_with(tokenizer)
@@ -240,6 +242,8 @@ def main() -> None:
     unseen = Unseen(autoencoder, tokenize)
     torch.manual_seed(0)
     model = build(len(tokenizer)).to(DEVICE)
+    if first:
+        load_model(model, FOLDER / "open_clip_model.safetensors")
 
     def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
         chosen = np.sort(rng.choice(GROUPS, GROUPS_A_BATCH, replace=False))
@@ -252,10 +256,10 @@ def main() -> None:
             model.logit_scale.clamp_(0, np.log(100))
         return {"loss": contrastive_loss(model, to_tensor(images), tokens, same)}
 
-    training = Training("clip", model, SCHEDULE, lambda: unseen.figures(model), 250)
+    training = Training("clip", model, SCHEDULE, lambda: unseen.figures(model), 250, first)
     training.run(loss_of_step)
     with training.averaged_weights():
-        save(model, WEIGHTS / "clip")
+        save(model, FOLDER)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ class Training:
             now = time.monotonic()
             if self.step % 100 == 0:
                 pace = (now - started) / (self.step - self._timed_from)
-                self._log({k: float(np.mean([w[k] for w in window])) for k in window[0]}, pace)
+                self._log(_means(window), pace)
                 window = []
             if self.step % self.evaluate_every == 0 and self.step < self.schedule.steps:
                 self._log(self._evaluated(), None)
@@ -193,6 +193,12 @@ class Training:
         print(f"{self.name} {self.step}/{self.schedule.steps}  {text}{left}", flush=True)
         with (self.folder / "log.jsonl").open("a") as log:
             log.write(json.dumps({"step": self.step, **figures}) + "\n")
+
+
+def _means(window: list[dict[str, float]]) -> dict[str, float]:
+    """Each loss's mean over the steps that had it."""
+    names = {name: None for losses in window for name in losses}
+    return {name: float(np.mean([losses[name] for losses in window if name in losses])) for name in names}
 
 
 def autocast() -> torch.autocast:
