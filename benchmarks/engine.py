@@ -32,14 +32,14 @@ from pipeline.manifest import Manifest, read_manifest
 from pipeline.planning import ensure_plan
 from pipeline.progress import Progress
 from pipeline.state import RunState
-from stages.base import StageConfig, kept, to_table
+from stages.base import Stage, StageConfig, kept, to_table
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 ROWS_A_PART = 256
 ROW_GROUP = 1_000_000
 
 
-class Echo:
+class Echo(Stage):
     """A stage that keeps every row and does nothing."""
 
     version: ClassVar[int] = 1
@@ -48,8 +48,6 @@ class Echo:
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("length", pa.int32())])
     Config: ClassVar[type[StageConfig]] = StageConfig
     light: ClassVar[bool] = True
-    scope: ClassVar[str] = "part"
-    schema_metadata: ClassVar[dict[bytes, bytes]] = {}
 
     def __init__(self, config: Any, tasks: Any) -> None:
         """Nothing to load."""

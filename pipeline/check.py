@@ -21,12 +21,11 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
-from pipeline.manifest import Manifest, Stages
+from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
 from pipeline.state import RunState
 from pipeline.steps import build_steps
 from stages.base import Resources
-from stages.tasks import TaskError, load_tasks
 
 
 @dataclass(frozen=True)
@@ -75,9 +74,9 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     except UserError as error:
         problems[str(error)] = None
     try:
-        tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+        tasks = tasks_of(manifest)
         check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
-    except (TaskError, UserError) as error:
+    except UserError as error:
         raise UserError("\n".join([*problems, str(error)])) from error
     for name, stage in stages.items():
         try:
@@ -125,8 +124,9 @@ def _print_cost(
     configs = {name: manifest.section(name) for name in stages}
     fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
     state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
-    console.print(_cost_table(estimate(state, {name: config.resources for name, config in configs.items()})))
     counts = count_run(state)
+    resources = {name: config.resources for name, config in configs.items()}
+    console.print(_cost_table(estimate(folder, counts, plan.rows, resources)))
     unknown = [count.name for count in counts if not judged(count)]
     if unknown:
         console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
@@ -140,16 +140,18 @@ def judged(count: StageCount) -> int:
     return count.given.total() - count.pending.total()
 
 
-def estimate(state: RunState, resources: Mapping[str, Resources]) -> list[Cost]:
+def estimate(
+    folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
+) -> list[Cost]:
     """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
     seconds, rows = Counter[str](), Counter[str]()
-    for event in state.folder.read_events():
+    for event in folder.read_events():
         if "unit" in event:
             seconds[event["stage"]] += event["seconds"]
             rows[event["stage"]] += event["rows"]
     costs = []
-    expected = float(state.plan.rows)
-    for count in count_run(state):
+    expected = float(planned)
+    for count in counts:
         name, done = count.name, judged(count)
         if not done:
             break

@@ -167,18 +167,16 @@ def sweep(
     out: Annotated[Path | None, typer.Option(help="plot the curves (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
-    from pipeline.manifest import read_manifest
+    from pipeline.manifest import read_manifest, tasks_of
     from pipeline.sweep import plot, read_scores, table_of
     from pipeline.sweep import sweep as run
     from stages import STAGES
-    from stages.tasks import load_tasks
 
     content = read_manifest(manifest, overrides or [], STAGES)
     scores = read_scores(open_state(content.folder))
     if not scores:
         raise UserError(f"{content.folder} has no scores yet: run generate first")
-    tasks = load_tasks(content.tasks.prompts, content.tasks.exemplars, list(content.tasks.mixture))
-    curves = run(scores, tasks, content.section("filter"))  # type: ignore[arg-type]
+    curves = run(scores, tasks_of(content), content.section("filter"))  # type: ignore[arg-type]
     console.print(table_of(curves))
     if out is not None:
         plot(curves, out)

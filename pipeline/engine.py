@@ -13,14 +13,14 @@ from pipeline.folder import RunFolder
 from pipeline.ledger import count_run
 from pipeline.local_backend import LocalBackend
 from pipeline.lockfile import read_lock, write_lock
-from pipeline.manifest import Manifest, Stages
+from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import Plan
 from pipeline.planning import ensure_plan
 from pipeline.progress import Progress
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
 from pipeline.worker import Job, Result, Unit
-from stages.tasks import TaskError, Tasks, load_tasks
+from stages.tasks import Tasks
 
 Engine = Literal["ray", "local"]
 
@@ -139,10 +139,7 @@ def rerun(
 @contextmanager
 def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
     """Check all that can be checked before anything starts, then hold the run and its plan."""
-    try:
-        tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
-    except TaskError as error:
-        raise UserError(str(error)) from error
+    tasks = tasks_of(manifest)
     configs = {name: manifest.section(name) for name in stages}
     check_light_stages(stages, configs, tasks)
     identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}

@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from pipeline.errors import UserError
 from stages.base import Section, StageConfig
+from stages.tasks import TaskError, Tasks, load_tasks
 
 SHARED = ("diffusion", "grounding", "clip")
 """Top-level sections that fill the field of the same name in every stage that has one."""
@@ -84,6 +85,18 @@ def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manif
     for override in overrides:
         content = apply_override(content, override)
     return parse_manifest(content, stages, str(path))
+
+
+def tasks_of(manifest: Manifest) -> Tasks:
+    """The tasks of the mixture, from their files.
+
+    Raises:
+        UserError: a file is missing or wrong; the message names it.
+    """
+    try:
+        return load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+    except TaskError as error:
+        raise UserError(str(error)) from error
 
 
 def apply_override(content: Mapping[str, Any], override: str) -> dict[str, Any]:

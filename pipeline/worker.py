@@ -115,7 +115,6 @@ class Worker:
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
             writer.commit(footer_content(step.fingerprint, inputs, counts))
-        row_under_way(self.job, unit.number).unlink(missing_ok=True)
         return Result(unit.number, counts.total(), time.monotonic() - started)
 
     def _load(self) -> None:

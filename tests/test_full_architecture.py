@@ -15,6 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import save_file, save_model
 from transformers import AutoTokenizer, BertConfig, CLIPTextConfig, CLIPTextModel
 
+from benchmarks.models import FAMILIES
 from stages.convert import GROUNDING, SEGMENTERS
 from stages.diffusion import DiffusionConfig
 from stages.edit import EditConfig
@@ -59,13 +60,7 @@ def stable_diffusion(tmp_path_factory) -> Path:
             )
         ),
         tokenizer=tokenizer,
-        unet=UNet2DConditionModel(
-            sample_size=64,
-            block_out_channels=(320, 640, 1280, 1280),
-            layers_per_block=2,
-            cross_attention_dim=768,
-            attention_head_dim=8,
-        ),
+        unet=UNet2DConditionModel(layers_per_block=2, **FAMILIES["sd15"]),
         scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
         safety_checker=None,
         feature_extractor=None,
@@ -166,20 +161,7 @@ def test_clip_vit_l_14_comes_back_as_it_was(tmp_path):
 def test_sdxl_takes_its_conditioning_on_the_meta_device():
     """2.6 G parameters would not fit beside a test: shapes alone, under our attention control."""
     with torch.device("meta"):
-        unet = UNet2DConditionModel(
-            sample_size=128,
-            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-            block_out_channels=(320, 640, 1280),
-            layers_per_block=2,
-            transformer_layers_per_block=(1, 2, 10),
-            attention_head_dim=(5, 10, 20),
-            cross_attention_dim=2048,
-            use_linear_projection=True,
-            addition_embed_type="text_time",
-            addition_time_embed_dim=256,
-            projection_class_embeddings_input_dim=2816,
-        )
+        unet = UNet2DConditionModel(layers_per_block=2, **FAMILIES["sdxl"])
         install(unet)
         assert sum(p.numel() for p in unet.parameters()) == pytest.approx(2567.5e6, rel=0.001)
         predicted = unet(

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,7 @@ class Detector:
     ) -> None:
         self.model, self.image, self.config = model.eval(), image, config
         self.device = next(model.parameters()).device
-        special = model.tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", "[PAD]", "."])
-        self._not_words = torch.tensor(special, device=self.device)
+        self._not_words = not_words(model.tokenizer, self.device)
 
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "Detector":
@@ -120,6 +120,11 @@ class Detector:
             pixels[best].float().cpu().numpy(),
             float(scores[best]),
         )
+
+
+def not_words(tokenizer: Any, device: torch.device) -> Tensor:
+    """The token ids that stand for no word of a phrase."""
+    return torch.tensor(tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", "[PAD]", "."]), device=device)
 
 
 def caption_of(phrase: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor
 from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
 from stages.grounding import GroundingConfig
-from stages.grounding.detector import Detector, caption_of
+from stages.grounding.detector import Detector, caption_of, not_words
 
 TEXT_LENGTH = 64
 """Tokens a phrase is padded to: one shape for all batches, as with the other library."""
@@ -22,8 +22,7 @@ class TransformersDetector(Detector):
     ) -> None:
         self.model, self.processor, self.config = model.eval(), processor, config
         self.device = model.device
-        special = processor.tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", "[PAD]", "."])
-        self._not_words = torch.tensor(special, device=self.device)
+        self._not_words = not_words(processor.tokenizer, self.device)
 
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
