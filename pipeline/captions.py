@@ -6,7 +6,7 @@ other, for the instruct stage to judge; only a file that cannot be read stops a 
 
 import hashlib
 import json
-from pathlib import Path
+import os
 
 import numpy as np
 import pyarrow as pa
@@ -15,12 +15,13 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
+from pipeline.storage import Location, arrow_source
 
 _BLOCK = 64 << 20
 """Bytes Arrow's readers take at a time; no line may be longer."""
 
 
-def read_captions(path: Path, column: str) -> pa.ChunkedArray:
+def read_captions(path: Location, column: str) -> pa.ChunkedArray:
     """The captions of a file in its order, as ``large_string``; null is the empty caption.
 
     Args:
@@ -44,7 +45,7 @@ def read_captions(path: Path, column: str) -> pa.ChunkedArray:
     return captions.cast(pa.large_string()).fill_null("")
 
 
-def content_hash(path: Path) -> str:
+def content_hash(path: Location) -> str:
     """blake2b of the file's bytes."""
     _require_file(path)
     content = hashlib.blake2b(digest_size=16)
@@ -54,17 +55,17 @@ def content_hash(path: Path) -> str:
     return content.hexdigest()
 
 
-def _read_parquet(path: Path, column: str) -> pa.ChunkedArray:
-    schema = pq.read_schema(path)
+def _read_parquet(path: Location, column: str) -> pa.ChunkedArray:
+    schema = pq.read_schema(arrow_source(path))
     _require(column, schema.names, path)
-    values = pq.read_table(path, columns=[column])[column]
+    values = pq.read_table(arrow_source(path), columns=[column])[column]
     kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise UserError(f"captions.column: {column!r} in {path} holds {kind}, not text")
     return values
 
 
-def _read_jsonl(path: Path, column: str) -> pa.ChunkedArray:
+def _read_jsonl(path: Location, column: str) -> pa.ChunkedArray:
     with path.open("rb") as file:
         first = file.readline()
     try:
@@ -76,21 +77,23 @@ def _read_jsonl(path: Path, column: str) -> pa.ChunkedArray:
         explicit_schema=pa.schema([(column, pa.large_string())]), unexpected_field_behavior="ignore"
     )
     read = pyarrow.json.ReadOptions(block_size=_BLOCK)
-    return pyarrow.json.read_json(path, read_options=read, parse_options=parse)[column]
+    return pyarrow.json.read_json(arrow_source(path), read_options=read, parse_options=parse)[column]
 
 
-def _read_csv(path: Path, column: str) -> pa.ChunkedArray:
+def _read_csv(path: Location, column: str) -> pa.ChunkedArray:
     read = pyarrow.csv.ReadOptions(block_size=_BLOCK)
     parse = pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
-    with pyarrow.csv.open_csv(path, read_options=read, parse_options=parse) as stream:
+    with pyarrow.csv.open_csv(arrow_source(path), read_options=read, parse_options=parse) as stream:
         _require(column, stream.schema.names, path)
     convert = pyarrow.csv.ConvertOptions(
         include_columns=[column], column_types={column: pa.large_string()}, strings_can_be_null=False
     )
-    return pyarrow.csv.read_csv(path, read_options=read, parse_options=parse, convert_options=convert)[column]
+    return pyarrow.csv.read_csv(
+        arrow_source(path), read_options=read, parse_options=parse, convert_options=convert
+    )[column]
 
 
-def _read_text(path: Path, column: str) -> pa.ChunkedArray:
+def _read_text(path: Location, column: str) -> pa.ChunkedArray:
     content = path.read_bytes()
     try:
         content.decode("utf-8")
@@ -106,12 +109,12 @@ def _read_text(path: Path, column: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.compute.utf8_rtrim(lines, "\n")])
 
 
-def _require_file(path: Path) -> None:
+def _require_file(path: Location) -> None:
     if not path.is_file():
-        raise UserError(f"captions.file: there is no file {path} (looked in {Path.cwd()})")
+        raise UserError(f"captions.file: there is no file {path} (looked in {os.getcwd()})")
 
 
-def _require(column: str, columns: list[str], path: Path) -> None:
+def _require(column: str, columns: list[str], path: Location) -> None:
     if column not in columns:
         raise UserError(
             f"captions.column: {path} has no column {column!r}; it has {', '.join(map(repr, columns))}"

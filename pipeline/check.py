@@ -70,7 +70,7 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     problems: dict[str, None] = {}
     captions, identities = 0, {}
     try:
-        captions = len(read_captions(manifest.captions.file, manifest.captions.column))
+        captions = len(read_captions(manifest.captions.location, manifest.captions.column))
     except UserError as error:
         problems[str(error)] = None
     try:

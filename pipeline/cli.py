@@ -13,6 +13,7 @@ from pipeline.errors import StageError, UserError
 
 if TYPE_CHECKING:
     from pipeline.state import RunState
+    from pipeline.storage import Location
 
 app = typer.Typer(
     add_completion=False,
@@ -123,7 +124,7 @@ def check(
 
 
 @app.command(epilog="Example:\n\n  editpairs status runs/toybox")
-def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's folder")]) -> None:
+def status(run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
     from pipeline.report import print_report
 
@@ -135,7 +136,7 @@ def status(run: Annotated[Path, typer.Argument(metavar="RUN", help="a run's fold
     "  editpairs inspect runs/toybox/shards/train-00000-of-00002.parquet --rows 24 --seed 3"
 )
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
+    path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
     out: Annotated[Path | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
     rows: Annotated[int, typer.Option(min=1, help="how many pairs")] = 12,
     seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
@@ -143,10 +144,12 @@ def inspect(
 ) -> None:
     """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
     from pipeline.pairs import read_pairs, table_of
+    from pipeline.storage import locate
 
-    if not path.exists():
+    location = locate(path)
+    if not location.exists():
         raise UserError(f"there is no run or shard at {path}")
-    pairs = read_pairs(path, rows, seed, task)
+    pairs = read_pairs(location, rows, seed, task)
     if not pairs:
         raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
     console.print(table_of(pairs))
@@ -218,7 +221,7 @@ def convert(
     console.print(f"wrote {folder}{rest}", highlight=False)
 
 
-def open_state(folder: Path) -> "RunState":
+def open_state(folder: "str | Location") -> "RunState":
     """The state of a run as its lock file tells it, without importing a stage."""
     from pipeline.folder import RunFolder
     from pipeline.lockfile import locked_steps, read_lock

@@ -19,6 +19,7 @@ from pipeline.planning import ensure_plan
 from pipeline.progress import Progress
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
+from pipeline.storage import write_text
 from pipeline.worker import Job, Result, Unit
 from stages.tasks import Tasks
 
@@ -205,7 +206,7 @@ def _advance(
                 _finish(run, step)
     except StageError as error:
         if error.details:
-            run.folder.last_error.write_text(error.details, encoding="utf-8")
+            write_text(run.folder.last_error, error.details)
         raise
     finally:
         backend.close()

@@ -10,31 +10,29 @@
       events.jsonl                      one line a committed file: rows, seconds
 """
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from pipeline.errors import UserError
+from pipeline.storage import Location, held, is_local, locate
 
 
 class RunFolder:
     """Paths of one run."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.plan = root / "plan.parquet"
-        self.lock = root / "manifest.lock.yaml"
-        self.events = root / "events.jsonl"
-        self.last_error = root / "last_error.txt"
+    def __init__(self, root: str | os.PathLike | Location) -> None:
+        self.root = locate(root)
+        self.plan = self.root / "plan.parquet"
+        self.lock = self.root / "manifest.lock.yaml"
+        self.events = self.root / "events.jsonl"
+        self.last_error = self.root / "last_error.txt"
 
-    def part(self, stage: str, part: int) -> Path:
+    def part(self, stage: str, part: int) -> Location:
         return self.root / stage / f"{part:05d}.parquet"
 
-    def shard(self, stage: str, shard: int, total: int) -> Path:
+    def shard(self, stage: str, shard: int, total: int) -> Location:
         return self.root / stage / f"train-{shard:05d}-of-{total:05d}.parquet"
 
     def record(self, **event: Any) -> None:
@@ -57,25 +55,12 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[None]:
-        """Hold the run for this process; the lock goes with the process, however it ends.
+        """Hold the run for this process.
 
         Raises:
             UserError: another process holds it.
         """
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "unknown"
-                raise UserError(
-                    f"{self.root} is being written by process {holder}: wait for it, stop it, or use "
-                    "another run name (--set name=...)"
-                ) from None
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
+        with held(self.root):
             self._remove_leftovers()
             try:
                 yield
@@ -83,6 +68,7 @@ class RunFolder:
                 self._remove_leftovers()
 
     def _remove_leftovers(self) -> None:
-        """What processes that were killed could not remove."""
-        for leftover in self.root.glob("**/*.tmp"):
-            leftover.unlink(missing_ok=True)
+        """What processes that were killed could not remove; an object store has no unfinished files."""
+        if is_local(self.root):
+            for leftover in self.root.glob("**/*.tmp"):
+                leftover.unlink(missing_ok=True)

@@ -1,15 +1,14 @@
 """``manifest.lock.yaml``: what a run was made with, and what the guard compares against."""
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from pipeline.errors import UserError
 from pipeline.steps import Step
+from pipeline.storage import Location, write_text
 
 if TYPE_CHECKING:
     from pipeline.manifest import Manifest
@@ -18,7 +17,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
-def read_lock(path: Path) -> dict[str, Any]:
+def read_lock(path: Location) -> dict[str, Any]:
     """The content of a lock file; empty if there is none."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
@@ -30,7 +29,7 @@ def read_lock(path: Path) -> dict[str, Any]:
 
 
 def write_lock(
-    path: Path,
+    path: Location,
     manifest: "Manifest",
     steps: Sequence[Step],
     identities: Mapping[str, Mapping[str, Any]],
@@ -58,12 +57,7 @@ def write_lock(
     }
     if content == old:
         return
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    write_text(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
 
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:

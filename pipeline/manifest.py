@@ -11,6 +11,7 @@ from pydantic import BaseModel, Field, ValidationError, create_model, model_vali
 from typing_extensions import Self
 
 from pipeline.errors import UserError
+from pipeline.storage import Location, locate
 from stages.base import Section, StageConfig
 from stages.tasks import TaskError, Tasks, load_tasks
 
@@ -22,7 +23,12 @@ Stages = Mapping[str, Any]
 
 
 class Captions(Section):
-    file: Path = Field(description="parquet, jsonl, csv or txt")
+    file: str = Field(description="parquet, jsonl, csv or txt; a path or a URL such as s3://bucket/file")
+
+    @property
+    def location(self) -> Location:
+        return locate(self.file)
+
     column: str = Field(default="caption", description="not used for txt")
     duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
 
@@ -49,7 +55,7 @@ class Manifest(Section):
     rows: int | None = Field(default=None, ge=1, description="plan at most so many edits")
     repeats: int = Field(default=1, ge=1, description="edits a caption, each with its own task and seed")
     rows_per_part: int = Field(default=32, ge=1, le=100_000)
-    runs: Path = Field(Path("runs"), description="the folder of all runs")
+    runs: str = Field("runs", description="the folder of all runs; a path or a URL such as s3://bucket/runs")
     tasks: Mixture
     ray: RayOptions = RayOptions()
 
@@ -60,8 +66,8 @@ class Manifest(Section):
         return self
 
     @property
-    def folder(self) -> Path:
-        return self.runs / self.name
+    def folder(self) -> Location:
+        return locate(self.runs) / self.name
 
     def section(self, stage: str) -> StageConfig:
         """The config of a stage, shared sections filled in."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import pyarrow.parquet as pq
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.storage import Location, arrow_source
 from stages.score.metrics import METRICS
 
 _COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *METRICS]
@@ -32,7 +32,7 @@ class Pair:
     scores: Mapping[str, float]
 
 
-def read_pairs(path: Path, rows: int, seed: int, task: str | None = None) -> list[Pair]:
+def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) -> list[Pair]:
     """Draw pairs at random; the same seed draws the same ones, in the order of the shards.
 
     Args:
@@ -40,7 +40,7 @@ def read_pairs(path: Path, rows: int, seed: int, task: str | None = None) -> lis
         rows: how many, at most.
         task: only pairs of this task.
     """
-    files = [pq.ParquetFile(shard) for shard in _shards(path)]
+    files = [pq.ParquetFile(arrow_source(shard)) for shard in _shards(path)]
     places = [
         (number, group, row)
         for number, file in enumerate(files)
@@ -71,7 +71,7 @@ def table_of(pairs: Sequence[Pair]) -> Table:
     return table
 
 
-def _shards(path: Path) -> list[Path]:
+def _shards(path: Location) -> list[Location]:
     if path.is_file():
         return [path]
     return sorted(path.glob("train-*.parquet")) or sorted((path / "shards").glob("train-*.parquet"))

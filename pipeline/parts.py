@@ -1,4 +1,4 @@
-"""One file a part of a stage: written beside its target, then renamed. The rename is the commit.
+"""One file a part of a stage, which is there wholly or not at all (:class:`pipeline.storage.NewFile`).
 
 The footer says what the file is, so there is no second marker: the fingerprint of the stage that
 wrote it, the digest of its content, the digests of what it read, and its counts. Nothing in a file
@@ -7,16 +7,16 @@ depends on the clock or the machine: two runs write the same bytes.
 
 import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from pipeline.storage import Location, NewFile, arrow_source
 
 FOOTER_KEY = b"editpairs"
 
@@ -38,17 +38,17 @@ class Footer:
         return sum(n for (_, s, _), n in self.counts.items() if s == status)
 
 
-def read_metadata(path: Path) -> dict[str, Any] | None:
+def read_metadata(path: Location) -> dict[str, Any] | None:
     """The JSON in a file's footer; None if the file is missing, cut short or not ours."""
     try:
-        metadata = pq.read_metadata(path).metadata or {}
+        metadata = pq.read_metadata(arrow_source(path)).metadata or {}
         content = json.loads(metadata[FOOTER_KEY])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 
 
-def read_footer(path: Path) -> Footer | None:
+def read_footer(path: Location) -> Footer | None:
     """The footer of a part; None if the file is missing, cut short or not ours."""
     content = read_metadata(path)
     if content is None:
@@ -76,11 +76,8 @@ def footer_content(fingerprint: str, inputs: Mapping[str, str], counts: Counts) 
 class PartWriter:
     """Writes one file a table (row group) at a time; without ``commit`` nothing is left behind."""
 
-    def __init__(self, path: Path, schema: pa.Schema) -> None:
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._file = _HashedFile(self._temporary)
+    def __init__(self, path: Location, schema: pa.Schema) -> None:
+        self._file = _HashedFile(path)
         text = [field.name for field in schema if pa.types.is_string(field.type)]
         self._writer = pq.ParquetWriter(self._file, schema, compression="zstd", use_dictionary=text)
         self._committed = False
@@ -99,10 +96,7 @@ class PartWriter:
         footer = json.dumps({**content, "digest": digest}, sort_keys=True)
         self._writer.add_key_value_metadata({FOOTER_KEY.decode(): footer})
         self._writer.close()
-        self._file.sync()
-        self._file.close()
-        os.replace(self._temporary, self._path)
-        _sync_folder(self._path.parent)
+        self._file.commit()
         self._committed = True
         return digest
 
@@ -114,43 +108,16 @@ class PartWriter:
     ) -> None:
         if not self._committed:
             self._writer.close()
-            self._file.close()
-            self._temporary.unlink(missing_ok=True)
+            self._file.abandon()
 
 
-class _HashedFile:
-    """A file that hashes what is written to it; the part of Python's protocol that Arrow calls."""
+class _HashedFile(NewFile):
+    """A file that hashes what is written to it."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("wb")
+    def __init__(self, path: Location) -> None:
+        super().__init__(path)
         self.hash = hashlib.blake2b(digest_size=16)
 
     def write(self, data: bytes) -> int:
         self.hash.update(data)
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    def sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut only once its folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return super().write(data)

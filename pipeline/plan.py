@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.parts import read_metadata
+from pipeline.storage import Location, arrow_source
 
 SCHEMA = pa.schema(
     [
@@ -47,12 +47,12 @@ class Plan:
         return sum(self.part_rows)
 
 
-def read_plan(path: Path) -> Plan | None:
+def read_plan(path: Location) -> Plan | None:
     """The plan of a run; None if there is none."""
     content = read_metadata(path)
     if content is None:
         return None
-    groups = pq.read_metadata(path)
+    groups = pq.read_metadata(arrow_source(path))
     return Plan(
         digest=content["digest"],
         settings=content["settings"],
@@ -63,12 +63,12 @@ def read_plan(path: Path) -> Plan | None:
     )
 
 
-def read_part(path: Path, part: int, columns: list[str]) -> pa.Table:
+def read_part(path: Location, part: int, columns: list[str]) -> pa.Table:
     """Columns of one part's rows, in order."""
     return _open(path, path.stat().st_mtime_ns).read_row_group(part, columns=columns)
 
 
 @lru_cache(maxsize=1)
-def _open(path: Path, modified_ns: int) -> pq.ParquetFile:
+def _open(path: Location, modified_ns: int) -> pq.ParquetFile:
     """A worker reads many parts of one plan, whose footer lists every part: parse it once."""
-    return pq.ParquetFile(path)
+    return pq.ParquetFile(arrow_source(path))

@@ -7,7 +7,6 @@ refused, with the difference shown.
 import hashlib
 from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,11 @@ from pipeline.errors import UserError
 from pipeline.manifest import Manifest
 from pipeline.parts import PartWriter
 from pipeline.plan import SCHEMA, Plan, read_plan
+from pipeline.storage import Location
 from stages.seeds import derive_seed
 
 
-def ensure_plan(path: Path, manifest: Manifest) -> Plan:
+def ensure_plan(path: Location, manifest: Manifest) -> Plan:
     """Write the plan if there is none; otherwise check that the manifest still means the same rows.
 
     Raises:
@@ -50,7 +50,7 @@ def ensure_plan(path: Path, manifest: Manifest) -> Plan:
 def plan_settings(manifest: Manifest) -> dict[str, Any]:
     """What decides the rows, by manifest key."""
     return {
-        "captions.file (content)": content_hash(manifest.captions.file),
+        "captions.file (content)": content_hash(manifest.captions.location),
         "captions.column": manifest.captions.column,
         "captions.duplicates": manifest.captions.duplicates,
         "seed": manifest.seed,
@@ -73,8 +73,8 @@ def quotas(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
     return result
 
 
-def _write_plan(path: Path, manifest: Manifest, settings: Mapping[str, Any]) -> None:
-    captions = read_captions(manifest.captions.file, manifest.captions.column)
+def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    captions = read_captions(manifest.captions.location, manifest.captions.column)
     rows = _kept_rows(captions, manifest.captions.duplicates)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats

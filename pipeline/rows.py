@@ -1,19 +1,19 @@
 """The rows a stage is given: kept by the stage before it, joined by id with the columns it reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.plan import read_part
+from pipeline.storage import Location, arrow_source
 
 
 def read_rows(
-    plan: Path,
+    plan: Location,
     part: int,
-    files: Mapping[str, Path],
+    files: Mapping[str, Location],
     reads: Mapping[str, Sequence[str]],
     run: Mapping[str, str],
     ids: pa.Array,
@@ -55,18 +55,18 @@ def read_rows(
         yield joined
 
 
-def kept_ids(path: Path) -> pa.Array:
+def kept_ids(path: Location) -> pa.Array:
     """The ids of a part's kept rows, in order."""
     return ids_with_status(path, "kept")
 
 
-def ids_with_status(path: Path, status: str) -> pa.Array:
-    table = pq.read_table(path, columns=["id", "status"], partitioning=None)
+def ids_with_status(path: Location, status: str) -> pa.Array:
+    table = pq.read_table(arrow_source(path), columns=["id", "status"], partitioning=None)
     return table.filter(pc.equal(table["status"], status))["id"].combine_chunks()
 
 
-def _tables(path: Path, columns: list[str], batch: int) -> Iterator[pa.Table]:
-    with pq.ParquetFile(path) as file:
+def _tables(path: Location, columns: list[str], batch: int) -> Iterator[pa.Table]:
+    with pq.ParquetFile(arrow_source(path)) as file:
         for part in file.iter_batches(batch_size=batch, columns=columns):
             yield pa.Table.from_batches([part]).select(columns)
 

@@ -5,12 +5,12 @@ file's present digest, and everything upstream is done. Nothing reads a file tha
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from pipeline.folder import RunFolder
 from pipeline.parts import Footer, read_footer
 from pipeline.plan import Plan
 from pipeline.steps import Step
+from pipeline.storage import Location
 
 
 class RunState:
@@ -22,7 +22,7 @@ class RunState:
         self.steps = {step.name: step for step in steps}
         self._footers: dict[tuple[str, int], Footer | None] = {}
 
-    def path(self, step: Step, unit: int) -> Path:
+    def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
         if step.parts_per_unit is None:
             return self.folder.part(step.name, unit)

@@ -51,7 +51,7 @@ def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
 def _scored(state: RunState, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
     planned = read_part(state.folder.plan, part, ["id", "task"])
     tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
-    path: Path = state.folder.part("score", part)
+    path = state.folder.part("score", part)
     for row in pq.read_table(path, columns=["id", "status", "scores"], partitioning=None).to_pylist():
         if row["status"] == "kept":
             yield tasks[row["id"]], row["scores"]

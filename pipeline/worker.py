@@ -12,7 +12,6 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -26,6 +25,7 @@ from pipeline.plan import Plan, read_part
 from pipeline.rows import ids_with_status, kept_ids, read_rows
 from pipeline.state import RunState
 from pipeline.steps import Step
+from pipeline.storage import Location, arrow_source
 from pipeline.threads import limit_threads
 from stages.base import Decision, StageConfig, failed, output_schema, to_table
 from stages.tasks import Tasks
@@ -146,7 +146,7 @@ class Worker:
             yield from self._run_rows(part, unit, self._given(part))
             return
         again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(arrow_source(path)) as file:
             for old in file.iter_batches(batch_size=self.job.config.batch):
                 yield _replace(pa.Table.from_batches([old]).replace_schema_metadata(), again)
 
@@ -217,7 +217,7 @@ class Worker:
         return _shorten(records)
 
 
-def row_under_way(job: Job, unit: int) -> Path:
+def row_under_way(job: Job, unit: int) -> Location:
     """Where a careful worker leaves the row that it runs; removed like any temporary file."""
     return job.folder.root / job.step.name / f"{unit:05d}.row.tmp"
 

@@ -14,6 +14,7 @@ from pipeline import engine
 from pipeline.manifest import Manifest, read_manifest
 from pipeline.progress import Progress
 from pipeline.state import RunState
+from pipeline.storage import Location, locate
 from tests.pipeline.fake_stages import FAKES
 
 ROOT = Path(__file__).parents[2]
@@ -59,8 +60,8 @@ class FakeRun:
         self.save()
 
     @property
-    def run(self) -> Path:
-        return self.folder / "runs" / "fake"
+    def run(self) -> Location:
+        return locate(self.content["runs"]) / "fake"
 
     def save(self) -> None:
         self.path.write_text(yaml.safe_dump(self.content))

@@ -1,0 +1,126 @@
+"""Runs on s3://: the same guarantees as on a disk. The server is moto's, a real HTTP server in Python."""
+
+import os
+import re
+import signal
+import time
+
+import pyarrow.parquet as pq
+import pytest
+from moto.server import ThreadedMotoServer
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.errors import UserError
+from pipeline.storage import NewFile, arrow_source, locate, write_text
+from tests.pipeline.runs import FakeRun, assert_sum_is_exact
+
+SECRET = "nobody-may-find-this-in-a-run"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bucket():
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        patch.setenv("AWS_ACCESS_KEY_ID", "key")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        locate("s3://pairs").mkdir()
+        yield
+    server.stop()
+
+
+@pytest.fixture
+def on_s3(make_run, request) -> FakeRun:
+    return make_run("remote", runs=f"s3://pairs/{request.node.name}")
+
+
+def test_an_object_is_there_wholly_or_not_at_all():
+    path = locate("s3://pairs/files/a.txt")
+    abandoned = NewFile(path)
+    abandoned.write(b"half")
+    assert not path.exists()
+    abandoned.abandon()
+    assert not path.exists()
+    write_text(path, "whole")
+    assert path.read_text() == "whole"
+
+
+def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
+    local = make_run("local")
+    local.generate()
+    state = on_s3.generate()
+    assert on_s3.files() == local.files()
+    assert_sum_is_exact(state)
+    events = len(list(on_s3.run.joinpath("events.jsonl").read_text().splitlines()))
+    on_s3.generate()
+    assert len(on_s3.run.joinpath("events.jsonl").read_text().splitlines()) == events, "nothing was to do"
+    on_s3.rerun("draw", parts=range(1, 2), replace=True)
+    assert on_s3.files() == local.files()
+
+
+def test_captions_are_read_from_there_and_the_commands_take_urls(on_s3):
+    captions = locate("s3://pairs/captions.txt")
+    write_text(captions, "a red cube\na blue cube\n\n")
+    on_s3.content["captions"] = {"file": str(captions)}
+    on_s3.save()
+    on_s3.generate()
+    told = CliRunner().invoke(app, ["status", str(on_s3.run)])
+    assert told.exit_code == 0, told.output
+    assert re.search(r"write\s+1/1", told.output), told.output
+    assert CliRunner().invoke(app, ["status", "s3://pairs/nothing"]).exit_code != 0
+
+
+def test_a_killed_driver_goes_on_to_the_same_bytes_also_on_ray(on_s3, make_run):
+    whole = make_run("whole")
+    whole.generate("draw.pause=0.3")
+    driver = on_s3.driver("draw.pause=0.3", engine="ray")
+    deadline = time.monotonic() + 240
+    while len(list((on_s3.run / "draw").glob("*.parquet"))) < 2:
+        assert time.monotonic() < deadline, "the driver committed nothing"
+        time.sleep(0.1)
+    with pytest.raises(UserError, match=f"being written by process {driver.pid} on .*delete"):
+        on_s3.generate("draw.pause=0.3")
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    kept = {path.path: path.stat().st_mtime for path in (on_s3.run / "draw").glob("*.parquet")}
+    assert 2 <= len(kept) < 5
+    state = on_s3.generate("draw.pause=0.3")
+    assert on_s3.files() == whole.files()
+    assert all(locate(f"s3://{path}").stat().st_mtime == time for path, time in kept.items())
+    assert_sum_is_exact(state)
+
+
+def test_another_machines_lock_is_named_and_a_dead_process_of_this_one_is_taken_over(on_s3):
+    lock = on_s3.run / ".lock"
+    write_text(lock, '{"host": "elsewhere", "pid": 1}')
+    with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete s3://pairs/.*\.lock"):
+        on_s3.generate()
+    write_text(lock, f'{{"host": "{os.uname().nodename}", "pid": {2**22 + 1}}}')
+    on_s3.generate()
+    assert not lock.exists()
+
+
+def test_a_part_cut_short_is_made_again(on_s3):
+    on_s3.generate()
+    before = on_s3.files()
+    part = on_s3.run / "draw" / "00001.parquet"
+    part.write_bytes(part.read_bytes()[:-30])
+    on_s3.generate()
+    assert on_s3.files() == before
+    assert pq.ParquetFile(arrow_source(part)).metadata.num_rows == 4
+
+
+def test_no_file_of_a_run_holds_a_credential(on_s3):
+    on_s3.generate()
+    for path in on_s3.run.rglob("*"):
+        if path.is_file():
+            assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_an_unknown_protocol_is_named():
+    with pytest.raises(UserError, match="nosuch"):
+        locate("nosuch://bucket/runs")
