@@ -16,6 +16,9 @@ class DiffusionConfig(Weights):
     steps: int = Field(50, ge=1, description="denoising steps")
     guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance; up to 1: none")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    compile: bool = Field(
+        False, description="torch.compile the U-Net: a minute or more at each worker's start"
+    )
 
     @field_validator("sampler")
     @classmethod

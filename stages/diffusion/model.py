@@ -40,6 +40,10 @@ class Diffusion:
             local_files_only=Path(config.model).exists(),
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False)
+        if self.device.type == "cuda":
+            self.unet.to(memory_format=torch.channels_last)
+        if config.compile:
+            self.unet = torch.compile(self.unet)
         self.vae = pipeline.vae.eval().requires_grad_(False)
         if self.vae.config.get("force_upcast") and self.dtype == torch.float16:
             self.vae.to(torch.float32)  # SDXL's overflows in half precision

@@ -130,3 +130,28 @@ def test_noise_is_the_rows_own(model):
     both = model.initial_latents([1, 2])
     assert torch.equal(both[1:], model.initial_latents([2]))
     assert not torch.equal(both[0], both[1])
+
+
+def test_a_compiled_unet_draws_the_same_and_is_not_compiled_again(model, layers):
+    """With dynamo's own backend: what would make it compile again is the same on a GPU."""
+    from torch._dynamo.utils import counters
+
+    mask = torch.zeros(64, 64)
+    mask[20:40, 20:40] = 0.7
+    batches = [{"seeds": [5]}, {"seeds": [6]}, {"seeds": [5], "targets": ["a dotted blue ball in a meadow"]}]
+    eager = [draw(model, layers, [mask], **batch) for batch in batches]
+    plain_unet = model.unet
+    torch._dynamo.reset()
+    try:
+        model.unet = torch.compile(plain_unet, backend="eager")
+        graphs = []
+        for batch, (source, edit) in zip(batches, eager, strict=True):
+            compiled_source, compiled_edit = draw(model, layers, [mask], **batch)
+            assert torch.equal(compiled_source, source)
+            assert torch.equal(compiled_edit, edit)
+            graphs.append(counters["stats"]["unique_graphs"])
+    finally:
+        model.unet = plain_unet
+        torch._dynamo.reset()
+    assert not counters["graph_break"]
+    assert graphs[0] == graphs[1] == graphs[2] <= 4, "one a combination of open gates"
