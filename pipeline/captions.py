@@ -15,7 +15,7 @@ import pyarrow.json
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.storage import Location, arrow_source
+from pipeline.storage import Location, arrow_source, is_local
 
 _BLOCK = 64 << 20
 """Bytes Arrow's readers take at a time; no line may be longer."""
@@ -111,7 +111,8 @@ def _read_text(path: Location, column: str) -> pa.ChunkedArray:
 
 def _require_file(path: Location) -> None:
     if not path.is_file():
-        raise UserError(f"captions.file: there is no file {path} (looked in {os.getcwd()})")
+        looked = f" (looked in {os.getcwd()})" if is_local(path) else ""
+        raise UserError(f"captions.file: there is no file {path}{looked}")
 
 
 def _require(column: str, columns: list[str], path: Location) -> None:
