@@ -5,10 +5,10 @@ executed, and written as safetensors. What a model needs and a checkpoint lacks 
 holds besides (such as a training's label embeddings) is left out and named.
 """
 
-import pickle
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from pydantic import BaseModel
@@ -97,7 +97,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):

@@ -9,7 +9,7 @@ from pipeline.errors import UserError
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
 
-def test_second_generate_finds_nothing_to_do(run):
+def test_mistake_10_a_second_generate_finds_nothing_to_do(run):
     run.generate()
     before = run.inodes()
     events = (run.run / "events.jsonl").read_text()

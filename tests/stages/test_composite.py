@@ -1,8 +1,7 @@
-"""Pixel compositing and annotations."""
+"""Pixel compositing."""
 
 import numpy as np
 
-from stages.edit.annotate import COLOR, draw_boxes, draw_mask
 from stages.edit.composite import paste_outside
 
 ANCHOR = np.full((64, 64, 3), 40, np.uint8)
@@ -35,24 +34,3 @@ def test_the_seam_is_feathered():
 def test_a_full_mask_is_the_target_and_an_empty_one_the_anchor():
     assert (paste_outside(ANCHOR, TARGET, np.ones((64, 64), np.float32)) == TARGET).all()
     assert (paste_outside(ANCHOR, TARGET, np.zeros((64, 64), np.float32)) == ANCHOR).all()
-
-
-def test_a_box_is_outlined_where_it_is():
-    drawn = draw_boxes(ANCHOR, np.array([[10, 20, 30, 50]], np.float32), square(0))
-    changed = (drawn != ANCHOR).any(-1)
-    ys, xs = np.where(changed)
-    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (10, 20, 30, 50)
-    assert not changed[25:45, 15:25].any(), "its inside stays"
-    assert (ANCHOR == 40).all(), "the picture given is not drawn on"
-
-
-def test_a_box_beyond_the_picture_is_clipped():
-    drawn = draw_boxes(ANCHOR, np.array([[-5, -5, 80, 80]], np.float32), square(0))
-    assert (drawn[0, 0] == COLOR).all()
-    assert (drawn[63, 63] == COLOR).all()
-
-
-def test_a_mask_is_tinted_where_it_is():
-    drawn = draw_mask(ANCHOR, np.zeros((0, 4), np.float32), square(1.0))
-    assert (drawn[:20] == ANCHOR[:20]).all()
-    assert (np.abs(drawn[30, 30].astype(int) - COLOR) < np.abs(ANCHOR[30, 30].astype(int) - COLOR)).sum() >= 2

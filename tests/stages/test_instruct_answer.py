@@ -18,6 +18,7 @@ GOOD = {
     "original_object": "a red barn",
 }
 CAPTION = "a red barn on a hill"
+GONE = {"edited_object": "a red barn", "output_caption": "a hill", "surroundings": "grass"}
 
 
 def judge(task: str, caption: str = CAPTION, **changed: str) -> str:
@@ -58,7 +59,7 @@ def test_the_object_is_found_in_fences_and_small_talk(wrapping):
         ('{"edit": "paint \\ud800 it"}', "control_characters"),
     ],
 )
-def test_bad_answers_have_a_short_reason(text, reason):
+def test_mistake_3_bad_answers_have_a_short_reason_and_are_never_run(text, reason):
     with pytest.raises(AnswerError) as raised:
         parse_answer(text)
     assert str(raised.value) == reason
@@ -86,10 +87,14 @@ def test_any_text_is_an_answer_or_a_counted_reason(text):
         ("color", {"original_object": "a red bar"}, "original_object_not_in_input"),
         ("color", {"original_object": "hill red"}, "original_object_not_in_input"),
         ("color", {"edited_object": "a green barn"}, "edited_object_not_in_output"),
-        ("remove", {"edited_object": "a red barn", "output_caption": "a hill"}, ""),
+        ("remove", GONE, ""),
+        ("remove", GONE | {"surroundings": ""}, "surroundings_empty"),
+        ("remove", GONE | {"surroundings": "grass by the red barn"}, "surroundings_name_object"),
         ("remove", {"edited_object": "barn"}, "edited_object_in_output"),
         ("add", {}, "original_object_present"),
-        ("add", {"original_object": ""}, ""),
+        ("add", {"original_object": "", "surroundings": "a hill"}, ""),
+        ("add", {"original_object": "", "surroundings": "Blue barn"}, "surroundings_name_object"),
+        ("color", {"surroundings": "a hill"}, ""),
         ("global", {"original_object": "", "edited_object": ""}, ""),
         ("detect", {"output_caption": CAPTION, "edited_object": ""}, ""),
         ("detect", {"edited_object": ""}, "caption_changed"),

@@ -1,4 +1,4 @@
-from stages.pair import EditPair, anchor_and_edit_captions, as_pair
+from stages.pair import EditPair, anchor_and_edit_prompts, as_pair
 from tests.stages.tiny_tasks import tiny_task
 
 FORWARD, REVERSE = tiny_task("remove"), tiny_task("add", direction="reverse")
@@ -18,8 +18,18 @@ def test_mistake_8_a_reverse_task_publishes_the_anchor_as_target():
 
 def test_mistake_8_every_picture_keeps_the_caption_it_was_drawn_from():
     for task in (FORWARD, REVERSE):
-        drawn_from = dict(
-            zip(("anchor", "edit"), anchor_and_edit_captions(task, "before", "after"), strict=True)
-        )
+        row = {"caption": "before", "output_caption": "after", "surroundings": ""}
+        drawn_from = dict(zip(("anchor", "edit"), anchor_and_edit_prompts(task, row), strict=True))
         pair = as_pair(task, "anchor", "edit", "before", "after")
         assert drawn_from == {pair.input: pair.input_caption, pair.target: pair.output_caption}
+
+
+def test_the_picture_without_the_object_is_drawn_from_its_surroundings():
+    fields = {"original_object": "in_input", "edited_object": "not_in_output", "caption": "changed"}
+    fields["surroundings"] = "required"
+    row = {"caption": "a red car and a ball", "output_caption": "a ball", "surroundings": "a meadow"}
+    removing = tiny_task("remove", fields=fields)
+    assert anchor_and_edit_prompts(removing, row) == ("a red car and a ball", "a meadow")
+    adding = tiny_task("add", fields=fields, direction="reverse")
+    row = {"caption": "a ball", "output_caption": "a red car and a ball", "surroundings": "a meadow"}
+    assert anchor_and_edit_prompts(adding, row) == ("a red car and a ball", "a meadow")

@@ -118,7 +118,7 @@ def test_text_columns_are_read_without_pictures(tmp_path):
     assert {"I.bytes", "T"} <= set(names)
 
 
-def test_the_card_and_the_checksums_describe_the_shards(tmp_path):
+def test_mistake_11_the_card_and_the_checksums_describe_the_shards(tmp_path):
     write_shards(tmp_path, [ALL[:2], ALL[2:]])
     Shards.finish(tmp_path, SUMMARY)
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}

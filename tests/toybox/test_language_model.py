@@ -13,6 +13,7 @@ from stages.instruct.answer import parse_answer
 from stages.instruct.prompt import NO_EDIT, choose, conversation, question
 from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 from stages.tasks import load_tasks
+from toybox import answers
 from toybox.language_model import END, build_model, build_tokenizer
 from toybox.train_language_model import (
     PROMPT_WEIGHT,
@@ -24,7 +25,7 @@ from toybox.train_language_model import (
 )
 
 ROOT = Path(__file__).parents[2]
-TASKS = load_tasks(ROOT / "prompts", ROOT / "toybox" / "exemplars")
+TASKS = load_tasks(ROOT / "prompts", ROOT / "toybox" / "exemplars", answers.TASKS)
 WEIGHTS = ROOT / "toybox" / "weights" / "language_model"
 TRAINED = pytest.mark.skipif(not WEIGHTS.exists(), reason="trained by `make toybox`")
 
