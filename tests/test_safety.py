@@ -11,16 +11,16 @@ SOURCES = sorted(
     path for name in ("pipeline", "stages", "toybox", "benchmarks") for path in (ROOT / name).rglob("*.py")
 )
 UNPICKLING = ("pickle", "dill", "marshal", "shelve")
+UNPICKLING = ("pickle", "dill", "marshal", "shelve")
 
 
 def unsafe(tree: ast.AST) -> Iterator[str]:
     """Every call or import that would run or unpickle data."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [alias.name for alias in node.names] + [getattr(node, "module", "") or ""]
-            yield from (
-                name for name in names if name.split(".")[0] in ("pickle", "dill", "marshal", "shelve")
-            )
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.split(".")[0] in UNPICKLING)
+        if isinstance(node, ast.ImportFrom) and node.module in UNPICKLING:
+            yield from (alias.name for alias in node.names if not alias.name.endswith("Error"))
         if not isinstance(node, ast.Call):
             continue
         called = ast.unparse(node.func)
