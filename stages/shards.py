@@ -17,7 +17,7 @@ from pydantic import Field
 from stages.base import Stage, StageConfig, kept, to_table
 from stages.images import decode_grey, encode_png
 from stages.mask.soft_mask import edit_mask
-from stages.pair import as_pair
+from stages.pair import as_pair, inverse_instruction
 from stages.score.metrics import METRICS
 from stages.tasks import Policy, Task, Tasks
 
@@ -30,6 +30,8 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "T": (pa.string(), "edit instruction"),
     "Tar": (_PICTURE, "target image (PNG)"),
     "TI": (pa.int16(), "task index"),
+    "T_inverse": (pa.string(), "edit instruction from Tar back to I, null where it makes no sense"),
+    "TI_inverse": (pa.int16(), "task index of the pair backwards"),
     "mask": (_PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
     "task": (pa.string(), "name of the task"),
     "input_caption": (pa.string(), "describes I"),
@@ -84,7 +86,7 @@ class Shards(Stage):
     status and reason, and calls :meth:`finish` in the end.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     light: ClassVar[bool] = True
     scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -96,7 +98,7 @@ class Shards(Stage):
         "filter": ["choice"],
         "run": ["models"],
     }
-    task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region")
+    task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
     schema: ClassVar[pa.Schema] = SCHEMA
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = _huggingface_metadata()
     Config: ClassVar[type[StageConfig]] = ShardsConfig
@@ -111,11 +113,14 @@ class Shards(Stage):
     def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
         task, candidate = self.tasks[row["task"]], row["candidates"][row["choice"]]
         pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
+        backwards = inverse_instruction(task, row)
         return {
             "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
             "T": row["instruction"],
             "Tar": {"bytes": pair.target, "path": f"{row['id']}-target.png"},
             "TI": task.index,
+            "T_inverse": backwards,
+            "TI_inverse": task.inverse.index if backwards and task.inverse else None,
             "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
             "task": task.name,
             "input_caption": pair.input_caption,
@@ -189,6 +194,9 @@ import pandas
 
 rows = pandas.read_parquet("train-00000-of-...parquet")  # pictures are in rows.I[0]["bytes"]
 ```
+
+Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
+captions swapped.
 
 | task | pairs |
 |---|---:|

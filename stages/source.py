@@ -7,16 +7,16 @@ import pyarrow as pa
 from stages.base import Decision, Stage, StageConfig, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
 from stages.images import encode_png
-from stages.pair import anchor_and_edit_captions
+from stages.pair import anchor_and_edit_prompts
 from stages.tasks import Tasks
 
 
 class Source(Stage):
     """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
 
-    version: ClassVar[int] = 1
-    reads: ClassVar = {"plan": ["caption", "task", "seed"], "instruct": ["output_caption"]}
-    task_keys: ClassVar = ["direction"]
+    version: ClassVar[int] = 2
+    reads: ClassVar = {"plan": ["caption", "task", "seed"], "instruct": ["output_caption", "surroundings"]}
+    task_keys: ClassVar = ["direction", "fields"]
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])
 
     class Config(StageConfig):
@@ -33,11 +33,9 @@ class Source(Stage):
         decisions: list[Decision | None] = [None] * len(records)
         prompts, seeds, drawn = [], [], []
         for index, row in enumerate(records):
-            captions = anchor_and_edit_captions(
-                self.tasks[row["task"]], row["caption"], row["output_caption"]
-            )
-            if all(self.model.prompts.fits(caption) for caption in captions):
-                prompts.append(captions[0])
+            both = anchor_and_edit_prompts(self.tasks[row["task"]], row)
+            if all(self.model.prompts.fits(prompt) for prompt in both):
+                prompts.append(both[0])
                 seeds.append(row["seed"])
                 drawn.append(index)
             else:

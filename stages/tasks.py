@@ -1,5 +1,6 @@
 """Edit tasks: one YAML a task in ``prompts/``, read into frozen models."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,6 +12,11 @@ from typing_extensions import Self
 Policy = Literal["soft", "precise", "smooth", "box", "none"]
 Region = Literal["object", "background", "all"]
 Ground = Literal["original_object", "edited_object", "none"]
+Method = Literal[
+    "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
+]
+SLOTS = ("caption", "original_object", "edited_object", "the_edited_object")
+"""What an inverse's instruction may name, in braces."""
 
 
 class TaskModel(BaseModel):
@@ -25,6 +31,7 @@ class Exemplar(TaskModel):
     edited_object: str
     output_caption: str
     original_object: str
+    surroundings: str = ""
 
 
 class Fields(TaskModel):
@@ -33,6 +40,10 @@ class Fields(TaskModel):
     original_object: Literal["in_input", "absent", "optional"]
     edited_object: Literal["in_output", "not_in_output", "absent", "optional"]
     caption: Literal["changed", "same"]
+    surroundings: Literal["required", "optional"] = Field(
+        "optional",
+        description="required: the picture without the object is drawn from what is seen in its place",
+    )
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -92,6 +103,20 @@ def _bounds(value: object) -> object:
 Threshold = Annotated[Bounds, BeforeValidator(_bounds)]
 
 
+class Inverse(TaskModel):
+    """The pair backwards, from Tar to I: its task and its instruction."""
+
+    index: int = Field(ge=0, description="TI of the backward pair")
+    instruction: str = Field(description=f"with slots: {', '.join(f'{{{slot}}}' for slot in SLOTS)}")
+
+    @model_validator(mode="after")
+    def _known_slots(self) -> Self:
+        named = set(re.findall(r"{(.*?)}", self.instruction))
+        if not named or not named <= set(SLOTS):
+            raise ValueError(f"'instruction' needs slots of {', '.join(SLOTS)}; it has {sorted(named)}")
+        return self
+
+
 class Task(TaskModel):
     """One edit task (``prompts/README.md`` explains every key)."""
 
@@ -102,10 +127,11 @@ class Task(TaskModel):
     verbs: tuple[str, ...] = Field(min_length=1)
     fields: Fields
     ground: Ground
-    method: Literal["prompt2prompt", "draw_box", "draw_mask"]
+    method: Method
     direction: Literal["forward", "reverse"] = "forward"
     region: Region
     candidates: tuple[Candidate, ...] = ()
+    inverse: Inverse | None = Field(None, description="None: backwards it makes no sense")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")
     metrics: tuple[str, ...] = ()
     thresholds: Mapping[str, Threshold] = {}

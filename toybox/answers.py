@@ -27,6 +27,7 @@ from toybox.world import (
 )
 
 _COVERS = {"plain": "plain paint", "striped": "stripes", "dotted": "dots"}
+STRENGTHS = ("slightly", "moderately", "strongly")
 _AT_TIME = {"day": "by day", "night": "at night"}
 
 
@@ -50,6 +51,7 @@ class Change:
     original_object: str
     edited_object: str
     words: Mapping[str, tuple[str, ...]]
+    surroundings: str = ""
 
     @property
     def output_caption(self) -> str:
@@ -93,6 +95,7 @@ def _exemplar(scene: Scene, description: Description, change: Change, edit: str)
         edited_object=change.edited_object,
         output_caption=change.output_caption,
         original_object=change.original_object,
+        surroundings=change.surroundings,
     )
 
 
@@ -144,7 +147,8 @@ def _texture(scene: Scene, description: Description) -> Iterator[Change]:
 def _remove(scene: Scene, description: Description) -> Iterator[Change]:
     for index, thing in enumerate(scene.things):
         words = {"the": _references(thing)}
-        yield Change(without(scene, index), description, thing.phrase, thing.phrase, words)
+        after = without(scene, index)
+        yield Change(after, description, thing.phrase, thing.phrase, words, _surroundings(scene))
 
 
 def _add(scene: Scene, description: Description) -> Iterator[Change]:
@@ -163,7 +167,12 @@ def _add(scene: Scene, description: Description) -> Iterator[Change]:
                     after = replace(scene, things=things)
                     words = {"new": (new.phrase,), "where": where}
                     for joiner in joiners:
-                        yield Change(after, Description(description.form, joiner), "", new.phrase, words)
+                        described = Description(description.form, joiner)
+                        yield Change(after, described, "", new.phrase, words, _surroundings(scene))
+
+
+def _surroundings(scene: Scene) -> str:
+    return caption(replace(scene, things=()))
 
 
 def _placements(scene: Scene, new: Thing) -> Iterator[tuple[tuple[Thing, ...], tuple[str, ...]]]:
@@ -210,7 +219,13 @@ def _point_at(scene: Scene, description: Description) -> Iterator[Change]:
         yield Change(scene, description, thing.phrase, "", {"the": _references(thing)})
 
 
+def _whole(scene: Scene, description: Description) -> Iterator[Change]:
+    yield Change(scene, description, "", "", {"how": STRENGTHS})
+
+
 _CHANGES = {
+    "adjust": _whole,
+    "sketch": _whole,
     "local": _local,
     "remove": _remove,
     "add": _add,
@@ -221,3 +236,6 @@ _CHANGES = {
     "segment": _point_at,
     "color": _color,
 }
+
+TASKS = sorted(_CHANGES)
+"""The tasks of the drawn world."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from stages.instruct.prompt import ANSWER_KEYS, SYSTEM
+from stages.instruct.prompt import ANSWER_KEYS, NO_EDIT, SYSTEM
 from stages.tasks import Tasks
 
 PAD, UNKNOWN, END = "<pad>", "<unk>", "<|end|>"
@@ -26,7 +26,14 @@ def fixed_wording(tasks: Tasks) -> list[str]:
     """The pieces of a conversation that are always the same, in one order."""
     opening = [f'{{"{ANSWER_KEYS[0]}": "', '{"caption": "']
     between = [f'", "{key}": "' for key in (*ANSWER_KEYS[1:], "verb")]
-    return [f"{SYSTEM}\nTask: ", *(task.definition for task in tasks.values()), *opening, *between, '"}']
+    return [
+        f"{SYSTEM}\nTask: ",
+        *(task.definition for task in tasks.values()),
+        *opening,
+        *between,
+        NO_EDIT,
+        '"}',
+    ]
 
 
 def build_tokenizer(tasks: Tasks, words: Iterable[str]) -> PreTrainedTokenizerFast:

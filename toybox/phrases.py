@@ -22,10 +22,7 @@ def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
         return _absent_kind(scene, rng)
     if wrong < 0.75:
         return recolored_phrase(scene, rng)
-    thing = scene.things[rng.integers(len(scene.things))]
-    texture = str(rng.choice([t for t in TEXTURE_NAMES if t != thing.texture]))
-    named = [thing.color] if rng.random() < 0.8 else []
-    return _with_article([texture, *named, thing.kind], rng)
+    return retextured_phrase(scene, rng)
 
 
 def recolored_phrase(scene: Scene, rng: np.random.Generator) -> str:
@@ -37,6 +34,14 @@ def recolored_phrase(scene: Scene, rng: np.random.Generator) -> str:
         color = others[0]
     said = [thing.texture] if rng.random() < 0.3 else []
     return _with_article([*said, color, thing.kind], rng)
+
+
+def retextured_phrase(scene: Scene, rng: np.random.Generator) -> str:
+    """A thing of the scene with a wrong texture."""
+    thing = scene.things[rng.integers(len(scene.things))]
+    texture = str(rng.choice([t for t in TEXTURE_NAMES if t != thing.texture]))
+    named = [thing.color] if rng.random() < 0.8 else []
+    return _with_article([texture, *named, thing.kind], rng)
 
 
 def _absent_kind(scene: Scene, rng: np.random.Generator) -> str:

@@ -51,6 +51,25 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
         verb: (f"{verb} {{the}}",)
         for verb in ("segment", "mask", "highlight", "shade", "mark the pixels of", "create a mask of")
     },
+    "adjust": {
+        **{verb: (f"{verb} the picture {{how}}",) for verb in ("brighten", "darken", "blur", "sharpen")},
+        **{
+            verb: (f"{verb} {{how}}",)
+            for verb in (
+                "increase the contrast",
+                "reduce the contrast",
+                "increase the saturation",
+                "reduce the saturation",
+                "shift the hue",
+            )
+        },
+    },
+    "sketch": {
+        "turn": ("turn the picture into a sketch",),
+        "make": ("make a sketch of the picture",),
+        "convert": ("convert the picture to a sketch",),
+        "redraw": ("redraw the picture as a sketch",),
+    },
     "color": {
         "make": ("make {the} {color}",),
         "paint": ("paint {the} {color}",),

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Stage, StageConfig, kept, to_table
+from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
-from stages.edit.annotate import ANNOTATIONS, Annotation
+from stages.edit.annotate import Annotation, AnnotationError
 from stages.images import decode_grey, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
 
@@ -32,6 +32,8 @@ class EditConfig(StageConfig):
     blend_tokens: int = Field(
         256, ge=1, description="LocalBlend follows the words in cross-attention layers of so many tokens"
     )
+    depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
+    pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
 
 class Edit(Stage):
@@ -39,13 +41,16 @@ class Edit(Stage):
 
     The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
     mean difference from the source stage's picture (rounding only, unless something is wrong).
-    Tasks that annotate (``draw_box``, ``draw_mask``) need no sampling.
+    Tasks that annotate (:mod:`stages.edit.annotations`) need no sampling.
+
+    Rejections: ``adjustment_not_understood``, ``no_text_to_replace``, ``text_region_too_small`` and
+    ``no_pose``, of tasks that annotate.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],
-        "instruct": ["output_caption", "edited_object", "original_object"],
+        "instruct": ["instruction", "output_caption", "edited_object", "original_object", "surroundings"],
         "source": ["source_image"],
         "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
     }
@@ -74,25 +79,30 @@ class Edit(Stage):
     Config: ClassVar[type[StageConfig]] = EditConfig
 
     def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+        from stages.edit.annotations import load_annotations
         from stages.edit.draw import Drawing
 
         self.tasks = tasks
+        self.annotations = load_annotations(config, tasks)
         self.drawing = Drawing(config, tasks)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = [_decoded(row) for row in rows.to_pylist()]
-        sampled = [row for row in records if self.tasks[row["task"]].method not in ANNOTATIONS]
+        sampled = [row for row in records if self.tasks[row["task"]].method == "prompt2prompt"]
         decisions = self.drawing.edit(sampled) if sampled else {}
         for row in records:
             method = self.tasks[row["task"]].method
-            if method in ANNOTATIONS:
-                decisions[row["id"]] = _annotated(row, ANNOTATIONS[method])
+            if method != "prompt2prompt":
+                decisions[row["id"]] = _annotated(row, self.annotations[method])
         return to_table(rows["id"].to_pylist(), [decisions[row["id"]] for row in records], self.schema)
 
 
 def _annotated(row: dict, draw: Annotation) -> Decision:
     """The anchor is the source picture as it is, the only candidate is the annotated one."""
-    target = draw(row["source_image"], row["boxes"], row["precise_mask"])
+    try:
+        target = draw(row)
+    except AnnotationError as error:
+        return rejected(str(error))
     candidate = {"image": encode_png(target), "mask": "none"}
     return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
 

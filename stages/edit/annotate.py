@@ -1,6 +1,11 @@
-"""Targets of the vision tasks: what was grounded, drawn on the picture."""
+"""Targets of the vision tasks that are computed from the picture: what was grounded, drawn on it; a sketch.
 
-from collections.abc import Callable
+An *annotation* takes a row whose pictures and masks are arrays and returns a picture uint8 [H,W,3]. The
+others are in modules of their own (``adjust``, ``lettering``, ``estimators``).
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import cv2
 import numpy as np
@@ -9,26 +14,38 @@ COLOR = np.array([255, 0, 200], np.uint8)
 """A magenta that photographs rarely hold, so the annotation is not taken for a part of them."""
 OPACITY = 0.6
 
-Annotation = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+SKETCH_BLUR = 1 / 24
+"""The blur that a sketch's shading comes from, as a fraction of the picture's shorter side."""
+
+Row = Mapping[str, Any]
+Annotation = Callable[[Row], np.ndarray]
 
 
-def draw_boxes(image: np.ndarray, boxes: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Outline the boxes [n,4] (x0, y0, x1, y1 in pixels) on a picture uint8 [H,W,3]."""
+class AnnotationError(ValueError):
+    """A row that cannot be annotated; the message is the short reason that is counted."""
+
+
+def draw_boxes(row: Row) -> np.ndarray:
+    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels)."""
+    image: np.ndarray = row["source_image"]
     drawn = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 64))
     right, bottom = image.shape[1] - 1, image.shape[0] - 1
-    for x0, y0, x1, y1 in np.round(boxes).astype(int):
+    for x0, y0, x1, y1 in np.round(row["boxes"]).astype(int):
         first = (max(0, int(x0)), max(0, int(y0)))
         last = (min(right, int(x1) - 1), min(bottom, int(y1) - 1))
         cv2.rectangle(drawn, first, last, COLOR.tolist(), thickness)
     return drawn
 
 
-def draw_mask(image: np.ndarray, boxes: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Tint the pixels of a mask [H,W] in [0,1] on a picture uint8 [H,W,3]."""
-    alpha = OPACITY * mask[..., None]
-    return np.round(image * (1 - alpha) + COLOR * alpha).astype(np.uint8)
+def draw_mask(row: Row) -> np.ndarray:
+    """Tint the pixels of the row's ``precise_mask`` [H,W] in [0,1]."""
+    alpha = OPACITY * row["precise_mask"][..., None]
+    return np.round(row["source_image"] * (1 - alpha) + COLOR * alpha).astype(np.uint8)
 
 
-ANNOTATIONS: dict[str, Annotation] = {"draw_box": draw_boxes, "draw_mask": draw_mask}
-"""The annotation by a task's ``method``."""
+def draw_sketch(row: Row) -> np.ndarray:
+    """A pencil sketch: grey divided by its own blur (colour dodge), so that edges and shades stay."""
+    grey = cv2.cvtColor(row["source_image"], cv2.COLOR_RGB2GRAY)
+    blurred = cv2.GaussianBlur(255 - grey, (0, 0), SKETCH_BLUR * min(grey.shape))
+    return cv2.cvtColor(cv2.divide(grey, 255 - blurred, scale=256), cv2.COLOR_GRAY2RGB)

@@ -1,5 +1,7 @@
 """Sampling a batch of edits: every row's source and candidates are rows of one U-Net batch."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
@@ -22,7 +24,7 @@ from stages.edit.recipe import (
 )
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
-from stages.pair import anchor_and_edit_captions
+from stages.pair import anchor_and_edit_prompts
 from stages.score.fidelity import as_float, mean_change
 from stages.tasks import Candidate, Task, Tasks
 
@@ -48,19 +50,18 @@ class Drawing:
         """Draw the candidates of at most ``batch`` rows, whose pictures and masks are arrays."""
         missing = self.config.batch - len(rows)
         pictures = self._sample(rows + rows[-1:] * missing)
-        return {row["id"]: self._decide(row, drawn) for row, drawn in zip(rows, pictures, strict=False)}
+        with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV encodes without the GIL
+            decisions = threads.map(self._decide, rows, pictures)
+            return {row["id"]: decision for row, decision in zip(rows, decisions, strict=True)}
 
     def _sample(self, rows: list[dict]) -> np.ndarray:
         """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the source, then its candidates."""
         model, settings = self.model, self.config.diffusion
-        captions = [
-            anchor_and_edit_captions(self.tasks[row["task"]], row["caption"], row["output_caption"])
-            for row in rows
-        ]
+        prompts = [anchor_and_edit_prompts(self.tasks[row["task"]], row) for row in rows]
         edits, guidance = [], [settings.guidance_scale] * len(rows)
         length = model.prompts.context_length
-        for index, (row, pair) in enumerate(zip(rows, captions, strict=True)):
-            source, target = (tokenize(model.prompts.tokenizer, caption) for caption in pair)
+        for index, (row, pair) in enumerate(zip(rows, prompts, strict=True)):
+            source, target = (tokenize(model.prompts.tokenizer, prompt) for prompt in pair)
             task = self.tasks[row["task"]]
             strengths = self._strengths(row)
             for slot in range(self.slots):
@@ -95,7 +96,7 @@ class Drawing:
         )
         seeds = [row["seed"] for row in rows]
         noise = model.initial_latents(seeds)
-        sources, targets = (model.prompts.encode([pair[side] for pair in captions]) for side in (0, 1))
+        sources, targets = (model.prompts.encode([pair[side] for pair in prompts]) for side in (0, 1))
         for layer in self.layers:
             layer.control = control
         latents = model.sample(

@@ -65,7 +65,7 @@ class Instruct(Stage):
     ``answer_``.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["caption", "task", "seed"]}
     task_keys: ClassVar[Sequence[str]] = ["definition", "verbs", "fields", "exemplars"]
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -74,6 +74,7 @@ class Instruct(Stage):
             ("edited_object", pa.string()),
             ("original_object", pa.string()),
             ("output_caption", pa.string()),
+            ("surroundings", pa.string()),
             ("verb", pa.string()),
             ("exemplars", pa.list_(pa.int32())),
             ("attempts", pa.int32()),
@@ -153,6 +154,7 @@ def _decide(caption: str, task: Task, text: str, made: dict[str, Any]) -> Decisi
         edited_object=answer.edited_object,
         original_object=answer.original_object,
         output_caption=caption if task.fields.caption == "same" else answer.output_caption,
+        surroundings=answer.surroundings,
         **made,
     )
 

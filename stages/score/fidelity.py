@@ -29,6 +29,18 @@ def mean_change(first: np.ndarray, second: np.ndarray, region: np.ndarray | None
     return float(np.abs(first - second)[region].mean(dtype=np.float64))
 
 
+def clipped(image: np.ndarray) -> float:
+    """Share of the pixels of a picture (float [h,w,3] in [0,1]) that are pure black or pure white."""
+    _check(image)
+    return float(((image <= 0).all(-1) | (image >= 1).all(-1)).mean())
+
+
+def contrast(image: np.ndarray) -> float:
+    """Standard deviation of a picture's grey values (float [h,w,3] in [0,1]); at most .5."""
+    _check(image)
+    return float(image.mean(-1, dtype=np.float64).std())
+
+
 def ssim(first: np.ndarray, second: np.ndarray, region: np.ndarray | None) -> float | None:
     """Structural similarity (Wang et al. 2004, Gaussian window of sigma 1.5), averaged over a region.
 

@@ -14,7 +14,12 @@ METRICS = {
     "change_outside_raw": "change_outside before the outside was pasted from the anchor",
     "ssim_outside": "structural similarity of I and Tar, where nothing may change",
     "present": "the detector's best score in Tar for what must be there",
+    "present_overlap": "share of that detection's box that lies where the edit is",
     "absent": "the detector's best score in Tar for what must be gone (an upper bound)",
+    "clipped": "share of Tar's pixels that are pure black or pure white",
+    "contrast": "standard deviation of Tar's grey values in [0,1]: a flat picture has none",
+    "dino": "DINOv2 similarity of I and Tar, where score.dino names a model",
+    "depth_change": "mean |difference| of I's and Tar's depth maps in [0,1], where score.depth names a model",
 }
 """Name and meaning of every metric. A metric that does not apply to a task is null."""
 
@@ -30,7 +35,7 @@ def check_metrics(tasks: Tasks) -> None:
             where = f"prompts/{task.name}.yaml: key 'metrics': {metric!r}"
             if metric not in METRICS:
                 raise ValueError(f"{where} is unknown; known: {', '.join(METRICS)}")
-            if metric == "present" and task.fields.edited_object != "in_output":
+            if metric in ("present", "present_overlap") and task.fields.edited_object != "in_output":
                 raise ValueError(f"{where} needs fields.edited_object: in_output")
             if metric == "absent" and _phrase_gone(task) is None:
                 raise ValueError(

@@ -4,18 +4,22 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_grey, decode_rgb
-from stages.mask.soft_mask import regions
+from stages.mask.soft_mask import fill_boxes, regions
 from stages.pair import EditPair, as_pair
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
 from stages.tasks import Task, Tasks
+
+if TYPE_CHECKING:
+    from stages.grounding.detector import Detections
 
 DETECTOR_METRICS = ("present", "absent")
 
@@ -31,6 +35,8 @@ class ScoreConfig(StageConfig):
 
     clip: ClipConfig
     grounding: GroundingConfig
+    dino: Weights | None = Field(None, description="a DINOv2 model of transformers; None: the metric is null")
+    depth: Weights | None = Field(None, description="a depth model of transformers; None: the metric is null")
 
 
 @dataclass(frozen=True)
@@ -64,7 +70,7 @@ class Score(Stage):
     A metric that is not a number fails its row. Each picture and each caption is encoded once.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task"],
         "instruct": ["output_caption", "edited_object", "original_object"],
@@ -88,6 +94,15 @@ class Score(Stage):
         self.clip = Clip.load(config.clip.model, config.clip.revision, device)
         detects = any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
         self.detector = load_detector(config.grounding, device) if detects else None
+        self.dino = self.depth = None
+        if config.dino is not None:
+            from stages.score.dino import Dino
+
+            self.dino = Dino(config.dino, device)
+        if config.depth is not None:
+            from stages.edit.estimators import DepthEstimator
+
+            self.depth = DepthEstimator(config.depth)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
@@ -97,7 +112,8 @@ class Score(Stage):
             scores = [
                 _clip_metrics(pair, features, texts)
                 | _fidelity_metrics(row, pair, candidate)
-                | {metric: detections.get((metric, pair.target)) for metric in DETECTOR_METRICS}
+                | _detector_metrics(row, pair, detections)
+                | self._structure_metrics(row, pair)
                 for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
             ]
             decisions.append(_decide(row.task, scores))
@@ -115,8 +131,17 @@ class Score(Stage):
         features = self.clip.encode_images(images, self.config.batch)
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
 
-    def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], float]]:
-        """For each row the best score of any box, found or not, by (metric, index of the picture)."""
+    def _structure_metrics(self, row: _Row, pair: EditPair[int]) -> dict[str, float | None]:
+        dino = depth = None
+        if self.dino is not None and "dino" in row.task.metrics:
+            dino = float(np.dot(*self.dino.encode([row.images[pair.input], row.images[pair.target]], 2)))
+        if self.depth is not None and "depth_change" in row.task.metrics:
+            maps = [self.depth.nearness(row.images[index]) for index in (pair.input, pair.target)]
+            depth = float(np.abs(maps[0] - maps[1]).mean())
+        return {"dino": dino, "depth_change": depth}
+
+    def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], "Detections"]]:
+        """For each row what was found, by (metric, index of the picture)."""
         queries: list[tuple[int, str, int, str]] = []
         for r, row in enumerate(work):
             for metric in DETECTOR_METRICS:
@@ -124,12 +149,12 @@ class Score(Stage):
                 if metric in row.task.metrics and phrase:
                     targets = dict.fromkeys(pair.target for pair in row.pairs)
                     queries += [(r, metric, target, phrase) for target in targets]
-        results: list[dict[tuple[str, int], float]] = [{} for _ in work]
+        results: list[dict[tuple[str, int], Detections]] = [{} for _ in work]
         if self.detector is not None:
             images = [work[r].images[target] for r, _, target, _ in queries]
             found = self.detector.find(images, [phrase for *_, phrase in queries], self.config.batch)
             for (r, metric, target, _), detections in zip(queries, found, strict=True):
-                results[r][metric, target] = detections.best_score
+                results[r][metric, target] = detections
         return results
 
 
@@ -149,10 +174,27 @@ def _clip_metrics(
     }
 
 
+def _detector_metrics(
+    row: _Row, pair: EditPair[int], found: Mapping[tuple[str, int], "Detections"]
+) -> dict[str, float | None]:
+    """The best score of any box, found or not, and how much of what is there lies where the edit is."""
+    there, gone = (found.get((metric, pair.target)) for metric in DETECTOR_METRICS)
+    overlap = None
+    if there is not None:
+        inside, _ = row.regions
+        box = fill_boxes(there.best_box[None], inside.shape) > 0
+        overlap = float(inside[box].mean()) if box.any() else 0.0
+    return {
+        "present": there.best_score if there else None,
+        "present_overlap": overlap,
+        "absent": gone.best_score if gone else None,
+    }
+
+
 def _fidelity_metrics(
     row: _Row, pair: EditPair[int], candidate: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    from stages.score.fidelity import as_float, mean_change, ssim
+    from stages.score.fidelity import as_float, clipped, contrast, mean_change, ssim
 
     i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
     inside, outside = row.regions
@@ -161,6 +203,8 @@ def _fidelity_metrics(
         "change_outside": mean_change(i, tar, outside),
         "change_outside_raw": candidate["change_outside_raw"],
         "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
+        "clipped": clipped(tar),
+        "contrast": contrast(tar),
     }
 
 

@@ -8,9 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.instruct.answer import AnswerError, check_answer, parse_answer
+from stages.instruct.prompt import answer_text
 from stages.tasks import load_tasks
 
-TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
+ROOT = Path(__file__).parents[2]
+TASKS = load_tasks(ROOT / "prompts")
 GOOD = {
     "edit": "paint the barn blue",
     "edited_object": "a blue barn",
@@ -72,7 +74,7 @@ def test_any_text_is_an_answer_or_a_counted_reason(text):
         assert isinstance(parse_answer(text).edit, str)
     except AnswerError as error:
         reason = str(error)
-    assert reason in ("", "not_json", "missing_field", "not_text", "too_long", "control_characters")
+    assert reason in ("", "not_json", "missing_field", "not_text", "too_long", "control_characters", "markup")
 
 
 @pytest.mark.parametrize(
@@ -110,3 +112,32 @@ def test_left_out_and_null_phrases_count_as_empty():
         '{"edit": "make it night", "output_caption": "a hill at night", "edited_object": null}'
     )
     assert (answer.edited_object, answer.original_object) == ("", "")
+
+
+BAD_ANSWERS = [json.loads(line) for line in (ROOT / "tests" / "data" / "bad_answers.jsonl").open()]
+
+
+def test_two_hundred_bad_answers_are_repaired_or_rejected_with_their_reason():
+    """``why`` says what is wrong with the answer, ``outcome`` what must become of it."""
+    assert len(BAD_ANSWERS) == 200
+    for bad in BAD_ANSWERS:
+        try:
+            check_answer(parse_answer(bad["answer"]), bad["caption"], TASKS[bad["task"]].fields)
+            outcome = "kept"
+        except AnswerError as error:
+            outcome = str(error)
+        assert outcome == bad["outcome"], bad
+
+
+def test_what_is_kept_of_a_bad_answer_is_the_good_one_within_it():
+    for bad in BAD_ANSWERS:
+        if bad["why"] == "small talk and a fence":
+            exemplar = next(e for e in TASKS[bad["task"]].exemplars if e.caption == bad["caption"])
+            answer = parse_answer(bad["answer"])
+            assert (answer.edit, answer.output_caption) == (exemplar.edit, exemplar.output_caption)
+
+
+@pytest.mark.parametrize("task", list(TASKS))
+def test_no_exemplar_is_taken_for_talk_or_markup(task):
+    for exemplar in TASKS[task].exemplars:
+        check_answer(parse_answer(answer_text(exemplar)), exemplar.caption, TASKS[task].fields)

@@ -11,6 +11,7 @@ from stages.score import stage as score_stage
 from stages.score.metrics import check_metrics, detector_phrase
 from stages.tasks import Tasks
 from tests.stages.tiny_clip import save_tiny_clip
+from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_dino
 from tests.stages.tiny_tasks import CHANGED, tiny_task
 
 CLIP = ("clip_text_input", "clip_text_output", "clip_direction", "clip_image")
@@ -21,7 +22,7 @@ SAME_FIELDS = {"original_object": "in_input", "edited_object": "absent", "captio
 
 TASKS = Tasks(
     {
-        "local": tiny_task("local", metrics=(*CLIP, *PIXELS, "present")),
+        "local": tiny_task("local", metrics=(*CLIP, *PIXELS, "present", "present_overlap")),
         "remove": tiny_task("remove", fields=REMOVE_FIELDS, metrics=("absent",)),
         "add": tiny_task("add", direction="reverse", fields=ADD_FIELDS, metrics=(*CLIP, "present")),
         "global": tiny_task("global", region="all", ground="none", metrics=(*CLIP, *PIXELS)),
@@ -40,7 +41,10 @@ class RednessDetector:
 
     def find(self, images, phrases, batch):
         self.asked += phrases
-        return [SimpleNamespace(best_score=float(image[..., 0].mean() / 255)) for image in images]
+        box = np.array([32, 32, 64, 96], np.float32)
+        return [
+            SimpleNamespace(best_score=float(image[..., 0].mean() / 255), best_box=box) for image in images
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +137,34 @@ def test_a_reverse_task_s_target_is_looked_at_once(score, detector):
     [scores] = scores_of(score, row("add", picture(red=255), picture(), picture(seed=1), picture(seed=2)))
     assert [s["present"] for s in scores] == [1.0] * 3
     assert len(detector.asked) == 1
+
+
+def test_a_detection_counts_how_much_of_it_lies_where_the_edit_is(score):
+    [[scores]] = scores_of(score, row("local", picture(), picture(200)))
+    assert scores["present_overlap"] == pytest.approx(0.5), "the lower half of the box is outside the mask"
+    [[scores]] = scores_of(score, row("remove", picture(), picture(200)))
+    assert scores["present_overlap"] is None
+
+
+def test_structure_is_compared_where_models_are_configured(clip_folder, detector, tmp_path):
+    metrics = ("dino", "depth_change", "clipped", "contrast")
+    config = Score.Config(
+        batch=4,
+        clip=ClipConfig(model=str(clip_folder)),
+        grounding=GroundingConfig(model="not loaded"),
+        dino={"model": save_tiny_dino(tmp_path / "dino")},
+        depth={"model": save_tiny_depth(tmp_path / "depth")},
+    )
+    score = Score(config, Tasks({"local": tiny_task("local", metrics=metrics)}))
+    white = np.full((128, 128, 3), 255, np.uint8)
+    [[same, other, blank]] = scores_of(score, row("local", picture(), picture(), picture(200, seed=3), white))
+    assert same["dino"] == pytest.approx(1, abs=1e-5)
+    assert same["depth_change"] == pytest.approx(0, abs=1e-5)
+    assert other["dino"] < 1
+    assert other["depth_change"] > 0
+    assert (blank["clipped"], blank["contrast"]) == (1, pytest.approx(0, abs=1e-6))
+    assert other["contrast"] > 0.05
+    assert other["clipped"] < 0.01
 
 
 def test_an_empty_phrase_is_not_looked_for(score, detector):

@@ -55,6 +55,11 @@ def test_mistake_8_a_reverse_task_publishes_its_anchor_as_target():
     assert (row["input_caption"], row["output_caption"]) == ("the caption", "the output caption")
 
 
+def test_a_pair_that_is_good_backwards_says_so_with_its_own_instruction():
+    assert (one("remove")["T_inverse"], one("remove")["TI_inverse"]) == ("add old", 2)
+    assert (one("detect")["T_inverse"], one("detect")["TI_inverse"]) == (None, None)
+
+
 def test_mistake_8_every_task_has_one_schema_and_no_column_is_typed_null():
     schemas = [published([row]).schema for row in ALL]
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)

@@ -1,10 +1,12 @@
-"""The nine task files, and the toybox's exemplars for them."""
+"""The sixteen task files, and the toybox's exemplars for them."""
 
 from pathlib import Path
 
 import pytest
 import yaml
 
+from stages.edit.adjust import OPERATIONS, adjustment
+from stages.edit.lettering import new_text
 from stages.instruct.answer import check_answer, parse_answer, words_of
 from stages.instruct.prompt import answer_text, verb_of
 from stages.tasks import TaskError, load_tasks
@@ -19,10 +21,18 @@ INDICES = {
     "texture": 3,
     "background": 4,
     "global": 5,
+    "style": 6,
+    "text": 7,
     "detect": 8,
     "segment": 9,
     "color": 10,
+    "adjust": 11,
+    "sketch": 12,
+    "depth": 13,
+    "normal": 14,
+    "pose": 15,
 }
+TOYBOX = sorted(path.stem for path in TOYBOX_EXEMPLARS.glob("*.yaml"))
 METRICS = {
     "clip_text_input",
     "clip_text_output",
@@ -33,23 +43,31 @@ METRICS = {
     "change_outside_raw",
     "ssim_outside",
     "present",
+    "present_overlap",
     "absent",
+    "clipped",
+    "contrast",
+    "dino",
+    "depth_change",
 }
-SOURCES = pytest.mark.parametrize("exemplars", [None, TOYBOX_EXEMPLARS], ids=["real", "toybox"])
 NAMES = pytest.mark.parametrize("name", INDICES)
 
 
-def test_the_nine_tasks_keep_their_published_indices():
-    tasks = load_tasks(PROMPTS)
-    assert {name: tasks[name].index for name in INDICES} == INDICES
+def test_the_sixteen_tasks_keep_their_published_indices():
+    assert {name: task.index for name, task in load_tasks(PROMPTS).items()} == INDICES
 
 
 @NAMES
-def test_a_task_has_at_least_twelve_real_exemplars_and_four_of_the_toybox(name):
+def test_a_task_has_sixteen_real_exemplars(name):
     real = load_tasks(PROMPTS)[name].exemplars
-    assert len(real) >= 12
+    assert len(real) >= 16
     assert len({exemplar.caption for exemplar in real}) == len(real)
-    assert len(load_tasks(PROMPTS, TOYBOX_EXEMPLARS)[name].exemplars) == 4
+    assert len({exemplar.edit for exemplar in real}) == len(real)
+
+
+@pytest.mark.parametrize("name", TOYBOX)
+def test_the_toybox_has_four_exemplars_of_each_of_its_tasks(name):
+    assert len(load_tasks(PROMPTS, TOYBOX_EXEMPLARS, [name])[name].exemplars) == 4
 
 
 @NAMES
@@ -58,21 +76,43 @@ def test_the_real_exemplars_use_every_verb(name):
     assert {verb_of(task, exemplar.edit) for exemplar in task.exemplars} == set(task.verbs)
 
 
-@SOURCES
-@NAMES
+@pytest.mark.parametrize(
+    ("name", "exemplars"),
+    [*((name, None) for name in INDICES), *((name, TOYBOX_EXEMPLARS) for name in TOYBOX)],
+)
 def test_exemplars_are_answers_their_own_task_accepts(name, exemplars):
-    task = load_tasks(PROMPTS, exemplars)[name]
+    task = load_tasks(PROMPTS, exemplars, [name])[name]
     for exemplar in task.exemplars:
         assert verb_of(task, exemplar.edit) in task.verbs
         check_answer(parse_answer(answer_text(exemplar)), exemplar.caption, task.fields)
 
 
-@NAMES
+@pytest.mark.parametrize("name", TOYBOX)
 def test_toybox_exemplars_speak_of_the_drawn_world_only(name):
     known = set(vocabulary())
-    for exemplar in load_tasks(PROMPTS, TOYBOX_EXEMPLARS)[name].exemplars:
+    for exemplar in load_tasks(PROMPTS, TOYBOX_EXEMPLARS, [name])[name].exemplars:
         assert set(words_of(exemplar.caption)) <= known
         assert set(words_of(exemplar.output_caption)) <= known
+
+
+def test_exemplars_of_what_can_be_adjusted_say_what_and_how_strongly():
+    for exemplars in (None, TOYBOX_EXEMPLARS):
+        task = load_tasks(PROMPTS, exemplars, ["adjust"])["adjust"]
+        assert set(task.verbs) == set(OPERATIONS)
+        assert all(adjustment(exemplar.edit) for exemplar in task.exemplars)
+
+
+def test_exemplars_of_text_quote_it():
+    for exemplar in load_tasks(PROMPTS)["text"].exemplars:
+        assert new_text(exemplar.original_object) or new_text(exemplar.edited_object)
+
+
+def test_an_inverse_s_slots_are_known(tmp_path):
+    content = yaml.safe_load((PROMPTS / "color.yaml").read_text())
+    content["inverse"]["instruction"] = "paint it {colour} again"
+    (tmp_path / "color.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(TaskError, match=r"inverse.*slots of caption"):
+        load_tasks(tmp_path)
 
 
 @NAMES

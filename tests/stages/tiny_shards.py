@@ -14,7 +14,7 @@ from tests.stages.tiny_tasks import tiny_task
 
 TASKS = Tasks(
     {
-        "remove": tiny_task("remove", index=1),
+        "remove": tiny_task("remove", index=1, inverse={"index": 2, "instruction": "add {original_object}"}),
         "add": tiny_task("add", index=2, direction="reverse"),
         "background": tiny_task("background", index=4, region="background"),
         "detect": tiny_task("detect", index=8, method="draw_box", candidates=()),

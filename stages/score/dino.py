@@ -1,0 +1,30 @@
+"""DINOv2: embeddings of pictures that follow structure rather than words (Oquab et al. 2023)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from stages.base import Weights
+
+
+class Dino:
+    """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
+
+    def __init__(self, weights: Weights, device: str) -> None:
+        options = {"revision": weights.revision, "local_files_only": Path(weights.model).exists()}
+        self.processor = AutoImageProcessor.from_pretrained(weights.model, **options)
+        self.model = AutoModel.from_pretrained(weights.model, **options).to(device).eval()
+        self.device = device
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3] of one size."""
+        parts = []
+        for start in range(0, len(images), batch):
+            inputs = self.processor(images=list(images[start : start + batch]), return_tensors="pt")
+            features = self.model(**inputs.to(self.device)).last_hidden_state[:, 0].float()
+            parts.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+        return np.concatenate(parts)
