@@ -46,7 +46,7 @@ def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
         for index, candidate in enumerate(record["candidates"]):
             drawn = decode_rgb(candidate["image"])
             pair = as_pair(task, anchor, drawn, record["caption"], record["output_caption"])
-            right = _shows(judge, task, pair.input, pair.input_caption) and _shows(
+            right = shows(judge, task, pair.input, pair.input_caption) and shows(
                 judge, task, pair.target, pair.output_caption
             )
             yield JudgedEdit(record["id"], task.name, index, right, index == record.get("choice"))
@@ -84,7 +84,7 @@ def _shares(edits: list[JudgedEdit]) -> dict[str, Any]:
     }
 
 
-def _shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
+def shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
     try:
         asked = read_caption(caption)
     except ValueError:

@@ -12,6 +12,7 @@ it begins with the original object, the object's words are copied from the capti
 said about it.
 """
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,7 @@ from toybox.world import (
     Scene,
     Thing,
     sample_held_out_scene,
-    sample_training_scene,
+    sample_scene,
     vocabulary,
 )
 
@@ -55,9 +56,18 @@ SHOT_SHARES = (0.15, 0.25, 0.6)
 PAIR_SHARE = 0.6
 """How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
 SCHEDULE = Schedule(
-    steps=10_000, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
+    steps=11_000, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
 )
 PROMPTS = Path(__file__).parents[1] / "prompts"
+
+
+def is_held_out_caption(text: str) -> bool:
+    """One caption in eight, by its hash; no conversation of the training has one.
+
+    The combinations that are held out from pictures are not held out here: a language model learns that
+    "a blue tree in a desert" never occurs and then will not copy it. A hash cannot be learned.
+    """
+    return hashlib.blake2b(text.encode(), digest_size=1).digest()[0] < 32
 
 
 def world_words(tasks: Tasks) -> set[str]:
@@ -79,9 +89,9 @@ def _draw_verb(task: Task, rng: np.random.Generator) -> str:
 
 def _sample_possible(task: Task, verb: str, rng: np.random.Generator) -> Exemplar:
     while True:
-        scene = sample_training_scene(rng, things=2 if rng.random() < PAIR_SHARE else None)
+        scene = sample_scene(rng, things=2 if rng.random() < PAIR_SHARE else None)
         exemplar = sample_answer(scene, sample_description(rng), task.name, verb, rng)
-        if exemplar is not None:
+        if exemplar is not None and not is_held_out_caption(exemplar.caption):
             return exemplar
 
 
@@ -100,7 +110,7 @@ def sample_conversation(tasks: Tasks, shots: int, rng: np.random.Generator) -> l
 
 
 def _impossible_caption(task: Task, rng: np.random.Generator) -> str:
-    scene = sample_training_scene(rng, things=2 if task.name == "add" else 0)
+    scene = sample_scene(rng, things=2 if task.name == "add" else 0)
     return sample_description(rng).of(scene)
 
 
@@ -149,14 +159,15 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
 
 
 def evaluate(chat: TransformersChat, tasks: Tasks, count: int) -> dict[str, float]:
-    """Share of valid and of correct answers to captions of held-out scenes, with two exemplars."""
+    """Share of valid and of correct answers to held-out captions of held-out scenes, with two exemplars."""
     rng = np.random.default_rng(7)
     rows: list[tuple[Task, str, Scene, Description]] = []
     conversations = []
     while len(rows) < count:
         task = tasks[list(tasks)[len(rows) % len(tasks)]]
         scene, description, verb = sample_held_out_scene(rng), sample_description(rng), _draw_verb(task, rng)
-        if not changes(scene, description, task.name):
+        held_out = is_held_out_caption(description.of(scene))
+        if not held_out or not changes(scene, description, task.name):
             continue
         shown = [_sample_possible(task, _draw_verb(task, rng), rng) for _ in range(2)]
         rows.append((task, verb, scene, description))
