@@ -161,6 +161,32 @@ def inspect(
 
 
 @app.command(
+    epilog="Examples:\n\n  editpairs validate runs/toybox\n\n"
+    "  editpairs validate somewhere/shards && echo fine"
+)
+def validate(
+    path: Annotated[str, typer.Argument(metavar="RUN_OR_SHARDS", help="a run's folder, or one of shards")],
+) -> None:
+    """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if any is wrong."""
+    from pipeline.folder import RunFolder
+    from pipeline.storage import locate
+    from pipeline.validate import validate as run
+
+    location = locate(path)
+    if RunFolder(location).lock.exists():
+        findings = run(location / "shards", open_state(location))
+    elif any(location.glob("train-*.parquet")):
+        findings = run(location, None)
+    else:
+        raise UserError(f"there is no run and there are no shards at {path}")
+    console.print(findings.table())
+    if findings.wrong:
+        console.print(f"[bold red]{len(findings.wrong)} of the checks found something wrong[/bold red]")
+        raise typer.Exit(1)
+    console.print("nothing is wrong")
+
+
+@app.command(
     epilog="Examples:\n\n  editpairs sweep manifests/toybox.yaml --out thresholds.png\n\n"
     "  editpairs sweep manifests/toybox.yaml --set filter.default.clip_direction=0.25"
 )

@@ -2,6 +2,7 @@ import pytest
 from hypothesis import settings
 
 from tests.pipeline.runs import FakeRun
+from tests.toybox_runs import Run
 
 settings.register_profile("editpairs", deadline=None, max_examples=50)
 settings.load_profile("editpairs")
@@ -22,3 +23,11 @@ def make_run(tmp_path, monkeypatch):
 @pytest.fixture
 def run(make_run):
     return make_run()
+
+
+@pytest.fixture(scope="session")
+def toybox_run(tmp_path_factory) -> Run:
+    """A finished run that nobody may change. In a plain loop, which loads the libraries once."""
+    made = Run(tmp_path_factory.mktemp("toybox"))
+    made.call("generate", "--engine", "local")
+    return made

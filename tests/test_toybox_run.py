@@ -7,62 +7,24 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
-import pandas
 import pyarrow.parquet as pq
 import pytest
 
 from stages.images import decode_rgb
 from stages.tasks import load_tasks
-
-ROOT = Path(__file__).parents[1]
-STAGES = ["instruct", "source", "mask", "edit", "score", "filter"]
-SMALL = ["rows=18", "rows_per_part=9", "diffusion.steps=10", "edit.batch=3", "source.batch=3"]
+from tests.toybox_runs import ROOT, STAGES, Run
 
 
-class Run:
-    """One run of ``manifests/toybox.yaml``, made small, in a folder of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder / "toybox"
-        self.settings = [f"runs={folder}", *SMALL]
-
-    def command(self, *arguments: str, settings: tuple[str, ...] = ()) -> list[str]:
-        sets = [part for key in (*self.settings, *settings) for part in ("--set", key)]
-        verb, *rest = arguments
-        return [sys.executable, "-m", "pipeline.cli", verb, "manifests/toybox.yaml", *rest, *sets]
-
-    def call(self, *arguments: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        command = self.command(*arguments, settings=settings)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
-    def files(self, *stages: str) -> dict[str, tuple[bytes, int]]:
-        """Content and inode of the files of some stages."""
-        paths = sorted(path for stage in stages for path in (self.folder / stage).glob("*.parquet"))
-        names = [str(path.relative_to(self.folder)) for path in paths]
-        return {
-            name: (path.read_bytes(), path.stat().st_ino) for name, path in zip(names, paths, strict=True)
-        }
-
-    def shards(self) -> pandas.DataFrame:
-        return pandas.read_parquet(sorted((self.folder / "shards").glob("train-*.parquet")))
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Run:
-    """In a plain loop, which loads the libraries once; the killed run below is on Ray."""
-    made = Run(tmp_path_factory.mktemp("runs"))
-    made.call("generate", "--engine", "local")
-    return made
+@pytest.fixture
+def run(toybox_run) -> Run:
+    return toybox_run
 
 
 def test_every_row_is_accounted_for(run):
     given = pq.read_table(run.folder / "plan.parquet").num_rows
-    assert given == 18
+    assert given == 22
     for stage in STAGES:
         tables = [pq.read_table(path) for path in sorted((run.folder / stage).glob("*.parquet"))]
         statuses = [status for table in tables for status in table["status"].to_pylist()]
@@ -82,6 +44,16 @@ def test_shards_hold_true_pairs(run):
         assert np.abs(first.astype(float) - second).mean() > 0.5, "nothing changed"
         assert row.T.strip()
         assert tasks[row.task].index == row.TI
+
+
+def test_mistake_10_scores_of_rejected_rows_and_candidates_are_kept(run):
+    for path in sorted((run.folder / "filter").glob("*.parquet")):
+        statuses = pq.read_table(path)["status"].to_pylist()
+        scores = pq.read_table(run.folder / "score" / path.name)["scores"].to_pylist()
+        candidates = pq.read_table(run.folder / "edit" / path.name)["candidates"].to_pylist()
+        judged = [c for c in candidates if c]
+        assert len(statuses) == len([s for s in scores if s])
+        assert [len(s) for s in scores if s] == [len(c) for c in judged], "every candidate has its scores"
 
 
 def test_the_published_anchor_is_the_source_picture(run):
@@ -117,7 +89,9 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
     assert "TORCH False RAY False" in done.stdout
     assert changed.files(*STAGES[:-1]) == images
     assert changed.files("filter") != decisions
-    assert set(changed.shards()["task"]) <= {"detect", "segment"}, "they have no direction"
+    assert set(changed.shards()["task"]) <= {"detect", "segment", "adjust", "sketch"}, (
+        "they have no direction"
+    )
 
 
 def test_driver_killed_in_edit_goes_on_to_the_same_shards(tmp_path, run):

@@ -150,7 +150,7 @@ def main() -> None:
         figures = measure(rows, masked, variant, manifest, judge, label)
         cells = [interval(figures[name]) for name in ("right", "l1", "ssim", "kept")]
         lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
-    Console().print("\n".join(lines), markup=False)
+    Console(soft_wrap=True).print("\n".join(lines), markup=False)
     REPORT.write_text(
         f"# Masks, compared\n\n`python -m toybox.mask_ablation runs/{options.run.name} --edits "
         f"{options.edits} --half {options.half}`, {date.today()}.\n\n"

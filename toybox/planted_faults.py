@@ -184,7 +184,7 @@ def main() -> None:
         if fault is not None and any(missed.values()):
             lines[-1] = lines[-1][:-2] + f" (kept: {', '.join(f'{t} {n}' for t, n in missed.items() if n)}) |"
     table = "\n".join(lines)
-    Console().print(table, markup=False)
+    Console(soft_wrap=True).print(table, markup=False)
     text = (
         f"# Planted faults\n\n`python -m toybox.planted_faults runs/{run.name}`, {date.today()}: faults\n"
         f"planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a run of the toybox, and what the score "

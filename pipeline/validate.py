@@ -1,0 +1,221 @@
+"""``editpairs validate``: is a run, or are its shards, what they say they are?
+
+Everything is read once. Of a run its parts are checked too: that their bytes are those that were
+committed, and that each published pair is the one that the edit stage drew and the filter chose. Shards
+that were taken away from their run are checked for what can be known of them alone.
+"""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.table import Table
+
+from pipeline.ledger import count_run
+from pipeline.lockfile import read_lock
+from pipeline.parts import read_metadata
+from pipeline.state import RunState
+from pipeline.storage import Location, arrow_source
+from stages.images import decode_grey, decode_rgb
+from stages.pair import as_pair
+from stages.shards import CHECKSUMS, SCHEMA
+from stages.tasks import load_tasks
+
+CHECKS = {
+    "checksum": "the shards are those of SHA256SUMS, and every one is listed",
+    "part": "parts and shards hold the bytes that were committed",
+    "schema": "every shard has the published columns and types",
+    "row id": "no row is published twice",
+    "picture": "I, Tar and mask can be decoded and have one size",
+    "identical": "I and Tar differ",
+    "swapped": "I and Tar are the pictures that were drawn, each on its side (runs only)",
+    "text": "instruction and both captions are there",
+    "task": "TI is known, and one task has one TI",
+    "score": "no score is NaN",
+    "count": "as many rows are published as the ledger says (runs only)",
+    "unfinished": "nothing is pending or stale (runs only)",
+}
+"""What is checked, in the order of the table."""
+_ROWS = 64
+
+
+@dataclass
+class Findings:
+    """What is wrong: by check how often, and the first few places."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def see(self, check: str, fine: bool, where: str) -> None:
+        self.checked[check] += 1
+        if not fine:
+            self.wrong[check].append(where)
+
+    def table(self) -> Table:
+        table = Table("check", "looked at", "wrong", "first", "meaning")
+        for check, meaning in CHECKS.items():
+            wrong = self.wrong.get(check, [])
+            style = "bold red" if wrong else None
+            shown = "; ".join(wrong[:2])
+            table.add_row(check, str(self.checked[check]), str(len(wrong)), shown, meaning, style=style)
+        return table
+
+
+def validate(shards: Location, state: RunState | None) -> Findings:
+    """Check a folder of shards and, with ``state``, the run that they are of."""
+    findings = Findings()
+    files: list[Location] = sorted(shards.glob("train-*.parquet"), key=str)
+    _check_checksums(shards, files, findings)
+    drawn = None
+    known: Mapping[str, int] | None = None
+    if state is not None:
+        known = _task_indices(state)
+        _check_bytes(state.folder.plan, findings)
+        for step in state.steps.values():
+            for unit in step.units(range(state.plan.parts)):
+                path = state.path(step, unit)
+                if state.footer(step, unit) is not None:
+                    _check_bytes(path, findings)
+                findings.see("unfinished", state.done(step, unit), f"{step.name}/{path.name}")
+        drawn = _Drawn(state)
+    seen: set[str] = set()
+    indices: dict[str, int] = dict(known or {})
+    rows = 0
+    for path in files:
+        for row in _rows(path, findings):
+            rows += 1
+            findings.see("row id", row["id"] not in seen, row["id"])
+            seen.add(row["id"])
+            _check_row(row, indices, known is not None, findings)
+            if drawn is not None:
+                drawn.check(row, findings)
+    if state is not None:
+        kept = count_run(state)[-1].kept.total()
+        findings.see("count", rows == kept, f"{rows} published, {kept} in the ledger")
+    return findings
+
+
+def _check_checksums(shards: Location, files: list[Location], findings: Findings) -> None:
+    listed = {}
+    sums = shards / CHECKSUMS
+    if sums.exists():
+        lines = (line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines())
+        listed = {name: digest for digest, name in lines}
+    for name in sorted({path.name for path in files} | set(listed)):
+        path = shards / name
+        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+        findings.see("checksum", digest is not None and digest == listed.get(name), name)
+
+
+def _check_bytes(path: Location, findings: Findings) -> None:
+    """The digest in the footer is that of everything before the footer."""
+    where = f"{path.parent.name}/{path.name}"
+    content = read_metadata(path)
+    try:
+        groups = pq.read_metadata(arrow_source(path))
+        end = 4  # the magic number
+        for group in range(groups.num_row_groups):
+            for column in range(groups.num_columns):
+                chunk = groups.row_group(group).column(column)
+                start = chunk.data_page_offset
+                if chunk.has_dictionary_page:
+                    start = min(start, chunk.dictionary_page_offset)
+                end = max(end, start + chunk.total_compressed_size)
+    except (OSError, pa.ArrowInvalid):
+        findings.see("part", False, where)
+        return
+    with path.open("rb") as file:
+        digest = hashlib.blake2b(file.read(end), digest_size=16).hexdigest()
+    findings.see("part", content is not None and digest == content.get("digest"), where)
+
+
+def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
+    """The rows of a shard, if it has the published schema."""
+    try:
+        file = pq.ParquetFile(arrow_source(path))
+        expected = {"id": pa.string()} | {column.name: column.type for column in SCHEMA}
+        fine = {column.name: column.type for column in file.schema_arrow} == expected
+        findings.see("schema", fine, path.name)
+        if fine:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield from batch.to_pylist()
+    except (OSError, pa.ArrowInvalid):
+        findings.see("schema", False, f"{path.name} cannot be read")
+
+
+def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:
+    where = row["id"]
+    texts = [row["T"], row["input_caption"], row["output_caption"]]
+    findings.see("text", all(text and text.strip() for text in texts), where)
+    if closed:
+        known = indices.get(row["task"]) == row["TI"]
+    else:
+        known = row["TI"] is not None and indices.setdefault(row["task"], row["TI"]) == row["TI"]
+    findings.see("task", known, f"{where}: {row['task']} with TI {row['TI']}")
+    scores = [value for value in row.values() if isinstance(value, float)]
+    findings.see("score", not any(np.isnan(scores)), where)
+    try:
+        i, tar = decode_rgb(row["I"]["bytes"]), decode_rgb(row["Tar"]["bytes"])
+        mask = decode_grey(row["mask"]["bytes"])
+    except (ValueError, TypeError):
+        findings.see("picture", False, where)
+        return
+    findings.see("picture", i.shape == tar.shape and mask.shape == i.shape[:2], where)
+    findings.see("identical", i.shape != tar.shape or bool((i != tar).any()), where)
+
+
+class _Drawn:
+    """The pictures as the edit stage drew them, a part at a time: shards hold their parts in order."""
+
+    def __init__(self, state: RunState) -> None:
+        self._state = state
+        self._tasks = load_tasks(*_task_folders(state))
+        self._part = -1
+        self._pairs: dict[str, tuple[bytes, bytes]] = {}
+
+    def check(self, row: Mapping[str, Any], findings: Findings) -> None:
+        while row["id"] not in self._pairs and self._part + 1 < self._state.plan.parts:
+            self._part += 1
+            self._pairs |= self._read(self._part)
+        published = (row["I"]["bytes"], row["Tar"]["bytes"])
+        findings.see("swapped", self._pairs.pop(row["id"], None) == published, row["id"])
+
+    def _read(self, part: int) -> dict[str, tuple[bytes, bytes]]:
+        folder = self._state.folder
+        tables = {}
+        for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
+            path = folder.part(stage, part)
+            if not path.exists():
+                return {}
+            tables[stage] = pq.read_table(
+                arrow_source(path), columns=["id", "status", *columns], partitioning=None
+            )
+        choices = {
+            row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
+        }
+        plan = pq.ParquetFile(arrow_source(folder.plan)).read_row_group(part, columns=["id", "task"])
+        tasks = dict(zip(plan["id"].to_pylist(), plan["task"].to_pylist(), strict=True))
+        pairs = {}
+        for row in tables["edit"].to_pylist():
+            if row["id"] in choices:
+                chosen = row["candidates"][choices[row["id"]]]["image"]
+                pair = as_pair(self._tasks[tasks[row["id"]]], row["anchor"], chosen, "", "")
+                pairs[row["id"]] = (pair.input, pair.target)
+        return pairs
+
+
+def _task_folders(state: RunState) -> tuple[Any, Any, list[str]]:
+    """Where the lock file says that the run's task files are."""
+    from pathlib import Path
+
+    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
+    return Path(tasks["prompts"]), None, list(tasks["mixture"])
+
+
+def _task_indices(state: RunState) -> dict[str, int]:
+    return {name: task.index for name, task in load_tasks(*_task_folders(state)).items()}
