@@ -123,12 +123,43 @@ def check(
     run(read_manifest(manifest, overrides or [], STAGES), STAGES, machine, console)
 
 
-@app.command(epilog="Example:\n\n  editpairs status runs/toybox")
-def status(run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]) -> None:
+@app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
+def status(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
+) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
     from pipeline.report import print_report
+    from pipeline.watch import watch as watch_run
 
-    print_report(open_state(run), console)
+    state = open_state(run)
+    if watch:
+        watch_run(state, console)
+    else:
+        print_report(state, console)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs cost runs/toybox\n\n"
+    "  editpairs generate manifests/sdxl.yaml --wave 1 && editpairs cost runs/sdxl --pairs 10000000"
+)
+def cost(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder; a pilot (--wave 1) will do")],
+    pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
+) -> None:
+    """What the kept pairs of a run took, stage by stage, and what more of them would take."""
+    from pipeline.cost import measure, table_of
+
+    measured = measure(open_state(run))
+    if not measured.pairs:
+        raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
+    console.print(table_of(measured, pairs))
+    seconds, gpu_seconds = measured.wall_seconds, measured.gpu_seconds
+    console.print(
+        f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
+        f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair",
+        highlight=False,
+    )
 
 
 @app.command(

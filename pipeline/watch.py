@@ -1,0 +1,83 @@
+"""``editpairs status --watch``: a run while it goes on, from its files alone."""
+
+import time
+from collections import deque
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from pipeline.folder import RunFolder
+from pipeline.ledger import StageCount, count_run
+from pipeline.state import RunState
+
+RECENT = 16
+"""Files that the present rate is taken from."""
+TOP_REASONS = 2
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a stage was of late, all its workers together: rows a second; 0 if it has done nothing."""
+
+    rows_a_second: float
+
+    def left(self, rows: int) -> str:
+        """How long ``rows`` take at this pace, such as ``1:04:30``."""
+        if not rows:
+            return ""
+        if not self.rows_a_second:
+            return "?"
+        minutes, seconds = divmod(round(rows / self.rows_a_second), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+def watch(state: RunState, console: Console, every: float = 2.0) -> None:
+    """Show a live table until nothing is pending, or Ctrl-C."""
+    with Live(table_of(state), console=console, auto_refresh=False) as live:
+        while True:
+            live.update(table_of(state), refresh=True)
+            if not any(count.pending.total() for count in count_run(state)):
+                return
+            time.sleep(every)
+            state = RunState(state.folder, state.plan, list(state.steps.values()))
+
+
+def table_of(state: RunState) -> Table:
+    """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
+    paces = recent_pace(state.folder)
+    table = Table(title=str(state.folder.root), title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
+        table.add_column(name, justify="left" if name in ("stage", "why not") else "right")
+    for count in count_run(state):
+        judged = count.given.total() - count.pending.total()
+        pace = paces.get(count.name, Pace(0))
+        table.add_row(
+            count.name,
+            f"{count.units_done}/{count.units}",
+            f"{pace.rows_a_second:.1f}" if pace.rows_a_second else "",
+            pace.left(count.pending.total()),
+            f"{count.kept.total() / judged:.0%}" if judged else "",
+            str(count.failed.total() or ""),
+            _reasons(count),
+        )
+    return table
+
+
+def recent_pace(folder: RunFolder) -> dict[str, Pace]:
+    """By stage, over its last files."""
+    recent: dict[str, deque[tuple[int, float]]] = {}
+    for event in folder.read_events():
+        if "wall" in event:
+            recent.setdefault(event["stage"], deque(maxlen=RECENT)).append((event["rows"], event["wall"]))
+    return {
+        stage: Pace(sum(rows for rows, _ in files) / max(1e-3, sum(wall for _, wall in files)))
+        for stage, files in recent.items()
+    }
+
+
+def _reasons(count: StageCount) -> str:
+    ordered = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{reason[:40]} {rows}" for (_, reason), rows in ordered[:TOP_REASONS])
