@@ -192,6 +192,32 @@ def inspect(
 
 
 @app.command(
+    epilog="Examples:\n\n  editpairs report runs/toybox\n\n"
+    "  editpairs report runs/sdxl --rows 3000 --out sdxl.html"
+)
+def report(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    out: Annotated[Path | None, typer.Option(help="default: report.html in the run's folder")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="of the gallery, at most")] = 600,
+    seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
+) -> None:
+    """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
+    from pipeline.html_report import write_report
+    from pipeline.lockfile import locked_manifest
+    from pipeline.manifest import tasks_of
+    from stages import STAGES
+    from stages.filter import resolve_bounds
+
+    state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
+    tasks = tasks_of(manifest)
+    bounds = {name: resolve_bounds(task, manifest.section("filter")) for name, task in tasks.items()}  # type: ignore[arg-type]
+    where = out or state.folder.root / "report.html"
+    number = write_report(state, tasks, bounds, where, rows, seed)
+    console.print(f"wrote {where}: {number} rows to look at", highlight=False)
+
+
+@app.command(
     epilog="Examples:\n\n  editpairs validate runs/toybox\n\n"
     "  editpairs validate somewhere/shards && echo fine"
 )

@@ -11,7 +11,7 @@ from pipeline.steps import Step
 from pipeline.storage import Location, write_text
 
 if TYPE_CHECKING:
-    from pipeline.manifest import Manifest
+    from pipeline.manifest import Manifest, Stages
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
@@ -63,3 +63,19 @@ def write_lock(
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
     """The steps of a run as its lock file tells them, without importing a stage."""
     return [Step(**{**step, "inputs": tuple(step["inputs"])}) for step in content["steps"]]
+
+
+def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
+    """The resolved manifest of a run, as it was last run.
+
+    Raises:
+        UserError: another version of editpairs, with other keys, made the run.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.manifest import manifest_model
+
+    try:
+        return manifest_model(stages).model_validate(read_lock(path)["manifest"])
+    except ValidationError as error:
+        raise UserError(f"{path} was written by a version with other keys: run generate again") from error

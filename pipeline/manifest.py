@@ -147,13 +147,18 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
                 raise UserError(f"{source}: {name}.{key}: write it as the top-level section {key!r}")
             if shared[key] is not None:
                 section[key] = shared[key]
-    fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
-    model = create_model("Manifest", __base__=Manifest, **fields)
+    model = manifest_model(stages)
     try:
         return model.model_validate(raw)
     except ValidationError as error:
         lines = dict.fromkeys(_explain(e, model, list(shared)) for e in error.errors())
         raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def manifest_model(stages: Stages) -> type[Manifest]:
+    """``Manifest`` with a section a stage, shared sections filled in: what a lock file holds."""
+    fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
+    return create_model("Manifest", __base__=Manifest, **fields)
 
 
 def _explain(error: Mapping[str, Any], model: type[BaseModel], shared: Sequence[str]) -> str:

@@ -47,16 +47,16 @@ IMPOSSIBLE_SHARE = 0.05
 """How many conversations are about a caption that the task cannot edit."""
 DRILLS = 48
 """Drills a step of drills."""
-DRILL_SHARE = 0.15
+DRILL_SHARE = 0.5
 """How many steps are drills."""
 SHORT_SHARE = 0.7
 """The part of the schedule without exemplars."""
-SHOT_SHARES = (0.15, 0.25, 0.6)
+SHOT_SHARES = (0.35, 0.25, 0.4)
 """How often 0, 1 and 2 exemplars are shown after that."""
-PAIR_SHARE = 0.6
+PAIR_SHARE = 0.85
 """How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
 SCHEDULE = Schedule(
-    steps=11_000, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
+    steps=12_500, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
 )
 PROMPTS = Path(__file__).parents[1] / "prompts"
 
@@ -115,15 +115,19 @@ def _impossible_caption(task: Task, rng: np.random.Generator) -> str:
 
 
 def sample_drill(rng: np.random.Generator) -> list[Message]:
-    """Objects of a list, asked for in another order by kind or by colour: each is to be named in full."""
-    kinds = rng.permutation(list(KINDS))[: rng.integers(2, 7)]
+    """Objects of a list, asked for in another order by kind or by colour: each is to be named in full.
+
+    No two have a kind or a colour in common, so every answer is determined.
+    """
+    count = int(rng.integers(2, 7))
+    kinds, colors = (rng.permutation(list(names))[:count] for names in (KINDS, COLORS))
     things = [
-        Thing(str(kind), str(rng.choice(list(COLORS))), str(rng.choice(TEXTURE_NAMES)), 0.5, 0.5, 0.2)
-        for kind in kinds
+        Thing(str(kind), str(color), str(rng.choice(TEXTURE_NAMES)), 0.5, 0.5, 0.2)
+        for kind, color in zip(kinds, colors, strict=True)
     ]
     listed = f" {rng.choice(JOINERS)} ".join(thing.phrase for thing in things)
     asked = [things[i] for i in rng.permutation(len(things))]
-    by_kind = rng.random() < 0.5
+    by_kind = rng.random() < 0.25
     names = " ".join(f"the {thing.kind if by_kind else thing.color}" for thing in asked)
     return [
         Message(role="user", content=f"{listed} {names}"),

@@ -1,0 +1,195 @@
+"""Rows of a run to look at: kept, rejected and nearly either, with their pictures as thumbnails.
+
+What is shown of a row is drawn here (mask overlay, difference), so that a page needs no computing.
+"""
+
+import base64
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline.plan import read_part
+from pipeline.state import RunState
+from pipeline.storage import arrow_source
+from stages.images import decode_grey, decode_rgb
+from stages.pair import as_pair
+from stages.tasks import Bounds, Task
+
+SIDE = 160
+"""Longest side of a thumbnail in pixels; smaller pictures stay as they are."""
+NEAR = 0.1
+"""A score this near to its bound, as a share of the scores' spread, is a boundary case."""
+COLUMNS = {
+    "instruct": ["instruction", "output_caption", "edited_object", "original_object"],
+    "source": ["source_image"],
+    "mask": ["precise_mask"],
+    "edit": ["anchor", "candidates"],
+    "score": ["scores"],
+    "filter": ["choice"],
+}
+
+
+@dataclass
+class Shown:
+    """One row of the gallery; pictures are data URLs, empty where the row never got so far."""
+
+    id: str
+    task: str
+    status: str
+    stage: str
+    reason: str
+    caption: str
+    output_caption: str
+    instruction: str
+    near: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+    input: str = ""
+    target: str = ""
+    overlay: str = ""
+    difference: str = ""
+
+
+def choose_rows(
+    state: RunState, bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
+) -> list[tuple[int, str]]:
+    """Part and id of at most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
+
+    Args:
+        bounds: by task and metric.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
+    near: list[tuple[int, str]] = []
+    for part in range(state.plan.parts):
+        for record in outcomes(state, part):
+            groups[record["task"], record["outcome"]].append((part, record["id"]))
+            if is_near(record["scores"], bounds.get(record["task"], {})):
+                near.append((part, record["id"]))
+    chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
+    shuffled = [[rows[i] for i in rng.permutation(len(rows))] for _, rows in sorted(groups.items())]
+    for depth in range(max(map(len, shuffled), default=0)):
+        for rows in shuffled:
+            if depth < len(rows) and len(chosen) < wanted:
+                chosen.add(rows[depth])
+    return sorted(chosen)
+
+
+def outcomes(state: RunState, part: int) -> Iterator[dict[str, Any]]:
+    """Each planned row of a part: ``id``, ``task``, ``outcome`` (stage:status:reason), best ``scores``."""
+    plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
+    found = {row["id"]: {**row, "outcome": "pending", "scores": {}} for row in plan}
+    for step in state.steps.values():
+        if step.parts_per_unit is not None or not state.done(step, part):
+            continue
+        columns = ["id", "status", "reason"] + (["scores"] if step.name == "score" else [])
+        for record in _records(state, step.name, part, columns):
+            row = found[record["id"]]
+            row["outcome"] = f"{step.name}:{record['status']}:{record['reason']}"
+            if record.get("scores"):
+                row["scores"] = best_scores(record["scores"])
+    return iter(found.values())
+
+
+def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
+    """The scores of the candidate that changed most in the caption's direction."""
+    best = max(candidates, key=lambda scores: _number(scores.get("clip_direction")))
+    return {metric: value for metric, value in best.items() if value is not None}
+
+
+def is_near(scores: Mapping[str, float], bounds: Mapping[str, Bounds]) -> bool:
+    """Whether a score lies within ``NEAR`` of a bound, relative to the bound."""
+    for metric, bound in bounds.items():
+        value = scores.get(metric)
+        for limit in (bound.min, bound.max):
+            if value is not None and limit is not None and abs(value - limit) <= NEAR * max(abs(limit), 0.05):
+                return True
+    return False
+
+
+def read_shown(
+    state: RunState,
+    tasks: Mapping[str, Task],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    part: int,
+    ids: set[str],
+) -> list[Shown]:
+    """The chosen rows of a part, in the plan's order."""
+    plan = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
+    rows = {row["id"]: dict(row) for row in plan if row["id"] in ids}
+    last = dict.fromkeys(rows, ("plan", "pending", ""))
+    for step in state.steps.values():
+        if step.parts_per_unit is not None or not state.done(step, part):
+            continue
+        columns = ["id", "status", "reason", *COLUMNS.get(step.name, [])]
+        for record in _records(state, step.name, part, columns):
+            if record["id"] in rows:
+                last[record["id"]] = (step.name, record["status"], record["reason"])
+                rows[record["id"]] |= {k: v for k, v in record.items() if k not in ("status", "reason")}
+    return [
+        _shown(row, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id])
+        for row_id, row in rows.items()
+    ]
+
+
+def _shown(
+    row: Mapping[str, Any], task: Task, bounds: Mapping[str, Bounds], stage: str, status: str, reason: str
+) -> Shown:
+    shown = Shown(
+        id=row["id"],
+        task=task.name,
+        status=status,
+        stage=stage,
+        reason=reason,
+        caption=row["caption"] or "",
+        output_caption=row.get("output_caption") or "",
+        instruction=row.get("instruction") or "",
+    )
+    scores = row.get("scores") or []
+    choice = row.get("choice")
+    if choice is None and scores:
+        choice = max(range(len(scores)), key=lambda k: _number(scores[k].get("clip_direction")))
+    if scores and choice is not None:
+        shown.scores = {metric: value for metric, value in scores[choice].items() if value is not None}
+        shown.near = is_near(shown.scores, bounds)
+    candidates = row.get("candidates") or []
+    if candidates:
+        pair = as_pair(task, row["anchor"], candidates[choice or 0]["image"], "", "")
+        i, tar = decode_rgb(pair.input), decode_rgb(pair.target)
+        shown.input, shown.target = thumbnail(i), thumbnail(tar)
+        shown.difference = thumbnail(np.abs(i.astype(int) - tar).astype(np.uint8))
+        shown.overlay = thumbnail(_overlaid(i, row.get("precise_mask")))
+    elif row.get("source_image"):
+        shown.input = thumbnail(decode_rgb(row["source_image"]))
+    return shown
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """A picture uint8 [h,w,3] as a data URL, no side longer than ``SIDE``."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE))
+    content = BytesIO()
+    picture.save(content, "webp", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _overlaid(image: np.ndarray, mask: bytes | None) -> np.ndarray:
+    if mask is None:
+        return image
+    alpha = 0.6 * (decode_grey(mask)[..., None] / 255)
+    return np.round(image * (1 - alpha) + np.array([255, 0, 200]) * alpha).astype(np.uint8)
+
+
+def _records(state: RunState, stage: str, part: int, columns: list[str]) -> list[dict[str, Any]]:
+    path = state.folder.part(stage, part)
+    return pq.read_table(arrow_source(path), columns=columns, partitioning=None).to_pylist()
+
+
+def _number(value: float | None) -> float:
+    return -math.inf if value is None else value

@@ -1,0 +1,191 @@
+"""``editpairs report``: one self-contained HTML file of a run, to look at and to pass on.
+
+Captions and answers are data here too: they travel as JSON in which no tag can end, are shown with
+``textContent`` only, and the page's policy allows no script but its own (by hash) and no request at all.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from pipeline.cost import measure
+from pipeline.gallery import Shown, choose_rows, outcomes, read_shown
+from pipeline.ledger import StageCount, count_run
+from pipeline.lockfile import read_lock
+from pipeline.state import RunState
+from pipeline.storage import Location, write_text
+from stages.tasks import Bounds, Task
+
+BINS = 24
+WIDTH, HEIGHT = 240, 80
+"""Of a histogram."""
+_SHOWN_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "pyarrow", "ray")
+
+
+def write_report(
+    state: RunState,
+    tasks: Mapping[str, Task],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    out: Location,
+    rows: int,
+    seed: int,
+) -> int:
+    """Write the page; returns how many rows its gallery has.
+
+    Args:
+        tasks: of the run.
+        bounds: of the filter, by task and metric.
+        rows: of the gallery, at most.
+        seed: which rows are drawn.
+    """
+    chosen = choose_rows(state, bounds, rows, seed)
+    shown: list[Shown] = []
+    for part in sorted({part for part, _ in chosen}):
+        shown += read_shown(state, tasks, bounds, part, {row_id for where, row_id in chosen if where == part})
+    write_text(out, page(state, bounds, shown))
+    return len(shown)
+
+
+def page(state: RunState, bounds: Mapping[str, Mapping[str, Bounds]], shown: Sequence[Shown]) -> str:
+    folder = files("pipeline") / "html"
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    style = (folder / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+    counts, lock = count_run(state), read_lock(state.folder.lock)
+    name = html.escape(str(lock["manifest"]["name"]))
+    sections = [
+        f"<h1>{name}</h1><p>{html.escape(str(state.folder.root))}: {state.plan.captions} captions, "
+        f"{state.plan.rows} planned edits, {counts[-1].kept.total()} pairs</p>",
+        "<h2>Funnel</h2>" + _funnel(counts),
+        "<h2>Yield by task</h2>" + _yield(counts),
+        "<h2>Why not</h2>" + _reasons(counts),
+        "<h2>Scores and thresholds</h2>" + _histograms(state, bounds),
+        "<h2>Time</h2>" + _time(state),
+        "<h2>Settings and versions</h2>" + _settings(lock),
+        '<h2>Gallery</h2><form id="filters"></form><p id="count"></p><div id="gallery"></div>'
+        '<button id="more">more</button>',
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width"><style>{style}</style></head><body>'
+        + "".join(f"<section>{section}</section>" for section in sections)
+        + f'<script type="application/json" id="rows">{as_json([asdict(row) for row in shown])}</script>'
+        + f"<script>{script}</script></body></html>\n"
+    )
+
+
+def as_json(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element or open another."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    cells = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    lines = ["".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) for row in rows]
+    return f"<table><tr>{cells}</tr>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+
+
+def _funnel(counts: Sequence[StageCount]) -> str:
+    """A bar a stage: kept, rejected, failed and pending of the planned rows."""
+    planned = max(1, counts[0].given.total())
+    lines = []
+    for count in counts:
+        numbers = {kind: getattr(count, kind).total() for kind in ("kept", "rejected", "failed", "pending")}
+        bars = "".join(
+            f'<span class="{kind}" style="width:{100 * rows / planned:.2f}%" title="{kind} {rows}"></span>'
+            for kind, rows in numbers.items()
+        )
+        text = ", ".join(f"{kind} {rows}" for kind, rows in numbers.items() if rows)
+        lines.append(
+            f'<div class="stage"><b>{html.escape(count.name)}</b><div class="bar">{bars}</div>'
+            f"<small>{text}</small></div>"
+        )
+    return "".join(lines)
+
+
+def _yield(counts: Sequence[StageCount]) -> str:
+    rows = []
+    for task, planned in sorted(counts[0].given.items()):
+        kept = counts[-1].kept[task]
+        rows.append([task, planned, *(count.kept[task] for count in counts), f"{kept / planned:.0%}"])
+    return _table(["task", "planned", *(count.name for count in counts), "yield"], rows)
+
+
+def _reasons(counts: Sequence[StageCount]) -> str:
+    rows = [
+        [count.name, status, reason, number]
+        for count in counts
+        for (status, reason), number in sorted(count.reasons.items(), key=lambda item: -item[1])[:20]
+    ]
+    return _table(["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
+
+
+def _histograms(state: RunState, bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
+    """A histogram a metric of all scored rows, each task's bounds as lines."""
+    values: dict[str, list[float]] = {}
+    for part in range(state.plan.parts):
+        for record in outcomes(state, part):
+            for metric, value in record["scores"].items():
+                values.setdefault(metric, []).append(value)
+    figures = []
+    for metric, numbers in values.items():
+        limits = {
+            (limit, side)
+            for by_metric in bounds.values()
+            if metric in by_metric
+            for limit, side in ((by_metric[metric].min, "min"), (by_metric[metric].max, "max"))
+            if limit is not None
+        }
+        picture = _histogram(numbers, sorted(limits))
+        figures.append(f"<figure>{picture}<figcaption>{metric}</figcaption></figure>")
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else "<p>No scores yet.</p>"
+
+
+def _histogram(numbers: Sequence[float], limits: Sequence[tuple[float, str]]) -> str:
+    shown = [limit for limit, _ in limits if min(numbers) - 1 < limit < max(numbers) + 1]
+    low, high = min([*numbers, *shown]), max([*numbers, *shown])
+    span = (high - low) or 1.0
+    heights, _ = np.histogram(numbers, BINS, (low, low + span))
+    bars, lines = [], []
+    for k, height in enumerate(heights):
+        x, tall = WIDTH * k / BINS, HEIGHT * height / heights.max()
+        size = f'width="{WIDTH / BINS - 1:.1f}" height="{tall:.1f}"'
+        bars.append(f'<rect x="{x:.1f}" y="{HEIGHT - tall:.1f}" {size}/>')
+    for limit, side in limits:
+        if limit in shown:
+            x = WIDTH * (limit - low) / span
+            ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{HEIGHT}"'
+            lines.append(f'<line class="{side}" {ends}><title>{side} {limit:g}</title></line>')
+    scale = (
+        f'<text x="0" y="{HEIGHT + 14}">{low:.3g}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 14}" text-anchor="end">{low + span:.3g}</text>'
+    )
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT + 18}">{"".join(bars)}{"".join(lines)}{scale}</svg>'
+
+
+def _time(state: RunState) -> str:
+    cost = measure(state)
+    rows = [
+        [s.stage, s.rows, f"{s.wall_seconds:.1f}", f"{s.worker_seconds:.1f}", f"{s.gpu_seconds:.1f}"]
+        for s in cost.stages
+    ]
+    return _table(["stage", "rows", "wall s", "worker s", "GPU-s"], rows)
+
+
+def _settings(lock: Mapping[str, Any]) -> str:
+    packages = {name: lock["packages"].get(name, "") for name in _SHOWN_PACKAGES}
+    manifest = json.dumps(lock["manifest"], indent=2, ensure_ascii=False)
+    return (
+        _table(list(packages), [list(packages.values())])
+        + f"<details><summary>resolved manifest</summary><pre>{html.escape(manifest)}</pre></details>"
+    )

@@ -1,0 +1,57 @@
+"""Which rows are shown, and what is near a bound."""
+
+import pytest
+
+from pipeline.cli import open_state
+from pipeline.gallery import best_scores, choose_rows, is_near, outcomes, thumbnail
+from stages.images import decode_rgb
+from stages.tasks import Bounds
+from tests.toybox_runs import Run
+
+
+@pytest.mark.parametrize(
+    ("value", "bounds", "near"),
+    [
+        (0.20, Bounds(min=0.21), True),
+        (0.23, Bounds(min=0.21), True),
+        (0.30, Bounds(min=0.21), False),
+        (0.96, Bounds(max=0.99), True),
+        (0.5, Bounds(), False),
+        (0.002, Bounds(max=0.0), True),
+    ],
+)
+def test_near_is_a_tenth_of_the_bound(value, bounds, near):
+    assert is_near({"clip_image": value}, {"clip_image": bounds}) == near
+    assert not is_near({}, {"clip_image": bounds})
+
+
+def test_the_candidate_shown_is_the_one_that_would_be_chosen():
+    candidates = [{"clip_direction": 0.1, "clip_image": None}, {"clip_direction": 0.3, "clip_image": 0.5}]
+    assert best_scores(candidates) == {"clip_direction": 0.3, "clip_image": 0.5}
+
+
+def test_every_planned_row_has_one_outcome(toybox_run: Run):
+    state = open_state(str(toybox_run.folder))
+    found = [row for part in range(state.plan.parts) for row in outcomes(state, part)]
+    assert len({row["id"] for row in found}) == state.plan.rows
+    assert all(row["outcome"].split(":")[1] in ("kept", "rejected", "failed") for row in found)
+
+
+def test_rows_are_drawn_evenly_over_tasks_and_outcomes_and_by_seed(toybox_run: Run):
+    state = open_state(str(toybox_run.folder))
+    everything = choose_rows(state, {}, 1000, seed=0)
+    assert len(everything) == state.plan.rows
+    few = choose_rows(state, {}, 11, seed=0)
+    tasks = {row["id"]: row["task"] for part in range(state.plan.parts) for row in outcomes(state, part)}
+    assert len({tasks[row_id] for _, row_id in few}) >= 8
+    assert few == choose_rows(state, {}, 11, seed=0)
+
+
+def test_thumbnails_keep_small_pictures_and_shrink_large_ones():
+    import base64
+
+    import numpy as np
+
+    for side, expected in ((64, 64), (512, 160)):
+        url = thumbnail(np.zeros((side, side, 3), np.uint8))
+        assert decode_rgb(base64.b64decode(url.partition(",")[2])).shape == (expected, expected, 3)
