@@ -2,10 +2,11 @@
 
     python -m benchmarks.attention                    # about five minutes on one core
     python -m benchmarks.attention --rounds 5 --steps 5
+    python -m benchmarks.attention --family sd15 --dtype float16     # where there is a GPU
 
 One process, variants interleaved, medians over rounds: machines are noisy, ratios are not. A pair is
-a source and an edit; with four edits a source, an edit counts as a pair. Peak memory is that of a
-fresh process for each variant, above the loaded model. No Ray, no weights: the U-Net is random.
+a source and an edit; with four edits a source, an edit counts as a pair. Peak memory is above the
+loaded model, on a CPU that of a fresh process for each variant. No Ray, no weights: the U-Net is random.
 """
 
 import argparse
@@ -26,15 +27,25 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import published
+from benchmarks import models, published
 from stages.diffusion.sampler import sample
 from stages.edit.alignment import TokenMap
 from stages.edit.attention import install
 from stages.edit.control import EditRow, PromptToPrompt
 from stages.edit.gates import cross_gate, self_gate
 
-TOKENS, WIDTH, SIDE = 77, 128, 32
+TOKENS = 77
+SMALL = {
+    "sample_size": 32,
+    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
+    "block_out_channels": (64, 128, 256, 256),
+    "cross_attention_dim": 128,
+    "attention_head_dim": 8,
+}
+"""The shape of Stable Diffusion's U-Net, a tenth of its width."""
 CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True)
@@ -51,32 +62,27 @@ class Variant:
         return self.sources * self.edits
 
 
-def build_unet() -> UNet2DConditionModel:
-    """The shape of Stable Diffusion's U-Net, a tenth of its width."""
+def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
     torch.manual_seed(0)
-    model = UNet2DConditionModel(
-        sample_size=SIDE,
-        down_block_types=("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-        block_out_channels=(64, 128, 256, 256),
-        layers_per_block=2,
-        cross_attention_dim=WIDTH,
-        attention_head_dim=8,
-    )
-    return model.eval().requires_grad_(False)
+    config = SMALL if family == "small" else models.FAMILIES[family]
+    with DEVICE:
+        return UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
 
 
 def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> None:
-    generator = torch.Generator().manual_seed(1)
-    noise = torch.randn(1, 4, SIDE, SIDE, generator=generator).expand(rows, -1, -1, -1)
-    cond = torch.randn(rows, TOKENS, WIDTH, generator=generator)
-    uncond = torch.randn(TOKENS, WIDTH, generator=generator)
+    generator, side = torch.Generator().manual_seed(1), unet.config.sample_size
+    noise = torch.randn(1, 4, side, side, generator=generator).expand(rows, -1, -1, -1)
+    cond = torch.randn(rows, TOKENS, unet.config.cross_attention_dim, generator=generator)
+    uncond = torch.randn(TOKENS, unet.config.cross_attention_dim, generator=generator)
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    sample(unet, scheduler, noise, cond, uncond, torch.full((rows,), 7.5), steps, control)
+    states = (states.to(DEVICE, unet.dtype) for states in (cond, uncond))
+    guidance = torch.full((rows,), 7.5, device=DEVICE)
+    sample(unet, scheduler, noise.to(DEVICE), *states, guidance, steps, control)
 
 
 def by_published_loop(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
-    controller = published.PublishedReplace(torch.eye(TOKENS), 1, steps, CROSS_UNTIL, SELF_UNTIL)
+    matrix = torch.eye(TOKENS, device=DEVICE, dtype=unet.dtype)
+    controller = published.PublishedReplace(matrix, 1, steps, CROSS_UNTIL, SELF_UNTIL)
     published.install(unet, controller)
     draw(unet, 2, steps, controller)
 
@@ -86,14 +92,15 @@ def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, masked: bo
     gates = cross_gate(steps, TOKENS, (0, CROSS_UNTIL)), self_gate(steps, (0, SELF_UNTIL))
     mask = None
     if masked:
-        mask = torch.zeros(8 * SIDE, 8 * SIDE)
-        mask[SIDE : 4 * SIDE, SIDE : 4 * SIDE] = 0.7
+        side = unet.config.sample_size
+        mask = torch.zeros(8 * side, 8 * side)
+        mask[side : 4 * side, side : 4 * side] = 0.7
     rows = [
         EditRow(source, tokens, *gates, mask=mask)
         for source in range(variant.sources)
         for _ in range(variant.edits)
     ]
-    control = PromptToPrompt(rows, variant.sources, steps, 16**2, torch.device("cpu"))
+    control = PromptToPrompt(rows, variant.sources, steps, 16**2, DEVICE, unet.dtype)
     for layer in install(unet):
         layer.control = control
     draw(unet, variant.sources + len(rows), steps, control)
@@ -121,30 +128,45 @@ VARIANTS = [
 ]
 
 
-def time_variants(rounds: int, steps: int, console: Console) -> list[list[float]]:
-    """CPU seconds a pair and step, by variant and round."""
-    unet = build_unet()
+def clock() -> float:
+    """Seconds of this process's CPU, or of the wall where a GPU computes."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def time_variants(unet: UNet2DConditionModel, rounds: int, steps: int, console: Console) -> list[list[float]]:
+    """Seconds a pair and step, by variant and round."""
     seconds: list[list[float]] = [[] for _ in VARIANTS]
     for variant in VARIANTS:
         variant.run(variant, unet, 1)
     for number in range(rounds):
         for index, variant in enumerate(VARIANTS):
-            started = time.process_time()
+            started = clock()
             variant.run(variant, unet, steps)
-            seconds[index].append((time.process_time() - started) / (variant.pairs * steps))
+            seconds[index].append((clock() - started) / (variant.pairs * steps))
         console.print(f"round {number + 1} of {rounds}", highlight=False)
     return seconds
 
 
-def peak_memory(index: int) -> float:
-    """MB that a variant's run adds at its peak, a pair, in a fresh process."""
+def peak_memory(index: int, unet: UNet2DConditionModel, options: argparse.Namespace) -> float:
+    """MB that a variant's run adds at its peak, a pair; on a CPU in a fresh process."""
+    variant = VARIANTS[index]
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        variant.run(variant, unet, 2)
+        return (torch.cuda.max_memory_allocated() - before) / 2**20 / variant.pairs
     command = [sys.executable, "-m", "benchmarks.attention", "--memory-of", str(index)]
+    command += ["--family", options.family, "--dtype", options.dtype]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    return float(output) / VARIANTS[index].pairs
+    return float(output) / variant.pairs
 
 
-def measure_memory(index: int) -> None:
-    unet, variant = build_unet(), VARIANTS[index]
+def measure_memory(index: int, unet: UNet2DConditionModel) -> None:
+    variant = VARIANTS[index]
     plainly(Variant("", 1, 1, plainly), unet, 1)
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak begins anew
@@ -162,27 +184,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--family", choices=["small", "sd15"], default="small", help="the U-Net's size")
+    parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
+    unet = build_unet(options.family, getattr(torch, options.dtype))
     if options.memory_of is not None:
-        measure_memory(options.memory_of)
+        measure_memory(options.memory_of, unet)
         return
     console = Console()
-    seconds = time_variants(options.rounds, options.steps, console)
-    table = Table("variant", "s a pair and step", "against published", "spread", "peak MB a pair")
+    seconds = time_variants(unet, options.rounds, options.steps, console)
+    table = Table(
+        "variant", "s a pair and step", "pairs/s, 50 steps", "against published", "spread", "peak MB a pair"
+    )
     for index, (variant, times) in enumerate(zip(VARIANTS, seconds, strict=True)):
         ratios = [base / ours for base, ours in zip(seconds[0], times, strict=True)]
         table.add_row(
             variant.name,
             f"{statistics.median(times):.3f}",
+            f"{1 / (50 * statistics.median(times)):.3f}",
             f"{statistics.median(ratios):.2f}x",
             f"{min(ratios):.2f}-{max(ratios):.2f}",
-            f"{peak_memory(index):.0f}",
+            f"{peak_memory(index, unet, options):.0f}",
         )
     console.print(table)
+    on = "CPU seconds on one thread" if DEVICE.type == "cpu" else f"seconds on {torch.cuda.get_device_name()}"
     console.print(
-        f"CPU seconds on one thread, {options.rounds} rounds of {options.steps} steps; "
+        f"{options.family} U-Net, {options.dtype}; {on}, {options.rounds} rounds of {options.steps} steps; "
         f"{platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}, "
         f"diffusers {diffusers.__version__}",
         highlight=False,

@@ -97,13 +97,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         overrides = [f"rows={options.rows}", f"rows_per_part={options.rows}", f"runs={folder}"]
         manifest = read_manifest(options.manifest, overrides, stages)
+        started = time.perf_counter()
         generate(manifest, stages, progress=Progress(console), engine="local")
+        wall = time.perf_counter() - started
     table = Table("stage", "start-up s", "rows", "rows/s", "model time")
     for name, clock in clocks.items():
         rate = f"{clock.rows / clock.calls:.2f}" if clock.calls else ""
         share = f"{clock.models / clock.calls:.0%}" if clock.models else ""
         table.add_row(name, f"{clock.start:.1f}", str(clock.rows), rate, share)
     console.print(table)
+    parts = list(clocks.values())
+    calls, starts, models = (sum(getattr(c, part) for c in parts) for part in ("calls", "start", "models"))
+    console.print(
+        f"the chain: {wall:.1f} s, {wall / (models + starts):.2f} times its model time ({models:.1f} s) and "
+        f"start-up ({starts:.1f} s); {calls - models:.1f} s within stages and "
+        f"{wall - calls - starts:.1f} s between them are neither",
+        highlight=False,
+    )
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
     console.print(
         f"{options.manifest} on {device}, {os.cpu_count()} cores; torch {torch.__version__}, "
