@@ -56,7 +56,7 @@ SHOT_SHARES = (0.35, 0.25, 0.4)
 PAIR_SHARE = 0.85
 """How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
 SCHEDULE = Schedule(
-    steps=12_500, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
+    steps=10_600, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
 )
 PROMPTS = Path(__file__).parents[1] / "prompts"
 
