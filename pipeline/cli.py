@@ -217,6 +217,28 @@ def report(
     console.print(f"wrote {where}: {number} rows to look at", highlight=False)
 
 
+@app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
+def regenerate(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
+) -> None:
+    """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""
+    from pipeline.lockfile import locked_manifest
+    from pipeline.regenerate import regenerate as again
+    from stages import STAGES
+
+    state = open_state(run)
+    equal = True
+    for verdict in again(locked_manifest(state.folder.lock, STAGES), STAGES, state, row):
+        told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
+        console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", markup=False, soft_wrap=True)
+        if verdict.why:
+            console.print(f"{'':10s} {verdict.why}", markup=False, soft_wrap=True)
+        equal = equal and not verdict.different
+    if not equal:
+        raise typer.Exit(1)
+
+
 @app.command(
     epilog="Examples:\n\n  editpairs validate runs/toybox\n\n"
     "  editpairs validate somewhere/shards && echo fine"

@@ -13,7 +13,13 @@ from pydantic import Field
 from transformers import AutoTokenizer, BertConfig, BertModel
 
 from stages.base import Section
-from stages.grounding.compat import FixedLengthTokenizer, fit_sine_embeddings, groundingdino, text_side
+from stages.grounding.compat import (
+    FixedLengthTokenizer,
+    fit_sine_embeddings,
+    groundingdino,
+    keep_rows_apart,
+    text_side,
+)
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -117,4 +123,5 @@ def build(architecture: Architecture, text_encoder: Path) -> "groundingdino.Grou
             sub_sentence_present=True,
         )
     fit_sine_embeddings(model)
+    keep_rows_apart(model)
     return model

@@ -5,6 +5,7 @@
    the constructor takes the given tokenizer and a :class:`TextEncoder` instead.
 2. Two sine embeddings are made for ``d_model = 256``, whatever the model's width. Hooks on the
    built model (:func:`fit_sine_embeddings`) bring them to its own width; at 256 they change nothing.
+3. The rows of a batch change one another (:func:`keep_rows_apart`).
 
 Nothing stays patched in the package.
 """
@@ -23,6 +24,7 @@ from transformers import BertModel, PreTrainedTokenizerBase
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from groundingdino.models.GroundingDINO import groundingdino
+    from groundingdino.models.GroundingDINO.fuse_modules import BiMultiHeadAttention
 
 PUBLISHED_WIDTH = 256
 """The ``d_model`` that the package's sine embeddings are written for."""
@@ -129,3 +131,21 @@ def sine_embedding(positions: Tensor, width: int) -> Tensor:
     k = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = 2 * math.pi * positions[..., None] / 10000 ** (k / width)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
+
+
+def keep_rows_apart(model: "groundingdino.GroundingDINO") -> None:
+    """Undo two ways in which the package lets the rows of a batch change one another.
+
+    The text enhancer repeats its masks batch by batch where its attention expects them head by head, so
+    that in a batch a row is read with the masks of others (a batch of one, as published, is right); and
+    the fusion subtracts the largest logit of the whole batch, which moves a row's last bits.
+    """
+    for layer in model.transformer.encoder.text_layers:
+        layer.register_forward_pre_hook(_mask_by_head, with_kwargs=True)
+    for module in model.modules():
+        if isinstance(module, BiMultiHeadAttention):
+            module.stable_softmax_2d = False
+
+
+def _mask_by_head(layer: Any, args: tuple, keys: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    return args, {**keys, "src_mask": keys["src_mask"].repeat_interleave(layer.nhead, 0)}
