@@ -25,6 +25,7 @@ from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
 from pipeline.state import RunState
 from pipeline.steps import build_steps
+from pipeline.storage import reached
 from stages.base import Resources
 
 
@@ -117,7 +118,12 @@ def _print_cost(
     manifest: Manifest, stages: Stages, identities: Mapping[str, Mapping[str, Any]], console: Console
 ) -> None:
     folder = RunFolder(manifest.folder)
-    plan = read_plan(folder.plan)
+    try:
+        with reached(folder.root):
+            plan = read_plan(folder.plan)
+    except UserError as error:
+        console.print(f"Cost: not known: {error}", markup=False)
+        return
     if plan is None:
         console.print("Cost: not known before a pilot. Run generate with --wave 1, then check again.")
         return

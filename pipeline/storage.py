@@ -169,10 +169,31 @@ def _file_lock(folder: Path) -> Iterator[None]:
 def _created(lock: UPath, content: str) -> bool:
     """Create an object unless it is there; the store decides between two who try."""
     try:
-        lock.fs.pipe_file(lock.path, content.encode(), mode="create")
+        with reached(lock):
+            lock.fs.pipe_file(lock.path, content.encode(), mode="create")
     except FileExistsError:
         return False
     return True
+
+
+@contextmanager
+def reached(location: Location) -> Iterator[None]:
+    """Say what is wrong where an object store cannot be reached: each store has errors of its own.
+
+    Raises:
+        UserError: it could not.
+    """
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if is_local(location):
+            raise
+        raise UserError(
+            f"{location} cannot be reached: {type(error).__name__}: {error} (credentials and endpoint come "
+            "from the environment, such as AWS_PROFILE and AWS_ENDPOINT_URL)"
+        ) from error
 
 
 def _holder(lock: UPath) -> dict | None:

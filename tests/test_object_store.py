@@ -124,3 +124,20 @@ def test_no_file_of_a_run_holds_a_credential(on_s3):
 def test_an_unknown_protocol_is_named():
     with pytest.raises(UserError, match="nosuch"):
         locate("nosuch://bucket/runs")
+
+
+def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(on_s3, monkeypatch, capsys):
+    from rich.console import Console
+
+    from pipeline.check import Machine, check
+    from tests.pipeline.fake_stages import FAKES
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    locate("s3://pairs").fs.clear_instance_cache()
+    with pytest.raises(UserError, match="cannot be reached: NoCredentials"):
+        on_s3.generate()
+    check(on_s3.manifest(), FAKES, Machine(8, 1), Console())
+    assert "Cost: not known" in capsys.readouterr().out
+    locate("s3://pairs").fs.clear_instance_cache()
