@@ -28,6 +28,7 @@ def bucket():
         patch.setenv("AWS_ACCESS_KEY_ID", "key")
         patch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
         patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        locate("s3://pairs").fs.clear_instance_cache()  # one that was made without credentials
         locate("s3://pairs").mkdir()
         yield
     server.stop()
