@@ -6,7 +6,6 @@ network, writes nothing.
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
 from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
+from pipeline.report import plain_table
 from pipeline.state import RunState
 from pipeline.steps import build_steps
 from pipeline.storage import reached
@@ -150,27 +150,22 @@ def estimate(
     folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
 ) -> list[Cost]:
     """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
-    seconds, rows = Counter[str](), Counter[str]()
-    for event in folder.read_events():
-        if "unit" in event:
-            seconds[event["stage"]] += event["seconds"]
-            rows[event["stage"]] += event["rows"]
+    spent = folder.spent()
     costs = []
     expected = float(planned)
     for count in counts:
         name, done = count.name, judged(count)
         if not done:
             break
-        if rows[name]:
-            costs.append(Cost(name, max(0.0, expected - done), seconds[name] / rows[name], resources[name]))
+        if spent[name].rows:
+            each = spent[name].worker_seconds / spent[name].rows
+            costs.append(Cost(name, max(0.0, expected - done), each, resources[name]))
         expected *= count.kept.total() / done
     return costs
 
 
 def _cost_table(costs: Sequence[Cost]) -> Table:
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, name in enumerate(("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")):
-        table.add_column(name, justify="right" if i else "left")
+    table = plain_table("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")
     for cost in costs:
         table.add_row(
             cost.stage,

@@ -30,6 +30,7 @@ class EngineName(str, Enum):
     local = "local"
 
 
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]
 Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the YAML file of a run")]
 Set = Annotated[
     list[str] | None,
@@ -125,7 +126,7 @@ def check(
 
 @app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
 def status(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    run: RunArgument,
     watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
@@ -196,7 +197,7 @@ def inspect(
     "  editpairs report runs/sdxl --rows 3000 --out sdxl.html"
 )
 def report(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    run: RunArgument,
     out: Annotated[Path | None, typer.Option(help="default: report.html in the run's folder")] = None,
     rows: Annotated[int, typer.Option(min=1, help="of the gallery, at most")] = 600,
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
@@ -219,7 +220,7 @@ def report(
 
 @app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
 def regenerate(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")],
+    run: RunArgument,
     row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
 ) -> None:
     """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""

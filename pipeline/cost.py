@@ -4,32 +4,29 @@ A worker's seconds are those it spent on files, its start and its models' loadin
 GPU-seconds are its workers' seconds times the GPUs that each of them had.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 
+from pipeline.folder import Spent
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
+from pipeline.report import plain_table
 from pipeline.state import RunState
 
 
 @dataclass(frozen=True)
 class StageCost:
-    """Of one stage: rows done (rows done again count again), and what they took."""
-
     stage: str
-    rows: int
-    wall_seconds: float
-    worker_seconds: float
+    spent: Spent
     gpus: float
     """A worker."""
 
     @property
     def gpu_seconds(self) -> float:
-        return self.worker_seconds * self.gpus
+        return self.spent.worker_seconds * self.gpus
 
 
 @dataclass(frozen=True)
@@ -39,7 +36,7 @@ class Cost:
 
     @property
     def wall_seconds(self) -> float:
-        return sum(stage.wall_seconds for stage in self.stages)
+        return sum(stage.spent.wall_seconds for stage in self.stages)
 
     @property
     def gpu_seconds(self) -> float:
@@ -47,38 +44,23 @@ class Cost:
 
     @property
     def worker_seconds(self) -> float:
-        return sum(stage.worker_seconds for stage in self.stages)
+        return sum(stage.spent.worker_seconds for stage in self.stages)
 
 
 def measure(state: RunState) -> Cost:
     """What the run has cost so far, over all its sessions."""
-    rows, wall, seconds = Counter[str](), Counter[str](), Counter[str]()
-    for event in state.folder.read_events():
-        if "wall" in event:
-            rows[event["stage"]] += event["rows"]
-            wall[event["stage"]] += event["wall"]
-            seconds[event["stage"]] += event["seconds"]
+    spent = state.folder.spent()
     manifest: Mapping[str, Any] = read_lock(state.folder.lock)["manifest"]
     gpus = {name: manifest[name]["resources"]["gpus"] for name in state.steps}
-    stages = [StageCost(name, rows[name], wall[name], seconds[name], gpus[name]) for name in state.steps]
+    stages = [StageCost(name, spent[name], gpus[name]) for name in state.steps]
     return Cost(count_run(state)[-1].kept.total(), stages)
 
 
 def table_of(cost: Cost, pairs: int) -> Table:
     """What each stage took, a kept pair's share of it, and what ``pairs`` kept pairs would take."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    names = (
-        "stage",
-        "rows",
-        "worker s",
-        "GPU-s",
-        "worker s a pair",
-        "GPU-s a pair",
-        f"hours of {pairs:,} pairs",
-    )
-    for i, name in enumerate(names):
-        table.add_column(name, justify="right" if i else "left")
-    lines = [(s.stage, str(s.rows), s.worker_seconds, s.gpu_seconds) for s in cost.stages]
+    names = ("stage", "rows", "worker s", "GPU-s", "worker s a pair", "GPU-s a pair")
+    table = plain_table(*names, f"hours of {pairs:,} pairs")
+    lines = [(s.stage, str(s.spent.rows), s.spent.worker_seconds, s.gpu_seconds) for s in cost.stages]
     lines.append(("all", "", cost.worker_seconds, cost.gpu_seconds))
     for stage, rows, worker, gpu in lines:
         each, gpu_each = worker / cost.pairs, gpu / cost.pairs

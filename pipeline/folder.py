@@ -12,11 +12,22 @@
 
 import json
 import os
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from pipeline.storage import Location, held, is_local, locate
+
+
+@dataclass
+class Spent:
+    """Rows that a stage has written (those written again count again), and what they took."""
+
+    rows: int = 0
+    wall_seconds: float = 0.0
+    worker_seconds: float = 0.0
 
 
 class RunFolder:
@@ -52,6 +63,17 @@ class RunFolder:
                     continue
                 if isinstance(event, dict):
                     yield event
+
+    def spent(self) -> dict[str, Spent]:
+        """What each stage took, over all sessions of the run; 0 for one that has written nothing."""
+        total: dict[str, Spent] = defaultdict(Spent)
+        for event in self.read_events():
+            if "unit" in event:
+                stage = total[event["stage"]]
+                stage.rows += event["rows"]
+                stage.wall_seconds += event["wall"]
+                stage.worker_seconds += event["seconds"]
+        return total
 
     @contextmanager
     def owned(self) -> Iterator[None]:

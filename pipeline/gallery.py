@@ -4,7 +4,6 @@ What is shown of a row is drawn here (mask overlay, difference), so that a page 
 """
 
 import base64
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +17,9 @@ from PIL import Image
 from pipeline.plan import read_part
 from pipeline.state import RunState
 from pipeline.storage import arrow_source
-from stages.images import decode_grey, decode_rgb
+from stages.edit.annotate import draw_mask
+from stages.filter import rank
+from stages.images import decode_mask, decode_rgb
 from stages.pair import as_pair
 from stages.tasks import Bounds, Task
 
@@ -34,6 +35,17 @@ COLUMNS = {
     "score": ["scores"],
     "filter": ["choice"],
 }
+
+
+@dataclass
+class Outcome:
+    """What became of a planned row: ``outcome`` is stage:status:reason, ``scores`` its best candidate's."""
+
+    part: int
+    id: str
+    task: str
+    outcome: str = "pending"
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -56,22 +68,27 @@ class Shown:
     difference: str = ""
 
 
+def survey(state: RunState) -> list[Outcome]:
+    """What became of every planned row, in the plan's order: each part is read once."""
+    return [outcome for part in range(state.plan.parts) for outcome in outcomes(state, part)]
+
+
 def choose_rows(
-    state: RunState, bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
+    found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
 ) -> list[tuple[int, str]]:
     """Part and id of at most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
 
     Args:
+        found: what :func:`survey` found.
         bounds: by task and metric.
     """
     rng = np.random.default_rng(seed)
     groups: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     near: list[tuple[int, str]] = []
-    for part in range(state.plan.parts):
-        for record in outcomes(state, part):
-            groups[record["task"], record["outcome"]].append((part, record["id"]))
-            if is_near(record["scores"], bounds.get(record["task"], {})):
-                near.append((part, record["id"]))
+    for row in found:
+        groups[row.task, row.outcome].append((row.part, row.id))
+        if is_near(row.scores, bounds.get(row.task, {})):
+            near.append((row.part, row.id))
     chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
     shuffled = [[rows[i] for i in rng.permutation(len(rows))] for _, rows in sorted(groups.items())]
     for depth in range(max(map(len, shuffled), default=0)):
@@ -81,26 +98,25 @@ def choose_rows(
     return sorted(chosen)
 
 
-def outcomes(state: RunState, part: int) -> Iterator[dict[str, Any]]:
-    """Each planned row of a part: ``id``, ``task``, ``outcome`` (stage:status:reason), best ``scores``."""
+def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
+    """Each planned row of a part."""
     plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
-    found = {row["id"]: {**row, "outcome": "pending", "scores": {}} for row in plan}
+    found = {row["id"]: Outcome(part, row["id"], row["task"]) for row in plan}
     for step in state.steps.values():
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
         columns = ["id", "status", "reason"] + (["scores"] if step.name == "score" else [])
         for record in _records(state, step.name, part, columns):
             row = found[record["id"]]
-            row["outcome"] = f"{step.name}:{record['status']}:{record['reason']}"
+            row.outcome = f"{step.name}:{record['status']}:{record['reason']}"
             if record.get("scores"):
-                row["scores"] = best_scores(record["scores"])
+                row.scores = best_scores(record["scores"])
     return iter(found.values())
 
 
 def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
     """The scores of the candidate that changed most in the caption's direction."""
-    best = max(candidates, key=lambda scores: _number(scores.get("clip_direction")))
-    return {metric: value for metric, value in best.items() if value is not None}
+    return {metric: value for metric, value in max(candidates, key=rank).items() if value is not None}
 
 
 def is_near(scores: Mapping[str, float], bounds: Mapping[str, Bounds]) -> bool:
@@ -154,7 +170,7 @@ def _shown(
     scores = row.get("scores") or []
     choice = row.get("choice")
     if choice is None and scores:
-        choice = max(range(len(scores)), key=lambda k: _number(scores[k].get("clip_direction")))
+        choice = max(range(len(scores)), key=lambda k: rank(scores[k]))
     if scores and choice is not None:
         shown.scores = {metric: value for metric, value in scores[choice].items() if value is not None}
         shown.near = is_near(shown.scores, bounds)
@@ -164,7 +180,8 @@ def _shown(
         i, tar = decode_rgb(pair.input), decode_rgb(pair.target)
         shown.input, shown.target = thumbnail(i), thumbnail(tar)
         shown.difference = thumbnail(np.abs(i.astype(int) - tar).astype(np.uint8))
-        shown.overlay = thumbnail(_overlaid(i, row.get("precise_mask")))
+        mask = decode_mask(row["precise_mask"])
+        shown.overlay = thumbnail(draw_mask({"source_image": i, "precise_mask": mask}))
     elif row.get("source_image"):
         shown.input = thumbnail(decode_rgb(row["source_image"]))
     return shown
@@ -179,17 +196,6 @@ def thumbnail(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _overlaid(image: np.ndarray, mask: bytes | None) -> np.ndarray:
-    if mask is None:
-        return image
-    alpha = 0.6 * (decode_grey(mask)[..., None] / 255)
-    return np.round(image * (1 - alpha) + np.array([255, 0, 200]) * alpha).astype(np.uint8)
-
-
 def _records(state: RunState, stage: str, part: int, columns: list[str]) -> list[dict[str, Any]]:
     path = state.folder.part(stage, part)
     return pq.read_table(arrow_source(path), columns=columns, partitioning=None).to_pylist()
-
-
-def _number(value: float | None) -> float:
-    return -math.inf if value is None else value

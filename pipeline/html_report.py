@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cost import measure
-from pipeline.gallery import Shown, choose_rows, outcomes, read_shown
+from pipeline.gallery import Outcome, Shown, choose_rows, read_shown, survey
 from pipeline.ledger import StageCount, count_run
 from pipeline.lockfile import read_lock
 from pipeline.state import RunState
@@ -45,15 +45,21 @@ def write_report(
         rows: of the gallery, at most.
         seed: which rows are drawn.
     """
-    chosen = choose_rows(state, bounds, rows, seed)
+    found = survey(state)
+    chosen = choose_rows(found, bounds, rows, seed)
     shown: list[Shown] = []
     for part in sorted({part for part, _ in chosen}):
         shown += read_shown(state, tasks, bounds, part, {row_id for where, row_id in chosen if where == part})
-    write_text(out, page(state, bounds, shown))
+    write_text(out, page(state, bounds, found, shown))
     return len(shown)
 
 
-def page(state: RunState, bounds: Mapping[str, Mapping[str, Bounds]], shown: Sequence[Shown]) -> str:
+def page(
+    state: RunState,
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    found: Sequence[Outcome],
+    shown: Sequence[Shown],
+) -> str:
     folder = files("pipeline") / "html"
     script = (folder / "report.js").read_text(encoding="utf-8")
     style = (folder / "report.css").read_text(encoding="utf-8")
@@ -67,7 +73,7 @@ def page(state: RunState, bounds: Mapping[str, Mapping[str, Bounds]], shown: Seq
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(counts),
         "<h2>Why not</h2>" + _reasons(counts),
-        "<h2>Scores and thresholds</h2>" + _histograms(state, bounds),
+        "<h2>Scores and thresholds</h2>" + _histograms(found, bounds),
         "<h2>Time</h2>" + _time(state),
         "<h2>Settings and versions</h2>" + _settings(lock),
         '<h2>Gallery</h2><form id="filters"></form><p id="count"></p><div id="gallery"></div>'
@@ -130,13 +136,12 @@ def _reasons(counts: Sequence[StageCount]) -> str:
     return _table(["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
 
 
-def _histograms(state: RunState, bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
+def _histograms(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
     """A histogram a metric of all scored rows, each task's bounds as lines."""
     values: dict[str, list[float]] = {}
-    for part in range(state.plan.parts):
-        for record in outcomes(state, part):
-            for metric, value in record["scores"].items():
-                values.setdefault(metric, []).append(value)
+    for row in found:
+        for metric, value in row.scores.items():
+            values.setdefault(metric, []).append(value)
     figures = []
     for metric, numbers in values.items():
         limits = {
@@ -174,10 +179,13 @@ def _histogram(numbers: Sequence[float], limits: Sequence[tuple[float, str]]) ->
 
 
 def _time(state: RunState) -> str:
-    cost = measure(state)
     rows = [
-        [s.stage, s.rows, f"{s.wall_seconds:.1f}", f"{s.worker_seconds:.1f}", f"{s.gpu_seconds:.1f}"]
-        for s in cost.stages
+        [
+            s.stage,
+            s.spent.rows,
+            *(f"{x:.1f}" for x in (s.spent.wall_seconds, s.spent.worker_seconds, s.gpu_seconds)),
+        ]
+        for s in measure(state).stages
     ]
     return _table(["stage", "rows", "wall s", "worker s", "GPU-s"], rows)
 

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import differences, fingerprint, stage_identity
 from pipeline.lockfile import read_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
+from pipeline.plan import read_part
 from pipeline.rows import read_rows
 from pipeline.state import RunState
 from pipeline.storage import arrow_source
@@ -70,16 +71,10 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
 
 def find_row(state: RunState, row_id: str) -> int:
     """The part that holds a row."""
-    plan = pq.ParquetFile(arrow_source(state.folder.plan))
-    found = [
-        (part, whole)
-        for part in range(plan.num_row_groups)
-        for whole in plan.read_row_group(part, columns=["id"])["id"].to_pylist()
-        if whole == row_id
-    ]
-    if not found:
-        raise UserError(f"{state.folder.root} plans no row {row_id!r}: inspect and report show ids")
-    return found[0][0]
+    for part in range(state.plan.parts):
+        if row_id in read_part(state.folder.plan, part, ["id"])["id"].to_pylist():
+            return part
+    raise UserError(f"{state.folder.root} plans no row {row_id!r}: inspect and report show ids")
 
 
 def compare(stored: pa.Table, made: pa.Table) -> dict[str, str]:

@@ -1,12 +1,11 @@
 """The funnel of a run as tables: per stage, per task, and why rows were rejected or failed."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.folder import RunFolder
+from pipeline.folder import Spent
 from pipeline.ledger import StageCount, count_run
 from pipeline.state import RunState
 
@@ -16,45 +15,36 @@ REASONS_A_STAGE = 12
 def print_report(state: RunState, console: Console) -> None:
     """Print where every planned row is, what the stages cost and where the pairs are."""
     counts = count_run(state)
-    seconds = stage_seconds(state.folder)
+    spent = state.folder.spent()
     plan = state.plan
     console.print(
         f"\n[bold]{state.folder.root}[/bold]: {plan.captions} captions, {plan.duplicates} duplicates, "
         f"{plan.rows} planned edits in {plan.parts} parts",
         highlight=False,
     )
-    console.print(_stage_table(counts, seconds))
+    console.print(_stage_table(counts, spent))
     console.print(_task_table(counts))
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
-    _print_pairs(state, counts[-1], seconds, console)
+    _print_pairs(state, counts[-1], spent, console)
 
 
-def stage_seconds(folder: RunFolder) -> Counter[str]:
-    """Wall-clock seconds spent a stage, over all sessions of the run."""
-    seconds: Counter[str] = Counter()
-    for event in folder.read_events():
-        if "wall" in event:
-            seconds[event["stage"]] += event["wall"]
-    return seconds
-
-
-def _stage_table(counts: Sequence[StageCount], seconds: Counter[str]) -> Table:
-    table = _table("stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds")
+def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Table:
+    table = plain_table("stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds")
     for count in counts:
         rows = (count.given, count.kept, count.rejected, count.failed, count.pending)
         table.add_row(
             count.name,
             f"{count.units_done}/{count.units}",
             *(str(counter.total()) for counter in rows),
-            f"{seconds[count.name]:.1f}",
+            f"{spent[count.name].wall_seconds:.1f}",
         )
     return table
 
 
 def _task_table(counts: Sequence[StageCount]) -> Table:
     """Rows kept by each stage, by task; the first column is the plan."""
-    table = _table("task", "planned", *(count.name for count in counts), "failed", "pending")
+    table = plain_table("task", "planned", *(count.name for count in counts), "failed", "pending")
     for task in counts[0].given:
         table.add_row(
             task,
@@ -67,7 +57,7 @@ def _task_table(counts: Sequence[StageCount]) -> Table:
 
 
 def _reason_table(counts: Sequence[StageCount]) -> Table:
-    table = _table("stage", "status", "reason", "rows", text=3)
+    table = plain_table("stage", "status", "reason", "rows", text=3)
     for count in counts:
         ordered = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
         for (status, reason), rows in ordered[:REASONS_A_STAGE]:
@@ -78,23 +68,23 @@ def _reason_table(counts: Sequence[StageCount]) -> Table:
     return table
 
 
-def _print_pairs(state: RunState, last: StageCount, seconds: Counter[str], console: Console) -> None:
+def _print_pairs(state: RunState, last: StageCount, spent: Mapping[str, Spent], console: Console) -> None:
     step = list(state.steps.values())[-1]
     files = [state.path(step, unit) for unit in step.units(range(state.plan.parts)) if state.done(step, unit)]
     if not files:
         console.print("No shards yet.")
         return
-    pairs, minutes = last.kept.total(), seconds.total() / 60
-    rate = f", {pairs / minutes:.1f} pairs a minute" if minutes else ""
+    pairs, seconds = last.kept.total(), sum(stage.wall_seconds for stage in spent.values())
+    rate = f", {60 * pairs / seconds:.1f} pairs a minute" if seconds else ""
     console.print(
         f"[bold]{pairs} pairs[/bold] in {len(files)} shards: {files[0].parent}/train-*.parquet "
-        f"({seconds.total():.1f} s in all{rate})",
+        f"({seconds:.1f} s in all{rate})",
         highlight=False,
         soft_wrap=True,
     )
 
 
-def _table(*columns: str, text: int = 1) -> Table:
+def plain_table(*columns: str, text: int = 1) -> Table:
     """A table whose first ``text`` columns are words, the others numbers."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):

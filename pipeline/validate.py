@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ from rich.table import Table
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
 from pipeline.parts import read_metadata
+from pipeline.plan import read_part
 from pipeline.state import RunState
 from pipeline.storage import Location, arrow_source
 from stages.images import decode_grey, decode_rgb
 from stages.pair import as_pair
-from stages.shards import CHECKSUMS, SCHEMA
-from stages.tasks import load_tasks
+from stages.shards import CHECKSUMS, SCHEMA, sha256
+from stages.tasks import Tasks, load_tasks
 
 CHECKS = {
     "checksum": "the shards are those of SHA256SUMS, and every one is listed",
@@ -74,7 +76,8 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
-        known = _task_indices(state)
+        tasks = _tasks_of(state)
+        known = {name: task.index for name, task in tasks.items()}
         _check_bytes(state.folder.plan, findings)
         for step in state.steps.values():
             for unit in step.units(range(state.plan.parts)):
@@ -82,7 +85,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
                 if state.footer(step, unit) is not None:
                     _check_bytes(path, findings)
                 findings.see("unfinished", state.done(step, unit), f"{step.name}/{path.name}")
-        drawn = _Drawn(state)
+        drawn = _Drawn(state, tasks)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
     rows = 0
@@ -108,7 +111,7 @@ def _check_checksums(shards: Location, files: list[Location], findings: Findings
         listed = {name: digest for digest, name in lines}
     for name in sorted({path.name for path in files} | set(listed)):
         path = shards / name
-        digest = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+        digest = sha256(path) if path.exists() else None
         findings.see("checksum", digest is not None and digest == listed.get(name), name)
 
 
@@ -172,9 +175,8 @@ def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, fi
 class _Drawn:
     """The pictures as the edit stage drew them, a part at a time: shards hold their parts in order."""
 
-    def __init__(self, state: RunState) -> None:
-        self._state = state
-        self._tasks = load_tasks(*_task_folders(state))
+    def __init__(self, state: RunState, tasks: Tasks) -> None:
+        self._state, self._tasks = state, tasks
         self._part = -1
         self._pairs: dict[str, tuple[bytes, bytes]] = {}
 
@@ -198,7 +200,7 @@ class _Drawn:
         choices = {
             row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
         }
-        plan = pq.ParquetFile(arrow_source(folder.plan)).read_row_group(part, columns=["id", "task"])
+        plan = read_part(folder.plan, part, ["id", "task"])
         tasks = dict(zip(plan["id"].to_pylist(), plan["task"].to_pylist(), strict=True))
         pairs = {}
         for row in tables["edit"].to_pylist():
@@ -209,13 +211,7 @@ class _Drawn:
         return pairs
 
 
-def _task_folders(state: RunState) -> tuple[Any, Any, list[str]]:
-    """Where the lock file says that the run's task files are."""
-    from pathlib import Path
-
+def _tasks_of(state: RunState) -> Tasks:
+    """The run's tasks, from where its lock file says that their files are."""
     tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
-    return Path(tasks["prompts"]), None, list(tasks["mixture"])
-
-
-def _task_indices(state: RunState) -> dict[str, int]:
-    return {name: task.index for name, task in load_tasks(*_task_folders(state)).items()}
+    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

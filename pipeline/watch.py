@@ -2,6 +2,7 @@
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -36,22 +37,23 @@ class Pace:
 
 def watch(state: RunState, console: Console, every: float = 2.0) -> None:
     """Show a live table until nothing is pending, or Ctrl-C."""
-    with Live(table_of(state), console=console, auto_refresh=False) as live:
+    with Live(console=console, auto_refresh=False) as live:
         while True:
-            live.update(table_of(state), refresh=True)
-            if not any(count.pending.total() for count in count_run(state)):
+            counts = count_run(state)
+            live.update(table_of(state.folder, counts), refresh=True)
+            if not any(count.pending.total() for count in counts):
                 return
             time.sleep(every)
             state = RunState(state.folder, state.plan, list(state.steps.values()))
 
 
-def table_of(state: RunState) -> Table:
+def table_of(folder: RunFolder, counts: Sequence[StageCount]) -> Table:
     """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
-    paces = recent_pace(state.folder)
-    table = Table(title=str(state.folder.root), title_justify="left", box=None, pad_edge=False)
+    paces = recent_pace(folder)
+    table = Table(title=str(folder.root), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
         table.add_column(name, justify="left" if name in ("stage", "why not") else "right")
-    for count in count_run(state):
+    for count in counts:
         judged = count.given.total() - count.pending.total()
         pace = paces.get(count.name, Pace(0))
         table.add_row(

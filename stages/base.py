@@ -38,6 +38,11 @@ class Weights(Section):
         """Whether ``model`` may be a hub name; otherwise it is a path, whatever it looks like."""
         return True
 
+    @property
+    def source(self) -> dict[str, Any]:
+        """What ``from_pretrained`` is told besides the name: the revision, and no hub for what lies here."""
+        return {"revision": self.revision, "local_files_only": Path(self.model).exists()}
+
 
 class Resources(Section):
     """What one worker of a stage gets. Not part of the fingerprint."""

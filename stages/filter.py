@@ -121,7 +121,7 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
                 raise ValueError(f"{metric} of candidate {index} is not a number")
     reasons = [broken_bound(scores, bounds) for scores in candidates]
     passing = [index for index, reason in enumerate(reasons) if not reason]
-    best = max(passing or range(len(candidates)), key=lambda index: _rank(candidates[index]))
+    best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index]))
     return Choice(best, reasons[best])
 
 
@@ -138,6 +138,7 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
     return ""
 
 
-def _rank(scores: Scores) -> float:
+def rank(scores: Scores) -> float:
+    """What candidates are chosen by: ``clip_direction``, or less than any where there is none."""
     direction = scores.get("clip_direction")
     return -math.inf if direction is None else direction

@@ -25,6 +25,11 @@ def decode_grey(data: bytes) -> np.ndarray:
     return _decode(data, cv2.IMREAD_GRAYSCALE)
 
 
+def decode_mask(data: bytes) -> np.ndarray:
+    """Grey PNG bytes to a mask, float32 [h,w] in [0,1]."""
+    return decode_grey(data).astype(np.float32) / 255
+
+
 def _decode(data: bytes, flags: int) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     if image is None:

@@ -13,9 +13,10 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
+from upath import UPath
 
 from stages.base import Stage, StageConfig, kept, to_table
-from stages.images import decode_grey, encode_png
+from stages.images import decode_mask, encode_png
 from stages.mask.soft_mask import edit_mask
 from stages.pair import as_pair, inverse_instruction
 from stages.score.metrics import METRICS
@@ -148,24 +149,22 @@ class Shards(Stage):
                 (published rows by task), ``models`` (identity by manifest key).
         """
         shards = sorted(folder.glob("train-*.parquet"))
-        lines = [f"{_sha256(shard)}  {shard.name}\n" for shard in shards]
+        lines = [f"{sha256(shard)}  {shard.name}\n" for shard in shards]
         (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
         (folder / CARD).write_text(_card(summary), encoding="utf-8")
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
     """The mask M of the edit; of one that no mask guided, the soft mask of its region."""
-    precise, smooth, soft = (
-        decode_grey(row[name]).astype(np.float32) / 255
-        for name in ("precise_mask", "smooth_mask", "soft_mask")
-    )
+    precise, smooth, soft = (decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask"))
     boxes = np.array(row["boxes"], np.float32)
     shown: Policy = "soft" if policy == "none" else policy
     mask = edit_mask(task.region, shown, precise, smooth, soft, boxes)
     return encode_png(np.round(mask * 255).astype(np.uint8))
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path | UPath) -> str:
+    """Of a file's bytes, as ``sha256sum`` gives it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stages.edit.adjust import STRENGTHS
 from stages.tasks import Exemplar
 from toybox.wordings import wordings
 from toybox.world import (
@@ -27,7 +28,6 @@ from toybox.world import (
 )
 
 _COVERS = {"plain": "plain paint", "striped": "stripes", "dotted": "dots"}
-STRENGTHS = ("slightly", "moderately", "strongly")
 _AT_TIME = {"day": "by day", "night": "at night"}
 
 

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.plan import read_part, read_plan
 from stages.images import decode_rgb
-from stages.pair import as_pair
+from stages.pair import EditPair, as_pair
 from stages.tasks import Task, load_tasks
 from toybox.judge import Judge
 from toybox.reading import Content, read_caption
@@ -46,10 +46,8 @@ def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
         for index, candidate in enumerate(record["candidates"]):
             drawn = decode_rgb(candidate["image"])
             pair = as_pair(task, anchor, drawn, record["caption"], record["output_caption"])
-            right = shows(judge, task, pair.input, pair.input_caption) and shows(
-                judge, task, pair.target, pair.output_caption
-            )
-            yield JudgedEdit(record["id"], task.name, index, right, index == record.get("choice"))
+            chosen = index == record.get("choice")
+            yield JudgedEdit(record["id"], task.name, index, is_right(judge, task, pair), chosen)
 
 
 def judge_run(run: Path, judge: Judge) -> dict[str, Any]:
@@ -84,7 +82,13 @@ def _shares(edits: list[JudgedEdit]) -> dict[str, Any]:
     }
 
 
-def shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
+def is_right(judge: Judge, task: Task, pair: EditPair[np.ndarray]) -> bool:
+    """Whether each picture of a pair shows what its caption says."""
+    sides = ((pair.input, pair.input_caption), (pair.target, pair.output_caption))
+    return all(_shows(judge, task, image, caption) for image, caption in sides)
+
+
+def _shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
     try:
         asked = read_caption(caption)
     except ValueError:

@@ -21,16 +21,17 @@ from rich.progress import track
 
 from pipeline.manifest import Manifest, read_manifest, tasks_of
 from stages import STAGES
-from stages.edit import Edit, EditConfig
+from stages.edit import Edit, EditConfig, decode_row
 from stages.edit.composite import paste_outside
 from stages.edit.draw import candidate_mask
 from stages.filter import Filter, choose
-from stages.images import decode_grey, decode_rgb, encode_png
+from stages.images import decode_mask, decode_rgb, encode_png
 from stages.mask.soft_mask import regions
+from stages.pair import as_pair
 from stages.score import Score
 from stages.score.fidelity import as_float, ssim
 from stages.tasks import Candidate, Policy, Task, Tasks
-from toybox.evaluate_edits import shows
+from toybox.evaluate_edits import is_right
 from toybox.judge import Judge
 from toybox.run_rows import rows_of
 
@@ -79,7 +80,8 @@ def measure(
             figures["l1"].append(candidate["change_outside_raw"])
             figures["ssim"].append(_ssim_outside(task, row, anchor, raw))
             published = _pasted(task, row, anchor, raw)
-            figures["right"].append(float(_right(judge, task, row, anchor, published)))
+            pair = as_pair(task, anchor, published, row["caption"], row["output_caption"])
+            figures["right"].append(float(is_right(judge, task, pair)))
             candidate["image"] = encode_png(published)
             row |= {"anchor": made["anchor"], "candidates": [candidate]}
         for scores, row in zip(score(pa.Table.from_pylist(part))["scores"].to_pylist(), part, strict=True):
@@ -90,24 +92,14 @@ def measure(
 def _pasted(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> np.ndarray:
     if not task.composite or task.candidates[0].mask == "none":
         return image
-    masks = {
-        name: decode_grey(row[name]).astype(np.float32) / 255
-        for name in ("precise_mask", "smooth_mask", "soft_mask")
-    }
-    decoded = {**row, **masks, "boxes": np.array(row["boxes"], np.float32)}
-    return paste_outside(anchor, image, candidate_mask(task, task.candidates[0], decoded))
+    return paste_outside(anchor, image, candidate_mask(task, task.candidates[0], decode_row(row)))
 
 
 def _ssim_outside(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> float:
-    precise = decode_grey(row["precise_mask"]).astype(np.float32) / 255
+    precise = decode_mask(row["precise_mask"])
     _, outside = regions(task.region, precise, np.array(row["boxes"], np.float32))
     value = ssim(as_float(anchor), as_float(image), outside)
     return float("nan") if value is None else value
-
-
-def _right(judge: Judge, task: Task, row: Row, anchor: np.ndarray, edited: np.ndarray) -> bool:
-    i, tar = (edited, anchor) if task.direction == "reverse" else (anchor, edited)
-    return shows(judge, task, i, row["caption"]) and shows(judge, task, tar, row["output_caption"])
 
 
 def interval(values: Sequence[float]) -> str:

@@ -23,8 +23,9 @@ from pipeline.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.edit.adjust import Adjustment, adjust
 from stages.filter import Filter
-from stages.images import decode_grey, decode_rgb, encode_png
+from stages.images import decode_mask, decode_rgb, encode_png
 from stages.mask.soft_mask import regions
+from stages.pair import as_pair
 from stages.score import Score
 from stages.score.fidelity import as_float, mean_change
 from stages.tasks import Task
@@ -53,8 +54,9 @@ class Pair:
             decode_rgb(data) for data in (row["anchor"], row["candidates"][row["choice"]]["image"])
         )
         self.reverse = task.direction == "reverse"
-        self.input, self.target = (edited, anchor) if self.reverse else (anchor, edited)
-        precise = decode_grey(row["precise_mask"]).astype(np.float32) / 255
+        pair = as_pair(task, anchor, edited, "", "")
+        self.input, self.target = pair.input, pair.target
+        precise = decode_mask(row["precise_mask"])
         self.inside, self.outside = regions(task.region, precise, np.array(row["boxes"], np.float32))
 
     def with_pictures(self, i: np.ndarray, tar: np.ndarray) -> Row:

@@ -1,7 +1,5 @@
 """A loaded text-to-image model: prompts to embeddings, seeds to latents, latents to pictures."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
@@ -32,12 +30,11 @@ class Diffusion:
         self.dtype = getattr(torch, config.dtype)
         pipeline = DiffusionPipeline.from_pretrained(
             config.model,
-            revision=config.revision,
             dtype=self.dtype,
             use_safetensors=True,
             safety_checker=None,  # Stable Diffusion's would be fetched and never asked
             low_cpu_mem_usage=False,
-            local_files_only=Path(config.model).exists(),
+            **config.source,
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False)
         if self.device.type == "cuda":

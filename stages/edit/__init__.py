@@ -1,7 +1,7 @@
 """Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +10,7 @@ from pydantic import Field
 from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
-from stages.images import decode_grey, decode_rgb, encode_png
+from stages.images import decode_mask, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
 
 
@@ -87,7 +87,7 @@ class Edit(Stage):
         self.drawing = Drawing(config, tasks)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        records = [_decoded(row) for row in rows.to_pylist()]
+        records = [decode_row(row) for row in rows.to_pylist()]
         sampled = [row for row in records if self.tasks[row["task"]].method == "prompt2prompt"]
         decisions = self.drawing.edit(sampled) if sampled else {}
         for row in records:
@@ -107,11 +107,8 @@ def _annotated(row: dict, draw: Annotation) -> Decision:
     return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
 
 
-def _decoded(row: dict) -> dict:
+def decode_row(row: Mapping[str, Any]) -> dict:
     """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
-    masks = {
-        name: decode_grey(row[name]).astype(np.float32) / 255
-        for name in ("precise_mask", "smooth_mask", "soft_mask")
-    }
+    masks = {name: decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask")}
     boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
     return {**row, **masks, "boxes": boxes, "source_image": decode_rgb(row["source_image"])}

@@ -1,7 +1,5 @@
 """Depth, surface normals and poses, as transformers' models estimate them."""
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import torch
@@ -25,9 +23,8 @@ class DepthEstimator:
 
     def __init__(self, weights: Weights) -> None:
         self.device = default_device()
-        options = _options(weights)
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **options)
-        self.model = AutoModelForDepthEstimation.from_pretrained(weights.model, **options)
+        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
+        self.model = AutoModelForDepthEstimation.from_pretrained(weights.model, **weights.source)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -66,9 +63,8 @@ class PoseEstimator:
 
     def __init__(self, weights: Weights) -> None:
         self.device = default_device()
-        options = _options(weights)
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **options)
-        self.model = VitPoseForPoseEstimation.from_pretrained(weights.model, **options)
+        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
+        self.model = VitPoseForPoseEstimation.from_pretrained(weights.model, **weights.source)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -108,7 +104,3 @@ def draw_skeletons(shape: tuple[int, int], people: list[np.ndarray]) -> np.ndarr
     if not drawn.any():
         raise AnnotationError("no_pose")
     return drawn
-
-
-def _options(weights: Weights) -> dict:
-    return {"revision": weights.revision, "local_files_only": Path(weights.model).exists()}

@@ -1,7 +1,6 @@
 """DINOv2: embeddings of pictures that follow structure rather than words (Oquab et al. 2023)."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,9 +13,8 @@ class Dino:
     """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
 
     def __init__(self, weights: Weights, device: str) -> None:
-        options = {"revision": weights.revision, "local_files_only": Path(weights.model).exists()}
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **options)
-        self.model = AutoModel.from_pretrained(weights.model, **options).to(device).eval()
+        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
+        self.model = AutoModel.from_pretrained(weights.model, **weights.source).to(device).eval()
         self.device = device
 
     @torch.inference_mode()

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
 from stages.grounding import GroundingConfig, load_detector
-from stages.images import decode_grey, decode_rgb
+from stages.images import decode_mask, decode_rgb
 from stages.mask.soft_mask import fill_boxes, regions
 from stages.pair import EditPair, as_pair
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
@@ -60,7 +60,7 @@ class _Row:
     @cached_property
     def regions(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Where the edit is, and where nothing may change: bool [h,w]."""
-        precise = decode_grey(self.record["precise_mask"]).astype(np.float32) / 255
+        precise = decode_mask(self.record["precise_mask"])
         return regions(self.task.region, precise, np.array(self.record["boxes"], np.float32))
 
 
@@ -106,14 +106,15 @@ class Score(Stage):
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
-        texts, pictures, found = self._encode_texts(work), self._encode_images(work), self._detect(work)
+        texts, pictures = self._encode_texts(work), self._encode_images(work)
+        found, structure = self._detect(work), self._structure(work)
         decisions = []
-        for row, features, detections in zip(work, pictures, found, strict=True):
+        for row, features, detections, compared in zip(work, pictures, found, structure, strict=True):
             scores = [
                 _clip_metrics(pair, features, texts)
                 | _fidelity_metrics(row, pair, candidate)
                 | _detector_metrics(row, pair, detections)
-                | self._structure_metrics(row, pair)
+                | _structure_metrics(pair, compared)
                 for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
             ]
             decisions.append(_decide(row.task, scores))
@@ -131,14 +132,15 @@ class Score(Stage):
         features = self.clip.encode_images(images, self.config.batch)
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
 
-    def _structure_metrics(self, row: _Row, pair: EditPair[int]) -> dict[str, float | None]:
-        dino = depth = None
-        if self.dino is not None and "dino" in row.task.metrics:
-            dino = float(np.dot(*self.dino.encode([row.images[pair.input], row.images[pair.target]], 2)))
-        if self.depth is not None and "depth_change" in row.task.metrics:
-            maps = [self.depth.nearness(row.images[index]) for index in (pair.input, pair.target)]
-            depth = float(np.abs(maps[0] - maps[1]).mean())
-        return {"dino": dino, "depth_change": depth}
+    def _structure(self, work: list[_Row]) -> list[dict[str, Any]]:
+        """For each row what its structure metrics compare, one entry a picture, by metric."""
+        found: list[dict[str, Any]] = [{} for _ in work]
+        for row, features in zip(work, found, strict=True):
+            if self.dino is not None and "dino" in row.task.metrics:
+                features["dino"] = self.dino.encode(row.images, len(row.images))
+            if self.depth is not None and "depth_change" in row.task.metrics:
+                features["depth_change"] = [self.depth.nearness(image) for image in row.images]
+        return found
 
     def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], "Detections"]]:
         """For each row what was found, by (metric, index of the picture)."""
@@ -189,6 +191,16 @@ def _detector_metrics(
         "present_overlap": overlap,
         "absent": gone.best_score if gone else None,
     }
+
+
+def _structure_metrics(pair: EditPair[int], features: Mapping[str, Any]) -> dict[str, float | None]:
+    metrics: dict[str, float | None] = {"dino": None, "depth_change": None}
+    if "dino" in features:
+        metrics["dino"] = float(features["dino"][pair.input] @ features["dino"][pair.target])
+    if "depth_change" in features:
+        before, after = (features["depth_change"][index] for index in (pair.input, pair.target))
+        metrics["depth_change"] = float(np.abs(before - after).mean())
+    return metrics
 
 
 def _fidelity_metrics(

@@ -3,7 +3,7 @@
 import pytest
 
 from pipeline.cli import open_state
-from pipeline.gallery import best_scores, choose_rows, is_near, outcomes, thumbnail
+from pipeline.gallery import best_scores, choose_rows, is_near, survey, thumbnail
 from stages.images import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run
@@ -32,19 +32,20 @@ def test_the_candidate_shown_is_the_one_that_would_be_chosen():
 
 def test_every_planned_row_has_one_outcome(toybox_run: Run):
     state = open_state(str(toybox_run.folder))
-    found = [row for part in range(state.plan.parts) for row in outcomes(state, part)]
-    assert len({row["id"] for row in found}) == state.plan.rows
-    assert all(row["outcome"].split(":")[1] in ("kept", "rejected", "failed") for row in found)
+    found = survey(state)
+    assert len({row.id for row in found}) == state.plan.rows
+    assert all(row.outcome.split(":")[1] in ("kept", "rejected", "failed") for row in found)
 
 
 def test_rows_are_drawn_evenly_over_tasks_and_outcomes_and_by_seed(toybox_run: Run):
     state = open_state(str(toybox_run.folder))
-    everything = choose_rows(state, {}, 1000, seed=0)
+    found = survey(state)
+    everything = choose_rows(found, {}, 1000, seed=0)
     assert len(everything) == state.plan.rows
-    few = choose_rows(state, {}, 11, seed=0)
-    tasks = {row["id"]: row["task"] for part in range(state.plan.parts) for row in outcomes(state, part)}
+    few = choose_rows(found, {}, 11, seed=0)
+    tasks = {row.id: row.task for row in found}
     assert len({tasks[row_id] for _, row_id in few}) >= 8
-    assert few == choose_rows(state, {}, 11, seed=0)
+    assert few == choose_rows(found, {}, 11, seed=0)
 
 
 def test_thumbnails_keep_small_pictures_and_shrink_large_ones():

@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.cost import measure
+from pipeline.ledger import count_run
 from pipeline.watch import Pace, recent_pace, table_of
 
 
@@ -28,10 +29,15 @@ def test_time_left_by_the_present_pace(rate, rows, left):
 def test_the_table_says_how_far_each_stage_is_and_why_rows_were_lost(make_run):
     run = make_run(captions=[*(f"cube {i}" for i in range(18)), "", " "])
     state = run.generate(wave=2)
-    shown = {line.split()[0]: line.split() for line in text_of(table_of(state)).splitlines() if line.strip()}
+    shown = {
+        line.split()[0]: line.split()
+        for line in text_of(table_of(state.folder, count_run(state))).splitlines()
+        if line.strip()
+    }
     assert shown["write"][1] == "2/5"
     assert any(":" in cell for cell in shown["write"]), "time left"
-    done = text_of(table_of(run.generate()))
+    state = run.generate()
+    done = text_of(table_of(state.folder, count_run(state)))
     assert "empty_caption" in done
     assert "?" not in done
 
@@ -70,7 +76,7 @@ def test_gpu_seconds_are_worker_seconds_times_gpus(run):
     state = run.generate("draw.resources.gpus=0.5")
     cost = measure(state)
     (draw,) = [stage for stage in cost.stages if stage.stage == "draw"]
-    assert cost.gpu_seconds == pytest.approx(draw.worker_seconds / 2)
+    assert cost.gpu_seconds == pytest.approx(draw.spent.worker_seconds / 2)
 
 
 def test_cost_before_any_pair_says_what_to_do(make_run):
