@@ -5,8 +5,10 @@ Column operations commute with the values, so with fused attention (SDPA)
 
     O_edit = SDPA(Q_s, K_s, B (a V_t)) + SDPA(Q_t, K_t, (1 - a + a rho) V_t),
 
-and self-attention replacement is ``SDPA(Q_s, K_s, V_t)``. No map is ever stored. Outside the soft
-mask M an edit row keeps its source row's attention output: ``O = M O_edit + (1 - M) O_source``.
+and self-attention replacement is ``SDPA(Q_s, K_s, V_t)``. Where the source is an edit itself (the turn
+before), P_s is its controlled map, and the equation is applied to it in turn. No map is ever stored.
+Outside the soft mask M an edit row keeps its source row's attention output:
+``O = M O_edit + (1 - M) O_source``.
 """
 
 import torch
@@ -71,9 +73,29 @@ class PromptToPromptAttention:
         value_EHTD = value[control.cond_edits]
         borrowed = control.matrix[:, None] @ (gate * value_EHTD)
         output = sdpa(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), scale=attn.scale)
-        sources = control.cond_sources
-        from_source = sdpa(query[sources], key[sources], borrowed, scale=attn.scale)
-        return output.index_add(0, control.cond_edits, from_source)
+        return output.index_add(0, control.cond_edits, _by_sources(query, key, borrowed, attn.scale, control))
+
+
+def _by_sources(
+    query: torch.Tensor, key: torch.Tensor, values: torch.Tensor, scale: float, control: PromptToPrompt
+) -> torch.Tensor:
+    """What each edit's source, as it is controlled itself, makes of values [E,heads,T,D].
+
+    A source that is an edit attends to its own share of them and hands the rest on to its source.
+    """
+    gate, own = _gate_and_own(control)
+    outputs: list[torch.Tensor] = []
+    for remove in control.removes:
+        shares, parents = values, remove.parents
+        if len(parents):
+            ends, handed = values.split([len(values) - len(parents), len(parents)])
+            shares = torch.cat([ends, own[parents] * handed])
+            values = control.matrix[parents, None] @ (gate[parents] * handed)
+        outputs.append(sdpa(query[remove.rows], key[remove.rows], shares, scale=scale))
+    total = outputs[0]
+    for remove, output in zip(control.removes[1:], outputs[1:], strict=True):
+        total[remove.first :] += output
+    return total
 
 
 def _gate_and_own(control: PromptToPrompt) -> tuple[torch.Tensor, torch.Tensor]:
@@ -90,14 +112,12 @@ def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control:
     gate, own = _gate_and_own(control)
     target = control.target_words[:, None, :, None]
     words = control.source_words[:, None, :, None]
-    edits, sources = control.cond_edits, control.cond_sources
-    from_source = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
-    from_edit = torch.cat([own * target, torch.zeros_like(words)], -1)
-    maps = sum(
-        sdpa(query[rows], key[rows], _widened(value, query.shape[1]), scale=scale)
-        for rows, value in ((sources, from_source), (edits, from_edit))
-    )
-    summed = maps.sum(1).to(control.target_maps.dtype)  # type: ignore[union-attr]
+    heads, edits = query.shape[1], control.cond_edits
+    borrowed = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
+    kept = torch.cat([own * target, torch.zeros_like(words)], -1)
+    maps = _by_sources(query, key, _widened(borrowed, heads), scale, control)
+    maps = maps + sdpa(query[edits], key[edits], _widened(kept, heads), scale=scale)
+    summed = maps.sum(1).to(control.target_maps.dtype)
     control.target_maps += summed[..., 0]
     control.source_maps += summed[..., 1]
 
@@ -116,11 +136,13 @@ def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch
     mask = control.mask_for(output.shape[1])
     if mask is None:
         return output
-    for offset in control.halves:
-        edited = output[control.edit_rows + offset]
-        source = output[control.source_rows + offset]
-        mixed = torch.lerp(source, edited, mask.to(output.dtype))
-        output = output.index_copy(0, control.edit_rows + offset, mixed)
+    for turn in control.levels:
+        for offset in control.halves:
+            rows = control.edit_rows[turn] + offset
+            mixed = torch.lerp(
+                output[control.source_rows[turn] + offset], output[rows], mask[turn].to(output.dtype)
+            )
+            output = output.index_copy(0, rows, mixed)
     return output
 
 

@@ -4,6 +4,9 @@ Rows of a batch are [sources | edits]. With classifier-free guidance the U-Net s
 uncond edits, cond sources, cond edits], and only conditional edit rows take the source's attention,
 as in the published code; without it there are only the conditional rows. Which row is which is
 always said by index, never by "the second half".
+
+An edit's source may be another edit: the turn before it. Then all that is said of sources holds of that
+edit as it is controlled itself, so a turn that changes nothing draws the picture of the turn before.
 """
 
 from collections.abc import Sequence
@@ -21,11 +24,24 @@ Fusion = Literal["schedule", "power", "lerp", "none"]
 
 
 @dataclass(frozen=True)
+class Remove:
+    """The edits that have an ancestor at a certain remove (1: their source), and where it is.
+
+    They are the edits from ``first`` on. ``rows`` are the ancestors' conditional rows; those of the
+    later edits are edits themselves, ``parents`` by index, and have a source in their turn.
+    """
+
+    first: int
+    rows: torch.Tensor
+    parents: torch.Tensor
+
+
+@dataclass(frozen=True)
 class EditRow:
     """One edit of a batch.
 
     Attributes:
-        source: index of its source row.
+        source: index of its source row in the batch: a source's, or an edit's that stands before it.
         tokens: how the captions' tokens correspond.
         cross: the gate of cross-attention, float [steps,T] (``stages.edit.gates``).
         self_: the gate of self-attention, bool [steps].
@@ -48,7 +64,7 @@ class PromptToPrompt:
     """What the attention processors read, and what happens to the latents after each step.
 
     Args:
-        edits: the edit rows, in batch order after the ``sources``.
+        edits: the edit rows, in batch order after the ``sources``: first turns before second ones.
         sources: how many source rows come first.
         steps: of the sampler.
         self_max_tokens: self-attention is controlled in layers of at most so many tokens.
@@ -57,6 +73,9 @@ class PromptToPrompt:
         mask_attention: whether M also mixes the attention outputs.
         fusion: how M acts on the latents.
         blend_tokens: LocalBlend follows the cross-attention of layers with so many tokens.
+
+    Raises:
+        ValueError: an edit's source does not stand before it, or the turns are mixed.
     """
 
     def __init__(
@@ -81,7 +100,9 @@ class PromptToPrompt:
         self.edit_rows = torch.arange(sources, rows, device=device)
         self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
         self.cond_edits = self.edit_rows + self.halves[-1]
-        self.cond_sources = self.source_rows + self.halves[-1]
+        self.levels = _levels([edit.source for edit in edits], sources)
+        """The edits of each turn: those of a turn take from the turn before as it is controlled."""
+        self.removes = self._removes([edit.source for edit in edits], sources)
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
         self.mask = _stack_masks(edits, device)
@@ -102,6 +123,19 @@ class PromptToPrompt:
         self.cross_open = self.self_open = self.shared_open = False
         self._set_up_blend(edits, device, dtype)
 
+    def _removes(self, source_rows: Sequence[int], sources: int) -> list[Remove]:
+        """Everyone's sources, then the sources of those that are edits, and so on."""
+        removes, ancestors = [], list(source_rows)
+        for level, later in zip(self.levels, [*self.levels[1:], None], strict=True):
+            deeper = len(ancestors) if later is None else later.start - level.start
+            parents = [row - sources for row in ancestors[deeper:]]
+            rows, indices = (
+                torch.tensor(x, dtype=torch.long).to(self.edit_rows) for x in (ancestors, parents)
+            )
+            removes.append(Remove(level.start, rows + self.halves[-1], indices))
+            ancestors = [source_rows[parent] for parent in parents]
+        return removes
+
     def _borrowed(
         self, edits: Sequence[EditRow], device: torch.device, *, shared_only: bool
     ) -> tuple[torch.Tensor, list[bool]]:
@@ -112,7 +146,7 @@ class PromptToPrompt:
             if shared_only and not edit.shared:
                 continue
             for start in self.halves if edit.shared else self.halves[-1:]:
-                table[:, start + row] = torch.where(edit.self_, start + edit.source, start + row)
+                table[:, start + row] = torch.where(edit.self_, table[:, start + edit.source], start + row)
         borrows = (table != torch.arange(total)).any(1).tolist()
         return table.to(device), borrows
 
@@ -146,20 +180,27 @@ class PromptToPrompt:
         """LocalBlend, then latent fusion."""
         if self.mask is None and not self.blending:
             return latents
-        edited, source = latents[self.edit_rows], latents[self.source_rows]
-        height, width = latents.shape[-2:]
+        for turn in self.levels:
+            rows = self.edit_rows[turn]
+            edited = self._held(step, turn, latents[rows], latents[self.source_rows[turn]])
+            latents = latents.index_copy(0, rows, edited)
+        return latents
+
+    def _held(self, step: int, turn: slice, edited: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """The latents of a turn's edits [E,c,h,w], held to their sources'."""
+        height, width = edited.shape[-2:]
         if self.blending:
-            rows, columns = _grid(self.blend_tokens, height, width)
+            grid = _grid(self.blend_tokens, height, width)
             source_maps, target_maps = (
-                maps.unflatten(1, (rows, columns)) for maps in (self.source_maps, self.target_maps)
+                maps[turn].unflatten(1, grid) for maps in (self.source_maps, self.target_maps)
             )
-            region = blended_region(source_maps, target_maps, self._thresholds, (height, width))
-            free = region | self._unblended[:, None, None, None]
+            region = blended_region(source_maps, target_maps, self._thresholds[turn], (height, width))
+            free = region | self._unblended[turn, None, None, None]
             edited = torch.where(free, edited, source)
         if self.mask is not None and self.fusion != "none":
-            mask = pool_mask(self.mask, height, width).to(latents.dtype)
+            mask = pool_mask(self.mask[turn], height, width).to(edited.dtype)
             edited = fuse(edited, source, mask, self.fusion, step, self.steps)
-        return latents.index_copy(0, self.edit_rows, edited)
+        return edited
 
     def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
         """Whose queries and keys a self-attention layer of so many tokens uses; None: each row its own."""
@@ -195,6 +236,19 @@ def fuse(
 def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """Masks [E,1,H,W] at a smaller size by max pooling: area averages would starve small objects."""
     return functional.adaptive_max_pool2d(mask, (height, width))
+
+
+def _levels(source_rows: Sequence[int], sources: int) -> list[slice]:
+    """Which edits are first turns, second ones and so on."""
+    depths: list[int] = []
+    for index, row in enumerate(source_rows):
+        if not 0 <= row < sources + index:
+            raise ValueError(f"edit {index} has row {row} as its source, which does not stand before it")
+        depths.append(0 if row < sources else depths[row - sources] + 1)
+    if depths != sorted(depths):
+        raise ValueError(f"the edits' turns must be in order, not {[depth + 1 for depth in depths]}")
+    starts = [depths.index(depth) for depth in sorted(set(depths))]
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(depths)], strict=True)]
 
 
 def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:

@@ -71,9 +71,9 @@ class Oracle:
         for index, edit in enumerate(self.edits):
             for edit_row, source_row, conditional in self.rows_of(index):
                 if is_cross and conditional:
-                    result[edit_row] = self.cross_map(edit, before[source_row], before[edit_row])
+                    result[edit_row] = self.cross_map(edit, result[source_row], before[edit_row])
                 elif not is_cross and self.takes_self(edit, maps.shape[-1], conditional):
-                    result[edit_row] = before[source_row]
+                    result[edit_row] = result[source_row]
         if is_cross and maps.shape[2] == self.blend_tokens:
             self.store.append(before.clone() if self.blend_before_control else result.clone())
         return result
@@ -108,14 +108,14 @@ class Oracle:
                 continue
             pooled = F.adaptive_max_pool2d(edit.mask[None, None], side).reshape(-1, 1)
             for edit_row, source_row, _ in self.rows_of(index):
-                result[edit_row] = pooled * output[edit_row] + (1 - pooled) * output[source_row]
+                result[edit_row] = pooled * output[edit_row] + (1 - pooled) * result[source_row]
         return result
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
         result = latents.clone()
         for index, edit in enumerate(self.edits):
             edit_row, source_row = self.sources + index, edit.source
-            edited, source = latents[edit_row], latents[source_row]
+            edited, source = latents[edit_row], result[source_row]
             if edit.threshold is not None:
                 keep = self.local_blend(index, edit, latents.shape[-2:])
                 edited = source + keep * (edited - source)

@@ -12,7 +12,14 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from stages.diffusion.sampler import SCHEDULERS, sample
-from stages.edit.alignment import Prompt, published_replace_map, refine_map, replace_map, reweighted
+from stages.edit.alignment import (
+    Prompt,
+    TokenMap,
+    published_replace_map,
+    refine_map,
+    replace_map,
+    reweighted,
+)
 from stages.edit.attention import install
 from stages.edit.control import EditRow, PromptToPrompt
 from stages.edit.gates import cross_gate, self_gate, shared_gate
@@ -61,6 +68,8 @@ class Case:
     sources: int = 1
     options: dict[str, Any] = field(default_factory=dict)
     sampler: str = "ddim"
+    captions: list[int] | None = None
+    """Rows of one number have one caption; None: each its own."""
 
 
 def edit(tokens=REPLACE, **options) -> OracleEdit:
@@ -91,6 +100,22 @@ CASES = {
     "soft mask and local blend": Case([edit(mask=soft_mask(), **BLENDED)]),
     "three edits of one source": Case([edit(), edit(REFINE, mask=soft_mask()), edit(weights={2: 2.0})]),
     "two sources": Case([edit(source=1), edit(REFINE), edit(source=1, self_=(0, 1))], sources=2),
+    "a second turn": Case([edit(), edit(REFINE, source=1)]),
+    "a second turn of two edits": Case(
+        [edit(REFINE), edit(mask=soft_mask()), edit(source=1), edit(REFINE, source=2, mask=soft_mask().T)]
+    ),
+    "a second turn, by rows of two sources": Case(
+        [edit(source=1), edit(REFINE), edit(LONGER, source=3), edit(source=2, self_=(0, 1))], sources=2
+    ),
+    "a third turn with local blend": Case(
+        [
+            edit(REFINE, **BLENDED),
+            edit(source=1, weights={2: 2.0}),
+            edit(source=2, mask=soft_mask(), **BLENDED),
+        ]
+    ),
+    "a second turn with self-attention shared": Case([edit(), edit(source=1, instruct_strength=0.6)]),
+    "a second turn after self-attention shared": Case([edit(instruct_strength=0.6), edit(source=1)]),
     "without guidance": Case([edit(mask=soft_mask(), **BLENDED)], options={"guided": False}),
     "euler": Case([edit(mask=soft_mask())], sampler="euler"),
 }
@@ -123,20 +148,23 @@ def run(unet, case: Case, control, dtype: torch.dtype) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     noise = torch.randn(case.sources, 4, 8, 8, generator=generator).to(dtype)
     cond = torch.randn(case.sources + len(case.edits), LENGTH, 16, generator=generator).to(dtype)
+    if case.captions:
+        cond = cond[case.captions]
     uncond = torch.randn(LENGTH, 16, generator=generator).to(dtype)
-    sources = [e.source for e in case.edits]
-    seeds = [*range(case.sources), *sources]
+    roots = list(range(case.sources))
+    for e in case.edits:
+        roots.append(roots[e.source])
     guided = case.options.get("guided", True)
     return sample(
         unet,
         SCHEDULERS[case.sampler].from_config(STABLE_DIFFUSION),
-        torch.cat([noise, noise[sources]]),
+        noise[roots],
         cond,
         uncond if guided else None,
         torch.full((len(cond),), 3.0),
         STEPS,
         control,
-        noise_seeds=seeds,
+        noise_seeds=roots,
     )
 
 
@@ -162,7 +190,7 @@ def row_of(e: OracleEdit) -> EditRow:
         words = torch.zeros(2, LENGTH)
         words[0, e.source_words] = words[1, e.target_words] = 1
         blend = Blend(words[0], words[1], e.threshold)
-    tokens = reweighted(type(REPLACE)(e.matrix, e.own), weights)
+    tokens = reweighted(TokenMap(e.matrix, e.own), weights)
     if e.instruct_strength is not None:
         gate = shared_gate(STEPS, e.instruct_strength)
         cross = cross_gate(STEPS, LENGTH, e.cross, exceptions)
@@ -192,6 +220,24 @@ def test_agrees_with_stored_maps(unet, name):
             unet, replace(case, edits=[edit(cross=(0, 0), self_=(0, 0), source=e.source) for e in case.edits])
         )
         assert (free - expected).abs().max() > 100 * CLOSE, "the control matters"
+
+
+def test_a_turn_that_changes_nothing_draws_the_picture_of_the_turn_before(unet):
+    """Its caption is the same and its gates are open: it attends as the turn before does."""
+    same = TokenMap(torch.eye(LENGTH), torch.zeros(LENGTH))
+    turns = [edit(LONGER), edit(same, cross=(0, 1), self_=(0, 1), source=1)]
+    source, first, second = ours(unet, Case(turns, captions=[0, 1, 1]))
+    assert (first - second).abs().max() < EXACT
+    assert (first - source).abs().max() > NOTICED
+
+
+@pytest.mark.parametrize(
+    ("sources", "error"), [([0, 2], "before it"), ([0, -1], "before it"), ([0, 1, 0], "in order")]
+)
+def test_turns_come_in_order(sources, error):
+    rows = [row_of(edit(source=source)) for source in sources]
+    with pytest.raises(ValueError, match=error):
+        PromptToPrompt(rows, 1, STEPS, SELF_MAX, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("sampler", ["euler_ancestral", "lcm"])

@@ -1,0 +1,33 @@
+"""Per-pixel thresholding between the turns of a session (Sheynin et al. 2023, Emu Edit, section 4.4)."""
+
+import cv2
+import numpy as np
+
+ALPHA = 0.03
+"""Emu Edit's."""
+
+
+def keep_unchanged(
+    before: np.ndarray, after: np.ndarray, alpha: float = ALPHA, kernel: int = 5
+) -> np.ndarray:
+    """``after``, with the pixels of ``before`` where the two hardly differ.
+
+    What no edit touched is carried on exactly, so that it cannot drift from turn to turn. The
+    difference d of a pixel is the sum over RGB of |after - before|, averaged over a neighbourhood;
+    the old pixel is kept where d < alpha.
+
+    Args:
+        before, after: pictures [H,W,3] in [0,1].
+        alpha: of d, which is at most 3.
+        kernel: side of the averaged neighbourhood in pixels, odd; 1: none.
+
+    Raises:
+        ValueError: ``kernel`` is not odd, or the pictures differ in size.
+    """
+    if kernel < 1 or kernel % 2 == 0:
+        raise ValueError(f"kernel must be odd, not {kernel}")
+    if before.shape != after.shape:
+        raise ValueError(f"the pictures differ in size: {before.shape} and {after.shape}")
+    difference = np.abs(after.astype(np.float64) - before).sum(-1)
+    smooth = cv2.blur(difference, (kernel, kernel), borderType=cv2.BORDER_REFLECT)
+    return np.where((smooth < alpha)[..., None], before, after)
