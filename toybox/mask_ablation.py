@@ -1,15 +1,18 @@
 """Which mask makes the better edits? Every region edit of a run drawn under each policy and each fusion.
 
-    python -m toybox.mask_ablation runs/toybox-eval --edits 200      # writes docs/mask-ablation.md
+    python -m toybox.mask_ablation runs/toybox-masks --half report       # writes docs/mask-ablation.md
+    python -m toybox.mask_ablation runs/toybox-masks --half tune --tune  # writes docs/mask-tuning.md
 
-The same rows, noise, gates and grounded masks; only M differs, or how M holds the latents. An edit is a
-success by the judge, which no filter uses, in the picture as it would be published (outside pasted from
-the source where the task says so). Outside is the same for all, and measured before pasting. ``--half``
-keeps to one half of the captions: what was tuned on one is reported on the other.
+The same rows, noise and grounded masks; only M differs, or how M holds the latents. An edit is a success
+by the judge, which no filter uses, in the picture as it would be published (outside pasted from the source
+where the task says so). Outside is the same for all, and measured before pasting. ``--tune`` draws the soft
+mask with other weights and gates instead; ``--half`` keeps to one half of the captions, so that what was
+tuned on one is reported on the other.
 """
 
 import argparse
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, cast
@@ -23,23 +26,28 @@ from pipeline.manifest import Manifest, read_manifest, tasks_of
 from stages import STAGES
 from stages.edit import Edit, EditConfig, decode_row
 from stages.edit.composite import paste_outside
+from stages.edit.control import Fusion
 from stages.edit.draw import candidate_mask
+from stages.edit.recipe import with_candidates
 from stages.filter import Filter, choose
 from stages.images import decode_mask, decode_rgb, encode_png
-from stages.mask.soft_mask import regions
+from stages.mask.soft_mask import fill_boxes, regions, soft_mask
 from stages.pair import as_pair
 from stages.score import Score
 from stages.score.fidelity import as_float, ssim
-from stages.tasks import Candidate, Policy, Task, Tasks
+from stages.tasks import Policy, Task, Tasks
 from toybox.evaluate_edits import is_right
 from toybox.judge import Judge
 from toybox.run_rows import rows_of
 
 ROOT = Path(__file__).parents[1]
-REPORT = ROOT / "docs" / "mask-ablation.md"
 TASKS = ("local", "remove", "add", "texture", "color")
 POLICIES: tuple[Policy, ...] = ("soft", "precise", "smooth", "box", "none")
-FUSIONS = ("schedule", "power", "lerp", "none")
+FUSIONS: tuple[Fusion, ...] = ("schedule", "power", "lerp", "none")
+WEIGHTS = ((0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1), (0.2, 0.5, 0.3), (0.2, 0.2, 0.6))
+"""Of the precise, the smooth and the box mask; the first are the manifest's."""
+GATES = (0.5, 1.25)
+"""The tasks' gates, times this."""
 READS = {
     "plan": ["caption", "task", "seed"],
     "instruct": ["instruction", "output_caption", "edited_object", "original_object", "surroundings"],
@@ -56,9 +64,44 @@ def half_of(row: Row) -> str:
     return "report" if int(row["id"], 16) % 2 else "tune"
 
 
-def with_policy(task: Task, policy: Policy) -> Candidate:
-    """The task's first candidate under another mask."""
-    return task.candidates[0].model_copy(update={"mask": policy})
+@dataclass(frozen=True)
+class Variant:
+    """A way to draw the edits: the mask's policy, how M holds the latents, and what is tuned."""
+
+    label: str
+    policy: Policy = "soft"
+    fusion: Fusion = "schedule"
+    weights: tuple[float, float, float] | None = None
+    gates: float = 1.0
+
+    def tasks(self, tasks: Tasks) -> Tasks:
+        """Each task with its first candidate alone, drawn this way."""
+        return Tasks({name: self._only(tasks[name]) for name in TASKS})
+
+    def row(self, row: Row) -> Row:
+        """The row with the soft mask of these weights."""
+        if self.weights is None:
+            return row
+        precise, smooth = decode_mask(row["precise_mask"]), decode_mask(row["smooth_mask"])
+        box = fill_boxes(np.array(row["boxes"], np.float32), precise.shape)
+        mask = soft_mask(precise, smooth, box, self.weights)
+        return {**row, "soft_mask": encode_png(np.round(mask * 255).astype(np.uint8))}
+
+    def _only(self, task: Task) -> Task:
+        first = task.candidates[0]
+        gates = {key: min(1.0, getattr(first, key) * self.gates) for key in ("cross_until", "self_until")}
+        only = first.model_copy(update={"mask": self.policy, **gates})
+        return task.model_copy(update={"candidates": (only,)})
+
+
+POLICY_VARIANTS = [
+    *(Variant(policy, policy) for policy in POLICIES),
+    *(Variant(f"soft, fusion {fusion}", fusion=fusion) for fusion in FUSIONS[1:]),
+]
+TUNING_VARIANTS = [
+    *(Variant("soft, " + " / ".join(f"{w:.2g}" for w in weights), weights=weights) for weights in WEIGHTS),
+    *(Variant(f"soft, gates x {factor:g}", gates=factor) for factor in GATES),
+]
 
 
 def measure(
@@ -114,42 +157,39 @@ def interval(values: Sequence[float]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path, help="the folder of a finished run of the toybox's manifest")
-    parser.add_argument("--edits", type=int, default=200, help="at most so many edits a row of the table")
+    parser.add_argument("--edits", type=int, default=1000, help="at most so many edits a row of the table")
+    parser.add_argument("--tune", action="store_true", help="other weights and gates, not other masks")
     parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="of the captions")
     options = parser.parse_args()
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
-    tasks, judge = tasks_of(manifest), Judge.load()
     config = cast(EditConfig, manifest.section("edit"))
+    tasks, judge = with_candidates(tasks_of(manifest), config.candidates), Judge.load()
     rows = [
         row
         for row in rows_of(options.run, "mask", READS)
         if row["task"] in TASKS and options.half in ("all", half_of(row))
     ][: options.edits]
-    variants: list[tuple[str, Policy, str]] = [(policy, policy, config.fusion) for policy in POLICIES]
-    variants += [(f"soft, fusion {fusion}", "soft", fusion) for fusion in FUSIONS if fusion != config.fusion]
+    variants = TUNING_VARIANTS if options.tune else POLICY_VARIANTS
     lines = [
         "| mask | edits | success | L1 outside | SSIM outside | kept |",
         "|---|---:|---:|---:|---:|---:|",
     ]
-    for label, policy, fusion in variants:
-        masked = Tasks(
-            {
-                name: tasks[name].model_copy(update={"candidates": (with_policy(tasks[name], policy),)})
-                for name in TASKS
-            }
-        )
-        variant = config.model_copy(update={"fusion": fusion})
-        figures = measure(rows, masked, variant, manifest, judge, label)
+    for variant in variants:
+        drawn = [variant.row(row) for row in rows]
+        fused = config.model_copy(update={"fusion": variant.fusion})
+        figures = measure(drawn, variant.tasks(tasks), fused, manifest, judge, variant.label)
         cells = [interval(figures[name]) for name in ("right", "l1", "ssim", "kept")]
-        lines.append(f"| {label} | {len(rows)} | {' | '.join(cells)} |")
+        lines.append(f"| {variant.label} | {len(rows)} | {' | '.join(cells)} |")
     Console(soft_wrap=True).print("\n".join(lines), markup=False)
-    REPORT.write_text(
-        f"# Masks, compared\n\n`python -m toybox.mask_ablation runs/{options.run.name} --edits "
-        f"{options.edits} --half {options.half}`, {date.today()}.\n\n"
-        "The same rows, noise, gates and grounding under each mask. Success is the independent judge's, in\n"
-        "the picture as published; L1 and SSIM are of the same outside for all, before it is pasted from\n"
-        "the source; kept is the share that the filter keeps. Means with 95 % bootstrap intervals;\n"
-        f"tasks: {', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
+    title = "The soft mask, tuned" if options.tune else "Masks, compared"
+    flags = f"--half {options.half}{' --tune' if options.tune else ''}"
+    (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
+        f"# {title}\n\n`python -m toybox.mask_ablation runs/{options.run.name} {flags}`, {date.today()}.\n\n"
+        "The same rows, noise and grounding in each line. Success is the independent judge's, in the\n"
+        "picture as published; L1 and SSIM are of the same outside for all, before it is\n"
+        "pasted from the source; kept is the share that the filter keeps. Means with 95 % bootstrap\n"
+        "intervals; tasks: "
+        f"{', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
         encoding="utf-8",
     )
 
