@@ -70,7 +70,7 @@ class Score(Stage):
     A metric that is not a number fails its row. Each picture and each caption is encoded once.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task"],
         "instruct": ["output_caption", "edited_object", "original_object"],
@@ -206,7 +206,7 @@ def _structure_metrics(pair: EditPair[int], features: Mapping[str, Any]) -> dict
 def _fidelity_metrics(
     row: _Row, pair: EditPair[int], candidate: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    from stages.score.fidelity import as_float, clipped, contrast, mean_change, ssim
+    from stages.score.fidelity import as_float, clipped, contrast, edge_correlation, mean_change, ssim
 
     i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
     inside, outside = row.regions
@@ -215,6 +215,7 @@ def _fidelity_metrics(
         "change_outside": mean_change(i, tar, outside),
         "change_outside_raw": candidate["change_outside_raw"],
         "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
+        "edges": edge_correlation(i, tar) if "edges" in row.task.metrics else None,
         "clipped": clipped(tar),
         "contrast": contrast(tar),
     }

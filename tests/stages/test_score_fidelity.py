@@ -1,9 +1,10 @@
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.score.fidelity import as_float, mean_change, ssim
+from stages.score.fidelity import as_float, edge_correlation, mean_change, ssim
 
 SHAPE = (32, 32)
 EVERYWHERE = np.ones(SHAPE, bool)
@@ -65,3 +66,40 @@ def test_ssim_of_equal_pictures_is_one_and_of_unlike_ones_low():
 @pytest.mark.parametrize("metric", [mean_change, ssim])
 def test_without_a_region_there_is_no_metric(metric, region):
     assert metric(as_float(noise(0)), as_float(noise(1)), region) is None
+
+
+def scene(ball: int, night: bool = False, side: int = 128) -> np.ndarray:
+    """A horizon and a ball at a column of 128, in other colours at night."""
+    sky, ground, thing = (
+        ((20, 20, 60), (60, 40, 20), (120, 40, 40))
+        if night
+        else ((160, 210, 250), (230, 190, 120), (220, 60, 60))
+    )
+    image = np.full((128, 128, 3), sky, np.uint8)
+    image[80:] = ground
+    cv2.circle(image, (ball, 70), 16, thing, -1)
+    return as_float(cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA))
+
+
+def test_edges_stay_at_night_and_not_where_things_move():
+    day = scene(40)
+    assert edge_correlation(day, day) == pytest.approx(1)
+    assert edge_correlation(day, scene(40, night=True)) > 0.9
+    assert edge_correlation(day, scene(90)) < 0.7
+
+
+def test_edges_hardly_depend_on_the_resolution():
+    small, large = (edge_correlation(scene(40, side=side), scene(70, side=side)) for side in (64, 512))
+    assert small == pytest.approx(large, abs=0.1)
+
+
+def test_a_flat_picture_has_no_edges():
+    assert edge_correlation(scene(40), np.zeros((128, 128, 3), np.float32)) == 0
+
+
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_edge_correlation_is_symmetric_and_bounded(a, b):
+    first, second = as_float(noise(a)), as_float(noise(b))
+    value = edge_correlation(first, second)
+    assert value == pytest.approx(edge_correlation(second, first))
+    assert -1 - 1e-9 <= value <= 1 + 1e-9

@@ -42,6 +42,7 @@ METRICS = {
     "change_outside",
     "change_outside_raw",
     "ssim_outside",
+    "edges",
     "present",
     "present_overlap",
     "absent",
