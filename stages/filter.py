@@ -25,7 +25,9 @@ class FilterConfig(StageConfig):
     """The manifest's section ``filter``. A bare number is a lower bound."""
 
     default: Mapping[str, Threshold] = Field(default={}, description="bounds by metric, for every task")
-    tasks: Mapping[str, Mapping[str, Threshold]] = Field(default={}, description="bounds by task and metric")
+    tasks: Mapping[str, Mapping[str, Threshold]] = Field(
+        default={}, description="bounds by task and metric; of tasks outside the mixture they are not used"
+    )
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
@@ -53,11 +55,10 @@ class Filter(Stage):
     Config: ClassVar[type[StageConfig]] = FilterConfig
 
     def __init__(self, config: FilterConfig, tasks: Tasks) -> None:
+        tasks.check_known(config.tasks, "filter.tasks")
         for name, bounds in config.tasks.items():
             if name not in tasks:
-                raise ValueError(
-                    f"filter.tasks.{name}: not a task of this run; its tasks: {', '.join(tasks)}"
-                )
+                continue
             for metric in bounds:
                 if metric not in tasks[name].metrics:
                     raise ValueError(

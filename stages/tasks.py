@@ -1,7 +1,7 @@
 """Edit tasks: one YAML a task in ``prompts/``, read into frozen models."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -152,10 +152,23 @@ class Task(TaskModel):
 
 
 class Tasks(Mapping[str, Task]):
-    """The tasks of a run, by name."""
+    """The tasks of a run, by name; ``known`` are the names of all that there are files of."""
 
-    def __init__(self, tasks: Mapping[str, Task]) -> None:
+    def __init__(self, tasks: Mapping[str, Task], known: Iterable[str] = ()) -> None:
         self._tasks = dict(tasks)
+        self.known = frozenset({*tasks, *known})
+
+    def check_known(self, names: Iterable[str], key: str) -> None:
+        """Check the names under a manifest key, which may be of tasks that this run does without.
+
+        Raises:
+            ValueError: there is no task of that name.
+        """
+        for name in names:
+            if name not in self.known:
+                raise ValueError(
+                    f"{key}.{name}: there is no such task; tasks: {', '.join(sorted(self.known))}"
+                )
 
     def __getitem__(self, name: str) -> Task:
         return self._tasks[name]
@@ -195,7 +208,7 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
     indices = [task.index for task in tasks.values()]
     if len(set(indices)) != len(indices):
         raise TaskError(f"two tasks in {prompts} share an index (TI): every task needs its own")
-    return Tasks(tasks)
+    return Tasks(tasks, known)
 
 
 def _load_task(path: Path, exemplars: Path | None) -> Task:

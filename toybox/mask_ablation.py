@@ -76,7 +76,7 @@ class Variant:
 
     def tasks(self, tasks: Tasks) -> Tasks:
         """Each task with its first candidate alone, drawn this way."""
-        return Tasks({name: self._only(tasks[name]) for name in TASKS})
+        return Tasks({name: self._only(tasks[name]) for name in TASKS}, tasks.known)
 
     def row(self, row: Row) -> Row:
         """The row with the soft mask of these weights."""
@@ -108,8 +108,8 @@ def measure(
     rows: Sequence[Row], tasks: Tasks, config: EditConfig, manifest: Manifest, judge: Judge, label: str
 ) -> dict[str, list[float]]:
     """Of each row's only candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
-    unpasted = Tasks({name: task.model_copy(update={"composite": False}) for name, task in tasks.items()})
-    edit = Edit(config.model_copy(update={"candidates": {}}), unpasted)
+    unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
+    edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
     score = Score(manifest.section("score"), tasks)  # type: ignore[arg-type]
     bounds = Filter(manifest.section("filter"), tasks).bounds  # type: ignore[arg-type]
     figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}

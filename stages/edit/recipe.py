@@ -46,8 +46,9 @@ def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]])
     another mixture.
 
     Raises:
-        ValueError: a candidate does not suit its task.
+        ValueError: there is no such task, or a candidate does not suit it.
     """
+    tasks.check_known(candidates, "edit.candidates")
     changed = dict(tasks)
     for name, own in candidates.items():
         if name not in tasks:
@@ -57,7 +58,7 @@ def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]])
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
             raise ValueError(f"edit.candidates.{name}: {reason}") from error
-    return Tasks(changed)
+    return Tasks(changed, tasks.known)
 
 
 def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guidance_scale: float) -> Strength:

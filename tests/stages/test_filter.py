@@ -149,3 +149,8 @@ def test_an_unknown_metric_is_an_error_that_names_its_key(section, key):
 def test_an_unknown_task_or_a_metric_it_lacks_is_an_error_that_names_its_key(section, key):
     with pytest.raises(ValueError, match=key):
         Filter(FilterConfig(**section), Tasks({"local": TASK}))
+
+
+def test_bounds_of_a_task_outside_the_mixture_are_not_used():
+    config = FilterConfig(tasks={"remove": {"absent": {"max": 0.1}}})
+    assert Filter(config, Tasks({"local": TASK}, known=["remove"])).bounds.keys() == {"local"}

@@ -118,7 +118,7 @@ def test_local_blend_needs_a_grounded_object():
 
 
 def test_a_manifest_can_give_a_task_other_candidates():
-    tasks = Tasks({"local": tiny_task(), "color": tiny_task("color")})
+    tasks = Tasks({"local": tiny_task(), "color": tiny_task("color")}, known=["remove"])
     own = Candidate(cross_steps=2, self_steps=1)
     changed = with_candidates(tasks, {"local": [own]})
     assert changed["local"].candidates == (own,)
@@ -132,6 +132,7 @@ def test_a_manifest_can_give_a_task_other_candidates():
     [
         ("local", [], r"edit\.candidates\.local: prompt2prompt needs at least one"),
         ("local", [Candidate(mask="box")], r"edit\.candidates\.local: a box would freeze"),
+        ("locl", [Candidate()], r"edit\.candidates\.locl: there is no such task; tasks: local"),
     ],
 )
 def test_candidates_that_do_not_suit_a_task_are_refused(name, candidates, message):
