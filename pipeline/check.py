@@ -4,7 +4,6 @@ Reads the manifest, its files and what a pilot (``--wave 1``) has committed. Loa
 network, writes nothing.
 """
 
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -137,7 +136,10 @@ def _print_cost(
     if unknown:
         console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
     else:
-        pairs = math.prod([plan.rows, *(count.kept.total() / judged(count) for count in counts)])
+        expected, pairs = float(plan.rows), 0.0
+        for count in counts:
+            expected *= count.kept.total() / judged(count)
+            pairs += expected if state.steps[count.name].parts_per_unit is not None else 0
         console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
 
 

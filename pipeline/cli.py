@@ -61,9 +61,11 @@ def generate(
     from pipeline.progress import Progress
     from pipeline.report import print_report
     from stages import STAGES
+    from stages.turns import unrolled
 
     content = read_manifest(manifest, overrides or [], STAGES)
-    state = run(content, STAGES, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
+    stages = unrolled(content.turns)
+    state = run(content, stages, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
     print_report(state, console)
 
 
@@ -88,11 +90,12 @@ def rerun(
     from pipeline.progress import Progress
     from pipeline.report import print_report
     from stages import STAGES
+    from stages.turns import unrolled
 
     content = read_manifest(manifest, overrides or [], STAGES)
     state = run(
         content,
-        STAGES,
+        unrolled(content.turns),
         stage,
         progress=Progress(console),
         parts=parse_parts(parts) if parts else None,
@@ -118,10 +121,12 @@ def check(
     from pipeline.check import check as run
     from pipeline.manifest import read_manifest
     from stages import STAGES
+    from stages.turns import unrolled
 
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
-    run(read_manifest(manifest, overrides or [], STAGES), STAGES, machine, console)
+    content = read_manifest(manifest, overrides or [], STAGES)
+    run(content, unrolled(content.turns), machine, console)
 
 
 @app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
@@ -227,10 +232,12 @@ def regenerate(
     from pipeline.lockfile import locked_manifest
     from pipeline.regenerate import regenerate as again
     from stages import STAGES
+    from stages.turns import unrolled
 
     state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
     equal = True
-    for verdict in again(locked_manifest(state.folder.lock, STAGES), STAGES, state, row):
+    for verdict in again(manifest, unrolled(manifest.turns), state, row):
         told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
         console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", markup=False, soft_wrap=True)
         if verdict.why:
@@ -254,14 +261,19 @@ def validate(
 
     location = locate(path)
     if RunFolder(location).lock.exists():
-        findings = run(location / "shards", open_state(location))
+        state = open_state(location)
+        publishing = [step.name for step in state.steps.values() if step.parts_per_unit is not None]
+        found = {f"{path}/{name}": run(location / name, state) for name in publishing}
     elif any(location.glob("train-*.parquet")):
-        findings = run(location, None)
+        found = {path: run(location, None)}
     else:
         raise UserError(f"there is no run and there are no shards at {path}")
-    console.print(findings.table())
-    if findings.wrong:
-        console.print(f"[bold red]{len(findings.wrong)} of the checks found something wrong[/bold red]")
+    for where, findings in found.items():
+        console.print(where, markup=False, highlight=False)
+        console.print(findings.table())
+    wrong = sum(len(findings.wrong) for findings in found.values())
+    if wrong:
+        console.print(f"[bold red]{wrong} of the checks found something wrong[/bold red]")
         raise typer.Exit(1)
     console.print("nothing is wrong")
 

@@ -11,7 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from pipeline.folder import Spent
-from pipeline.ledger import count_run
+from pipeline.ledger import count_run, published
 from pipeline.lockfile import read_lock
 from pipeline.report import plain_table
 from pipeline.state import RunState
@@ -51,9 +51,9 @@ def measure(state: RunState) -> Cost:
     """What the run has cost so far, over all its sessions."""
     spent = state.folder.spent()
     manifest: Mapping[str, Any] = read_lock(state.folder.lock)["manifest"]
-    gpus = {name: manifest[name]["resources"]["gpus"] for name in state.steps}
+    gpus = {name: manifest[name.partition(".")[0]]["resources"]["gpus"] for name in state.steps}
     stages = [StageCost(name, spent[name], gpus[name]) for name in state.steps]
-    return Cost(count_run(state)[-1].kept.total(), stages)
+    return Cost(published(state, count_run(state)), stages)
 
 
 def table_of(cost: Cost, pairs: int) -> Table:

@@ -288,7 +288,6 @@ def _finish(run: Run, step: Step) -> None:
             "seed": run.manifest.seed,
             "planned": run.plan.rows,
             "published": sum(file["rows"] for file in files),
-            "tasks": dict(sorted(counts[-1].kept.items())),
             "models": models_of(run.identities.values()),
             "funnel": {
                 c.name: {

@@ -1,9 +1,11 @@
 """Accounting: a sum over footers, so it is exact whatever happened to the run.
 
-For every stage, and every task in it: given = kept + rejected + failed + pending.
+For every stage, and every task in it: given = kept + rejected + failed + pending. The task is the
+planned one; later turns of a session count as their first.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.state import RunState
@@ -32,13 +34,16 @@ class StageCount:
 
 def count_run(state: RunState) -> list[StageCount]:
     """The funnel: one entry a stage, in order. Files that are not done count as pending."""
-    counts: list[StageCount] = []
-    given = Counter(state.plan.tasks)
+    counts: dict[str, StageCount] = {}
     for step in state.steps.values():
-        count = _count_stage(state, step, given)
-        counts.append(count)
-        given = Counter(count.kept)
-    return counts
+        given = state.plan.tasks if step.previous is None else counts[step.previous].kept
+        counts[step.name] = _count_stage(state, step, Counter(given))
+    return list(counts.values())
+
+
+def published(state: RunState, counts: Iterable[StageCount]) -> int:
+    """The pairs that a run has published, in all its turns."""
+    return sum(c.kept.total() for c in counts if state.steps[c.name].parts_per_unit is not None)
 
 
 def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount:

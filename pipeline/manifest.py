@@ -53,6 +53,7 @@ class Manifest(Section):
     seed: int = 0
     captions: Captions
     rows: int | None = Field(default=None, ge=1, description="plan at most so many edits")
+    turns: int = Field(default=1, ge=1, le=9, description="edits in a row, each of the picture before")
     repeats: int = Field(default=1, ge=1, description="edits a caption, each with its own task and seed")
     rows_per_part: int = Field(default=32, ge=1, le=100_000)
     runs: str = Field("runs", description="the folder of all runs; a path or a URL such as s3://bucket/runs")
@@ -70,8 +71,8 @@ class Manifest(Section):
         return locate(self.runs) / self.name
 
     def section(self, stage: str) -> StageConfig:
-        """The config of a stage, shared sections filled in."""
-        return getattr(self, stage)
+        """The config of a stage, shared sections filled in; ``edit.2`` has that of ``edit``."""
+        return getattr(self, stage.partition(".")[0])
 
 
 def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manifest:

@@ -74,7 +74,7 @@ def table_of(pairs: Sequence[Pair]) -> Table:
 def _shards(path: Location) -> list[Location]:
     if path.is_file():
         return [path]
-    return sorted(path.glob("train-*.parquet")) or sorted((path / "shards").glob("train-*.parquet"))
+    return sorted(path.glob("train-*.parquet")) or sorted(path.glob("shards*/train-*.parquet"))
 
 
 def _pair(record: Mapping[str, Any]) -> Pair:

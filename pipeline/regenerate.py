@@ -43,7 +43,9 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
     check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():
-        if step.parts_per_unit is not None or not state.done(step, part):
+        if step.parts_per_unit is not None:
+            continue
+        if not state.done(step, part):
             return
         stage = stages[step.name]
         path = state.folder.part(step.name, part)

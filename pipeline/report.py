@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.folder import Spent
-from pipeline.ledger import StageCount, count_run
+from pipeline.ledger import StageCount, count_run, published
 from pipeline.state import RunState
 
 REASONS_A_STAGE = 12
@@ -26,7 +26,7 @@ def print_report(state: RunState, console: Console) -> None:
     console.print(_task_table(counts))
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
-    _print_pairs(state, counts[-1], spent, console)
+    _print_pairs(state, published(state, counts), spent, console)
 
 
 def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Table:
@@ -43,13 +43,14 @@ def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Ta
 
 
 def _task_table(counts: Sequence[StageCount]) -> Table:
-    """Rows kept by each stage, by task; the first column is the plan."""
-    table = plain_table("task", "planned", *(count.name for count in counts), "failed", "pending")
+    """Rows kept by each stage, by task; the first column is the plan, of later turns the last is shown."""
+    shown = [count for count in counts if "." not in count.name or count.name.startswith("shards")]
+    table = plain_table("task", "planned", *(count.name for count in shown), "failed", "pending")
     for task in counts[0].given:
         table.add_row(
             task,
             str(counts[0].given[task]),
-            *(str(count.kept[task]) for count in counts),
+            *(str(count.kept[task]) for count in shown),
             str(sum(count.failed[task] for count in counts)),
             str(sum(count.pending[task] for count in counts)),
         )
@@ -68,13 +69,18 @@ def _reason_table(counts: Sequence[StageCount]) -> Table:
     return table
 
 
-def _print_pairs(state: RunState, last: StageCount, spent: Mapping[str, Spent], console: Console) -> None:
-    step = list(state.steps.values())[-1]
-    files = [state.path(step, unit) for unit in step.units(range(state.plan.parts)) if state.done(step, unit)]
+def _print_pairs(state: RunState, pairs: int, spent: Mapping[str, Spent], console: Console) -> None:
+    publishing = [step for step in state.steps.values() if step.parts_per_unit is not None]
+    files = [
+        state.path(step, unit)
+        for step in publishing
+        for unit in step.units(range(state.plan.parts))
+        if state.done(step, unit)
+    ]
     if not files:
         console.print("No shards yet.")
         return
-    pairs, seconds = last.kept.total(), sum(stage.wall_seconds for stage in spent.values())
+    seconds = sum(stage.wall_seconds for stage in spent.values())
     rate = f", {60 * pairs / seconds:.1f} pairs a minute" if seconds else ""
     console.print(
         f"[bold]{pairs} pairs[/bold] in {len(files)} shards: {files[0].parent}/train-*.parquet "

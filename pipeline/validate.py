@@ -69,7 +69,7 @@ class Findings:
 
 
 def validate(shards: Location, state: RunState | None) -> Findings:
-    """Check a folder of shards and, with ``state``, the run that they are of."""
+    """Check a folder of shards and, with ``state``, the run that they are of (in the turn of the folder)."""
     findings = Findings()
     files: list[Location] = sorted(shards.glob("train-*.parquet"), key=str)
     _check_checksums(shards, files, findings)
@@ -85,7 +85,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
                 if state.footer(step, unit) is not None:
                     _check_bytes(path, findings)
                 findings.see("unfinished", state.done(step, unit), f"{step.name}/{path.name}")
-        drawn = _Drawn(state, tasks)
+        drawn = _Drawn(state, tasks, shards.name)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
     rows = 0
@@ -98,7 +98,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
             if drawn is not None:
                 drawn.check(row, findings)
     if state is not None:
-        kept = count_run(state)[-1].kept.total()
+        (kept,) = (count.kept.total() for count in count_run(state) if count.name == shards.name)
         findings.see("count", rows == kept, f"{rows} published, {kept} in the ledger")
     return findings
 
@@ -175,8 +175,10 @@ def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, fi
 class _Drawn:
     """The pictures as the edit stage drew them, a part at a time: shards hold their parts in order."""
 
-    def __init__(self, state: RunState, tasks: Tasks) -> None:
+    def __init__(self, state: RunState, tasks: Tasks, shards: str) -> None:
         self._state, self._tasks = state, tasks
+        _, dot, turn = shards.partition(".")
+        self._turn = dot + turn
         self._part = -1
         self._pairs: dict[str, tuple[bytes, bytes]] = {}
 
@@ -191,7 +193,7 @@ class _Drawn:
         folder = self._state.folder
         tables = {}
         for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
-            path = folder.part(stage, part)
+            path = folder.part(stage + self._turn, part)
             if not path.exists():
                 return {}
             tables[stage] = pq.read_table(
@@ -200,8 +202,11 @@ class _Drawn:
         choices = {
             row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
         }
-        plan = read_part(folder.plan, part, ["id", "task"])
-        tasks = dict(zip(plan["id"].to_pylist(), plan["task"].to_pylist(), strict=True))
+        planned = read_part(folder.plan, part, ["id", "task"])
+        if self._turn:
+            begun = folder.part("source" + self._turn, part)
+            planned = pq.read_table(arrow_source(begun), columns=["id", "task"], partitioning=None)
+        tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
         pairs = {}
         for row in tables["edit"].to_pylist():
             if row["id"] in choices:

@@ -88,6 +88,10 @@ class Stage(Protocol):
     """Seconds of CPU, no model: runs in the driver, and its parts may be replaced unasked."""
     scope: ClassVar[Literal["part", "group"]] = "part"
     """What one call of the engine covers, and so what one file holds."""
+    turn: ClassVar[int] = 1
+    """Of a session, from 1 (:mod:`stages.turns`)."""
+    redraws: ClassVar[bool] = False
+    """Whether it is given ``history`` in later turns: the turns before its own."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
     """Added to the schema metadata of the files the stage writes."""
 
@@ -105,10 +109,9 @@ class Finisher(Protocol):
 
         Args:
             folder: holds the stage's files.
-            summary: ``name``, ``seed``, ``planned``, ``published``, ``tasks`` (published rows by
-                task), ``models`` (as in ``run``, but parsed), ``funnel`` (given, kept, rejected,
-                failed, pending by stage), ``rejected`` (counts by stage and reason) and ``files``
-                (``name``, ``rows``, ``digest``).
+            summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
+                parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
+                (counts by stage and reason) and ``files`` (``name``, ``rows``, ``digest``).
         """
 
 

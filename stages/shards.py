@@ -6,12 +6,14 @@ Every row of every task has the same Arrow schema with typed columns. Pictures a
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
@@ -48,8 +50,9 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "seed": (pa.int64(), "the row's random seed"),
     **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
     "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
-    "session": (pa.int32(), "number of a multi-turn session, null for a single edit"),
-    "turn": (pa.int16(), "turn within the session"),
+    "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were put back as they are in I"),
+    "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
+    "turn": (pa.int16(), "of the session, from 1"),
 }
 """Type and meaning of every published column besides ``id``."""
 
@@ -87,7 +90,7 @@ class Shards(Stage):
     status and reason, and calls :meth:`finish` in the end.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     light: ClassVar[bool] = True
     scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
@@ -136,6 +139,9 @@ class Shards(Stage):
             "guidance": candidate["guidance_scale"],
             "seed": row["seed"],
             "models": row["models"],
+            "thresholded": candidate["thresholded"],
+            "session": row["id"],
+            "turn": self.turn,
             **row["scores"][row["choice"]],
         }
 
@@ -145,13 +151,17 @@ class Shards(Stage):
 
         Args:
             folder: where ``train-*.parquet`` lie.
-            summary: of the run: ``name``, ``seed``, ``planned`` and ``published`` (rows), ``tasks``
-                (published rows by task), ``models`` (identity by manifest key).
+            summary: of the run: ``name``, ``seed``, ``planned`` and ``published`` (rows), ``models``
+                (identity by manifest key).
         """
         shards = sorted(folder.glob("train-*.parquet"))
+        tasks: Counter[str] = Counter()
+        for shard in shards:
+            with shard.open("rb") as file:
+                tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
         lines = [f"{sha256(shard)}  {shard.name}\n" for shard in shards]
         (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-        (folder / CARD).write_text(_card(summary), encoding="utf-8")
+        (folder / CARD).write_text(_card(summary, tasks), encoding="utf-8")
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
@@ -213,15 +223,15 @@ A score that does not apply to a task is null. `sha256sum -c {checksums}` checks
 """
 
 
-def _card(summary: Mapping[str, Any]) -> str:
-    columns = {"id": (pa.string(), "the row's name, unique in the run"), **_COLUMNS}
+def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
+    columns = {"id": (pa.string(), "the row's name, unique among those of one turn"), **_COLUMNS}
     return _CARD.format(
         title=json.dumps(summary["name"]),
         name=summary["name"],
         published=summary["published"],
         planned=summary["planned"],
         seed=summary["seed"],
-        tasks="\n".join(f"| {task} | {count} |" for task, count in summary["tasks"].items()),
+        tasks="\n".join(f"| {task} | {count} |" for task, count in sorted(tasks.items())),
         models="\n".join(f"| {key} | `{identity}` |" for key, identity in summary["models"].items()),
         columns="\n".join(
             f"| `{name}` | {'image' if dtype == _PICTURE else dtype} | {meaning} |"

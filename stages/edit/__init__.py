@@ -5,13 +5,28 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
-from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
+from stages.edit.pixel_threshold import ALPHA
 from stages.images import decode_mask, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
+
+
+class PixelThreshold(Section):
+    """:func:`stages.edit.pixel_threshold.keep_unchanged`."""
+
+    alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
+    kernel: int = Field(5, ge=1, description="side of the averaged neighbourhood in pixels, odd")
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"edit.pixel_threshold.kernel must be odd, not {self.kernel}")
+        return self
 
 
 class EditConfig(StageConfig):
@@ -32,6 +47,9 @@ class EditConfig(StageConfig):
     blend_tokens: int = Field(
         256, ge=1, description="LocalBlend follows the words in cross-attention layers of so many tokens"
     )
+    pixel_threshold: PixelThreshold | None = Field(
+        None, description="every candidate a second time, unchanged pixels as they were; for sessions"
+    )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
@@ -41,13 +59,20 @@ class Edit(Stage):
 
     The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
     mean difference from the source stage's picture (rounding only, unless something is wrong).
+
+    In a later turn of a session the turns before are drawn again too, from the first one's noise, each
+    reading its attention source from the one before; the anchor is the picture that the turn before
+    published, and ``source_drift`` says how far its latents decode from that. With ``pixel_threshold``
+    each candidate follows a second time, ``thresholded``.
+
     Tasks that annotate (:mod:`stages.edit.annotations`) need no sampling.
 
     Rejections: ``adjustment_not_understood``, ``no_text_to_replace``, ``text_region_too_small`` and
     ``no_pose``, of tasks that annotate.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
+    redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],
         "instruct": ["instruction", "output_caption", "edited_object", "original_object", "surroundings"],
@@ -65,6 +90,8 @@ class Edit(Stage):
                     pa.struct(
                         [
                             pa.field("image", pa.binary()),
+                            pa.field("candidate", pa.int32()),
+                            pa.field("thresholded", pa.bool_()),
                             pa.field("mask", pa.string()),
                             pa.field("cross_until", pa.float32()),
                             pa.field("self_until", pa.float32()),
@@ -103,12 +130,16 @@ def _annotated(row: dict, draw: Annotation) -> Decision:
         target = draw(row)
     except AnnotationError as error:
         return rejected(str(error))
-    candidate = {"image": encode_png(target), "mask": "none"}
+    candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
     return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
 
 
 def decode_row(row: Mapping[str, Any]) -> dict:
     """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
+    history = [_decode_region(turn) for turn in row.get("history", [])]
+    return {**_decode_region(row), "source_image": decode_rgb(row["source_image"]), "history": history}
+
+
+def _decode_region(row: Mapping[str, Any]) -> dict:
     masks = {name: decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask")}
-    boxes = np.asarray(row["boxes"], np.float32).reshape(-1, 4)
-    return {**row, **masks, "boxes": boxes, "source_image": decode_rgb(row["source_image"])}
+    return {**row, **masks, "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)}

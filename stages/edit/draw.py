@@ -1,19 +1,21 @@
 """Sampling a batch of edits: every row's source and candidates are rows of one U-Net batch."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import torch
 
-from stages.base import Decision, kept
+from stages.base import Decision, kept, rejected
 from stages.diffusion.model import Diffusion
 from stages.diffusion.prompts import join
 from stages.edit import EditConfig
 from stages.edit.alignment import tokenize
 from stages.edit.attention import install
 from stages.edit.composite import paste_outside
-from stages.edit.control import PromptToPrompt
+from stages.edit.control import EditRow, PromptToPrompt
 from stages.edit.gates import cross_gate, self_gate
+from stages.edit.pixel_threshold import keep_unchanged
 from stages.edit.recipe import (
     Strength,
     draw_strength,
@@ -47,41 +49,46 @@ class Drawing:
             )
 
     def edit(self, rows: list[dict]) -> dict[str, Decision]:
-        """Draw the candidates of at most ``batch`` rows, whose pictures and masks are arrays."""
-        missing = self.config.batch - len(rows)
-        pictures = self._sample(rows + rows[-1:] * missing)
-        with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV encodes without the GIL
-            decisions = threads.map(self._decide, rows, pictures)
-            return {row["id"]: decision for row, decision in zip(rows, decisions, strict=True)}
+        """Draw the candidates of at most ``batch`` rows of one turn, whose pictures and masks are arrays.
+
+        Rejection: ``caption_exceeds_text_encoder``, in later turns; in the first the source stage says so.
+        """
+        fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row)[1])]
+        decisions = {row["id"]: rejected("caption_exceeds_text_encoder") for row in rows}
+        if fitting:
+            missing = self.config.batch - len(fitting)
+            pictures = self._sample(fitting + fitting[-1:] * missing)
+            with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV holds no GIL
+                made = threads.map(self._decide, fitting, pictures)
+                decisions |= {row["id"]: decision for row, decision in zip(fitting, made, strict=True)}
+        return decisions
 
     def _sample(self, rows: list[dict]) -> np.ndarray:
-        """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the source, then its candidates."""
-        model, settings = self.model, self.config.diffusion
-        prompts = [anchor_and_edit_prompts(self.tasks[row["task"]], row) for row in rows]
-        edits, guidance = [], [settings.guidance_scale] * len(rows)
-        length = model.prompts.context_length
-        for index, (row, pair) in enumerate(zip(rows, prompts, strict=True)):
-            source, target = (tokenize(model.prompts.tokenizer, prompt) for prompt in pair)
-            task = self.tasks[row["task"]]
-            strengths = self._strengths(row)
-            for slot in range(self.slots):
-                # A task's last candidate is repeated up to the batch's fixed number of slots.
-                chosen = min(slot, len(task.candidates) - 1)
-                candidate, strength = task.candidates[chosen], strengths[chosen]
-                edits.append(
-                    edit_row(
-                        candidate,
-                        strength,
-                        source,
-                        target,
-                        index=index,
-                        steps=settings.steps,
-                        length=length,
-                        mask=torch.from_numpy(candidate_mask(task, candidate, row)),
-                        blend=local_blend(task, candidate, row, source, target, length),
-                    )
-                )
-                guidance.append(strength.guidance_scale)
+        """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the one before, then its candidates.
+
+        Batch rows are the sources, then every turn so far (its chosen candidate), then the candidates
+        of this turn; each turn's rows have those of the turn before as their sources.
+        """
+        model, settings, turns = self.model, self.config.diffusion, len(rows[0]["history"])
+        firsts = [row["history"][0] if turns else row for row in rows]
+        seeds = [first["seed"] for first in firsts]
+        prompts = [[self._prompts(first)[0] for first in firsts]]
+        edits: list[EditRow] = []
+        guidance = [settings.guidance_scale] * len(rows)
+        for turn in range(turns):
+            past = [row["history"][turn] for row in rows]
+            edits += [
+                self._again(row, turn * len(rows) + index, prompt)
+                for index, (row, prompt) in enumerate(zip(past, prompts[turn], strict=True))
+            ]
+            guidance += [self._strengths(row)[row["candidate"]].guidance_scale for row in past]
+            prompts.append([self._after(row) for row in past])
+        for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
+            count, strengths = len(self.tasks[row["task"]].candidates), self._strengths(row)
+            # A task's last candidate is repeated up to the batch's fixed number of slots.
+            for chosen in (min(slot, count - 1) for slot in range(self.slots)):
+                edits.append(self._edit_row(row, chosen, turns * len(rows) + index, prompt))
+                guidance.append(strengths[chosen].guidance_scale)
         control = PromptToPrompt(
             edits,
             len(rows),
@@ -94,21 +101,52 @@ class Drawing:
             fusion=self.config.fusion,
             blend_tokens=self.config.blend_tokens,
         )
-        seeds = [row["seed"] for row in rows]
-        noise = model.initial_latents(seeds)
-        sources, targets = (model.prompts.encode([pair[side] for pair in prompts]) for side in (0, 1))
         for layer in self.layers:
             layer.control = control
+        noise, past_rows = model.initial_latents(seeds), 1 + turns
+        encoded = [model.prompts.encode(level) for level in prompts]
+        encoded.append(model.prompts.encode([self._prompts(row)[1] for row in rows]).repeat(self.slots))
         latents = model.sample(
-            torch.cat([noise, noise.repeat_interleave(self.slots, 0)]),
-            join([sources, targets.repeat(self.slots)]),
+            torch.cat([noise] * past_rows + [noise.repeat_interleave(self.slots, 0)]),
+            join(encoded),
             torch.tensor(guidance, device=model.device),
-            seeds + [seed for seed in seeds for _ in range(self.slots)],
+            seeds * past_rows + [seed for seed in seeds for _ in range(self.slots)],
             control,
         )
-        images = model.decode(latents)
+        images = model.decode(latents[turns * len(rows) :])
         candidates = images[len(rows) :].reshape(len(rows), self.slots, *images.shape[1:])
         return np.concatenate([images[: len(rows), None], candidates], 1)
+
+    def _prompts(self, row: dict) -> tuple[str, str]:
+        return anchor_and_edit_prompts(self.tasks[row["task"]], row)
+
+    def _edit_row(self, row: dict, chosen: int, source_index: int, source_prompt: str) -> EditRow:
+        """The edit row of a candidate, whose source is drawn from ``source_prompt``."""
+        task, tokenizer = self.tasks[row["task"]], self.model.prompts.tokenizer
+        candidate, length = task.candidates[chosen], self.model.prompts.context_length
+        source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(row)[1])
+        return edit_row(
+            candidate,
+            self._strengths(row)[chosen],
+            source,
+            target,
+            index=source_index,
+            steps=self.config.diffusion.steps,
+            length=length,
+            mask=torch.from_numpy(candidate_mask(task, candidate, row)),
+            blend=local_blend(task, candidate, row, source, target, length),
+        )
+
+    def _again(self, past: dict, source_index: int, source_prompt: str) -> EditRow:
+        """The edit row of an earlier turn's picture; a reverse task's is its source as it is."""
+        edit = self._edit_row(past, past["candidate"], source_index, source_prompt)
+        if self.tasks[past["task"]].direction == "reverse":
+            return replace(edit, mask=torch.zeros_like(edit.mask), blend=None)
+        return edit
+
+    def _after(self, past: dict) -> str:
+        """What an earlier turn's picture is drawn from."""
+        return self._prompts(past)[0 if self.tasks[past["task"]].direction == "reverse" else 1]
 
     def _strengths(self, row: dict) -> list[Strength]:
         settings = self.config.diffusion
@@ -118,26 +156,38 @@ class Drawing:
         ]
 
     def _decide(self, row: dict, drawn: np.ndarray) -> Decision:
-        task, anchor = self.tasks[row["task"]], drawn[0]
+        task = self.tasks[row["task"]]
+        anchor = row["source_image"] if row["history"] else drawn[0]
         _, outside = regions(task.region, row["precise_mask"], row["boxes"])
         candidates = []
         drawings = zip(task.candidates, self._strengths(row), drawn[1:], strict=False)
-        for candidate, strength, image in drawings:
+        for index, (candidate, strength, image) in enumerate(drawings):
             raw = mean_change(as_float(anchor), as_float(image), outside)
             if task.composite:
                 image = paste_outside(anchor, image, candidate_mask(task, candidate, row))
-            candidates.append(
-                {
-                    "image": encode_png(image),
-                    "mask": candidate.mask,
-                    "cross_until": strength.cross_until,
-                    "self_until": strength.self_until,
-                    "guidance_scale": strength.guidance_scale,
-                    "change_outside_raw": raw,
-                }
-            )
-        drift = float(np.abs(as_float(anchor) - as_float(row["source_image"])).mean())
+            for thresholded, version in enumerate(self._versions(anchor, image)):
+                candidates.append(
+                    {
+                        "image": encode_png(version),
+                        "candidate": index,
+                        "thresholded": bool(thresholded),
+                        "mask": candidate.mask,
+                        "cross_until": strength.cross_until,
+                        "self_until": strength.self_until,
+                        "guidance_scale": strength.guidance_scale,
+                        "change_outside_raw": raw,
+                    }
+                )
+        drift = float(np.abs(as_float(drawn[0]) - as_float(row["source_image"])).mean())
         return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
+
+    def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
+        """The picture as drawn and, where it is asked for, with unchanged pixels as they were."""
+        settings = self.config.pixel_threshold
+        if settings is None:
+            return [image]
+        kept = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
+        return [image, np.round(kept * 255).astype(np.uint8)]
 
 
 def candidate_mask(task: Task, candidate: Candidate, row: dict) -> np.ndarray:

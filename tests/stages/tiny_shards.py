@@ -35,6 +35,8 @@ def given_row(task: str, number: int = 0, **columns) -> dict:
     """A row kept by the filter: the anchor's level is 10, the candidates' are 20, 21, ..."""
     sampled = TASKS[task].method == "prompt2prompt"
     candidate = {
+        "candidate": 0,
+        "thresholded": False,
         "mask": "soft" if sampled else "none",
         "cross_until": 0.5 if sampled else None,
         "self_until": 0.25 if sampled else None,

@@ -1,0 +1,105 @@
+"""Sessions: the chain unrolled, and what a later turn starts from."""
+
+import pyarrow as pa
+import pytest
+
+from pipeline.steps import build_steps
+from stages import STAGES
+from stages.base import output_schema
+from stages.before import Before
+from stages.source import Source
+from stages.tasks import Tasks
+from stages.turns import unrolled
+from tests.stages.tiny_shards import flat, given_row, mask
+from tests.stages.tiny_tasks import tiny_task
+
+TASKS = Tasks(
+    {
+        "remove": tiny_task("remove"),
+        "add": tiny_task("add", direction="reverse"),
+        "color": tiny_task("color"),
+        "detect": tiny_task("detect", method="draw_box", candidates=()),
+    }
+)
+
+
+def begun(turn: int, *rows: dict) -> list[dict]:
+    stage = unrolled(turn)[f"source.{turn}"]
+    table = stage(Source.Config.model_construct(), TASKS)(pa.Table.from_pylist(list(rows)))
+    assert table.schema.equals(output_schema(Before.schema))
+    return table.to_pylist()
+
+
+def row(task: str, number: int = 0, **columns) -> dict:
+    made = {**given_row("remove", number), "task": task, "surroundings": "a beach", **columns}
+    made["candidates"] = [{**c, "candidate": k} for k, c in enumerate(made["candidates"])]
+    return made
+
+
+def test_one_turn_is_the_chain_as_it_is():
+    assert unrolled(1) == STAGES
+
+
+def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():
+    stages = unrolled(3)
+    assert list(stages)[7:14] == [
+        *("source.2", "instruct.2", "mask.2", "edit.2", "score.2", "filter.2", "shards.2"),
+    ]
+    assert set(stages["edit.3"].reads) == {"source.3", "instruct.3", "mask.3"}
+    assert set(stages["edit.3"].reads["source.3"]) == {"caption", "task", "seed", "source_image", "history"}
+    assert set(stages["source.3"].reads) == {"source.2", "instruct.2", "mask.2", "edit.2", "filter.2"}
+    assert "history" in stages["source.3"].reads["source.2"]
+    assert set(stages["source.2"].reads) == {"plan", "instruct", "mask", "edit", "filter"}
+    assert stages["shards.2"].reads["run"] == ["models"]
+    assert (stages["shards"].turn, stages["shards.2"].turn) == (1, 2)
+    assert STAGES["edit"].reads["plan"] == ["caption", "task", "seed"], "the first turn's are as they were"
+
+
+def test_what_is_published_decides_no_other_stage_s_rows():
+    stages = unrolled(2)
+    configs = {
+        name: STAGES["shards"].Config() if name.startswith("shards") else Source.Config.model_construct()
+        for name in stages
+    }
+    steps = {step.name: step for step in build_steps(stages, configs, dict.fromkeys(stages, "print"))}
+    previous = {name: step.previous for name, step in steps.items()}
+    assert previous["source.2"] == "filter"
+    assert (previous["shards"], previous["shards.2"]) == ("filter", "filter.2")
+    assert previous["instruct.2"] == "source.2"
+
+
+@pytest.mark.parametrize(("task", "level"), [("remove", 21), ("add", 10)])
+def test_a_turn_begins_with_the_published_target_and_its_caption(task, level):
+    [made] = begun(2, row(task))
+    assert made["source_image"] == flat(level), "of a reverse task the anchor is published as Tar"
+    assert made["caption"] == "the output caption"
+    assert made["task"] in ("remove", "color"), "forward, by Prompt-to-Prompt"
+    assert made["seed"] != row(task)["seed"]
+    [turn] = made["history"]
+    assert (turn["task"], turn["candidate"], turn["seed"]) == (task, 1, row(task)["seed"])
+    assert (turn["caption"], turn["soft_mask"]) == ("the caption", mask(128))
+
+
+def test_the_history_grows_by_a_turn():
+    [second] = begun(2, row("remove"))
+    [third] = begun(3, row("color", history=second["history"], caption="the output caption"))
+    assert [turn["task"] for turn in third["history"]] == ["remove", "color"]
+
+
+def test_tasks_and_seeds_are_the_row_s_own():
+    rows = [row("remove", number) for number in range(40)]
+    together = begun(2, *rows)
+    assert together == [begun(2, one)[0] for one in rows]
+    assert {made["task"] for made in together} == {"remove", "color"}
+    assert len({made["seed"] for made in together}) == len(rows)
+
+
+def test_a_session_ends_with_a_picture_that_was_not_sampled():
+    [made] = begun(2, row("detect"))
+    assert (made["status"], made["reason"]) == ("rejected", "session_ended")
+
+
+def test_a_run_without_a_task_for_later_turns_says_so():
+    tasks = Tasks({name: TASKS[name] for name in ("add", "detect")})
+    with pytest.raises(ValueError, match=r"turns: .* forward; tasks\.mixture has add, detect"):
+        Before(Source.Config.model_construct(), tasks)
