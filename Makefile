@@ -49,7 +49,7 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
-	@for model in autoencoder diffusion language_model detector segmenter clip judge; do \
+	@for model in autoencoder diffusion language_model detector segmenter clip judge task_predictor; do \
 		$(BIN)/python -m toybox.train_$$model || exit 1; \
 	done
 

@@ -7,9 +7,11 @@ from stages.mask import Mask
 from stages.score import Score
 from stages.shards import Shards
 from stages.source import Source
+from stages.task_check import TaskCheck
 
 STAGES: dict[str, type] = {
     "instruct": Instruct,
+    "task_check": TaskCheck,
     "source": Source,
     "mask": Mask,
     "edit": Edit,

@@ -33,10 +33,14 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "T": (pa.string(), "edit instruction"),
     "Tar": (_PICTURE, "target image (PNG)"),
     "TI": (pa.int16(), "task index"),
-    "T_inverse": (pa.string(), "edit instruction from Tar back to I, null where it makes no sense"),
+    "T_inverse": (
+        pa.string(),
+        "edit instruction from Tar back to I, null where it makes no sense or the task was moved",
+    ),
     "TI_inverse": (pa.int16(), "task index of the pair backwards"),
     "mask": (_PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
     "task": (pa.string(), "name of the task"),
+    "task_planned": (pa.string(), "the task that the pair was made as, before the task check"),
     "input_caption": (pa.string(), "describes I"),
     "output_caption": (pa.string(), "describes Tar"),
     "edited_object": (pa.string(), "what the edit makes, in the words of the output caption"),
@@ -100,6 +104,7 @@ class Shards(Stage):
         "edit": ["anchor", "candidates"],
         "score": ["scores"],
         "filter": ["choice"],
+        "task_check": ["checked_task"],
         "run": ["models"],
     }
     task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
@@ -117,16 +122,18 @@ class Shards(Stage):
     def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
         task, candidate = self.tasks[row["task"]], row["candidates"][row["choice"]]
         pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
-        backwards = inverse_instruction(task, row)
+        labelled = self.tasks[row["checked_task"]]
+        backwards = inverse_instruction(task, row) if labelled is task else None
         return {
             "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
             "T": row["instruction"],
             "Tar": {"bytes": pair.target, "path": f"{row['id']}-target.png"},
-            "TI": task.index,
+            "TI": labelled.index,
             "T_inverse": backwards,
             "TI_inverse": task.inverse.index if backwards and task.inverse else None,
             "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
-            "task": task.name,
+            "task": labelled.name,
+            "task_planned": task.name,
             "input_caption": pair.input_caption,
             "output_caption": pair.output_caption,
             "edited_object": row["edited_object"],

@@ -92,4 +92,4 @@ def test_a_session_is_valid_complete_and_equal_when_made_again(run):
     session = shards(run).query("turn == 2").session.iloc[0]
     told = invoke(app, ["regenerate", str(run.folder), session])
     assert told.exit_code == 0, told.output
-    assert told.output.count("equal to the bit") == 12, "six stages a turn"
+    assert told.output.count("equal to the bit") == 14, "seven stages a turn"

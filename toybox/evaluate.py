@@ -12,6 +12,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import torch
 from rich.console import Console
 from rich.progress import track
@@ -23,6 +24,7 @@ from stages.diffusion.model import Diffusion
 from stages.grounding import load_detector
 from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 from stages.mask.segmenter import Segmenter
+from stages.task_check import TaskCheck
 from stages.tasks import load_tasks
 from toybox import train_clip, train_language_model
 from toybox.evaluate_edits import judge_run
@@ -31,6 +33,7 @@ from toybox.labelled import Labelled, held_out_pictures
 from toybox.phrases import absent_phrase, present_phrase
 from toybox.reading import agreement, content_of
 from toybox.report import write_readme
+from toybox.run_rows import rows_of
 from toybox.tokenizer import build_tokenizer
 from toybox.train_autoencoder import load_autoencoder, psnr, round_trip, to_tensor
 from toybox.training import DEVICE
@@ -135,6 +138,30 @@ def language_figures(manifest: Manifest) -> Figures:
     return train_language_model.evaluate(chat, tasks, ANSWERS)
 
 
+def predictor_figures(manifest: Manifest, run: Path) -> Figures:
+    """The task check on what a run's language model wrote, as planned and with wrong tasks planted."""
+    section = manifest.section("task_check")
+    tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
+    check, names = TaskCheck(section, tasks), list(tasks)  # type: ignore[arg-type]
+    reads = {"plan": ["task"], "instruct": ["instruction"]}
+    rows = [
+        {name: row[name] for name in ("id", "task", "instruction")} for row in rows_of(run, "instruct", reads)
+    ]
+    planted = [{**row, "task": names[names.index(row["task"]) - 1]} for row in rows]
+    as_planned, as_planted = (check(pa.Table.from_pylist(given)).to_pylist() for given in (rows, planted))
+    truth = [row["task"] for row in rows]
+    return {
+        "instructions": float(len(rows)),
+        "right": float(np.mean([r["predicted_task"] == t for r, t in zip(as_planned, truth, strict=True)])),
+        "moved_wrongly": float(
+            np.mean([r["checked_task"] != t for r, t in zip(as_planned, truth, strict=True)])
+        ),
+        "moved_back": float(
+            np.mean([r["checked_task"] == t for r, t in zip(as_planted, truth, strict=True)])
+        ),
+    }
+
+
 def held_out_scenes(things: int, count: int) -> tuple[list[Scene], list[str]]:
     """Scenes of combinations that no model was trained on, and a caption of each."""
     rng = np.random.default_rng([22, things])
@@ -157,6 +184,7 @@ def main() -> None:
     record("segmenter", segmenter_figures(manifest, held_out_pictures()))
     record("clip", clip_figures(manifest))
     record("language_model", language_figures(manifest))
+    record("task_predictor", predictor_figures(manifest, run))
     judge, model = Judge.load(), Diffusion(manifest.section("source").diffusion)  # type: ignore[attr-defined]
     all_scenes, all_images, all_seen = [], [], []
     for things in (1, 2):

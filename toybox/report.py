@@ -23,6 +23,9 @@ FIGURES: list[tuple[str, str, str, str]] = [
     ("clip", "background", "CLIP: right one of two backgrounds", ">= .90"),
     ("language_model", "valid", "language model: valid answers", ">= .99"),
     ("language_model", "correct", "language model: right answers", ">= .97"),
+    ("task_predictor", "right", "task predictor: right task of what the language model wrote", ""),
+    ("task_predictor", "moved_back", "task predictor: planted wrong tasks moved back", ""),
+    ("task_predictor", "moved_wrongly", "task predictor: right tasks moved", ""),
 ]
 """Section, key, what it is, and what issue 3 asks of it."""
 

@@ -42,9 +42,8 @@ def test_one_turn_is_the_chain_as_it_is():
 
 def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():
     stages = unrolled(3)
-    assert list(stages)[7:14] == [
-        *("source.2", "instruct.2", "mask.2", "edit.2", "score.2", "filter.2", "shards.2"),
-    ]
+    second = ["instruct.2", "task_check.2", "mask.2", "edit.2", "score.2", "filter.2", "shards.2"]
+    assert list(stages)[8:16] == ["source.2", *second]
     assert set(stages["edit.3"].reads) == {"source.3", "instruct.3", "mask.3"}
     assert set(stages["edit.3"].reads["source.3"]) == {"caption", "task", "seed", "source_image", "history"}
     assert set(stages["source.3"].reads) == {"source.2", "instruct.2", "mask.2", "edit.2", "filter.2"}

@@ -47,6 +47,7 @@ def given_row(task: str, number: int = 0, **columns) -> dict:
         "id": f"{number:04x}{task}",
         "caption": "the caption",
         "task": task,
+        "checked_task": task,
         "seed": 2**62 + number,
         "instruction": f"{task} it, number {number}",
         "edited_object": "new" if sampled else None,

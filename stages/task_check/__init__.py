@@ -1,0 +1,75 @@
+"""Whether an instruction belongs to its task: a predictor may move a finished pair to another one."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, Protocol
+
+import pyarrow as pa
+from pydantic import Field
+
+from stages.base import Decision, Stage, StageConfig, Weights, kept, to_table
+from stages.tasks import Tasks
+
+
+class TaskPredictor(Protocol):
+    """Tells a task from an instruction."""
+
+    def predict(self, instructions: Sequence[str]) -> list[Mapping[str, float]]:
+        """The probability of each task that it knows, by name, for each instruction."""
+        ...
+
+
+class TaskCheckConfig(StageConfig):
+    """The manifest's section ``task_check``. Without a ``predictor`` every row keeps its task."""
+
+    predictor: Weights | None = Field(
+        None, description="a sequence classifier of transformers; its labels are names of tasks"
+    )
+    confidence: float = Field(0.9, gt=0.5, le=1, description="a row is moved from this probability on")
+    max_tokens: int = Field(64, ge=8, description="of an instruction; longer ones are cut")
+
+
+class TaskCheck(Stage):
+    """Writes each row's task after the check, as Emu Edit's filter does (Sheynin et al. 2023).
+
+    A row is moved if the predictor gives another task of the run at least ``confidence``; the planned
+    task stays beside it. Only the label moves: the pair was drawn and filtered by its planned task.
+    """
+
+    version: ClassVar[int] = 1
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["task"], "instruct": ["instruction"]}
+    task_keys: ClassVar[Sequence[str]] = ("index",)
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("checked_task", pa.string()),
+            ("predicted_task", pa.string()),
+            ("prediction_confidence", pa.float32()),
+        ]
+    )
+    Config: ClassVar[type[StageConfig]] = TaskCheckConfig
+
+    def __init__(self, config: TaskCheckConfig, tasks: Tasks, predictor: TaskPredictor | None = None) -> None:
+        """Load the predictor that ``config`` names, unless one is given."""
+        self.config, self.tasks, self.predictor = config, tasks, predictor
+        if predictor is None and config.predictor is not None:
+            from stages.task_check.classifier import SequenceClassifier
+
+            self.predictor = SequenceClassifier(config.predictor, config.batch, config.max_tokens)
+            tasks.check_known(self.predictor.labels, "task_check.predictor")
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        planned, instructions = rows["task"].to_pylist(), rows["instruction"].to_pylist()
+        if self.predictor is None:
+            decisions = [kept(checked_task=task) for task in planned]
+        else:
+            predictions = self.predictor.predict(instructions)
+            decisions = [self._decide(*row) for row in zip(planned, predictions, strict=True)]
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _decide(self, planned: str, probabilities: Mapping[str, float]) -> Decision:
+        predicted = max(probabilities, key=lambda name: probabilities[name])
+        sure = probabilities[predicted] >= self.config.confidence
+        return kept(
+            checked_task=predicted if sure and predicted in self.tasks else planned,
+            predicted_task=predicted,
+            prediction_confidence=probabilities[predicted],
+        )
