@@ -7,9 +7,11 @@ depends on the clock or the machine: two runs write the same bytes.
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +26,7 @@ Counts = Counter[tuple[str, str, str]]
 """Rows by (task, status, reason)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Footer:
     """What a committed file says about itself."""
 
@@ -55,13 +57,19 @@ def read_footer(path: Location) -> Footer | None:
         return None
     try:
         return Footer(
-            fingerprint=content["fingerprint"],
-            digest=content["digest"],
-            inputs=content["inputs"],
-            counts=Counter({(task, status, reason): n for task, status, reason, n in content["counts"]}),
+            fingerprint=sys.intern(content["fingerprint"]),
+            digest=sys.intern(content["digest"]),
+            inputs={sys.intern(name): sys.intern(digest) for name, digest in content["inputs"].items()},
+            counts=Counter({_key(task, status, reason): n for task, status, reason, n in content["counts"]}),
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(task: str, status: str, reason: str) -> tuple[str, str, str]:
+    """One object for equal keys: a large run's footers hold millions of them."""
+    return task, status, reason
 
 
 def footer_content(fingerprint: str, inputs: Mapping[str, str], counts: Counts) -> dict[str, Any]:

@@ -30,14 +30,17 @@ def print_report(state: RunState, console: Console) -> None:
 
 
 def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Table:
-    table = plain_table("stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds")
+    table = plain_table(
+        "stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds", "CPU-s", "GPU-s"
+    )
     for count in counts:
+        took = spent[count.name]
         rows = (count.given, count.kept, count.rejected, count.failed, count.pending)
         table.add_row(
             count.name,
             f"{count.units_done}/{count.units}",
             *(str(counter.total()) for counter in rows),
-            f"{spent[count.name].wall_seconds:.1f}",
+            *(f"{s:.1f}" for s in (took.wall_seconds, took.cpu_seconds, took.gpu_seconds)),
         )
     return table
 
@@ -69,15 +72,14 @@ def _reason_table(counts: Sequence[StageCount]) -> Table:
 
 
 def _print_pairs(state: RunState, last: StageCount, spent: Mapping[str, Spent], console: Console) -> None:
-    step = list(state.steps.values())[-1]
-    files = [state.path(step, unit) for unit in step.units(range(state.plan.parts)) if state.done(step, unit)]
-    if not files:
+    if not last.units_done:
         console.print("No shards yet.")
         return
     pairs, seconds = last.kept.total(), sum(stage.wall_seconds for stage in spent.values())
     rate = f", {60 * pairs / seconds:.1f} pairs a minute" if seconds else ""
+    where = state.folder.root / last.name
     console.print(
-        f"[bold]{pairs} pairs[/bold] in {len(files)} shards: {files[0].parent}/train-*.parquet "
+        f"[bold]{pairs} pairs[/bold] in {last.units_done} shards: {where}/train-*.parquet "
         f"({seconds:.1f} s in all{rate})",
         highlight=False,
         soft_wrap=True,
