@@ -4,7 +4,8 @@
     python -m benchmarks.large_run --parts 400
 
 The chain is the toybox's, the files are written as the pipeline writes them, a shard a part. Only the
-parts that ``report`` draws hold rows, made up too: all that is read of the others is their footers.
+parts that ``report`` draws hold all their rows, made up too: of the others only footers are read, so
+they hold one row, without columns.
 """
 
 import argparse
@@ -48,6 +49,7 @@ REASONS = {
     "mask": ["nothing_found", "area_low", "area_high"],
     "filter": ["clip_direction_low", "clip_text_output_low", "clip_image_high", "present_low", "absent_high"],
 }
+ROWS_A_BATCH = 8
 LOST = 0.08
 """Rows that a stage rejects, of those that reject any; one in a thousand fails in ``source``."""
 
@@ -102,14 +104,14 @@ def _write_parts(state: RunState, parts: Sequence[int], shown: set[int]) -> None
             counts: Counts = Counter(
                 (task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True)
             )
-            schema: pa.Schema = stages[step.name].schema
+            whole = part in shown and step.parts_per_unit is None
+            schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
+            ids = [row_id for row_id, _ in given][: None if whole else 1]
             with PartWriter(state.path(step, part), output_schema(schema)) as writer:
-                if part in shown and step.parts_per_unit is None:
-                    filled = [_filled(step.name, decision, rng) for decision in decided]
-                    ids = [row_id for row_id, _ in given]
-                    for first in range(0, len(ids), 8):
-                        batch = slice(first, first + 8)
-                        writer.write(to_table(ids[batch], filled[batch], schema))
+                for first in range(0, len(ids), ROWS_A_BATCH):
+                    batch = slice(first, first + ROWS_A_BATCH)
+                    filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
+                    writer.write(to_table(ids[batch], filled, schema))
                 inputs = state.inputs(step, [part])
                 writer.commit(footer_content(step.fingerprint, inputs, counts))
             given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]

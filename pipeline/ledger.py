@@ -49,7 +49,8 @@ def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount
         footer = state.footer(step, unit)
         if footer is not None and state.done(step, unit):
             count.units_done += 1
-            total.update(footer.counts)
+            for key, rows in footer.counts.items():
+                total[key] += rows
     by_status = {"kept": count.kept, "rejected": count.rejected, "failed": count.failed}
     for (task, status, reason), rows in total.items():
         by_status[status][task] += rows

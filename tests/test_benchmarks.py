@@ -9,6 +9,8 @@ import torch
 
 from benchmarks import models
 from benchmarks.stages import Clock
+from pipeline.cli import open_state
+from pipeline.ledger import count_run
 from tests.pipeline.runs import ROOT
 
 
@@ -17,6 +19,19 @@ def test_engine_benchmark_plans_runs_and_counts():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "plan of 3,000 captions in 12 parts" in result.stdout
     assert "footers of 40 parts, counted" in result.stdout
+
+
+def test_large_run_is_built_and_its_commands_measured(tmp_path):
+    command = [sys.executable, "-m", "benchmarks.large_run", "--parts", "90", "--folder", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "90 shards" in result.stdout
+    assert "3000 rows to look at" in result.stdout
+    state = open_state(tmp_path / "large")
+    counts = count_run(state)
+    assert not sum(count.pending.total() for count in counts)
+    assert counts[0].given.total() == 90 * 256
+    page = (tmp_path / "large/report.html").read_text()
+    assert "all those of 79 of 90 parts" in page
 
 
 def test_model_time_is_that_of_outermost_modules():
