@@ -76,7 +76,7 @@ class RunFolder:
             for line in file:
                 start += len(line)
                 try:
-                    event = json.loads(line)
+                    event = json.loads(line.decode())
                 except ValueError:
                     continue
                 if isinstance(event, dict):

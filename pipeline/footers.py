@@ -26,10 +26,8 @@ _READERS = 16
 """Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
 _KEYS = b"editpairs.keys"
 
-Unit = tuple[str, int]
-"""A stage and the number of one of its files."""
-Known = dict[Unit, tuple[str, Footer]]
-"""Footers with the stamps that their files had."""
+Known = dict[tuple[str, int], tuple[str, Footer]]
+"""By stage and number of a file: the stamp that it had, and its footer."""
 
 SCHEMA = pa.schema(
     [

@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -63,25 +63,19 @@ def arrow_source(path: Location) -> str | BinaryIO:
 def stamps(folder: Location) -> dict[str, str | None]:
     """The files of a folder by name, each with a stamp that is another once its content is another.
 
-    In an object store the stamp is the entity tag, locally it is size, times and inode. A file that was
-    changed less than ``SETTLED_S`` ago has None: clocks tick, and it may be changed again within the tick.
+    An object's stamp is its entity tag, a file's is size, times and inode. A file changed less than
+    ``SETTLED_S`` ago has None: clocks tick, and it may be changed again within the tick.
     """
     if not is_local(folder):
-        try:
-            objects = folder.fs.ls(folder.path, detail=True)
-        except FileNotFoundError:
-            return {}
+        objects = folder.fs.ls(folder.path, detail=True) if folder.exists() else []
         return {info["name"].rpartition("/")[2]: info.get("ETag") or info.get("etag") for info in objects}
     settled = time.time_ns() - round(SETTLED_S * 1e9)
     found: dict[str, str | None] = {}
-    try:
-        for entry in os.scandir(folder):
+    for entry in os.scandir(folder) if folder.exists() else []:
+        with suppress(FileNotFoundError):  # its writer has just renamed it
             stat = entry.stat()
-            young = max(stat.st_mtime_ns, stat.st_ctime_ns) > settled
             stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-            found[entry.name] = None if young else stamp
-    except FileNotFoundError:
-        pass
+            found[entry.name] = stamp if max(stat.st_mtime_ns, stat.st_ctime_ns) <= settled else None
     return found
 
 
