@@ -129,6 +129,7 @@ def _print_cost(
     configs = {name: manifest.section(name) for name in stages}
     fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
     state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
+    state.scan()
     counts = count_run(state)
     resources = {name: config.resources for name, config in configs.items()}
     console.print(_cost_table(estimate(folder, counts, plan.rows, resources)))

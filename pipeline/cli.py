@@ -66,6 +66,7 @@ def generate(
     content = read_manifest(manifest, overrides or [], STAGES)
     stages = unrolled(content.turns)
     state = run(content, stages, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
+    state.scan()
     print_report(state, console)
 
 
@@ -103,6 +104,7 @@ def rerun(
         engine=engine.value,
         replace=replace,
     )
+    state.scan()
     print_report(state, console)
 
 
@@ -142,6 +144,7 @@ def status(
     if watch:
         watch_run(state, console)
     else:
+        state.scan()
         print_report(state, console)
 
 
@@ -156,11 +159,13 @@ def cost(
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
     from pipeline.cost import measure, table_of
 
-    measured = measure(open_state(run))
+    state = open_state(run)
+    state.scan()
+    measured = measure(state)
     if not measured.pairs:
         raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
     console.print(table_of(measured, pairs))
-    seconds, gpu_seconds = measured.wall_seconds, measured.gpu_seconds
+    seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
         f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair",
@@ -215,6 +220,7 @@ def report(
     from stages.filter import resolve_bounds
 
     state = open_state(run)
+    state.scan()
     manifest = locked_manifest(state.folder.lock, STAGES)
     tasks = tasks_of(manifest)
     bounds = {name: resolve_bounds(task, manifest.section("filter")) for name, task in tasks.items()}  # type: ignore[arg-type]

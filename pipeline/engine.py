@@ -149,6 +149,7 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
     with folder.owned():
         plan = ensure_plan(folder.plan, manifest)
         state = RunState(folder, plan, steps)
+        state.scan()
         yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state)
 
 
@@ -258,6 +259,8 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                 unit=result.unit,
                 rows=result.rows,
                 seconds=round(result.seconds, 3),
+                cpu_seconds=round(result.cpu_seconds, 3),
+                gpu_seconds=round(result.seconds * job.config.resources.gpus, 3),
                 wall=round(now - last, 3),
             )
             last = now
@@ -277,7 +280,7 @@ def _finish(run: Run, step: Step) -> None:
         if path.name not in {file["name"] for file in files}:
             path.unlink()  # of another parts_per_shard
     digest = hashlib.blake2b(repr([step.fingerprint, files]).encode(), digest_size=16).hexdigest()
-    described = [e["digest"] for e in run.folder.read_events() if e.get("finished") == step.name]
+    described = [e["digest"] for _, e in run.folder.read_events() if e.get("finished") == step.name]
     if finish is None or not files or described[-1:] == [digest]:
         return
     counts = count_run(run.state)

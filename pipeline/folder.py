@@ -7,7 +7,8 @@
       <stage>/<part:05d>.parquet        what a stage wrote about a part
       shards/train-00000-of-00012.parquet
       manifest.lock.yaml                the resolved manifest, fingerprints, package versions
-      events.jsonl                      one line a committed file: rows, seconds
+      events.jsonl                      one line a committed file: rows, seconds of wall, CPU, GPU
+      footers.parquet                   of a large run, its footers; may be deleted
 """
 
 import json
@@ -15,7 +16,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from pipeline.storage import Location, held, is_local, locate
@@ -28,6 +29,20 @@ class Spent:
     rows: int = 0
     wall_seconds: float = 0.0
     worker_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    gpu_seconds: float = 0.0
+    """The workers' seconds times the GPUs that each of them had."""
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Spent)))
+
+
+def part_name(part: int) -> str:
+    return f"{part:05d}.parquet"
+
+
+def shard_name(shard: int, total: int) -> str:
+    return f"train-{shard:05d}-of-{total:05d}.parquet"
 
 
 class RunFolder:
@@ -38,41 +53,46 @@ class RunFolder:
         self.plan = self.root / "plan.parquet"
         self.lock = self.root / "manifest.lock.yaml"
         self.events = self.root / "events.jsonl"
+        self.footers = self.root / "footers.parquet"
         self.last_error = self.root / "last_error.txt"
 
     def part(self, stage: str, part: int) -> Location:
-        return self.root / stage / f"{part:05d}.parquet"
-
-    def shard(self, stage: str, shard: int, total: int) -> Location:
-        return self.root / stage / f"train-{shard:05d}-of-{total:05d}.parquet"
+        return self.root / stage / part_name(part)
 
     def record(self, **event: Any) -> None:
         """Append one line to ``events.jsonl``."""
         with self.events.open("a", encoding="utf-8") as file:
             file.write(json.dumps(event, sort_keys=True) + "\n")
 
-    def read_events(self) -> Iterator[dict[str, Any]]:
-        """The lines of ``events.jsonl``; one cut short by a crash is skipped."""
+    def read_events(self, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
+        """The lines of ``events.jsonl`` from byte ``start`` on, and where each ends.
+
+        One cut short by a crash is skipped.
+        """
         if not self.events.exists():
             return
-        with self.events.open(encoding="utf-8") as file:
+        with self.events.open("rb") as file:
+            file.seek(start)
             for line in file:
+                start += len(line)
                 try:
-                    event = json.loads(line)
-                except json.JSONDecodeError:
+                    event = json.loads(line.decode())
+                except ValueError:
                     continue
                 if isinstance(event, dict):
-                    yield event
+                    yield start, event
 
     def spent(self) -> dict[str, Spent]:
         """What each stage took, over all sessions of the run; 0 for one that has written nothing."""
         total: dict[str, Spent] = defaultdict(Spent)
-        for event in self.read_events():
+        for _, event in self.read_events():
             if "unit" in event:
                 stage = total[event["stage"]]
                 stage.rows += event["rows"]
                 stage.wall_seconds += event["wall"]
                 stage.worker_seconds += event["seconds"]
+                stage.cpu_seconds += event.get("cpu_seconds", 0.0)  # earlier versions wrote neither
+                stage.gpu_seconds += event.get("gpu_seconds", 0.0)
         return total
 
     @contextmanager

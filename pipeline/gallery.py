@@ -5,18 +5,20 @@ What is shown of a row is drawn here (mask overlay, difference), so that a page 
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.plan import read_part
 from pipeline.state import RunState
-from pipeline.storage import arrow_source
+from pipeline.storage import Location, arrow_source
 from stages.edit.annotate import draw_mask
 from stages.filter import rank
 from stages.images import decode_mask, decode_rgb
@@ -25,6 +27,8 @@ from stages.tasks import Bounds, Task
 
 SIDE = 160
 """Longest side of a thumbnail in pixels; smaller pictures stay as they are."""
+SAMPLED = 20_000
+"""Rows of a large run that histograms are of and the gallery is drawn from; of a smaller run all are."""
 NEAR = 0.1
 """A score this near to its bound, as a share of the scores' spread, is a boundary case."""
 COLUMNS = {
@@ -68,9 +72,27 @@ class Shown:
     difference: str = ""
 
 
-def survey(state: RunState) -> list[Outcome]:
-    """What became of every planned row, in the plan's order: each part is read once."""
-    return [outcome for part in range(state.plan.parts) for outcome in outcomes(state, part)]
+def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
+    """The parts that are looked at: all, or of a large run so many that they hold ``SAMPLED`` rows.
+
+    They are drawn by the seed, from those that have been through the most stages.
+
+    Args:
+        rows: that the parts should hold at least.
+    """
+    wanted = max(rows, SAMPLED)
+    if state.plan.rows <= wanted:
+        return list(range(state.plan.parts))
+    steps = [step for step in state.steps.values() if step.parts_per_unit is None]
+    drawn = np.random.default_rng(seed).permutation(state.plan.parts).tolist()
+    drawn.sort(key=lambda part: sum(state.done(step, part) for step in steps), reverse=True)
+    held = np.cumsum([state.plan.part_rows[part] for part in drawn])
+    return sorted(drawn[: int(np.searchsorted(held, wanted)) + 1])
+
+
+def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
+    """What became of the planned rows of some parts, in the plan's order: each part is read once."""
+    return [outcome for part in parts for outcome in outcomes(state, part)]
 
 
 def choose_rows(
@@ -106,7 +128,8 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
         columns = ["id", "status", "reason"] + (["scores"] if step.name == "score" else [])
-        for record in _records(state, step.name, part, columns):
+        table = pq.read_table(arrow_source(state.path(step, part)), columns=columns, partitioning=None)
+        for record in table.to_pylist():
             row = found[record["id"]]
             row.outcome = f"{step.name}:{record['status']}:{record['reason']}"
             if record.get("scores"):
@@ -144,10 +167,9 @@ def read_shown(
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
         columns = ["id", "status", "reason", *COLUMNS.get(step.name, [])]
-        for record in _records(state, step.name, part, columns):
-            if record["id"] in rows:
-                last[record["id"]] = (step.name, record["status"], record["reason"])
-                rows[record["id"]] |= {k: v for k, v in record.items() if k not in ("status", "reason")}
+        for record in _chosen(state.path(step, part), columns, pa.array(rows)):
+            last[record["id"]] = (step.name, record["status"], record["reason"])
+            rows[record["id"]] |= {k: v for k, v in record.items() if k not in ("status", "reason")}
     return [
         _shown(row, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id])
         for row_id, row in rows.items()
@@ -196,6 +218,10 @@ def thumbnail(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def _records(state: RunState, stage: str, part: int, columns: list[str]) -> list[dict[str, Any]]:
-    path = state.folder.part(stage, part)
-    return pq.read_table(arrow_source(path), columns=columns, partitioning=None).to_pylist()
+def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
+    """The records of some rows; pictures are read of their row groups only."""
+    with pq.ParquetFile(arrow_source(path)) as file:
+        for group in range(file.num_row_groups):
+            wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
+            if pc.any(wanted).as_py():
+                yield from file.read_row_group(group, columns=columns).filter(wanted).to_pylist()

@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.cost import measure
-from pipeline.gallery import Outcome, Shown, choose_rows, read_shown, survey
+from pipeline.gallery import Outcome, Shown, choose_rows, read_shown, sample_parts, survey
 from pipeline.ledger import StageCount, count_run
 from pipeline.lockfile import read_lock
 from pipeline.state import RunState
@@ -39,13 +38,15 @@ def write_report(
 ) -> int:
     """Write the page; returns how many rows its gallery has.
 
+    Funnel and tables count all rows, by footers; histograms and gallery are of ``sample_parts``.
+
     Args:
         tasks: of the run.
         bounds: of the filter, by task and metric.
         rows: of the gallery, at most.
         seed: which rows are drawn.
     """
-    found = survey(state)
+    found = survey(state, sample_parts(state, rows, seed))
     chosen = choose_rows(found, bounds, rows, seed)
     shown: list[Shown] = []
     for part in sorted({part for part, _ in chosen}):
@@ -73,7 +74,7 @@ def page(
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(counts),
         "<h2>Why not</h2>" + _reasons(counts),
-        "<h2>Scores and thresholds</h2>" + _histograms(found, bounds),
+        "<h2>Scores and thresholds</h2>" + _sampled(state, found) + _histograms(found, bounds),
         "<h2>Time</h2>" + _time(state),
         "<h2>Settings and versions</h2>" + _settings(lock),
         '<h2>Gallery</h2><form id="filters"></form><p id="count"></p><div id="gallery"></div>'
@@ -136,6 +137,17 @@ def _reasons(counts: Sequence[StageCount]) -> str:
     return _table(["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
 
 
+def _sampled(state: RunState, found: Sequence[Outcome]) -> str:
+    """What histograms and gallery are of, where it is not the whole run."""
+    if len(found) == state.plan.rows:
+        return ""
+    parts = len({row.part for row in found})
+    return (
+        f"<p>Of {len(found)} rows, all those of {parts} of {state.plan.parts} parts, drawn by the seed from "
+        "the parts that are farthest. The gallery is drawn from them too; the tables above count all.</p>"
+    )
+
+
 def _histograms(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
     """A histogram a metric of all scored rows, each task's bounds as lines."""
     values: dict[str, list[float]] = {}
@@ -179,15 +191,13 @@ def _histogram(numbers: Sequence[float], limits: Sequence[tuple[float, str]]) ->
 
 
 def _time(state: RunState) -> str:
-    rows = [
-        [
-            s.stage,
-            s.spent.rows,
-            *(f"{x:.1f}" for x in (s.spent.wall_seconds, s.spent.worker_seconds, s.gpu_seconds)),
-        ]
-        for s in measure(state).stages
-    ]
-    return _table(["stage", "rows", "wall s", "worker s", "GPU-s"], rows)
+    spent = state.folder.spent()
+    rows: list[list[object]] = []
+    for name in state.steps:
+        took = spent[name]
+        seconds = (took.wall_seconds, took.worker_seconds, took.cpu_seconds, took.gpu_seconds)
+        rows.append([name, took.rows, *(f"{x:.1f}" for x in seconds)])
+    return _table(["stage", "rows", "wall s", "worker s", "CPU-s", "GPU-s"], rows)
 
 
 def _settings(lock: Mapping[str, Any]) -> str:

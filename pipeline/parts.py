@@ -7,9 +7,11 @@ depends on the clock or the machine: two runs write the same bytes.
 
 import hashlib
 import json
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
@@ -24,7 +26,7 @@ Counts = Counter[tuple[str, str, str]]
 """Rows by (task, status, reason)."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Footer:
     """What a committed file says about itself."""
 
@@ -32,36 +34,44 @@ class Footer:
     digest: str
     inputs: Mapping[str, str]
     """``stage/part`` -> digest of each upstream part it read."""
-    counts: Counts
+    counts: Mapping[tuple[str, str, str], int]
+    """Rows by (task, status, reason)."""
 
     def total(self, status: str) -> int:
         return sum(n for (_, s, _), n in self.counts.items() if s == status)
 
 
-def read_metadata(path: Location) -> dict[str, Any] | None:
-    """The JSON in a file's footer; None if the file is missing, cut short or not ours."""
+def read_metadata(path: Location) -> tuple[dict[str, Any], pq.FileMetaData] | None:
+    """The JSON in a file's footer, and the footer; None if the file is missing, cut short or not ours."""
     try:
-        metadata = pq.read_metadata(arrow_source(path)).metadata or {}
-        content = json.loads(metadata[FOOTER_KEY])
+        footer = pq.read_metadata(arrow_source(path))
+        content = json.loads((footer.metadata or {})[FOOTER_KEY])
     except (OSError, pa.ArrowInvalid, KeyError, ValueError):
         return None
-    return content if isinstance(content, dict) else None
+    return (content, footer) if isinstance(content, dict) else None
 
 
 def read_footer(path: Location) -> Footer | None:
     """The footer of a part; None if the file is missing, cut short or not ours."""
-    content = read_metadata(path)
-    if content is None:
+    found = read_metadata(path)
+    if found is None:
         return None
+    content, _ = found
     try:
         return Footer(
-            fingerprint=content["fingerprint"],
-            digest=content["digest"],
-            inputs=content["inputs"],
-            counts=Counter({(task, status, reason): n for task, status, reason, n in content["counts"]}),
+            fingerprint=sys.intern(content["fingerprint"]),
+            digest=sys.intern(content["digest"]),
+            inputs={sys.intern(name): sys.intern(digest) for name, digest in content["inputs"].items()},
+            counts={_key(task, status, reason): n for task, status, reason, n in content["counts"]},
         )
-    except (KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, TypeError, ValueError):
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _key(task: str, status: str, reason: str) -> tuple[str, str, str]:
+    """One object for equal keys: a large run's footers hold millions of them."""
+    return task, status, reason
 
 
 def footer_content(fingerprint: str, inputs: Mapping[str, str], counts: Counts) -> dict[str, Any]:

@@ -49,10 +49,10 @@ class Plan:
 
 def read_plan(path: Location) -> Plan | None:
     """The plan of a run; None if there is none."""
-    content = read_metadata(path)
-    if content is None:
+    found = read_metadata(path)
+    if found is None:
         return None
-    groups = pq.read_metadata(arrow_source(path))
+    content, groups = found
     return Plan(
         digest=content["digest"],
         settings=content["settings"],

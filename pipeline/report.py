@@ -26,18 +26,21 @@ def print_report(state: RunState, console: Console) -> None:
     console.print(_task_table(counts))
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
-    _print_pairs(state, published(state, counts), spent, console)
+    _print_pairs(state, counts, spent, console)
 
 
 def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Table:
-    table = plain_table("stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds")
+    table = plain_table(
+        "stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds", "CPU-s", "GPU-s"
+    )
     for count in counts:
+        took = spent[count.name]
         rows = (count.given, count.kept, count.rejected, count.failed, count.pending)
         table.add_row(
             count.name,
             f"{count.units_done}/{count.units}",
             *(str(counter.total()) for counter in rows),
-            f"{spent[count.name].wall_seconds:.1f}",
+            *(f"{s:.1f}" for s in (took.wall_seconds, took.cpu_seconds, took.gpu_seconds)),
         )
     return table
 
@@ -69,21 +72,20 @@ def _reason_table(counts: Sequence[StageCount]) -> Table:
     return table
 
 
-def _print_pairs(state: RunState, pairs: int, spent: Mapping[str, Spent], console: Console) -> None:
-    publishing = [step for step in state.steps.values() if step.parts_per_unit is not None]
-    files = [
-        state.path(step, unit)
-        for step in publishing
-        for unit in step.units(range(state.plan.parts))
-        if state.done(step, unit)
-    ]
+def _print_pairs(
+    state: RunState, counts: Sequence[StageCount], spent: Mapping[str, Spent], console: Console
+) -> None:
+    publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
+    files = sum(count.units_done for count in publishing)
     if not files:
         console.print("No shards yet.")
         return
+    pairs, names = published(state, counts), [count.name for count in publishing]
+    where = f"{state.folder.root}/{names[0] if len(names) == 1 else '{' + ','.join(names) + '}'}"
     seconds = sum(stage.wall_seconds for stage in spent.values())
     rate = f", {60 * pairs / seconds:.1f} pairs a minute" if seconds else ""
     console.print(
-        f"[bold]{pairs} pairs[/bold] in {len(files)} shards: {files[0].parent}/train-*.parquet "
+        f"[bold]{pairs} pairs[/bold] in {files} shards: {where}/train-*.parquet "
         f"({seconds:.1f} s in all{rate})",
         highlight=False,
         soft_wrap=True,

@@ -5,31 +5,35 @@ file's present digest, and everything upstream is done. Nothing reads a file tha
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 
-from pipeline.folder import RunFolder
+from pipeline.folder import RunFolder, part_name, shard_name
+from pipeline.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
 from pipeline.parts import Footer, read_footer
 from pipeline.plan import Plan
 from pipeline.steps import Step
-from pipeline.storage import Location
+from pipeline.storage import Location, stamps
 
 
 class RunState:
-    """The footers of a run, read once and kept until ``refresh``."""
+    """The footers of a run, each read when it is asked for, or all at once by ``scan``."""
 
     def __init__(self, folder: RunFolder, plan: Plan, steps: Sequence[Step]) -> None:
         self.folder = folder
         self.plan = plan
         self.steps = {step.name: step for step in steps}
         self._footers: dict[tuple[str, int], Footer | None] = {}
+        self._known: Known | None = None
+        self._done: dict[tuple[str, int], bool] = {}
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
-        if step.parts_per_unit is None:
-            return self.folder.part(step.name, unit)
-        return self.folder.shard(step.name, unit, self.shard_count(step))
+        return self.folder.root / step.name / self._name(step, unit)
 
-    def shard_count(self, step: Step) -> int:
-        return len(step.units(range(self.plan.parts)))
+    def _name(self, step: Step, unit: int) -> str:
+        if step.parts_per_unit is None:
+            return part_name(unit)
+        return shard_name(unit, step.unit_count(self.plan.parts))
 
     def footer(self, step: Step, unit: int) -> Footer | None:
         """The footer of a unit's file, whether it is done or stale."""
@@ -41,6 +45,52 @@ class RunState:
     def refresh(self, step: Step, unit: int) -> None:
         """The unit's file was written."""
         self._footers.pop((step.name, unit), None)
+        self._forget(step, unit)
+
+    @without_collector()
+    def scan(self) -> None:
+        """Have all footers as they are now, by one listing a stage.
+
+        Read are those whose files are not known by their stamps, from the last scan or from
+        ``footers.parquet``; that file is written anew when many were read.
+        """
+        if self._known is None:
+            self._known = read_kept(self.folder.footers)
+        known: Known = {}
+        found: dict[tuple[str, int], Footer | None] = {}
+        unread: dict[tuple[str, int], str | None] = {}
+        for step in self.steps.values():
+            listed = stamps(self.folder.root / step.name)
+            for unit in range(step.unit_count(self.plan.parts)):
+                key, name = (step.name, unit), self._name(step, unit)
+                stamp = listed.get(name)
+                old = self._known.get(key)
+                if old is not None and old[0] == stamp:
+                    known[key], found[key] = old, old[1]
+                elif name in listed:
+                    unread[key] = stamp
+                else:
+                    found[key] = None
+        paths = [self.path(self.steps[name], unit) for name, unit in unread]
+        for (key, stamp), footer in zip(unread.items(), read_footers(paths), strict=True):
+            found[key] = footer
+            if footer is not None and stamp is not None:
+                known[key] = stamp, footer
+        for (name, unit), old_footer in self._footers.items():
+            if found[name, unit] is not old_footer:
+                self._forget(self.steps[name], unit)
+        self._footers, self._known = found, known
+        if sum(key in known for key in unread) >= WORTH:
+            with suppress(OSError):  # the run may be another's, and not to be written to
+                keep(self.folder.footers, known)
+
+    def _forget(self, step: Step, unit: int) -> None:
+        """What is done depends on the unit's file, in its step and in those after it."""
+        steps = list(self.steps.values())
+        parts = step.parts(unit, self.plan.parts)
+        for later in steps[steps.index(step) :]:
+            for number in later.units(parts):
+                self._done.pop((later.name, number), None)
 
     def readable(self, step: Step, unit: int) -> list[int]:
         """The parts of a unit that are done upstream, so that the step may read them."""
@@ -61,6 +111,12 @@ class RunState:
 
     def done(self, step: Step, unit: int) -> bool:
         """Whether the unit's file is there and up to date with everything before it."""
+        key = (step.name, unit)
+        if key not in self._done:
+            self._done[key] = self._is_done(step, unit)
+        return self._done[key]
+
+    def _is_done(self, step: Step, unit: int) -> bool:
         footer = self.footer(step, unit)
         if footer is None or footer.fingerprint != step.fingerprint:
             return False

@@ -24,6 +24,10 @@ class Step:
         """The units that hold ``parts``."""
         return sorted({part // (self.parts_per_unit or 1) for part in parts})
 
+    def unit_count(self, parts: int) -> int:
+        """Of a plan of ``parts`` parts."""
+        return -(-parts // (self.parts_per_unit or 1))
+
     def parts(self, unit: int, total: int) -> range:
         """The parts of a unit, of a plan of ``total`` parts."""
         size = self.parts_per_unit or 1

@@ -8,8 +8,9 @@ here. Credentials and endpoints of an object store come from the environment (``
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -19,6 +20,8 @@ from upath import UPath
 from pipeline.errors import UserError
 
 Location: TypeAlias = Path | UPath
+SETTLED_S = 2.0
+"""The coarsest clock of file systems in use."""
 
 
 def locate(location: str | os.PathLike | UPath) -> Location:
@@ -55,6 +58,25 @@ def arrow_source(path: Location) -> str | BinaryIO:
         FileNotFoundError: it is not there.
     """
     return str(path) if is_local(path) else path.open("rb")
+
+
+def stamps(folder: Location) -> dict[str, str | None]:
+    """The files of a folder by name, each with a stamp that is another once its content is another.
+
+    An object's stamp is its entity tag, a file's is size, times and inode. A file changed less than
+    ``SETTLED_S`` ago has None: clocks tick, and it may be changed again within the tick.
+    """
+    if not is_local(folder):
+        objects = folder.fs.ls(folder.path, detail=True) if folder.exists() else []
+        return {info["name"].rpartition("/")[2]: info.get("ETag") or info.get("etag") for info in objects}
+    settled = time.time_ns() - round(SETTLED_S * 1e9)
+    found: dict[str, str | None] = {}
+    for entry in os.scandir(folder) if folder.exists() else []:
+        with suppress(FileNotFoundError):  # its writer has just renamed it
+            stat = entry.stat()
+            stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
+            found[entry.name] = stamp if max(stat.st_mtime_ns, stat.st_ctime_ns) <= settled else None
+    return found
 
 
 class NewFile:

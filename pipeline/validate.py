@@ -118,23 +118,22 @@ def _check_checksums(shards: Location, files: list[Location], findings: Findings
 def _check_bytes(path: Location, findings: Findings) -> None:
     """The digest in the footer is that of everything before the footer."""
     where = f"{path.parent.name}/{path.name}"
-    content = read_metadata(path)
-    try:
-        groups = pq.read_metadata(arrow_source(path))
-        end = 4  # the magic number
-        for group in range(groups.num_row_groups):
-            for column in range(groups.num_columns):
-                chunk = groups.row_group(group).column(column)
-                start = chunk.data_page_offset
-                if chunk.has_dictionary_page:
-                    start = min(start, chunk.dictionary_page_offset)
-                end = max(end, start + chunk.total_compressed_size)
-    except (OSError, pa.ArrowInvalid):
+    found = read_metadata(path)
+    if found is None:
         findings.see("part", False, where)
         return
+    content, groups = found
+    end = 4  # the magic number
+    for group in range(groups.num_row_groups):
+        for column in range(groups.num_columns):
+            chunk = groups.row_group(group).column(column)
+            start = chunk.data_page_offset
+            if chunk.has_dictionary_page:
+                start = min(start, chunk.dictionary_page_offset)
+            end = max(end, start + chunk.total_compressed_size)
     with path.open("rb") as file:
         digest = hashlib.blake2b(file.read(end), digest_size=16).hexdigest()
-    findings.see("part", content is not None and digest == content.get("digest"), where)
+    findings.see("part", digest == content.get("digest"), where)
 
 
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -16,6 +16,8 @@ from pipeline.state import RunState
 RECENT = 16
 """Files that the present rate is taken from."""
 TOP_REASONS = 2
+PAUSE = 9
+"""Times as long as a look took: of a large run it is a tenth of one core's time at most."""
 
 
 @dataclass(frozen=True)
@@ -35,21 +37,42 @@ class Pace:
         return f"{hours}:{minutes:02d}:{seconds:02d}"
 
 
+class Paces:
+    """The pace of each stage over its last files; ``events.jsonl`` is read on from where it was left."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._read = 0
+        self._recent: dict[str, deque[tuple[int, float]]] = {}
+
+    def now(self) -> dict[str, Pace]:
+        for end, event in self._folder.read_events(self._read):
+            self._read = end
+            if "wall" in event:
+                files = self._recent.setdefault(event["stage"], deque(maxlen=RECENT))
+                files.append((event["rows"], event["wall"]))
+        return {
+            stage: Pace(sum(rows for rows, _ in files) / max(1e-3, sum(wall for _, wall in files)))
+            for stage, files in self._recent.items()
+        }
+
+
 def watch(state: RunState, console: Console, every: float = 2.0) -> None:
     """Show a live table until nothing is pending, or Ctrl-C."""
+    paces = Paces(state.folder)
     with Live(console=console, auto_refresh=False) as live:
         while True:
+            started = time.monotonic()
+            state.scan()
             counts = count_run(state)
-            live.update(table_of(state.folder, counts), refresh=True)
+            live.update(table_of(state.folder, counts, paces.now()), refresh=True)
             if not any(count.pending.total() for count in counts):
                 return
-            time.sleep(every)
-            state = RunState(state.folder, state.plan, list(state.steps.values()))
+            time.sleep(max(every, PAUSE * (time.monotonic() - started)))
 
 
-def table_of(folder: RunFolder, counts: Sequence[StageCount]) -> Table:
+def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> Table:
     """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
-    paces = recent_pace(folder)
     table = Table(title=str(folder.root), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
         table.add_column(name, justify="left" if name in ("stage", "why not") else "right")
@@ -66,18 +89,6 @@ def table_of(folder: RunFolder, counts: Sequence[StageCount]) -> Table:
             _reasons(count),
         )
     return table
-
-
-def recent_pace(folder: RunFolder) -> dict[str, Pace]:
-    """By stage, over its last files."""
-    recent: dict[str, deque[tuple[int, float]]] = {}
-    for event in folder.read_events():
-        if "wall" in event:
-            recent.setdefault(event["stage"], deque(maxlen=RECENT)).append((event["rows"], event["wall"]))
-    return {
-        stage: Pace(sum(rows for rows, _ in files) / max(1e-3, sum(wall for _, wall in files)))
-        for stage, files in recent.items()
-    }
 
 
 def _reasons(count: StageCount) -> str:

@@ -72,6 +72,8 @@ class Result:
     unit: int
     rows: int
     seconds: float
+    cpu_seconds: float
+    """Of all the worker's threads."""
 
 
 class FatalError(Exception):
@@ -93,7 +95,7 @@ class Worker:
             StageError: nothing was committed, and other units would fare no better.
             FatalError: this process must end.
         """
-        started = time.monotonic()
+        started, cpu_started = time.monotonic(), time.process_time()
         if self._stage is None:
             self._load()
         step = self.job.step
@@ -115,7 +117,8 @@ class Worker:
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
             writer.commit(footer_content(step.fingerprint, inputs, counts))
-        return Result(unit.number, counts.total(), time.monotonic() - started)
+        cpu_seconds = time.process_time() - cpu_started
+        return Result(unit.number, counts.total(), time.monotonic() - started, cpu_seconds)
 
     def _load(self) -> None:
         threads = self.job.config.resources.threads

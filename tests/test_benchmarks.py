@@ -6,9 +6,12 @@ import time
 
 import pyarrow as pa
 import torch
+from typer.testing import CliRunner
 
 from benchmarks import models
 from benchmarks.stages import Clock
+from pipeline.cli import app, open_state
+from pipeline.ledger import count_run
 from tests.pipeline.runs import ROOT
 
 
@@ -17,6 +20,22 @@ def test_engine_benchmark_plans_runs_and_counts():
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "plan of 3,000 captions in 12 parts" in result.stdout
     assert "footers of 40 parts, counted" in result.stdout
+
+
+def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
+    command = [sys.executable, "-m", "benchmarks.large_run", "--parts", "6", "--folder", str(tmp_path)]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "report --rows 3000" in result.stdout
+    page = tmp_path / "large/report.html"
+    assert "drawn by the seed" not in page.read_text()
+    state = open_state(tmp_path / "large")
+    counts = count_run(state)
+    assert not sum(count.pending.total() for count in counts)
+    assert counts[0].given.total() == 6 * 256
+    monkeypatch.setattr("pipeline.gallery.SAMPLED", 300)
+    monkeypatch.chdir(ROOT)
+    assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
+    assert "all those of 2 of 6 parts, drawn by the seed" in page.read_text()
 
 
 def test_model_time_is_that_of_outermost_modules():

@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import UserError
+from pipeline.ledger import count_run
+from pipeline.parts import read_footer
+from pipeline.state import RunState
 from pipeline.storage import NewFile, arrow_source, locate, write_text
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
@@ -61,6 +64,29 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
     assert len(on_s3.run.joinpath("events.jsonl").read_text().splitlines()) == events, "nothing was to do"
     on_s3.rerun("draw", parts=range(1, 2), replace=True)
     assert on_s3.files() == local.files()
+
+
+def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monkeypatch):
+    state = on_s3.generate()
+    monkeypatch.setattr("pipeline.state.WORTH", 1)
+    first = RunState(state.folder, state.plan, list(state.steps.values()))
+    first.scan()
+    assert state.folder.footers.exists()
+    expected = count_run(first)
+    on_s3.rerun("draw", "write.greeting=kindly", parts=range(1, 2), replace=True)
+    with monkeypatch.context() as patch:
+        read = []
+        patch.setattr(
+            "pipeline.footers.read_footer", lambda path: read.append(path.name) or read_footer(path)
+        )
+        second = RunState(state.folder, state.plan, list(state.steps.values()))
+        second.scan()
+    assert 0 < len(read) < 18
+    lazily = RunState(state.folder, state.plan, list(state.steps.values()))
+    assert count_run(second) == count_run(lazily) != expected
+    state.path(state.steps["write"], 0).unlink()
+    second.scan()
+    assert second.footer(state.steps["write"], 0) is None
 
 
 def test_captions_are_read_from_there_and_the_commands_take_urls(on_s3):

@@ -1,9 +1,11 @@
 """Which rows are shown, and what is near a bound."""
 
+import pyarrow as pa
 import pytest
 
+from pipeline import gallery
 from pipeline.cli import open_state
-from pipeline.gallery import best_scores, choose_rows, is_near, survey, thumbnail
+from pipeline.gallery import best_scores, choose_rows, is_near, sample_parts, survey, thumbnail
 from stages.images import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run
@@ -32,20 +34,51 @@ def test_the_candidate_shown_is_the_one_that_would_be_chosen():
 
 def test_every_planned_row_has_one_outcome(toybox_run: Run):
     state = open_state(str(toybox_run.folder))
-    found = survey(state)
+    found = survey(state, range(state.plan.parts))
     assert len({row.id for row in found}) == state.plan.rows
     assert all(row.outcome.split(":")[1] in ("kept", "rejected", "failed") for row in found)
 
 
 def test_rows_are_drawn_evenly_over_tasks_and_outcomes_and_by_seed(toybox_run: Run):
     state = open_state(str(toybox_run.folder))
-    found = survey(state)
+    found = survey(state, range(state.plan.parts))
     everything = choose_rows(found, {}, 1000, seed=0)
     assert len(everything) == state.plan.rows
     few = choose_rows(found, {}, 11, seed=0)
     tasks = {row.id: row.task for row in found}
     assert len({tasks[row_id] for _, row_id in few}) >= 8
     assert few == choose_rows(found, {}, 11, seed=0)
+
+
+def test_a_small_run_is_looked_at_as_a_whole_a_large_one_by_drawn_parts(make_run, monkeypatch):
+    run = make_run(captions=[f"a red cube number {i}" for i in range(80)])
+    state = run.generate()
+    assert sample_parts(state, 1, seed=0) == list(range(20))
+    monkeypatch.setattr(gallery, "SAMPLED", 30)
+    few = sample_parts(state, 1, seed=0)
+    assert len(few) == 8, "of 4 rows each"
+    assert few == sorted(set(few)) == sample_parts(state, 1, seed=0) != sample_parts(state, 1, seed=1)
+    assert len(sample_parts(state, 50, seed=0)) == 13
+    assert len(sample_parts(state, 200, seed=0)) == 20
+
+
+def test_parts_that_are_farthest_are_drawn_first(make_run, monkeypatch):
+    run = make_run(captions=[f"a red cube number {i}" for i in range(80)])
+    state = run.generate(wave=3)
+    monkeypatch.setattr(gallery, "SAMPLED", 20)
+    few = sample_parts(state, 1, seed=0)
+    assert {0, 1, 2} < set(few)
+    assert len(few) == 5
+
+
+def test_only_row_groups_of_chosen_rows_are_read(toybox_run: Run):
+    state = open_state(str(toybox_run.folder))
+    (row, *_) = [row for row in survey(state, [0]) if row.scores]
+    path = state.path(state.steps["edit"], 0)
+    (record,) = gallery._chosen(path, ["id", "anchor"], pa.array([row.id]))
+    assert record["id"] == row.id
+    assert decode_rgb(record["anchor"]).shape == (64, 64, 3)
+    assert not list(gallery._chosen(path, ["id"], pa.array(["unknown"])))
 
 
 def test_thumbnails_keep_small_pictures_and_shrink_large_ones():

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.cost import measure
 from pipeline.ledger import count_run
-from pipeline.watch import Pace, recent_pace, table_of
+from pipeline.watch import Pace, Paces, table_of
 
 
 def text_of(renderable: object) -> str:
@@ -31,24 +31,30 @@ def test_the_table_says_how_far_each_stage_is_and_why_rows_were_lost(make_run):
     state = run.generate(wave=2)
     shown = {
         line.split()[0]: line.split()
-        for line in text_of(table_of(state.folder, count_run(state))).splitlines()
+        for line in text_of(table_of(state.folder, count_run(state), Paces(state.folder).now())).splitlines()
         if line.strip()
     }
     assert shown["write"][1] == "2/5"
     assert any(":" in cell for cell in shown["write"]), "time left"
     state = run.generate()
-    done = text_of(table_of(state.folder, count_run(state)))
+    done = text_of(table_of(state.folder, count_run(state), Paces(state.folder).now()))
     assert "empty_caption" in done
     assert "?" not in done
 
 
 def test_the_pace_is_that_of_the_last_files(run):
     run.generate()
+    line = json.dumps({"stage": "write", "unit": 0, "rows": 50, "seconds": 1, "wall": 2})
+    paces = Paces(run.generate().folder)
+    assert paces.now()["write"].rows_a_second != pytest.approx(25)
     with (run.run / "events.jsonl").open("a") as events:
-        for _ in range(20):
-            line = {"stage": "write", "unit": 0, "rows": 50, "seconds": 1, "wall": 2}
-            events.write(json.dumps(line) + "\n")
-    assert recent_pace(run.generate().folder)["write"].rows_a_second == pytest.approx(25)
+        events.write(f"{line}\n" * 20 + line[:30])
+    assert paces.now()["write"].rows_a_second == pytest.approx(25)
+    with (run.run / "events.jsonl").open("a") as events:
+        events.write(line[30:] + "\n" + f"{line.replace('50', '100')}\n" * 15)
+    expected = (15 * 100 + 50) / (16 * 2)
+    assert paces.now()["write"].rows_a_second == pytest.approx(expected)
+    assert Paces(run.generate().folder).now()["write"].rows_a_second == pytest.approx(expected)
 
 
 def test_watching_a_finished_run_ends_at_once(run):
@@ -63,8 +69,8 @@ def test_cost_is_the_sum_of_the_events_and_scales(run):
     events = [json.loads(line) for line in (run.run / "events.jsonl").read_text().splitlines()]
     expected = sum(event["seconds"] for event in events if "seconds" in event)
     cost = measure(state)
-    assert cost.worker_seconds == pytest.approx(expected)
-    assert cost.gpu_seconds == 0
+    assert cost.total.worker_seconds == pytest.approx(expected)
+    assert cost.total.gpu_seconds == 0
     assert cost.pairs > 0
     told = CliRunner().invoke(app, ["cost", str(run.run), "--pairs", "1000"])
     assert told.exit_code == 0, told.output
@@ -75,8 +81,26 @@ def test_cost_is_the_sum_of_the_events_and_scales(run):
 def test_gpu_seconds_are_worker_seconds_times_gpus(run):
     state = run.generate("draw.resources.gpus=0.5")
     cost = measure(state)
-    (draw,) = [stage for stage in cost.stages if stage.stage == "draw"]
-    assert cost.gpu_seconds == pytest.approx(draw.spent.worker_seconds / 2)
+    draw = cost.stages["draw"]
+    assert draw.gpu_seconds > 0
+    assert cost.total.gpu_seconds == pytest.approx(draw.worker_seconds / 2, abs=0.01)
+
+
+def test_cpu_seconds_are_what_the_worker_computed_not_what_it_waited(run):
+    state = run.generate("draw.pause=0.05")
+    draw = measure(state).stages["draw"]
+    assert draw.worker_seconds > 20 * 0.05
+    assert 0 < draw.cpu_seconds < draw.worker_seconds - 0.9
+
+
+def test_events_of_earlier_versions_are_read(run):
+    state = run.generate()
+    path = run.run / "events.jsonl"
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    old = [{k: v for k, v in e.items() if k not in ("cpu_seconds", "gpu_seconds")} for e in events]
+    path.write_text("".join(json.dumps(event) + "\n" for event in old))
+    assert measure(state).total.worker_seconds > 0
+    assert measure(state).total.cpu_seconds == 0
 
 
 def test_cost_before_any_pair_says_what_to_do(make_run):

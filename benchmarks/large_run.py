@@ -1,0 +1,197 @@
+"""A finished run of ten million captions, made up, and what its commands take.
+
+    python -m benchmarks.large_run                  # about a quarter of an hour, 6 GB of small files
+    python -m benchmarks.large_run --parts 400
+
+The chain is the toybox's, the files are written as the pipeline writes them, a shard a part. Only the
+parts that ``report`` draws hold all their rows, made up too: of the others only footers are read, so
+they hold one row, without columns.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.engine import ROWS_A_PART, write_captions
+from pipeline.fingerprint import fingerprint, stage_identity
+from pipeline.folder import RunFolder
+from pipeline.gallery import sample_parts
+from pipeline.lockfile import write_lock
+from pipeline.manifest import read_manifest, tasks_of
+from pipeline.parts import Counts, PartWriter, footer_content
+from pipeline.plan import read_part
+from pipeline.planning import ensure_plan
+from pipeline.state import RunState
+from pipeline.steps import Step, build_steps
+from stages import STAGES
+from stages.base import Decision, output_schema, to_table
+from stages.images import encode_png
+from stages.score.metrics import METRICS
+
+ROOT = Path(__file__).parents[1]
+REASONS = {
+    "instruct": ["answer_not_json", "caption_unchanged", "object_missing"],
+    "mask": ["nothing_found", "area_low", "area_high"],
+    "filter": ["clip_direction_low", "clip_text_output_low", "clip_image_high", "present_low", "absent_high"],
+}
+ROWS_A_BATCH = 8
+LOST = 0.08
+"""Rows that a stage rejects, of those that reject any; one in a thousand fails in ``source``."""
+
+
+def build(folder: Path, parts: int) -> RunFolder:
+    """Write the run's plan, lock file, parts, shards and events."""
+    captions = folder / "captions.parquet"
+    write_captions(captions, parts * ROWS_A_PART)
+    settings = {
+        "name": "large", "runs": folder, "captions.file": captions, "rows": "null",
+        "rows_per_part": ROWS_A_PART, "shards.parts_per_shard": 1,
+    }  # fmt: skip
+    overrides = [f"{key}={value}" for key, value in settings.items()]
+    manifest = read_manifest(ROOT / "manifests/toybox.yaml", overrides, STAGES)
+    tasks, configs = tasks_of(manifest), {name: manifest.section(name) for name in STAGES}
+    identities = {name: stage_identity(name, STAGES[name], configs[name], tasks) for name in STAGES}
+    steps = build_steps(STAGES, configs, {name: fingerprint(identities[name]) for name in STAGES})
+    run = RunFolder(manifest.folder)
+    plan = ensure_plan(run.plan, manifest)
+    write_lock(run.lock, manifest, steps, identities, [])
+    shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
+    with ProcessPoolExecutor(initializer=_careless) as pool:
+        slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]
+        jobs = [
+            pool.submit(_write_parts, RunState(run, plan, steps), list(part), shown.intersection(part))
+            for part in slices
+        ]
+        for job in track(jobs, "writing parts"):
+            job.result()
+    with run.events.open("w") as events:
+        for step in steps:
+            for part in range(parts):
+                took = {"seconds": 90.5, "wall": 45.2, "cpu_seconds": 88.1, "gpu_seconds": 0.0}
+                event = {"stage": step.name, "unit": part, "rows": ROWS_A_PART, **took}
+                events.write(json.dumps(event) + "\n")
+    return run
+
+
+def _careless() -> None:
+    """What is only to be measured need not survive a power cut."""
+    os.fsync = lambda fd: None
+
+
+def _write_parts(state: RunState, parts: Sequence[int], shown: set[int]) -> None:
+    stages: Mapping[str, Any] = STAGES
+    for part in parts:
+        rows = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
+        rng = np.random.default_rng(part)
+        given = [(row["id"], row["task"]) for row in rows]
+        for step in state.steps.values():
+            decided = list(_decided(step, given, rng))
+            counts: Counts = Counter(
+                (task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True)
+            )
+            whole = part in shown and step.parts_per_unit is None
+            schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
+            ids = [row_id for row_id, _ in given][: None if whole else 1]
+            with PartWriter(state.path(step, part), output_schema(schema)) as writer:
+                for first in range(0, len(ids), ROWS_A_BATCH):
+                    batch = slice(first, first + ROWS_A_BATCH)
+                    filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
+                    writer.write(to_table(ids[batch], filled, schema))
+                inputs = state.inputs(step, [part])
+                writer.commit(footer_content(step.fingerprint, inputs, counts))
+            given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]
+
+
+def _decided(step: Step, given: Sequence[tuple[str, str]], rng: np.random.Generator) -> Iterator[Decision]:
+    reasons = REASONS.get(step.name, [])
+    for chance, reason in zip(rng.random(len(given)), rng.integers(0, 100, len(given)), strict=True):
+        if reasons and chance < LOST:
+            yield Decision("rejected", reasons[reason % len(reasons)])
+        elif step.name == "source" and chance < 0.001:
+            yield Decision("failed", "OutOfMemoryError: CUDA out of memory")
+        else:
+            yield Decision("kept", "")
+
+
+def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decision:
+    """The columns that the gallery reads."""
+    columns: dict[str, Any] = {}
+    if stage == "instruct":
+        columns = {"instruction": "make it red", "output_caption": "a red boat in a room"}
+    elif stage == "source":
+        columns = {"source_image": _picture(rng)}
+    elif stage == "mask":
+        columns = {"precise_mask": encode_png(np.full((64, 64), 255, np.uint8))}
+    elif stage == "edit":
+        columns = {"anchor": _picture(rng), "candidates": [{"image": _picture(rng), "mask": "soft"}] * 2}
+    elif stage == "score":
+        columns = {"scores": [dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))] * 2}
+    elif stage == "filter" and decision.status == "kept":
+        columns = {"choice": 0}
+    return Decision(decision.status, decision.reason, columns)
+
+
+def _picture(rng: np.random.Generator) -> bytes:
+    """A PNG of 64 x 64 pixels that does not compress to nothing."""
+    coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
+    return encode_png(coarse.repeat(8, 0).repeat(8, 1))
+
+
+def measured(*command: str) -> tuple[float, float, str]:
+    """Wall seconds, peak memory in MB and last line of an ``editpairs`` command."""
+    started = time.monotonic()
+    call = [sys.executable, "-m", "pipeline.cli", *command]
+    process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    told = process.stdout.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{' '.join(command)} ended with {status}")
+    return time.monotonic() - started, usage.ru_maxrss / 1024, told.strip().rpartition("\n")[2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--parts", type=int, default=44_600, help="times seven stages: as many files")
+    parser.add_argument("--folder", type=Path, help="where to keep it; a run that is there is measured again")
+    options = parser.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as name:
+        folder = options.folder or Path(name)
+        run = RunFolder(folder / "large")
+        if not run.events.exists():
+            run = build(folder, options.parts)
+        commands = [
+            ("status, no cache", ["status", str(run.root)]),
+            ("status", ["status", str(run.root)]),
+            ("cost", ["cost", str(run.root)]),
+            ("report", ["report", str(run.root)]),
+            ("report --rows 3000", ["report", str(run.root), "--rows", "3000"]),
+        ]
+        table = Table("command", "seconds", "peak MB", "told")
+        for what, command in commands:
+            seconds, peak, told = measured(*command)
+            table.add_row(what, f"{seconds:.1f}", f"{peak:.0f}", told[:80])
+            console.print(f"{what}: {seconds:.1f} s, {peak:.0f} MB", highlight=False)
+        size = (run.root / "report.html").stat().st_size / 2**20
+        table.add_row("report.html of 3000 rows", "", "", f"{size:.1f} MB")
+    console.print(table)
+
+
+if __name__ == "__main__":
+    main()

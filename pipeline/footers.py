@@ -1,0 +1,131 @@
+"""The footers of a whole run at once, and the file in which they are kept.
+
+``footers.parquet`` in the run's folder holds every footer beside its file's stamp (``storage.stamps``).
+A footer counts only while its file has that stamp, so the file may be old, damaged or deleted at any
+time: what it does not hold is read anew.
+"""
+
+import gc
+import json
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.parts import Footer, read_footer
+from pipeline.storage import Location, NewFile, arrow_source, is_local
+
+VERSION = 1
+WORTH = 1000
+"""Footers; fewer are read sooner than kept."""
+_READERS = 16
+"""Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
+_KEYS = b"editpairs.keys"
+
+Known = dict[tuple[str, int], tuple[str, Footer]]
+"""By stage and number of a file: the stamp that it had, and its footer."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("stage", pa.string()),
+        pa.field("unit", pa.int32()),
+        pa.field("stamp", pa.string()),
+        pa.field("fingerprint", pa.string()),
+        pa.field("digest", pa.string()),
+        pa.field("inputs", pa.map_(pa.string(), pa.string())),
+        pa.field("counts", pa.map_(pa.int32(), pa.int32())),
+    ]
+)
+"""The keys of ``counts`` are places in the list of (task, status, reason) in the file's metadata."""
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Millions of footers' dicts are made, none of them garbage: looking for it would double the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def read_footers(paths: Sequence[Location]) -> Iterator[Footer | None]:
+    """The footers of files, in order; None as in ``read_footer``."""
+    if paths and is_local(paths[0]):
+        yield from map(read_footer, paths)
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(read_footer, paths)
+
+
+def read_kept(path: Location) -> Known:
+    """What was kept; nothing if the file is missing, damaged or of another version."""
+    try:
+        table = pq.ParquetFile(arrow_source(path), page_checksum_verification=True).read()
+        kept = json.loads(table.schema.metadata[_KEYS])
+        if kept["version"] != VERSION or not table.schema.equals(SCHEMA):
+            return {}
+        keys = [(task, status, reason) for task, status, reason in kept["keys"]]
+        inputs, counts = (table[name].combine_chunks() for name in ("inputs", "counts"))
+        read = _dicts(inputs, _shared(inputs.keys), _shared(inputs.items))
+        rows = _dicts(counts, [keys[place] for place in _numbers(counts.keys)], _numbers(counts.items))
+        plain = (_shared(table[name]) for name in ("stage", "unit", "stamp", "fingerprint", "digest"))
+        return {
+            (stage, unit): (stamp, Footer(fingerprint, digest, inputs, counts))
+            for stage, unit, stamp, fingerprint, digest, inputs, counts in zip(
+                *plain, read, rows, strict=True
+            )
+        }
+    except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
+        return {}
+
+
+def keep(path: Location, known: Known) -> None:
+    """Replace what is kept."""
+    keys: dict[tuple[str, str, str], int] = {}
+    footers = [footer for _, footer in known.values()]
+    counts = [[(keys.setdefault(key, len(keys)), n) for key, n in f.counts.items()] for f in footers]
+    columns = [
+        [stage for stage, _ in known],
+        [unit for _, unit in known],
+        [stamp for stamp, _ in known.values()],
+        [footer.fingerprint for footer in footers],
+        [footer.digest for footer in footers],
+        [list(footer.inputs.items()) for footer in footers],
+        counts,
+    ]
+    table = pa.table([pa.array(c, f.type) for c, f in zip(columns, SCHEMA, strict=True)], schema=SCHEMA)
+    content = json.dumps({"version": VERSION, "keys": list(keys)})
+    file = NewFile(path)
+    try:
+        kept = table.replace_schema_metadata({_KEYS: content})
+        pq.write_table(kept, file, compression="zstd", write_page_checksum=True)
+    except BaseException:
+        file.abandon()
+        raise
+    file.commit()
+
+
+def _shared(array: pa.Array | pa.ChunkedArray) -> list[Any]:
+    """The values of a column, equal ones as one object: a run's digests stand in many footers."""
+    encoded = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+    encoded = encoded.dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return [values[place] for place in _numbers(encoded.indices)]
+
+
+def _numbers(array: pa.Array) -> list[int]:
+    """Ten times as fast as ``to_pylist``."""
+    return array.to_numpy().tolist()
+
+
+def _dicts(maps: pa.MapArray, keys: Sequence[Any], values: Sequence[Any]) -> Iterator[dict[Any, Any]]:
+    for first, end in pairwise(_numbers(maps.offsets)):
+        yield dict(zip(keys[first:end], values[first:end], strict=True))
