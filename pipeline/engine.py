@@ -199,8 +199,11 @@ def _advance(
     local = LocalBackend()
     backend = local if engine == "local" else _ray(run.manifest)
     try:
+        everywhere = False
         for step in run.steps:
-            units = _todo(run, step, parts, forced)
+            everywhere = everywhere or step.wide
+            scope = range(run.plan.parts) if everywhere and step.light else parts
+            units = _todo(run, step, scope, forced)
             if units:
                 _run_stage(run, step, units, local if step.light else backend, progress)
             if step.parts_per_unit is not None:

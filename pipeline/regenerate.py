@@ -33,7 +33,9 @@ class Verdict:
 
 
 def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str) -> Iterator[Verdict]:
-    """Run each stage that has committed the row on it alone; published files are not written again.
+    """Run each stage that has committed the row on it alone, but for those that see the whole run.
+
+    Published files are not written again.
 
     Raises:
         UserError: the run has no such row.
@@ -43,7 +45,7 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
     check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():
-        if step.parts_per_unit is not None:
+        if step.parts_per_unit is not None or step.wide:
             continue
         if not state.done(step, part):
             return

@@ -4,7 +4,8 @@ A file is done when its fingerprint is the expected one, every input digest equa
 file's present digest, and everything upstream is done. Nothing reads a file that is not done.
 """
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from pipeline.folder import RunFolder, part_name, shard_name
@@ -25,6 +26,7 @@ class RunState:
         self._footers: dict[tuple[str, int], Footer | None] = {}
         self._known: Known | None = None
         self._done: dict[tuple[str, int], bool] = {}
+        self._all: dict[str, str] = {}
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
@@ -86,9 +88,12 @@ class RunState:
 
     def _forget(self, step: Step, unit: int) -> None:
         """What is done depends on the unit's file, in its step and in those after it."""
+        self._all = {}
         steps = list(self.steps.values())
-        parts = step.parts(unit, self.plan.parts)
+        parts: Iterable[int] = step.parts(unit, self.plan.parts)
         for later in steps[steps.index(step) :]:
+            if later.wide and later is not step:
+                parts = range(self.plan.parts)
             for number in later.units(parts):
                 self._done.pop((later.name, number), None)
 
@@ -99,15 +104,35 @@ class RunState:
             return list(parts)
         return [part for part in parts if self.done(self.steps[step.previous], part)]
 
+    def all_readable(self, step: Step) -> list[int]:
+        """All parts of the run that are done upstream."""
+        return [
+            part for unit in range(step.unit_count(self.plan.parts)) for part in self.readable(step, unit)
+        ]
+
     def inputs(self, step: Step, parts: Sequence[int]) -> dict[str, str]:
         """The present digests of what the step would read; ``parts`` must be readable."""
         digests = {"plan": self.plan.digest}
         for name in step.inputs:
+            if step.wide:
+                digests[f"{name}/all"] = self._digest_of_all(self.steps[name])
+                continue
             for part in parts:
                 footer = self.footer(self.steps[name], part)
                 assert footer is not None
                 digests[f"{name}/{part:05d}"] = footer.digest
         return digests
+
+    def _digest_of_all(self, step: Step) -> str:
+        """Of the files of a step that are done, all together."""
+        if step.name not in self._all:
+            there = [
+                (unit, footer.digest)
+                for unit in range(step.unit_count(self.plan.parts))
+                if self.done(step, unit) and (footer := self.footer(step, unit))
+            ]
+            self._all[step.name] = hashlib.blake2b(repr(there).encode(), digest_size=16).hexdigest()
+        return self._all[step.name]
 
     def done(self, step: Step, unit: int) -> bool:
         """Whether the unit's file is there and up to date with everything before it."""

@@ -12,6 +12,8 @@ class Step:
     inputs: tuple[str, ...]
     """The stages whose files it reads, the previous one among them; the plan is not named."""
     light: bool = False
+    wide: bool = False
+    """Whether it decides over the whole run, and so depends on all parts before it."""
     parts_per_unit: int | None = None
     """None: a file a part. Otherwise a file holds the kept rows of so many parts."""
 
@@ -55,6 +57,7 @@ def build_steps(
                 fingerprint=fingerprints[name],
                 inputs=tuple(s for s in before if s in reads or s == before[-1]),
                 light=stage.light,
+                wide=stage.wide,
                 parts_per_unit=configs[name].parts_per_shard if grouped else None,
             )
         )

@@ -131,6 +131,8 @@ class Worker:
                 traceback.format_exc(),
             ) from error
         limit_threads(threads)
+        if self.job.step.wide:
+            self._stage.survey(self._everything())
 
     def _file_schema(self) -> pa.Schema:
         schema = output_schema(self.job.stage.schema)
@@ -153,6 +155,17 @@ class Worker:
             for old in file.iter_batches(batch_size=self.job.config.batch):
                 yield _replace(pa.Table.from_batches([old]).replace_schema_metadata(), again)
 
+    def _everything(self) -> Iterator[pa.Table]:
+        """The rows of all parts that are there, as the stage reads them."""
+        for part in self._state.all_readable(self.job.step):
+            yield from self._read(part, self._given(part))
+
+    def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
+        job = self.job
+        files = {name: job.folder.part(name, part) for name in job.step.inputs}
+        run = {"models": json.dumps(job.models)}
+        return read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch)
+
     def _given(self, part: int) -> pa.Array:
         previous = self.job.step.previous
         if previous is None:
@@ -161,10 +174,8 @@ class Worker:
 
     def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job
-        files = {name: job.folder.part(name, part) for name in job.step.inputs}
         alike: Counter[str] = Counter()
-        run = {"models": json.dumps(job.models)}
-        for rows in read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch):
+        for rows in self._read(part, ids):
             records, errors = self._carefully(rows, unit) if unit.careful else self._guarded(rows)
             for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
                 kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)

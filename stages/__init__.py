@@ -5,6 +5,7 @@ from stages.filter import Filter
 from stages.instruct import Instruct
 from stages.mask import Mask
 from stages.score import Score
+from stages.select import Select
 from stages.shards import Shards
 from stages.source import Source
 from stages.task_check import TaskCheck
@@ -17,5 +18,6 @@ STAGES: dict[str, type] = {
     "edit": Edit,
     "score": Score,
     "filter": Filter,
+    "select": Select,
     "shards": Shards,
 }

@@ -86,6 +86,9 @@ class Stage(Protocol):
     """The stage's section of the manifest."""
     light: ClassVar[bool] = False
     """Seconds of CPU, no model: runs in the driver, and its parts may be replaced unasked."""
+    wide: ClassVar[bool] = False
+    """Whether it decides over the whole run: before its first rows, ``survey`` is given those of all parts
+    that are there (tables of ``id`` and the columns of ``reads``), and a new part makes all stale. Light."""
     scope: ClassVar[Literal["part", "group"]] = "part"
     """What one call of the engine covers, and so what one file holds."""
     turn: ClassVar[int] = 1
@@ -98,6 +101,10 @@ class Stage(Protocol):
     def __init__(self, config: Any, tasks: Tasks) -> None: ...
 
     def __call__(self, rows: pa.Table) -> pa.Table: ...
+
+    def survey(self, tables: Iterable[pa.Table]) -> None:
+        """See ``wide``; the others need none."""
+        return None
 
 
 class Finisher(Protocol):

@@ -44,14 +44,24 @@ class Filter(Stage):
     """Chooses a candidate of each row, or rejects the row as ``<metric>_low`` or ``<metric>_high``.
 
     ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
-    :func:`choose`).
+    :func:`choose`), ``rank`` is that; its pictures' hashes are handed on to the select stage.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     light: ClassVar[bool] = True
-    reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["task"], "score": ["scores"]}
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        "plan": ["task"],
+        "score": ["scores", "anchor_hash", "candidate_hashes"],
+    }
     task_keys: ClassVar[Sequence[str]] = ("metrics", "thresholds")
-    schema: ClassVar[pa.Schema] = pa.schema([("choice", pa.int32())])
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("choice", pa.int32()),
+            ("rank", pa.float32()),
+            ("anchor_hash", pa.int64()),
+            ("target_hash", pa.int64()),
+        ]
+    )
     Config: ClassVar[type[StageConfig]] = FilterConfig
 
     def __init__(self, config: FilterConfig, tasks: Tasks) -> None:
@@ -68,18 +78,22 @@ class Filter(Stage):
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        pairs = zip(rows["task"].to_pylist(), rows["scores"].to_pylist(), strict=True)
-        decisions = [self._decide(task, scores) for task, scores in pairs]
+        decisions = [self._decide(row) for row in rows.to_pylist()]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
-    def _decide(self, task: str, scores: Sequence[Scores]) -> Decision:
+    def _decide(self, row: Mapping[str, Any]) -> Decision:
         try:
-            choice = choose(scores, self.bounds[task])
+            choice = choose(row["scores"], self.bounds[row["task"]])
         except ValueError as error:
             return failed(error)
         if choice.reason:
             return rejected(choice.reason)
-        return kept(choice=choice.index)
+        return kept(
+            choice=choice.index,
+            rank=rank(row["scores"][choice.index]),
+            anchor_hash=row["anchor_hash"],
+            target_hash=row["candidate_hashes"][choice.index],
+        )
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:

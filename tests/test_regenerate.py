@@ -31,7 +31,7 @@ def test_a_kept_row_made_again_alone_is_equal_to_the_bit(toybox_run):
     row = next(row for row in rows_kept(toybox_run) if row["task"] in ("color", "texture", "local", "global"))
     told = told_about(toybox_run, row["id"])
     assert told.exit_code == 0, told.output
-    assert told.output.count("equal to the bit") == len(STAGES)
+    assert told.output.count("equal to the bit") == len(STAGES) - 1, "all but select, which sees the run"
 
 
 def test_a_part_that_was_changed_is_told(toybox_run, tmp_path):

@@ -54,8 +54,8 @@ def test_every_stage_of_every_turn_accounts_for_its_rows(run):
         judged = count.kept.total() + count.rejected.total() + count.failed.total()
         assert count.given.total() == judged, count.name
         assert not count.failed.total(), count.name
-    assert counts["source.2"].given == counts["filter"].kept
-    assert counts["source.2"].rejected["detect"] == counts["filter"].kept["detect"]
+    assert counts["source.2"].given == counts["select"].kept
+    assert counts["source.2"].rejected["detect"] == counts["select"].kept["detect"]
     assert published(state, counts.values()) == len(shards(run))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["instruct", "task_check", "source", "mask", "edit", "score", "filter"]
+STAGES = ["instruct", "task_check", "source", "mask", "edit", "score", "filter", "select"]
 SMALL = ["rows=22", "rows_per_part=11", "diffusion.steps=10", "edit.batch=3", "source.batch=3"]
 
 

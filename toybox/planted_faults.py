@@ -148,10 +148,7 @@ def decide(rows: Sequence[Row], score: Score, filter_: Filter) -> list[str]:
     reasons: list[str] = []
     for start in range(0, len(rows), BATCH):
         part = [dict(row) for row in rows[start : start + BATCH]]
-        scores = score(pa.Table.from_pylist(part))["scores"].to_pylist()
-        judged = pa.table(
-            {"id": [r["id"] for r in part], "task": [r["task"] for r in part], "scores": scores}
-        )
+        judged = score(pa.Table.from_pylist(part)).append_column("task", [[r["task"] for r in part]])
         reasons += filter_(judged)["reason"].to_pylist()
     return reasons
 

@@ -70,7 +70,7 @@ class Score(Stage):
     A metric that is not a number fails its row. Each picture and each caption is encoded once.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task"],
         "instruct": ["output_caption", "edited_object", "original_object"],
@@ -79,7 +79,11 @@ class Score(Stage):
     }
     task_keys: ClassVar[Sequence[str]] = ("metrics", "region", "direction", "fields")
     schema: ClassVar[pa.Schema] = pa.schema(
-        [("scores", pa.list_(pa.struct([(metric, pa.float32()) for metric in METRICS])))]
+        [
+            ("scores", pa.list_(pa.struct([(metric, pa.float32()) for metric in METRICS]))),
+            ("anchor_hash", pa.int64()),
+            ("candidate_hashes", pa.list_(pa.int64())),
+        ]
     )
     Config: ClassVar[type[StageConfig]] = ScoreConfig
 
@@ -117,7 +121,7 @@ class Score(Stage):
                 | _structure_metrics(pair, compared)
                 for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
             ]
-            decisions.append(_decide(row.task, scores))
+            decisions.append(_decide(row, scores))
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _encode_texts(self, work: list[_Row]) -> dict[str, np.ndarray]:
@@ -221,10 +225,13 @@ def _fidelity_metrics(
     }
 
 
-def _decide(task: Task, scores: list[dict[str, float | None]]) -> Decision:
-    listed = [{m: values[m] if m in task.metrics else None for m in METRICS} for values in scores]
+def _decide(row: _Row, scores: list[dict[str, float | None]]) -> Decision:
+    listed = [{m: values[m] if m in row.task.metrics else None for m in METRICS} for values in scores]
     for k, values in enumerate(listed):
         for metric, value in values.items():
             if value is not None and math.isnan(value):
                 return failed(ValueError(f"{metric} of candidate {k} is not a number"))
-    return kept(scores=listed)
+    from stages.score.perceptual_hash import perceptual_hash
+
+    anchor, *candidates = map(perceptual_hash, row.images)
+    return kept(scores=listed, anchor_hash=anchor, candidate_hashes=candidates)

@@ -32,6 +32,8 @@ def run(rows: list[tuple[str, list[dict]]], **config) -> list[dict]:
             "id": [str(i) for i in range(len(rows))],
             "task": [task for task, _ in rows],
             "scores": pa.array(scores, schema),
+            "anchor_hash": pa.array([7] * len(rows), pa.int64()),
+            "candidate_hashes": pa.array([list(range(len(c))) for _, c in rows], pa.list_(pa.int64())),
         }
     )
     return Filter(FilterConfig(**config), Tasks({"local": TASK}))(table).to_pylist()
@@ -77,7 +79,10 @@ def test_a_passing_candidate_beats_a_better_one_that_breaks_a_bound():
 
 def test_a_row_is_kept_with_its_choice():
     worse = {**GOOD, "clip_direction": 0.1}
-    assert run([("local", [worse, GOOD])]) == [{"id": "0", "status": "kept", "reason": "", "choice": 1}]
+    [row] = run([("local", [worse, GOOD])])
+    assert (row["id"], row["status"], row["reason"], row["choice"]) == ("0", "kept", "", 1)
+    assert row["rank"] == pytest.approx(GOOD["clip_direction"])
+    assert (row["anchor_hash"], row["target_hash"]) == (7, 1), "the chosen candidate's"
 
 
 def test_mistake_5_a_pair_in_which_nothing_changed_is_rejected():

@@ -42,8 +42,8 @@ def test_one_turn_is_the_chain_as_it_is():
 
 def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():
     stages = unrolled(3)
-    second = ["instruct.2", "task_check.2", "mask.2", "edit.2", "score.2", "filter.2", "shards.2"]
-    assert list(stages)[8:16] == ["source.2", *second]
+    second = ["instruct.2", "task_check.2", "mask.2", "edit.2", "score.2", "filter.2", "select.2", "shards.2"]
+    assert list(stages)[9:18] == ["source.2", *second]
     assert set(stages["edit.3"].reads) == {"source.3", "instruct.3", "mask.3"}
     assert set(stages["edit.3"].reads["source.3"]) == {"caption", "task", "seed", "source_image", "history"}
     assert set(stages["source.3"].reads) == {"source.2", "instruct.2", "mask.2", "edit.2", "filter.2"}
@@ -62,8 +62,8 @@ def test_what_is_published_decides_no_other_stage_s_rows():
     }
     steps = {step.name: step for step in build_steps(stages, configs, dict.fromkeys(stages, "print"))}
     previous = {name: step.previous for name, step in steps.items()}
-    assert previous["source.2"] == "filter"
-    assert (previous["shards"], previous["shards.2"]) == ("filter", "filter.2")
+    assert previous["source.2"] == "select"
+    assert (previous["shards"], previous["shards.2"]) == ("select", "select.2")
     assert previous["instruct.2"] == "source.2"
 
 
