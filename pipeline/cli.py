@@ -286,12 +286,13 @@ def validate(
 
 @app.command(
     epilog="Examples:\n\n  editpairs sweep manifests/toybox.yaml --out thresholds.png\n\n"
-    "  editpairs sweep manifests/toybox.yaml --set filter.default.clip_direction=0.25"
+    "  editpairs sweep manifests/toybox.yaml --set filter.default.clip_direction=0.25 --sheet boundary.png"
 )
 def sweep(
     manifest: Manifest,
     overrides: Set = None,
     out: Annotated[Path | None, typer.Option(help="plot the curves (PNG) here")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
     from pipeline.manifest import read_manifest, tasks_of
@@ -300,14 +301,24 @@ def sweep(
     from stages import STAGES
 
     content = read_manifest(manifest, overrides or [], STAGES)
-    scores = read_scores(open_state(content.folder))
+    state, tasks = open_state(content.folder), tasks_of(content)
+    scores = read_scores(state)
     if not scores:
         raise UserError(f"{content.folder} has no scores yet: run generate first")
-    curves = run(scores, tasks_of(content), content.section("filter"))  # type: ignore[arg-type]
+    curves = run(scores, tasks, content.section("filter"))  # type: ignore[arg-type]
     console.print(table_of(curves))
     if out is not None:
         plot(curves, out)
         console.print(f"wrote {out}", highlight=False)
+    if sheet is not None:
+        from pipeline.boundary import read_boundary
+        from pipeline.contact_sheet import draw
+        from stages.filter import resolve_bounds
+
+        bounds = {name: resolve_bounds(task, content.section("filter")) for name, task in tasks.items()}  # type: ignore[arg-type]
+        pairs = read_boundary(state, tasks, bounds)
+        draw(pairs, sheet)
+        console.print(f"wrote {sheet}: {len(pairs)} rows next to a bound", highlight=False)
 
 
 @app.command(

@@ -44,6 +44,11 @@ class Clip:
         network = open_clip.create_model(model, pretrained, device=device, require_pretrained=True)
         return cls(network, open_clip.get_tokenizer(model), device)
 
+    @property
+    def width(self) -> int:
+        """Numbers of an embedding."""
+        return int(self.encode_texts([""], 1).shape[1])
+
     @torch.inference_mode()
     def encode_images(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
         """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3]."""

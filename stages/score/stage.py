@@ -22,12 +22,21 @@ if TYPE_CHECKING:
     from stages.grounding.detector import Detections
 
 DETECTOR_METRICS = ("present", "absent")
+PROBES = ("aesthetic", "nsfw")
 
 
 class ClipConfig(Weights):
     """The manifest's section ``clip``: a folder in open_clip's layout, or a name and, as ``revision``,
     the tag of its weights (such as ``ViT-L-14`` and ``openai``).
     """
+
+
+class ProbeWeights(Weights):
+    """A safetensors file (:class:`stages.score.probe.Probe`)."""
+
+    @property
+    def from_hub(self) -> bool:
+        return False
 
 
 class ScoreConfig(StageConfig):
@@ -37,6 +46,8 @@ class ScoreConfig(StageConfig):
     grounding: GroundingConfig
     dino: Weights | None = Field(None, description="a DINOv2 model of transformers; None: the metric is null")
     depth: Weights | None = Field(None, description="a depth model of transformers; None: the metric is null")
+    aesthetic: ProbeWeights | None = Field(None, description="a linear probe of clip.model's embeddings")
+    nsfw: ProbeWeights | None = Field(None, description="the same, for pictures that nobody wants")
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class Score(Stage):
         import torch
 
         from stages.score.clip import Clip
+        from stages.score.probe import Probe
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
@@ -103,6 +115,11 @@ class Score(Stage):
             from stages.score.dino import Dino
 
             self.dino = Dino(config.dino, device)
+        self.probes = {
+            name: Probe(f"score.{name}", weights.model, self.clip.width)
+            for name in PROBES
+            if (weights := getattr(config, name)) is not None
+        }
         if config.depth is not None:
             from stages.edit.estimators import DepthEstimator
 
@@ -116,6 +133,7 @@ class Score(Stage):
         for row, features, detections, compared in zip(work, pictures, found, structure, strict=True):
             scores = [
                 _clip_metrics(pair, features, texts)
+                | {name: probe.score(features[pair.target]) for name, probe in self.probes.items()}
                 | _fidelity_metrics(row, pair, candidate)
                 | _detector_metrics(row, pair, detections)
                 | _structure_metrics(pair, compared)
@@ -226,7 +244,7 @@ def _fidelity_metrics(
 
 
 def _decide(row: _Row, scores: list[dict[str, float | None]]) -> Decision:
-    listed = [{m: values[m] if m in row.task.metrics else None for m in METRICS} for values in scores]
+    listed = [{m: values.get(m) if m in row.task.metrics else None for m in METRICS} for values in scores]
     for k, values in enumerate(listed):
         for metric, value in values.items():
             if value is not None and math.isnan(value):

@@ -50,6 +50,8 @@ METRICS = {
     "contrast",
     "dino",
     "depth_change",
+    "aesthetic",
+    "nsfw",
 }
 NAMES = pytest.mark.parametrize("name", INDICES)
 

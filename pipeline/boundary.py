@@ -1,0 +1,94 @@
+"""Boundary cases: of each threshold the rows just inside and just outside, to be looked at."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from pipeline.gallery import Outcome, read_chosen, sample_parts, survey
+from pipeline.pairs import Pair
+from pipeline.plan import read_part
+from pipeline.state import RunState
+from stages.filter import rank
+from stages.pair import as_pair
+from stages.tasks import Bounds, Tasks
+
+READS = {
+    "instruct": ["instruction", "output_caption"],
+    "mask": ["precise_mask"],
+    "edit": ["anchor", "candidates"],
+    "score": ["scores"],
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row whose best candidate's score is the nearest to a bound, on one side of it."""
+
+    row: Outcome
+    metric: str
+    limit: float
+    inside: bool
+
+    @property
+    def title(self) -> str:
+        side = "inside" if self.inside else "outside"
+        return f"{side}: {self.metric} {self.row.scores[self.metric]:.3f}, bound {self.limit:g}"
+
+
+def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> list[Case]:
+    """Of every task's every bound the nearest row inside and the nearest outside, where there are any."""
+    cases = []
+    for task in sorted(bounds):
+        rows = [row for row in found if row.task == task]
+        for metric, bound in bounds[task].items():
+            for limit, sign in ((bound.min, 1), (bound.max, -1)):
+                scored = [row for row in rows if metric in row.scores]
+                if limit is None or not scored:
+                    continue
+                for inside in (True, False):
+                    side = [row for row in scored if (sign * (row.scores[metric] - limit) >= 0) == inside]
+                    if side:
+                        nearest = min(side, key=lambda row: (abs(row.scores[metric] - limit), row.id))
+                        cases.append(Case(nearest, metric, limit, inside))
+    return cases
+
+
+def read_boundary(
+    state: RunState, tasks: Tasks, bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0
+) -> list[Pair]:
+    """The boundary cases of a run as pairs for a contact sheet, whose instruction says which bound it is."""
+    cases = boundary_cases(survey(state, sample_parts(state, 0, seed)), bounds)
+    drawn = {pair.id: pair for pair in _pairs(state, tasks, cases)}
+    return [
+        Pair(**{**vars(drawn[case.row.id]), "instruction": f"{case.title}. {drawn[case.row.id].instruction}"})
+        for case in cases
+    ]
+
+
+def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
+    for part in sorted({case.row.part for case in cases}):
+        ids = {case.row.id for case in cases if case.row.part == part}
+        planned = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
+        rows = {row["id"]: dict(row) for row in planned if row["id"] in ids}
+        for stage, columns in READS.items():
+            path = state.path(state.steps[stage], part)
+            for record in read_chosen(path, ["id", *columns], pa.array(rows)):
+                rows[record["id"]] |= record
+        for row in rows.values():
+            task = tasks[row["task"]]
+            best = max(range(len(row["scores"])), key=lambda k: rank(row["scores"][k]))
+            pair = as_pair(
+                task, row["anchor"], row["candidates"][best]["image"], row["caption"], row["output_caption"]
+            )
+            yield Pair(
+                row["id"],
+                task.name,
+                row["instruction"],
+                pair.input,
+                pair.target,
+                row["precise_mask"],
+                pair.input_caption,
+                pair.output_caption,
+                {name: value for name, value in row["scores"][best].items() if value is not None},
+            )
