@@ -265,7 +265,13 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                 cpu_seconds=round(result.cpu_seconds, 3),
                 gpu_seconds=round(result.seconds * job.config.resources.gpus, 3),
                 wall=round(now - last, 3),
+                **({"smallest_batch": result.smallest_batch} if result.smallest_batch else {}),
             )
+            if result.smallest_batch:
+                progress.note(
+                    f"{step.name}: memory was too small in {result.unit:05d}; batches down to "
+                    f"{result.smallest_batch} of {job.config.batch} rows: lower {step.name}.batch"
+                )
             last = now
             advance(given[result.unit])
 

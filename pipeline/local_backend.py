@@ -4,7 +4,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from pipeline.errors import StageError
-from pipeline.worker import FatalError, Job, Result, Unit, Worker
+from pipeline.guarded import FatalError
+from pipeline.worker import Job, Result, Unit, Worker
 
 
 class LocalBackend:

@@ -74,9 +74,15 @@ def _key(task: str, status: str, reason: str) -> tuple[str, str, str]:
     return task, status, reason
 
 
-def footer_content(fingerprint: str, inputs: Mapping[str, str], counts: Counts) -> dict[str, Any]:
-    """What ``PartWriter.commit`` is given for a part, as ``read_footer`` expects it."""
+def footer_content(
+    fingerprint: str, inputs: Mapping[str, str], counts: Counts, smallest_batch: int | None = None
+) -> dict[str, Any]:
+    """What ``PartWriter.commit`` is given for a part, as ``read_footer`` expects it.
+
+    ``smallest_batch`` is noted where batches had to be smaller than the manifest's, for want of memory.
+    """
     return {
+        **({} if smallest_batch is None else {"smallest_batch": smallest_batch}),
         "fingerprint": fingerprint,
         "inputs": dict(inputs),
         "counts": [[*key, n] for key, n in sorted(counts.items())],

@@ -32,6 +32,10 @@ class Progress:
             f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}", highlight=False
         )
 
+    def note(self, text: str) -> None:
+        """Say something on a line of its own."""
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
     @contextmanager
     def _bar(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
         columns = (

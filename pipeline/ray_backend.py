@@ -6,6 +6,7 @@ Pictures never travel through Ray. The only file that imports ray, and only once
 import logging
 import os
 import sys
+import time
 import traceback
 import warnings
 from collections import Counter, deque
@@ -15,9 +16,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import StageError, UserError
+from pipeline.guarded import FatalError
 from pipeline.manifest import RayOptions
 from pipeline.threads import thread_variables
-from pipeline.worker import FatalError, Job, Result, Unit, Worker, row_under_way
+from pipeline.worker import Job, Result, Unit, Worker, row_under_way
 from stages.base import Resources
 
 OBJECT_STORE_BYTES = 100_000_000
@@ -26,6 +28,8 @@ STARTS = 3
 """How often a local Ray, or a worker, is started before giving up: a busy machine misses time limits."""
 RETRIES = 2
 """How often a unit is given to a new worker after its worker died; then it is run row by row."""
+LOOK = 5.0
+"""Seconds between two looks at the workers' heartbeats, at most."""
 MOST_POISON = 3
 """Rows of a unit that may end their worker; more are no accident, and stop the stage."""
 
@@ -43,6 +47,33 @@ class Died:
     """What ended a worker, or why it must end."""
 
     reason: str
+    hung: bool = False
+
+
+class Heartbeats:
+    """Sees by the rows that workers leave behind (:func:`row_under_way`) which of them hang.
+
+    By what stands there and this process's own clock, so that no machine's clock matters.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job, self._seen = job, dict[int, tuple[str, float]]()
+
+    def hangs(self, unit: int) -> bool:
+        """Whether the unit's worker has been over one batch for too long."""
+        note = row_under_way(self._job, unit)
+        try:
+            row = note.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            row = ""
+        now = time.monotonic()
+        if self._seen.get(unit, (None, 0))[0] != row:
+            self._seen[unit] = row, now
+        return now - self._seen[unit][1] > self._job.config.resources.hang_seconds
+
+    def begin(self, unit: int) -> None:
+        """The unit begins, or begins again."""
+        self._seen.pop(unit, None)
 
 
 class RayBackend:
@@ -72,10 +103,16 @@ class RayBackend:
         shared = ray.put(job)
         waiting, deaths, lost = deque(units), Counter[int](), dict[int, str]()
         busy: dict[Any, tuple[Any, Unit | None]] = {w.take.remote(shared): (w, None) for w in self._crew}
+        hearts = Heartbeats(job)
+        look = min(LOOK, job.config.resources.hang_seconds / 2)
         while busy:
-            (reference,), _ = ray.wait(list(busy), num_returns=1)
+            ready, _ = ray.wait(list(busy), num_returns=1, timeout=look)
+            hanging = [ref for ref, (_, unit) in busy.items() if unit and hearts.hangs(unit.number)]
+            if not ready and not hanging:
+                continue
+            reference = ready[0] if ready else hanging[0]
             worker, unit = busy.pop(reference)
-            outcome = _outcome(reference)
+            outcome = _outcome(reference) if ready else _hung(job)
             if isinstance(outcome, Stopped):
                 raise StageError(outcome.message, outcome.details)
             if isinstance(outcome, Result):
@@ -87,7 +124,8 @@ class RayBackend:
                 if unit is None and deaths[number] >= STARTS:
                     raise StageError(f"{job.step.name}: no worker starts: {outcome.reason}")
                 if unit is not None:
-                    again = unit if deaths[number] <= RETRIES else _careful(job, unit)
+                    patience = 0 if outcome.hung else RETRIES
+                    again = unit if deaths[number] <= patience else _careful(job, unit)
                     if again is None:
                         lost[number] = outcome.reason
                     else:
@@ -97,6 +135,7 @@ class RayBackend:
                     busy[worker.take.remote(shared)] = worker, None
             elif waiting:
                 unit = waiting.popleft()
+                hearts.begin(unit.number)
                 busy[worker.run.remote(unit)] = worker, unit
         if lost:
             raise StageError(_told(job, lost))
@@ -196,7 +235,7 @@ class _Actor:
 
     def take(self, job: Job) -> None:
         """Work for ``job`` from now on; the models of the one before are dropped."""
-        self._worker = Worker(job)
+        self._worker = Worker(job, watched=True)
 
     def run(self, unit: Unit) -> Result | Stopped | Died:
         try:
@@ -221,6 +260,11 @@ def _careful(job: Job, unit: Unit) -> Unit | None:
         poison = (*poison, note.read_text(encoding="utf-8"))
         note.unlink()
     return replace(unit, careful=True, poison=poison)
+
+
+def _hung(job: Job) -> Died:
+    seconds = job.config.resources.hang_seconds
+    return Died(f"no batch ended in {seconds:g} s ({job.step.name}.resources.hang_seconds)", hung=True)
 
 
 def _outcome(reference: Any) -> Result | Stopped | Died | None:

@@ -15,6 +15,7 @@ from pipeline.errors import UserError
 from pipeline.fingerprint import differences, fingerprint, stage_identity
 from pipeline.lockfile import read_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
+from pipeline.parts import read_metadata
 from pipeline.plan import read_part
 from pipeline.rows import read_rows
 from pipeline.state import RunState
@@ -62,6 +63,10 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
             why = "made with other settings: " + "; ".join(
                 differences(known.get(step.fingerprint, {}), identity)
             )
+        footer = read_metadata(path)
+        if footer is not None and "smallest_batch" in footer[0]:
+            smallest = footer[0]["smallest_batch"]
+            why += f"{'; ' if why else ''}memory was too small: batches down to {smallest} rows"
         limit_threads(config.resources.threads)
         files = {name: state.folder.part(name, part) for name in step.inputs}
         (rows,) = read_rows(

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import StageError
 from pipeline.folder import RunFolder
+from pipeline.guarded import Guarded
 from pipeline.parts import Counts, PartWriter, footer_content
 from pipeline.plan import Plan, read_part
 from pipeline.rows import ids_with_status, kept_ids, read_rows
@@ -27,15 +28,12 @@ from pipeline.state import RunState
 from pipeline.steps import Step
 from pipeline.storage import Location, arrow_source
 from pipeline.threads import limit_threads
-from stages.base import Decision, StageConfig, failed, output_schema, to_table
+from stages.base import Decision, StageConfig, output_schema, to_table
 from stages.tasks import Tasks
 
-STATUSES = ("kept", "rejected", "failed")
 ALIKE = 4
 """Fewer equal failures than this never stop a stage."""
-POISONED = Decision("failed", "WorkerDied: every process that ran this row ended with it")
-LONGEST_REASON = 300
-"""Characters; a message may quote a caption of any length."""
+POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
 
 
 @dataclass(frozen=True)
@@ -74,18 +72,19 @@ class Result:
     seconds: float
     cpu_seconds: float
     """Of all the worker's threads."""
-
-
-class FatalError(Exception):
-    """The process cannot be trusted any more: end it."""
+    smallest_batch: int | None = None
+    """See ``Guarded``."""
 
 
 class Worker:
-    """Loads its stage on the first unit, so that whoever runs it can report what goes wrong."""
+    """Loads its stage on the first unit, so that whoever runs it can report what goes wrong.
 
-    def __init__(self, job: Job) -> None:
-        self.job = job
-        self._stage: Any = None
+    With ``watched`` it leaves behind which rows it runs, for someone who sees whether it goes on.
+    """
+
+    def __init__(self, job: Job, watched: bool = False) -> None:
+        self.job, self._watched = job, watched
+        self._guarded: Guarded | None = None
         self._state = RunState(job.folder, job.plan, job.steps)
 
     def run(self, unit: Unit) -> Result:
@@ -96,8 +95,8 @@ class Worker:
             FatalError: this process must end.
         """
         started, cpu_started = time.monotonic(), time.process_time()
-        if self._stage is None:
-            self._load()
+        guarded = self._guarded = self._guarded or self._load()
+        guarded.smallest = None
         step = self.job.step
         path = self._state.path(step, unit.number)
         schema = self._file_schema()
@@ -116,15 +115,18 @@ class Worker:
                         records = records.filter(pc.equal(records["status"], "kept"))
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
-            writer.commit(footer_content(step.fingerprint, inputs, counts))
+            writer.commit(footer_content(step.fingerprint, inputs, counts, guarded.smallest))
+        if self._watched:
+            row_under_way(self.job, unit.number).unlink(missing_ok=True)
         cpu_seconds = time.process_time() - cpu_started
-        return Result(unit.number, counts.total(), time.monotonic() - started, cpu_seconds)
+        seconds = time.monotonic() - started
+        return Result(unit.number, counts.total(), seconds, cpu_seconds, guarded.smallest)
 
-    def _load(self) -> None:
+    def _load(self) -> Guarded:
         threads = self.job.config.resources.threads
         limit_threads(threads)
         try:
-            self._stage = self.job.stage(self.job.config, self.job.tasks)
+            stage = self.job.stage(self.job.config, self.job.tasks)
         except Exception as error:
             raise StageError(
                 f"{self.job.step.name} could not start: {type(error).__name__}: {error}",
@@ -132,7 +134,8 @@ class Worker:
             ) from error
         limit_threads(threads)
         if self.job.step.wide:
-            self._stage.survey(self._everything())
+            stage.survey(self._everything())
+        return Guarded(self.job.step.name, stage, self.job.config.batch)
 
     def _file_schema(self) -> pa.Schema:
         schema = output_schema(self.job.stage.schema)
@@ -176,7 +179,7 @@ class Worker:
         job = self.job
         alike: Counter[str] = Counter()
         for rows in self._read(part, ids):
-            records, errors = self._carefully(rows, unit) if unit.careful else self._guarded(rows)
+            records, errors = self._carefully(rows, unit) if unit.careful else self._run_batch(rows, unit)
             for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
                 kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
                 alike[kind] += 1
@@ -187,72 +190,31 @@ class Worker:
                     )
             yield records
 
+    def _run_batch(self, rows: pa.Table, unit: Unit) -> tuple[pa.Table, list[Exception]]:
+        assert self._guarded is not None
+        if self._watched:
+            row_under_way(self.job, unit.number).write_text(rows["id"][0].as_py(), encoding="utf-8")
+        return self._guarded(rows)
+
     def _carefully(self, rows: pa.Table, unit: Unit) -> tuple[pa.Table, list[Exception]]:
         """The stage's records of rows run one by one; poison fails."""
         records, errors = [], []
-        note = row_under_way(self.job, unit.number)
         for i, row_id in enumerate(rows["id"].to_pylist()):
             if row_id in unit.poison:
                 records.append(to_table([row_id], [POISONED], self.job.stage.schema))
                 continue
-            note.write_text(row_id, encoding="utf-8")
-            record, raised = self._guarded(rows.slice(i, 1))
+            record, raised = self._run_batch(rows.slice(i, 1), unit)
             records.append(record)
             errors += raised
         return pa.concat_tables(records), errors
 
-    def _guarded(self, rows: pa.Table) -> tuple[pa.Table, list[Exception]]:
-        """The stage's records of a batch; if it raises, of its rows one by one."""
-        try:
-            return self._checked(rows), []
-        except (StageError, FatalError):
-            raise
-        except Exception as error:
-            _raise_if_fatal(error)
-            if rows.num_rows == 1:
-                decision = failed(error)
-                record = to_table(rows["id"].to_pylist(), [decision], self.job.stage.schema)
-                return _shorten(record), [error]
-        single = [self._guarded(rows.slice(i, 1)) for i in range(rows.num_rows)]
-        return pa.concat_tables(table for table, _ in single), [error for _, es in single for error in es]
-
-    def _checked(self, rows: pa.Table) -> pa.Table:
-        """The stage's output, which must be one record a row, in order, of its schema."""
-        records = self._stage(rows)
-        expected = output_schema(self.job.stage.schema)
-        name = self.job.step.name
-        if not records.schema.equals(expected):
-            raise StageError(f"{name} broke its contract: it wrote {records.schema}, not {expected}")
-        if records["id"].to_pylist() != rows["id"].to_pylist():
-            raise StageError(f"{name} broke its contract: its records are not those of its rows, in order")
-        unknown = set(records["status"].to_pylist()) - set(STATUSES)
-        if unknown:
-            raise StageError(f"{name} broke its contract: status {unknown} is none of {STATUSES}")
-        return _shorten(records)
-
 
 def row_under_way(job: Job, unit: int) -> Location:
-    """Where a careful worker leaves the row that it runs; removed like any temporary file."""
+    """Where a watched worker leaves the first row of the batch that it runs: its heartbeat.
+
+    Removed like any temporary file.
+    """
     return job.folder.root / job.step.name / f"{unit:05d}.row.tmp"
-
-
-def _raise_if_fatal(error: Exception) -> None:
-    """After a CUDA error other than out-of-memory every later call of the process fails too."""
-    text = _describe(error)
-    sticky = ("CUDA error", "cuDNN error", "device-side assert")
-    if isinstance(error, MemoryError) or any(words in text for words in sticky):
-        raise FatalError(text) from error
-
-
-def _describe(error: Exception) -> str:
-    return failed(error).reason
-
-
-def _shorten(records: pa.Table) -> pa.Table:
-    """Reasons on one line of bounded length: they are counted in footers and shown in tables."""
-    reasons = [" ".join(reason.split())[:LONGEST_REASON] for reason in records["reason"].to_pylist()]
-    index = records.schema.get_field_index("reason")
-    return records.set_column(index, records.schema.field(index), pa.array(reasons, pa.string()))
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:

@@ -52,6 +52,11 @@ class Resources(Section):
     workers: int = Field(default=1, ge=1, description="how many workers run at once")
     gpus: float = Field(default=0, ge=0, description="GPUs a worker; CPU counts are ignored where set")
     cpus: float = Field(default=1, ge=0, description="CPUs a worker")
+    hang_seconds: float = Field(
+        default=1800,
+        gt=0,
+        description="a worker that takes so long over a batch, its models' loading included, is ended",
+    )
     threads: int = Field(default=1, ge=1, description="threads a worker may compute with")
 
 
@@ -98,9 +103,15 @@ class Stage(Protocol):
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
     """Added to the schema metadata of the files the stage writes."""
 
+    config: Any
+
     def __init__(self, config: Any, tasks: Tasks) -> None: ...
 
     def __call__(self, rows: pa.Table) -> pa.Table: ...
+
+    def resize(self, batch: int) -> None:
+        """Work in batches of so many rows from now on: memory was too small for ``config.batch``."""
+        self.config = self.config.model_copy(update={"batch": batch})
 
     def survey(self, tables: Iterable[pa.Table]) -> None:
         """See ``wide``; the others need none."""

@@ -72,7 +72,7 @@ def test_generate_again_finds_nothing_to_do(run):
 def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
     changed = Run(tmp_path)
     shutil.copytree(run.folder, changed.folder)
-    images, decisions = changed.files(*STAGES[:-1]), changed.files("filter")
+    images, decisions = changed.files(*STAGES[:-2]), changed.files("filter")
     probe = (
         "import sys, pipeline.cli as cli\n"
         "try:\n    cli.main()\n"
@@ -86,7 +86,7 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
     assert done.returncode == 0, done.stdout + done.stderr
     assert time.monotonic() - started < 40
     assert "TORCH False RAY False" in done.stdout
-    assert changed.files(*STAGES[:-1]) == images
+    assert changed.files(*STAGES[:-2]) == images
     assert changed.files("filter") != decisions
     assert set(changed.shards()["task"]) <= {"detect", "segment", "adjust", "sketch"}, (
         "they have no direction"

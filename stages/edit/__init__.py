@@ -109,9 +109,13 @@ class Edit(Stage):
         from stages.edit.annotations import load_annotations
         from stages.edit.draw import Drawing
 
-        self.tasks = tasks
+        self.config, self.tasks = config, tasks
         self.annotations = load_annotations(config, tasks)
         self.drawing = Drawing(config, tasks)
+
+    def resize(self, batch: int) -> None:
+        super().resize(batch)
+        self.drawing.config = self.config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = [decode_row(row) for row in rows.to_pylist()]

@@ -22,6 +22,9 @@ from stages.tasks import Task, Tasks
 class ChatModel(Protocol):
     """What the stage needs of a language model, in process or behind an endpoint."""
 
+    batch: int
+    """Conversations at a time, in process; a server has batches of its own."""
+
     def complete(
         self, conversations: Sequence[list[Message]], seeds: Sequence[int]
     ) -> Sequence[str | Exception]:
@@ -90,6 +93,10 @@ class Instruct(Stage):
                 raise ValueError(f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some")
         self.config, self.tasks = config, tasks
         self.chat = chat if chat is not None else _load_chat(config)
+
+    def resize(self, batch: int) -> None:
+        super().resize(batch)
+        self.chat.batch = batch
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

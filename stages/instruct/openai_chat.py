@@ -50,6 +50,7 @@ class OpenAIChat:
                 "export the key under that name (any text for a server that wants none)"
             )
         self._config, self._endpoint, self._key = config, endpoint, key
+        self.batch = config.batch
 
     def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[str | Exception]:
         """The next turn of each conversation, or why there is none; a row never fails its neighbours."""

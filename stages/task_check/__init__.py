@@ -13,7 +13,7 @@ from stages.tasks import Tasks
 class TaskPredictor(Protocol):
     """Tells a task from an instruction."""
 
-    def predict(self, instructions: Sequence[str]) -> list[Mapping[str, float]]:
+    def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
         """The probability of each task that it knows, by name, for each instruction."""
         ...
 
@@ -53,7 +53,7 @@ class TaskCheck(Stage):
         if predictor is None and config.predictor is not None:
             from stages.task_check.classifier import SequenceClassifier
 
-            self.predictor = SequenceClassifier(config.predictor, config.batch, config.max_tokens)
+            self.predictor = SequenceClassifier(config.predictor, config.max_tokens)
             tasks.check_known(self.predictor.labels, "task_check.predictor")
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -61,7 +61,7 @@ class TaskCheck(Stage):
         if self.predictor is None:
             decisions = [kept(checked_task=task) for task in planned]
         else:
-            predictions = self.predictor.predict(instructions)
+            predictions = self.predictor.predict(instructions, self.config.batch)
             decisions = [self._decide(*row) for row in zip(planned, predictions, strict=True)]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 

@@ -12,25 +12,25 @@ from stages.device import default_device
 class SequenceClassifier:
     """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
 
-    def __init__(self, weights: Weights, batch: int, max_tokens: int) -> None:
+    def __init__(self, weights: Weights, max_tokens: int) -> None:
         self.tokenizer = AutoTokenizer.from_pretrained(weights.model, **weights.source)
         model = AutoModelForSequenceClassification.from_pretrained(
             weights.model, use_safetensors=True, dtype=torch.float32, **weights.source
         )
         self.model = model.to(default_device()).eval().requires_grad_(False)
-        self.batch, self.max_tokens = batch, max_tokens
+        self.max_tokens = max_tokens
 
     @property
     def labels(self) -> list[str]:
         return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
 
     @torch.no_grad()
-    def predict(self, instructions: Sequence[str]) -> list[Mapping[str, float]]:
+    def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
         """Probabilities by label; batches have a fixed shape, so that no row depends on its neighbours."""
         probabilities: list[Mapping[str, float]] = []
-        for start in range(0, len(instructions), self.batch):
-            texts = list(instructions[start : start + self.batch])
-            filled = texts + texts[-1:] * (self.batch - len(texts))
+        for start in range(0, len(instructions), batch):
+            texts = list(instructions[start : start + batch])
+            filled = texts + texts[-1:] * (batch - len(texts))
             encoded = self.tokenizer(
                 filled, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
             ).to(self.model.device)

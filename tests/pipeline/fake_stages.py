@@ -22,6 +22,10 @@ def switched_on(name: str) -> bool:
     return (Path(os.environ.get("FAKE_SWITCHES", "/nonexistent")) / name).exists()
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
 class Fake(Stage):
     version: ClassVar[int] = 1
     task_keys: ClassVar[list[str]] = []
@@ -36,6 +40,8 @@ class Fake(Stage):
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows <= self.config.batch
+        if switched_on("small memory") and self.config.batch > 2:
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
         return to_table(rows["id"].to_pylist(), [self.decide(row) for row in rows.to_pylist()], self.schema)
 
     def decide(self, row: dict) -> Decision:
@@ -80,6 +86,8 @@ class Draw(Fake):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if switched_on(f"poison {row['instruction'].split()[-1]}"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if switched_on(f"hang {row['instruction'].split()[-1]}"):
+            time.sleep(10_000)
         if switched_on("die"):
             (Path(os.environ["FAKE_SWITCHES"]) / "die").unlink()
             os._exit(1)

@@ -46,9 +46,24 @@ def test_a_row_that_kills_every_worker_costs_one_row(make_run):
     assert_sum_is_exact(state)
     table = pq.read_table(run.run / "draw" / "00001.parquet")
     assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]
-    assert table["reason"].to_pylist()[3].startswith("WorkerDied")
+    assert table["reason"].to_pylist()[3].startswith("WorkerLost")
     assert not list(run.run.glob("**/*.tmp"))
     (Path(os.environ["FAKE_SWITCHES"]) / "poison 7").unlink()
+    run.rerun("draw", retry_failed=True)
+    clean.generate()
+    assert run.files() == clean.files(), "run again it is as if nothing had been"
+
+
+def test_a_row_that_hangs_costs_one_row(make_run):
+    run, clean = make_run("hanging"), make_run("clean")
+    run.switch("hang 7")
+    state = run.generate("draw.resources.hang_seconds=4", engine="ray")
+    assert_sum_is_exact(state)
+    table = pq.read_table(run.run / "draw" / "00001.parquet")
+    assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]
+    assert table["reason"].to_pylist()[3].startswith("WorkerLost")
+    assert not list(run.run.glob("**/*.tmp"))
+    (Path(os.environ["FAKE_SWITCHES"]) / "hang 7").unlink()
     run.rerun("draw", retry_failed=True)
     clean.generate()
     assert run.files() == clean.files(), "run again it is as if nothing had been"

@@ -24,7 +24,7 @@ class Fixed:
     def __init__(self, **probabilities: float) -> None:
         self.probabilities = probabilities
 
-    def predict(self, instructions: Sequence[str]) -> list[Mapping[str, float]]:
+    def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
         return [self.probabilities] * len(instructions)
 
 
@@ -78,25 +78,25 @@ def test_a_predictor_with_labels_of_no_task_is_refused():
     ],
 )
 def test_the_toybox_s_predictor_knows_its_world(predictor, instruction, task):
-    [probabilities] = predictor.predict([instruction])
+    [probabilities] = predictor.predict([instruction], 4)
     assert sum(probabilities.values()) == pytest.approx(1, abs=1e-4)
     assert max(probabilities, key=probabilities.get) == task
 
 
 @pytest.fixture(scope="module")
 def predictor() -> SequenceClassifier:
-    return SequenceClassifier(PREDICTOR, batch=4, max_tokens=32)
+    return SequenceClassifier(PREDICTOR, max_tokens=32)
 
 
 def test_a_row_does_not_depend_on_its_neighbours(predictor):
     texts = [f"{verb} the {color} ball" for verb in ("remove", "mask", "color") for color in ("red", "blue")]
-    together = predictor.predict(texts)
-    assert together == [predictor.predict([text])[0] for text in texts]
+    together = predictor.predict(texts, 4)
+    assert together == [predictor.predict([text], 4)[0] for text in texts]
 
 
 def test_a_long_or_strange_instruction_is_read_too(predictor):
     for text in ("remove " * 500, "", "\u5220\u9664\u7403 \U0001f388"):
-        assert sum(predictor.predict([text])[0].values()) == pytest.approx(1, abs=1e-4)
+        assert sum(predictor.predict([text], 4)[0].values()) == pytest.approx(1, abs=1e-4)
 
 
 def test_a_moved_row_is_published_with_both_tasks():
