@@ -5,12 +5,13 @@ RUN ?= runs/toybox
 STAGE ?= filter
 SHEET ?= $(RUN)/contact-sheet.png
 ARGS ?=
+N ?= 30
 
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate rerun status inspect test test-full lint toybox toybox-eval clean
+.PHONY: help setup generate rerun status inspect test test-full chaos lint toybox toybox-eval clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -42,6 +43,9 @@ test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
 
 test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)
 	@$(BIN)/python -m pytest -m full $(ARGS)
+
+chaos: setup  ## random faults over toybox runs, compared byte by byte: make chaos N=30
+	@$(BIN)/python -m benchmarks.chaos --faults $(N)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
