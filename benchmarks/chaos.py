@@ -32,7 +32,7 @@ from stages import STAGES
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = [
-    *("name=small", "rows=16", "rows_per_part=4", "diffusion.steps=4", "edit.batch=4", "source.batch=4"),
+    *("name=small", "rows=8", "rows_per_part=2", "diffusion.steps=10", "edit.batch=2", "source.batch=2"),
     "shards.parts_per_shard=2",
 ]
 MARK = "EDITPAIRS_CHAOS"
