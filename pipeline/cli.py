@@ -321,6 +321,49 @@ def sweep(
         console.print(f"wrote {sheet}: {len(pairs)} rows next to a bound", highlight=False)
 
 
+class Format(str, Enum):
+    datasets = "datasets"
+    webdataset = "webdataset"
+    magicbrush = "magicbrush"
+    preference = "preference"
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs export runs/toybox --to datasets --out toybox-dataset\n\n"
+    "  editpairs export runs/sdxl --to webdataset --out sdxl-tars --test-share 0.01"
+)
+def export(
+    run: RunArgument,
+    to: Annotated[Format, typer.Option(help="the layout")],
+    out: Annotated[Path, typer.Option(help="a new folder")],
+    test_share: Annotated[float, typer.Option(min=0, max=1, help="of the captions, by their hash")] = 0.02,
+) -> None:
+    """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from pipeline.exports import Export, formats, new_folder
+    from pipeline.ledger import count_run, published
+    from pipeline.lockfile import locked_manifest
+    from pipeline.manifest import tasks_of
+    from stages import STAGES
+
+    state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
+    pairs = published(state, count_run(state))
+    if not pairs:
+        raise UserError(f"{run} has published no pairs yet: run generate first")
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with new_folder(out) as folder, Progress(*columns, console=console, transient=True) as bar:
+        shown = bar.add_task("rows", total=pairs)
+        exported = Export(
+            state, manifest, tasks_of(manifest), folder, test_share, lambda rows: bar.advance(shown, rows)
+        )
+        formats()[to.value](exported)
+    console.print(f"wrote {out} ({to.value})", highlight=False)
+
+
 @app.command(
     epilog="Examples:\n\n"
     "  editpairs convert sam-vit-b sam_vit_b_01ec64.pth weights/sam-vit-b\n\n"

@@ -27,18 +27,18 @@ from stages.tasks import Policy, Task, Tasks
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
 
-_PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "I": (_PICTURE, "input image (PNG)"),
+    "I": (PICTURE, "input image (PNG)"),
     "T": (pa.string(), "edit instruction"),
-    "Tar": (_PICTURE, "target image (PNG)"),
+    "Tar": (PICTURE, "target image (PNG)"),
     "TI": (pa.int16(), "task index"),
     "T_inverse": (
         pa.string(),
         "edit instruction from Tar back to I, null where it makes no sense or the task was moved",
     ),
     "TI_inverse": (pa.int16(), "task index of the pair backwards"),
-    "mask": (_PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
+    "mask": (PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
     "task": (pa.string(), "name of the task"),
     "task_planned": (pa.string(), "the task that the pair was made as, before the task check"),
     "input_caption": (pa.string(), "describes I"),
@@ -65,16 +65,18 @@ SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in _COLUMNS.items()])
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
     """An Arrow type as the ``datasets`` package describes it in JSON."""
-    if dtype == _PICTURE:
+    if dtype == PICTURE:
         return {"_type": "Image"}
+    if pa.types.is_struct(dtype):
+        return {field.name: _feature(field.type) for field in dtype}
     if pa.types.is_list(dtype):
         return {"feature": _feature(dtype.value_type), "_type": "List"}
     return {"dtype": {"float": "float32"}.get(str(dtype), str(dtype)), "_type": "Value"}
 
 
-def _huggingface_metadata() -> dict[bytes, bytes]:
-    types = {"id": pa.string(), **{field.name: field.type for field in SCHEMA}}
-    features = {name: _feature(dtype) for name, dtype in types.items()}
+def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    """The schema metadata by which ``datasets`` knows which columns are pictures."""
+    features = {field.name: _feature(field.type) for field in schema}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
 
@@ -109,7 +111,9 @@ class Shards(Stage):
     }
     task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
     schema: ClassVar[pa.Schema] = SCHEMA
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = _huggingface_metadata()
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
+        pa.schema([("id", pa.string()), *SCHEMA])
+    )
     Config: ClassVar[type[StageConfig]] = ShardsConfig
 
     def __init__(self, config: ShardsConfig, tasks: Tasks) -> None:
@@ -241,7 +245,7 @@ def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
         tasks="\n".join(f"| {task} | {count} |" for task, count in sorted(tasks.items())),
         models="\n".join(f"| {key} | `{identity}` |" for key, identity in summary["models"].items()),
         columns="\n".join(
-            f"| `{name}` | {'image' if dtype == _PICTURE else dtype} | {meaning} |"
+            f"| `{name}` | {'image' if dtype == PICTURE else dtype} | {meaning} |"
             for name, (dtype, meaning) in columns.items()
         ),
         checksums=CHECKSUMS,

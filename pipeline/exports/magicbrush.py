@@ -1,0 +1,39 @@
+"""MagicBrush's columns (Zhang et al. 2023), for training code that was written for it.
+
+Its masks are pictures with the edited region cut out; ours say in grey how far each pixel was free to change.
+"""
+
+import pyarrow as pa
+
+from pipeline.exports import Export
+from pipeline.exports.card import write_card
+from pipeline.exports.parquet import write_sides
+from stages.shards import PICTURE
+
+COLUMNS = {
+    "img_id": "id",
+    "turn_index": "turn",
+    "source_img": "I",
+    "mask_img": "mask",
+    "instruction": "T",
+    "target_img": "Tar",
+}
+SCHEMA = pa.schema(
+    [
+        ("img_id", pa.string()),
+        ("turn_index", pa.int32()),
+        ("source_img", PICTURE),
+        ("mask_img", PICTURE),
+        ("instruction", pa.string()),
+        ("target_img", PICTURE),
+    ]
+)
+
+
+def write(export: Export) -> None:
+    write_sides(export, SCHEMA, _converted)
+    write_card(export)
+
+
+def _converted(table: pa.Table) -> pa.Table:
+    return table.select(list(COLUMNS.values())).rename_columns(list(COLUMNS)).cast(SCHEMA)

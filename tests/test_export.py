@@ -1,0 +1,173 @@
+"""Exports of a toybox run, each read back by the package that its users have."""
+
+import json
+from io import BytesIO
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import webdataset
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from typer.testing import CliRunner
+
+from pipeline.cli import app
+from pipeline.exports import side_of
+from pipeline.exports.card import licence_of
+from tests.toybox_runs import ROOT, Run
+
+
+@pytest.fixture(autouse=True)
+def at_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def export(run: Run, to: str, out: Path, share: float = 0.4):
+    return CliRunner().invoke(
+        app, ["export", str(run.folder), "--to", to, "--out", str(out), "--test-share", str(share)]
+    )
+
+
+def exported(run: Run, to: str, out: Path, share: float = 0.4) -> Path:
+    told = export(run, to, out, share)
+    assert told.exit_code == 0, (told.output, told.exception)
+    assert not list(out.parent.glob(".*.tmp"))
+    return out
+
+
+def load(folder: Path, cache: Path) -> datasets.DatasetDict:
+    return datasets.load_dataset(str(folder), cache_dir=str(cache))
+
+
+def pixels(data: dict | Image.Image) -> np.ndarray:
+    picture = Image.open(BytesIO(data["bytes"])) if isinstance(data, dict) else data
+    return np.array(picture.convert("RGB"))
+
+
+@given(st.text(max_size=40), st.floats(0, 1), st.floats(0, 1))
+def test_a_larger_share_only_adds_captions_to_the_test_side(caption, first, second):
+    low, high = sorted((first, second))
+    assert side_of(caption, 0) == "train"
+    if side_of(caption, low) == "test":
+        assert side_of(caption, high) == "test"
+
+
+def test_the_share_is_about_what_was_asked():
+    sides = [side_of(f"a picture of {n}", 0.1) for n in range(5000)]
+    assert 0.08 < sides.count("test") / 5000 < 0.12
+
+
+def test_datasets_reads_both_sides_and_no_caption_is_on_both(toybox_run, tmp_path):
+    sides = load(exported(toybox_run, "datasets", tmp_path / "out"), tmp_path / "cache")
+    published = toybox_run.shards().set_index("id")
+    assert sum(len(side) for side in sides.values()) == len(published)
+    captions = {name: set(side["input_caption"]) for name, side in sides.items()}
+    assert set(captions) == {"train", "test"}
+    assert not captions["train"] & captions["test"]
+    for side in sides.values():
+        for row in side:
+            shard = published.loc[row["id"]]
+            assert (row["T"], row["TI"], row["task"]) == (shard["T"], shard["TI"], shard["task"])
+            assert np.array_equal(pixels(row["Tar"]), pixels(shard["Tar"]))
+
+
+@pytest.mark.parametrize("to", ["datasets", "webdataset", "magicbrush", "preference"])
+def test_the_same_run_gives_the_same_bytes(toybox_run, tmp_path, to):
+    files = [
+        {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
+        for out in (exported(toybox_run, to, tmp_path / str(k)) for k in (0, 1))
+    ]
+    assert files[0] == files[1]
+    assert files[0]
+
+
+def test_webdataset_reads_the_tars(toybox_run, tmp_path):
+    folder = exported(toybox_run, "webdataset", tmp_path / "out", share=0)
+    tars = [str(path) for path in sorted(folder.glob("train-*.tar"))]
+    samples = list(webdataset.WebDataset(tars, shardshuffle=False).decode("rgb8"))
+    published = toybox_run.shards()
+    assert [sample["json"]["id"] for sample in samples] == published["id"].tolist()
+    for sample, shard in zip(samples, published.to_dict("records"), strict=True):
+        assert sample["__key__"] == f"{shard['id']}-1"
+        assert np.array_equal(sample["input.png"], pixels(shard["I"]))
+        assert sample["json"]["T"] == shard["T"]
+        assert json.dumps(sample["json"], allow_nan=False)
+
+
+def test_magicbrush_s_columns(toybox_run, tmp_path):
+    rows = load(exported(toybox_run, "magicbrush", tmp_path / "out", share=0), tmp_path / "cache")["train"]
+    names = ["img_id", "turn_index", "source_img", "mask_img", "instruction", "target_img"]
+    assert rows.column_names == names
+    assert set(rows["turn_index"]) == {1}
+    assert rows[0]["mask_img"].mode == "L"
+    assert rows["instruction"][:] == toybox_run.shards()["T"].tolist()
+
+
+def test_a_preference_is_what_was_published_against_what_the_filter_rejects(toybox_run, tmp_path):
+    folder = exported(toybox_run, "preference", tmp_path / "out", share=0)
+    published = toybox_run.shards().set_index("id")
+    rows = load(folder, tmp_path / "cache")["train"] if list(folder.glob("data/*")) else []
+    for row in rows:
+        shard = published.loc[row["id"]]
+        assert np.array_equal(pixels(row["input"]), pixels(shard["I"]))
+        assert np.array_equal(pixels(row["chosen"]), pixels(shard["Tar"]))
+        assert np.any(pixels(row["rejected"]) != pixels(row["chosen"]))
+        assert row["rejected_reason"].endswith(("_low", "_high"))
+        metric = row["rejected_reason"].rsplit("_", 1)[0]
+        assert row["rejected_scores"][metric] != row["chosen_scores"][metric]
+
+
+def test_the_card_says_splits_thresholds_licences_and_limits(toybox_run, tmp_path):
+    card = (exported(toybox_run, "datasets", tmp_path / "out") / "README.md").read_text()
+    header = yaml.safe_load(card.split("---\n")[1])
+    assert {files["split"] for files in header["configs"][0]["data_files"]} == {"train", "test"}
+    assert "40% of the captions" in card
+    assert "clip_text_output >= 0.8" in card
+    assert "| `toybox/weights/diffusion` | apache-2.0 |" in card
+    assert "no person checked a row" in card
+    assert licence_of("some/hub-model") == "not stated"
+
+
+def test_a_folder_that_holds_something_is_left_alone(toybox_run, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years")
+    told = export(toybox_run, "datasets", tmp_path / "mine")
+    assert told.exit_code != 0
+    assert "something already" in str(told.exception)
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
+
+
+def first_batch(rows: datasets.Dataset, resolution: int) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+    """Loads rows as diffusers' InstructPix2Pix example does: three columns, a transform, a DataLoader."""
+
+    def prepare(examples: dict) -> dict:
+        for column, name in (("I", "original"), ("Tar", "edited")):
+            resized = [pixels(picture.resize((resolution, resolution))) for picture in examples[column]]
+            examples[name] = 2 * (torch.tensor(np.stack(resized)).permute(0, 3, 1, 2) / 255) - 1
+        return examples
+
+    def collate(examples: list[dict]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:
+        original, edited = (torch.stack([row[name] for row in examples]) for name in ("original", "edited"))
+        return original, edited, [row["T"] for row in examples]
+
+    loader = torch.utils.data.DataLoader(rows.with_transform(prepare), batch_size=4, collate_fn=collate)
+    return next(iter(loader))
+
+
+@pytest.mark.parametrize("kind", ["published", "exported"])
+def test_a_training_script_s_loading_reads_the_rows(toybox_run, tmp_path, kind):
+    folder = toybox_run.folder / "shards"
+    if kind == "exported":
+        folder = exported(toybox_run, "datasets", tmp_path / "out", share=0)
+    rows = load(folder, tmp_path / "cache")["train"]
+    original, edited, prompts = first_batch(rows, 64)
+    assert original.shape == edited.shape == (4, 3, 64, 64)
+    assert -1 <= float(original.min()) < float(original.max()) <= 1
+    shard = toybox_run.shards().iloc[0]
+    back = ((original[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy()
+    assert np.array_equal(back, pixels(shard["I"]))
+    assert prompts[0] == shard["T"]
