@@ -13,11 +13,14 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline.manifest import read_manifest
+from pipeline import engine
+from pipeline.errors import StageError
+from pipeline.ledger import count_run
+from pipeline.manifest import parse_manifest, read_manifest
 from stages import STAGES
 from stages.instruct import EndpointConfig, Instruct
 from stages.tasks import load_tasks
-from tests.pipeline.runs import ROOT
+from tests.pipeline.runs import QUIET, ROOT
 
 MODEL = "toybox/weights/language_model"
 START_SECONDS = 240
@@ -76,3 +79,47 @@ def test_a_server_writes_the_edits_that_the_model_writes_in_process(server, monk
     written, expected = (stage(rows).to_pylist() for stage in (remote, local))
     assert [row["answer"] for row in written] == [row["answer"] for row in expected]
     assert sum(row["status"] == "kept" for row in written) >= 3
+
+
+def test_a_dead_endpoint_stops_the_run_and_a_live_one_goes_on(server, monkeypatch, tmp_path):
+    """Nothing is committed, one message after the retries; the same run goes on at another address."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("TEST_KEY", "any")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+    stages = {"instruct": STAGES["instruct"]}
+
+    def generate(base_url: str):
+        content = {
+            "name": "run",
+            "runs": str(tmp_path / "runs"),
+            "captions": {"file": "toybox/captions.jsonl"},
+            "rows": 6,
+            "tasks": {
+                "exemplars": "toybox/exemplars",
+                "mixture": {"color": 1, "background": 1, "global": 1},
+            },
+            "instruct": {
+                "model": MODEL,
+                "max_new_tokens": 96,
+                "temperature": 0,
+                "endpoint": {
+                    "base_url": base_url,
+                    "api_key_variable": "TEST_KEY",
+                    "retries": 1,
+                    "concurrency": 2,
+                },
+            },
+        }
+        return engine.generate(
+            parse_manifest(content, stages, "test"), stages, progress=QUIET, engine="local"
+        )
+
+    with pytest.raises(StageError, match=r"instruct stopped: most rows of part 0 fail alike: .*onnect"):
+        generate(dead)
+    assert not list((tmp_path / "runs").rglob("0*.parquet"))
+    assert not list((tmp_path / "runs").rglob("*.tmp"))
+    counts = count_run(generate(server))[0]
+    assert counts.pending.total() == counts.failed.total() == 0
+    assert counts.kept.total() >= 3
