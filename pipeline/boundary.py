@@ -2,18 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
-from pipeline.gallery import Outcome, read_chosen, sample_parts, survey
+from pipeline.gallery import Outcome, sample_parts, survey
 from pipeline.pairs import Pair
-from pipeline.plan import read_part
+from pipeline.rows import read_rows
 from pipeline.state import RunState
 from stages.filter import rank
 from stages.pair import as_pair
-from stages.tasks import Bounds, Tasks
+from stages.tasks import Bounds, Task, Tasks
 
+BATCH = 64
 READS = {
+    "plan": ["task", "caption"],
     "instruct": ["instruction", "output_caption"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
@@ -68,27 +71,25 @@ def read_boundary(
 
 def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
     for part in sorted({case.row.part for case in cases}):
-        ids = {case.row.id for case in cases if case.row.part == part}
-        planned = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
-        rows = {row["id"]: dict(row) for row in planned if row["id"] in ids}
-        for stage, columns in READS.items():
-            path = state.path(state.steps[stage], part)
-            for record in read_chosen(path, ["id", *columns], pa.array(rows)):
-                rows[record["id"]] |= record
-        for row in rows.values():
-            task = tasks[row["task"]]
-            best = max(range(len(row["scores"])), key=lambda k: rank(row["scores"][k]))
-            pair = as_pair(
-                task, row["anchor"], row["candidates"][best]["image"], row["caption"], row["output_caption"]
-            )
-            yield Pair(
-                row["id"],
-                task.name,
-                row["instruction"],
-                pair.input,
-                pair.target,
-                row["precise_mask"],
-                pair.input_caption,
-                pair.output_caption,
-                {name: value for name, value in row["scores"][best].items() if value is not None},
-            )
+        ids = pa.array(sorted({case.row.id for case in cases if case.row.part == part}))
+        files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
+        for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
+            yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
+
+
+def _pair(row: Mapping[str, Any], task: Task) -> Pair:
+    """The row with its best candidate."""
+    best = max(range(len(row["scores"])), key=lambda k: rank(row["scores"][k]))
+    captions = row["caption"], row["output_caption"]
+    pair = as_pair(task, row["anchor"], row["candidates"][best]["image"], *captions)
+    return Pair(
+        row["id"],
+        task.name,
+        row["instruction"],
+        pair.input,
+        pair.target,
+        row["precise_mask"],
+        pair.input_caption,
+        pair.output_caption,
+        {name: value for name, value in row["scores"][best].items() if value is not None},
+    )

@@ -167,7 +167,7 @@ def read_shown(
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
         columns = ["id", "status", "reason", *COLUMNS.get(step.name, [])]
-        for record in read_chosen(state.path(step, part), columns, pa.array(rows)):
+        for record in _chosen(state.path(step, part), columns, pa.array(rows)):
             last[record["id"]] = (step.name, record["status"], record["reason"])
             rows[record["id"]] |= {k: v for k, v in record.items() if k not in ("status", "reason")}
     return [
@@ -218,7 +218,7 @@ def thumbnail(image: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
 
 
-def read_chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
+def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
     """The records of some rows; pictures are read of their row groups only."""
     with pq.ParquetFile(arrow_source(path)) as file:
         for group in range(file.num_row_groups):

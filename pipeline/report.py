@@ -23,7 +23,7 @@ def print_report(state: RunState, console: Console) -> None:
         highlight=False,
     )
     console.print(_stage_table(counts, spent))
-    console.print(_task_table(counts))
+    console.print(_task_table(counts, state))
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
     _print_pairs(state, counts, spent, console)
@@ -45,9 +45,10 @@ def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Ta
     return table
 
 
-def _task_table(counts: Sequence[StageCount]) -> Table:
-    """Rows kept by each stage, by task; the first column is the plan, of later turns the last is shown."""
-    shown = [count for count in counts if "." not in count.name or count.name.startswith("shards")]
+def _task_table(counts: Sequence[StageCount], state: RunState) -> Table:
+    """Rows kept by each stage, by task; the first column is the plan, of later turns what was published."""
+    publishing = {step.name for step in state.steps.values() if step.parts_per_unit is not None}
+    shown = [count for count in counts if "." not in count.name or count.name in publishing]
     table = plain_table("task", "planned", *(count.name for count in shown), "failed", "pending")
     for task in counts[0].given:
         table.add_row(

@@ -4,24 +4,22 @@ from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from pipeline.exports import Export, Side, side_of
+from pipeline.exports import BATCH, Export, Side, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
-from pipeline.plan import read_part
-from pipeline.storage import arrow_source
+from pipeline.rows import kept_ids, read_rows
 from stages.filter import FilterConfig, broken_bound, resolve_bounds
 from stages.pair import as_pair
 from stages.score.metrics import METRICS
 from stages.shards import PICTURE
 
 READS = {
-    "instruct": ["instruction", "output_caption"],
+    "plan": ["task", "caption"],
+    "instruct": ["instruction"],
     "edit": ["anchor", "candidates"],
     "score": ["scores"],
     "filter": ["choice"],
-    "select": [],
 }
 _SCORES = pa.struct([(metric, pa.float32()) for metric in METRICS])
 SCHEMA = pa.schema(
@@ -52,21 +50,14 @@ def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
     state = export.state
     if not state.done(state.steps["select"], part):
         return
-    planned = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
-    rows: dict[str, dict[str, Any]] = {row["id"]: dict(row) for row in planned}
-    for stage, columns in READS.items():
-        table = pq.read_table(
-            arrow_source(state.path(state.steps[stage], part)),
-            columns=["id", "status", *columns],
-            partitioning=None,
-        )
-        kept = {row["id"]: row for row in table.to_pylist() if row["status"] == "kept"}
-        rows = {row_id: row | kept[row_id] for row_id, row in rows.items() if row_id in kept}
-    export.done(len(rows))
-    for row in rows.values():
-        pair = _preference(export, row)
-        if pair is not None:
-            yield side_of(row["caption"], export.test_share), pa.Table.from_pylist([pair], schema=SCHEMA)
+    files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
+    kept = kept_ids(state.folder.part("select", part))
+    for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
+        for row in table.to_pylist():
+            pair = _preference(export, row)
+            if pair is not None:
+                yield side_of(row["caption"], export.test_share), pa.Table.from_pylist([pair], schema=SCHEMA)
+        export.done(table.num_rows)
 
 
 def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
