@@ -5,6 +5,7 @@ Pictures never travel through Ray. The only file that imports ray, and only once
 
 import logging
 import os
+import socket
 import sys
 import time
 import traceback
@@ -231,11 +232,23 @@ class _Actor:
     """A ``Worker`` in a process of its own. A unit may come twice: a commit is idempotent."""
 
     def __init__(self, folder: str) -> None:
+        if not os.path.isdir(folder):
+            raise FileNotFoundError(
+                f"node {socket.gethostname()} has no {folder}: the driver's folder, with its code, weights "
+                "and prompts, must lie on a path that every node of the cluster shares"
+            )
         os.chdir(folder)
 
-    def take(self, job: Job) -> None:
+    def take(self, job: Job) -> Stopped | None:
         """Work for ``job`` from now on; the models of the one before are dropped."""
+        if not job.folder.plan.exists():
+            return Stopped(
+                f"{job.step.name}: node {socket.gethostname()} does not see {job.folder.root}: let the "
+                "manifest's key 'runs' name a path that every node shares, or s3://",
+                "",
+            )
         self._worker = Worker(job, watched=True)
+        return None
 
     def run(self, unit: Unit) -> Result | Stopped | Died:
         try:
@@ -268,7 +281,7 @@ def _hung(job: Job) -> Died:
 
 
 def _outcome(reference: Any) -> Result | Stopped | Died | None:
-    """What a call to an actor came to; None for ``take``."""
+    """What a call to an actor came to; None for ``take`` that went well."""
     import ray
 
     try:

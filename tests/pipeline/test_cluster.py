@@ -4,8 +4,28 @@ import sys
 
 import pytest
 
+from pipeline.folder import RunFolder
+from pipeline.ray_backend import _Actor
+from pipeline.worker import Job
+from stages.base import StageConfig
+from stages.tasks import Tasks
+from tests.pipeline.fake_stages import FAKES
 from tests.pipeline.runs import ROOT
 from tests.test_resume import wait_for_files
+
+
+def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    run = make_run()
+    state = run.generate()
+    steps = tuple(state.steps.values())
+    elsewhere = RunFolder(run.folder / "not mounted here")
+    job = Job(elsewhere, state.plan, steps, steps[0], FAKES["write"], StageConfig(), Tasks({}), {})
+    stopped = _Actor(str(ROOT)).take(job)
+    assert "does not see" in stopped.message
+    assert "key 'runs'" in stopped.message
+    with pytest.raises(FileNotFoundError, match="every node of the cluster shares"):
+        _Actor(str(run.folder / "no code"))
 
 
 @pytest.fixture
