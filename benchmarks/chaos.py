@@ -119,7 +119,8 @@ def _truncate(trial: Trial) -> None:
 
 def _foreign(trial: Trial) -> None:
     path = trial.a_file()
-    shutil.copy(trial.rng.choice(sorted(path.parent.glob("*.parquet"))), path)
+    others = [other for other in sorted(path.parent.glob("*.parquet")) if other != path]
+    shutil.copy(trial.rng.choice(others), path)
 
 
 def _stale_temporary(trial: Trial) -> None:
