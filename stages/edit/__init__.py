@@ -71,7 +71,7 @@ class Edit(Stage):
     ``no_pose``, of tasks that annotate.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],

@@ -4,6 +4,7 @@ An *annotation* takes a row whose pictures and masks are arrays and returns a pi
 others are in modules of their own (``adjust``, ``lettering``, ``estimators``).
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,15 +27,23 @@ class AnnotationError(ValueError):
 
 
 def draw_boxes(row: Row) -> np.ndarray:
-    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels)."""
+    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels); the line runs around them, on no pixel of
+    the object.
+    """
     image: np.ndarray = row["source_image"]
     drawn = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 64))
-    right, bottom = image.shape[1] - 1, image.shape[0] - 1
-    for x0, y0, x1, y1 in np.round(row["boxes"]).astype(int):
-        first = (max(0, int(x0)), max(0, int(y0)))
-        last = (min(right, int(x1) - 1), min(bottom, int(y1) - 1))
-        cv2.rectangle(drawn, first, last, COLOR.tolist(), thickness)
+    height, width = image.shape[:2]
+    for x0, y0, x1, y1 in row["boxes"]:
+        left, top = max(0, math.floor(x0) - thickness), max(0, math.floor(y0) - thickness)
+        right, bottom = min(width, math.ceil(x1) + thickness), min(height, math.ceil(y1) + thickness)
+        for line in (
+            np.s_[top : top + thickness, left:right],
+            np.s_[bottom - thickness : bottom, left:right],
+            np.s_[top:bottom, left : left + thickness],
+            np.s_[top:bottom, right - thickness : right],
+        ):
+            drawn[line] = COLOR
     return drawn
 
 

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
+from torchvision.ops import box_iou
 
 EDGE_SIDE = 64
 """Shorter side in pixels at which edges are compared, so that a bound holds at any resolution."""
@@ -43,6 +44,21 @@ def contrast(image: np.ndarray) -> float:
     """Standard deviation of a picture's grey values (float [h,w,3] in [0,1]); at most .5."""
     _check(image)
     return float(image.mean(-1, dtype=np.float64).std())
+
+
+def mask_fit(boxes: np.ndarray, precise: np.ndarray) -> float:
+    """Whether detector and segmenter saw one thing: IoU in [0,1] of the frames around what each found.
+
+    Args:
+        boxes: float [n,4] (x0, y0, x1, y1 in pixels), n >= 1.
+        precise: float [h,w] in [0,1]; at least .5 is the object. 0 if there is none.
+    """
+    ys, xs = np.nonzero(precise >= 0.5)
+    if not len(xs):
+        return 0.0
+    framed = np.array([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+    grounded = np.concatenate([boxes[:, :2].min(0), boxes[:, 2:].max(0)])
+    return float(box_iou(*(torch.from_numpy(box[None].astype(np.float64)) for box in (framed, grounded))))
 
 
 def edge_correlation(first: np.ndarray, second: np.ndarray) -> float:

@@ -17,6 +17,7 @@ METRICS = {
     "present": "the detector's best score in Tar for what must be there",
     "present_overlap": "share of that detection's box that lies where the edit is",
     "absent": "the detector's best score in Tar for what must be gone (an upper bound)",
+    "mask_fit": "overlap (IoU) of the frames around the grounded boxes and around the precise mask",
     "clipped": "share of Tar's pixels that are pure black or pure white",
     "contrast": "standard deviation of Tar's grey values in [0,1]: a flat picture has none",
     "dino": "DINOv2 similarity of I and Tar, where score.dino names a model",
@@ -40,6 +41,8 @@ def check_metrics(tasks: Tasks) -> None:
                 raise ValueError(f"{where} is unknown; known: {', '.join(METRICS)}")
             if metric in ("present", "present_overlap") and task.fields.edited_object != "in_output":
                 raise ValueError(f"{where} needs fields.edited_object: in_output")
+            if metric == "mask_fit" and task.ground == "none":
+                raise ValueError(f"{where} needs boxes: ground an object")
             if metric == "absent" and _phrase_gone(task) is None:
                 raise ValueError(
                     f"{where} needs fields.edited_object: not_in_output, or a changed caption whose "

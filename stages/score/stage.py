@@ -69,10 +69,19 @@ class _Row:
         return [as_pair(self.task, 0, k, *captions) for k in range(1, len(self.images))]
 
     @cached_property
+    def precise(self) -> np.ndarray:
+        """What the segmenter found: float [h,w]."""
+        return decode_mask(self.record["precise_mask"])
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """What the detector found: float [n,4]."""
+        return np.array(self.record["boxes"], np.float32)
+
+    @cached_property
     def regions(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Where the edit is, and where nothing may change: bool [h,w]."""
-        precise = decode_mask(self.record["precise_mask"])
-        return regions(self.task.region, precise, np.array(self.record["boxes"], np.float32))
+        return regions(self.task.region, self.precise, self.boxes)
 
 
 class Score(Stage):
@@ -81,7 +90,7 @@ class Score(Stage):
     A metric that is not a number fails its row. Each picture and each caption is encoded once.
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task"],
         "instruct": ["output_caption", "edited_object", "original_object"],
@@ -228,7 +237,15 @@ def _structure_metrics(pair: EditPair[int], features: Mapping[str, Any]) -> dict
 def _fidelity_metrics(
     row: _Row, pair: EditPair[int], candidate: Mapping[str, Any]
 ) -> dict[str, float | None]:
-    from stages.score.fidelity import as_float, clipped, contrast, edge_correlation, mean_change, ssim
+    from stages.score.fidelity import (
+        as_float,
+        clipped,
+        contrast,
+        edge_correlation,
+        mask_fit,
+        mean_change,
+        ssim,
+    )
 
     i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
     inside, outside = row.regions
@@ -238,6 +255,7 @@ def _fidelity_metrics(
         "change_outside_raw": candidate["change_outside_raw"],
         "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
         "edges": edge_correlation(i, tar) if "edges" in row.task.metrics else None,
+        "mask_fit": mask_fit(row.boxes, row.precise) if "mask_fit" in row.task.metrics else None,
         "clipped": clipped(tar),
         "contrast": contrast(tar),
     }

@@ -18,11 +18,12 @@ def row(**columns) -> dict:
 
 
 def test_a_box_is_outlined_where_it_is():
-    drawn = draw_boxes(row(boxes=np.array([[10, 20, 30, 50]], np.float32)))
+    drawn = draw_boxes(row(boxes=np.array([[10.5, 20, 29.5, 50]], np.float32)))
     changed = (drawn != ANCHOR).any(-1)
     ys, xs = np.where(changed)
-    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (10, 20, 30, 50)
-    assert not changed[25:45, 15:25].any(), "its inside stays"
+    assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (9, 19, 31, 51)
+    assert not changed[20:50, 10:30].any(), "its inside stays, to the last pixel that it touches"
+    assert changed.sum() == 2 * (22 + 32) - 4, "one line around it"
     assert (ANCHOR == 40).all(), "the picture given is not drawn on"
 
 

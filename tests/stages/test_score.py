@@ -214,6 +214,7 @@ def test_scores_do_not_depend_on_the_other_rows(score):
         ({"metrics": ("clip_img",)}, "'clip_img' is unknown"),
         ({"metrics": ("present",), "fields": SAME_FIELDS}, "'present' needs fields.edited_object"),
         ({"metrics": ("absent",), "fields": SAME_FIELDS}, "'absent' needs"),
+        ({"metrics": ("mask_fit",), "ground": "none"}, "'mask_fit' needs boxes"),
     ],
 )
 def test_a_metric_that_the_task_cannot_have_is_an_error(keys, message):

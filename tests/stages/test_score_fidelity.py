@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.score.fidelity import as_float, edge_correlation, mean_change, ssim
+from stages.score.fidelity import as_float, edge_correlation, mask_fit, mean_change, ssim
 
 SHAPE = (32, 32)
 EVERYWHERE = np.ones(SHAPE, bool)
@@ -103,3 +103,21 @@ def test_edge_correlation_is_symmetric_and_bounded(a, b):
     value = edge_correlation(first, second)
     assert value == pytest.approx(edge_correlation(second, first))
     assert -1 - 1e-9 <= value <= 1 + 1e-9
+
+
+def test_mask_fit_is_one_where_detector_and_segmenter_agree():
+    mask = np.zeros((40, 40), np.float32)
+    mask[10:20, 5:25] = 1
+    box = np.array([[5, 10, 25, 20]], np.float32)
+    assert mask_fit(box, mask) == 1
+    halves = np.array([[5, 10, 15, 20], [15, 10, 25, 20]], np.float32)
+    assert mask_fit(halves, mask) == 1, "several boxes are one frame"
+
+
+def test_mask_fit_falls_where_the_mask_runs_out_of_the_box():
+    mask = np.zeros((40, 40), np.float32)
+    mask[10:20, 5:25] = 1
+    mask[0, 5] = 0.6
+    assert mask_fit(np.array([[5, 10, 25, 20]], np.float32), mask) == pytest.approx(0.5)
+    assert mask_fit(np.array([[30, 30, 40, 40]], np.float32), mask) == 0
+    assert mask_fit(np.array([[5, 10, 25, 20]], np.float32), np.zeros((40, 40), np.float32)) == 0

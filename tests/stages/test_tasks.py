@@ -43,6 +43,7 @@ METRICS = {
     "change_outside_raw",
     "ssim_outside",
     "edges",
+    "mask_fit",
     "present",
     "present_overlap",
     "absent",
