@@ -22,6 +22,7 @@ METRICS = {
     "contrast": "standard deviation of Tar's grey values in [0,1]: a flat picture has none",
     "dino": "DINOv2 similarity of I and Tar, where score.dino names a model",
     "depth_change": "mean |difference| of I's and Tar's depth maps in [0,1], where score.depth names a model",
+    "text_read": "1 - character error rate of what is read where text was written, where score.ocr is true",
     "aesthetic": "linear probe of Tar's CLIP embedding, where score.aesthetic names one",
     "nsfw": "linear probe of Tar's CLIP embedding, where score.nsfw names one",
 }

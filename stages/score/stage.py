@@ -11,18 +11,19 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
+from stages.edit.lettering import new_text
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_mask, decode_rgb
 from stages.mask.soft_mask import fill_boxes, regions
 from stages.pair import EditPair, as_pair
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
+from stages.score.optional import OptionalModels
 from stages.tasks import Task, Tasks
 
 if TYPE_CHECKING:
     from stages.grounding.detector import Detections
 
 DETECTOR_METRICS = ("present", "absent")
-PROBES = ("aesthetic", "nsfw")
 
 
 class ClipConfig(Weights):
@@ -48,6 +49,7 @@ class ScoreConfig(StageConfig):
     depth: Weights | None = Field(None, description="a depth model of transformers; None: the metric is null")
     aesthetic: ProbeWeights | None = Field(None, description="a linear probe of clip.model's embeddings")
     nsfw: ProbeWeights | None = Field(None, description="the same, for pictures that nobody wants")
+    ocr: bool = Field(False, description="read written text, for the task text (editpairs[ocr])")
 
 
 @dataclass(frozen=True)
@@ -112,40 +114,27 @@ class Score(Stage):
         import torch
 
         from stages.score.clip import Clip
-        from stages.score.probe import Probe
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
         self.clip = Clip.load(config.clip.model, config.clip.revision, device)
         detects = any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
         self.detector = load_detector(config.grounding, device) if detects else None
-        self.dino = self.depth = None
-        if config.dino is not None:
-            from stages.score.dino import Dino
-
-            self.dino = Dino(config.dino, device)
-        self.probes = {
-            name: Probe(f"score.{name}", weights.model, self.clip.width)
-            for name in PROBES
-            if (weights := getattr(config, name)) is not None
-        }
-        if config.depth is not None:
-            from stages.edit.estimators import DepthEstimator
-
-            self.depth = DepthEstimator(config.depth)
+        self.optional = OptionalModels(config, self.clip.width, device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
         texts, pictures = self._encode_texts(work), self._encode_images(work)
-        found, structure = self._detect(work), self._structure(work)
+        found = self._detect(work)
         decisions = []
-        for row, features, detections, compared in zip(work, pictures, found, structure, strict=True):
+        for row, features, detections in zip(work, pictures, found, strict=True):
+            written = new_text(row.record["edited_object"])
+            seen = self.optional.look(row.task.metrics, row.images, row.boxes, written)
             scores = [
                 _clip_metrics(pair, features, texts)
-                | {name: probe.score(features[pair.target]) for name, probe in self.probes.items()}
                 | _fidelity_metrics(row, pair, candidate)
                 | _detector_metrics(row, pair, detections)
-                | _structure_metrics(pair, compared)
+                | self.optional.score(pair, features[pair.target], seen)
                 for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
             ]
             decisions.append(_decide(row, scores))
@@ -162,16 +151,6 @@ class Score(Stage):
         images = [image for row in work for image in row.images]
         features = self.clip.encode_images(images, self.config.batch)
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
-
-    def _structure(self, work: list[_Row]) -> list[dict[str, Any]]:
-        """For each row what its structure metrics compare, one entry a picture, by metric."""
-        found: list[dict[str, Any]] = [{} for _ in work]
-        for row, features in zip(work, found, strict=True):
-            if self.dino is not None and "dino" in row.task.metrics:
-                features["dino"] = self.dino.encode(row.images, len(row.images))
-            if self.depth is not None and "depth_change" in row.task.metrics:
-                features["depth_change"] = [self.depth.nearness(image) for image in row.images]
-        return found
 
     def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], "Detections"]]:
         """For each row what was found, by (metric, index of the picture)."""
@@ -222,16 +201,6 @@ def _detector_metrics(
         "present_overlap": overlap,
         "absent": gone.best_score if gone else None,
     }
-
-
-def _structure_metrics(pair: EditPair[int], features: Mapping[str, Any]) -> dict[str, float | None]:
-    metrics: dict[str, float | None] = {"dino": None, "depth_change": None}
-    if "dino" in features:
-        metrics["dino"] = float(features["dino"][pair.input] @ features["dino"][pair.target])
-    if "depth_change" in features:
-        before, after = (features["depth_change"][index] for index in (pair.input, pair.target))
-        metrics["depth_change"] = float(np.abs(before - after).mean())
-    return metrics
 
 
 def _fidelity_metrics(

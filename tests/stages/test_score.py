@@ -10,6 +10,7 @@ from stages.score import METRICS, ClipConfig, Score
 from stages.score import stage as score_stage
 from stages.score.metrics import check_metrics, detector_phrase
 from stages.tasks import Tasks
+from tests.stages.test_lettering import BOX, sign
 from tests.stages.tiny_clip import save_tiny_clip
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_dino
 from tests.stages.tiny_tasks import CHANGED, tiny_task
@@ -165,6 +166,22 @@ def test_structure_is_compared_where_models_are_configured(clip_folder, detector
     assert (blank["clipped"], blank["contrast"]) == (1, pytest.approx(0, abs=1e-6))
     assert other["contrast"] > 0.05
     assert other["clipped"] < 0.01
+
+
+def test_written_text_is_read_in_the_target_where_it_was_grounded(clip_folder, detector):
+    config = Score.Config(
+        batch=4,
+        clip=ClipConfig(model=str(clip_folder)),
+        grounding=GroundingConfig(model="not loaded"),
+        ocr=True,
+    )
+    score = Score(config, Tasks({"text": tiny_task("text", metrics=("text_read",))}))
+    written = {"edited_object": 'a sign that says "SHUT"', "boxes": [list(map(float, BOX))]}
+    mask = encode_png(np.full((120, 200), 255, np.uint8))
+    given = row("text", sign("OPEN"), sign("SHUT"), sign("OPEN"), precise_mask=mask, **written)
+    [[right, unchanged]] = scores_of(score, given)
+    assert right["text_read"] > 0.9
+    assert unchanged["text_read"] < 0.5
 
 
 def test_an_empty_phrase_is_not_looked_for(score, detector):

@@ -51,6 +51,7 @@ METRICS = {
     "contrast",
     "dino",
     "depth_change",
+    "text_read",
     "aesthetic",
     "nsfw",
 }
