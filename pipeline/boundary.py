@@ -60,8 +60,11 @@ def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, B
 def read_boundary(
     state: RunState, tasks: Tasks, bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0
 ) -> list[Pair]:
-    """The boundary cases of a run as pairs for a contact sheet, whose instruction says which bound it is."""
-    cases = boundary_cases(survey(state, sample_parts(state, 0, seed)), bounds)
+    """The boundary cases of a run's first turn as pairs for a contact sheet; the instruction says which bound
+    it is.
+    """
+    found = [row for row in survey(state, sample_parts(state, 0, seed)) if row.turn == 1]
+    cases = boundary_cases(found, bounds)
     drawn = {pair.id: pair for pair in _pairs(state, tasks, cases)}
     return [
         Pair(**{**vars(drawn[case.row.id]), "instruction": f"{case.title}. {drawn[case.row.id].instruction}"})

@@ -39,15 +39,20 @@ COLUMNS = {
     "score": ["scores"],
     "filter": ["choice"],
 }
+BEGINS = "source"
+"""The stage that begins a later turn; its rows then have a task and a caption of their own."""
 
 
 @dataclass
 class Outcome:
-    """What became of a planned row: ``outcome`` is stage:status:reason, ``scores`` its best candidate's."""
+    """What became of a planned row in a turn: ``outcome`` is stage:status:reason, ``scores`` its best
+    candidate's.
+    """
 
     part: int
     id: str
     task: str
+    turn: int = 1
     outcome: str = "pending"
     scores: Mapping[str, float] = field(default_factory=dict)
 
@@ -57,6 +62,7 @@ class Shown:
     """One row of the gallery; pictures are data URLs, empty where the row never got so far."""
 
     id: str
+    turn: int
     task: str
     status: str
     stage: str
@@ -91,50 +97,57 @@ def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
 
 
 def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
-    """What became of the planned rows of some parts, in the plan's order: each part is read once."""
+    """What became of the planned rows of some parts, turn by turn, in the plan's order."""
     return [outcome for part in parts for outcome in outcomes(state, part)]
 
 
 def choose_rows(
     found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
-) -> list[tuple[int, str]]:
-    """Part and id of at most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
+) -> list[Outcome]:
+    """At most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
 
     Args:
         found: what :func:`survey` found.
         bounds: by task and metric.
     """
     rng = np.random.default_rng(seed)
-    groups: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
-    near: list[tuple[int, str]] = []
-    for row in found:
-        groups[row.task, row.outcome].append((row.part, row.id))
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    near: list[int] = []
+    for index, row in enumerate(found):
+        groups[row.task, row.outcome].append(index)
         if is_near(row.scores, bounds.get(row.task, {})):
-            near.append((row.part, row.id))
+            near.append(index)
     chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
     shuffled = [[rows[i] for i in rng.permutation(len(rows))] for _, rows in sorted(groups.items())]
     for depth in range(max(map(len, shuffled), default=0)):
         for rows in shuffled:
             if depth < len(rows) and len(chosen) < wanted:
                 chosen.add(rows[depth])
-    return sorted(chosen)
+    return [found[index] for index in sorted(chosen)]
 
 
 def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
-    """Each planned row of a part."""
+    """Each planned row of a part, once a turn that it began."""
     plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
-    found = {row["id"]: Outcome(part, row["id"], row["task"]) for row in plan}
+    found = {(row["id"], 1): Outcome(part, row["id"], row["task"]) for row in plan}
     for step in state.steps.values():
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
-        columns = ["id", "status", "reason"] + (["scores"] if step.name == "score" else [])
+        begins = step.stage == BEGINS and step.turn > 1
+        columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
+        columns += ["task"] if begins else []
         table = pq.read_table(arrow_source(state.path(step, part)), columns=columns, partitioning=None)
         for record in table.to_pylist():
-            row = found[record["id"]]
+            key = record["id"], step.turn
+            if begins and record["status"] == "kept":
+                found[key] = Outcome(part, record["id"], record["task"], step.turn)
+            elif begins:
+                continue
+            row = found[key]
             row.outcome = f"{step.name}:{record['status']}:{record['reason']}"
             if record.get("scores"):
                 row.scores = best_scores(record["scores"])
-    return iter(found.values())
+    return iter(sorted(found.values(), key=lambda row: row.turn))
 
 
 def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
@@ -157,30 +170,43 @@ def read_shown(
     tasks: Mapping[str, Task],
     bounds: Mapping[str, Mapping[str, Bounds]],
     part: int,
-    ids: set[str],
+    chosen: Iterable[Outcome],
 ) -> list[Shown]:
-    """The chosen rows of a part, in the plan's order."""
+    """The chosen rows of a part, the turns of a session one after the other."""
+    turns: dict[int, set[str]] = defaultdict(set)
+    for outcome in chosen:
+        turns[outcome.turn].add(outcome.id)
     plan = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
-    rows = {row["id"]: dict(row) for row in plan if row["id"] in ids}
+    rows = {(row["id"], 1): dict(row) for row in plan if row["id"] in turns[1]}
     last = dict.fromkeys(rows, ("plan", "pending", ""))
     for step in state.steps.values():
         if step.parts_per_unit is not None or not state.done(step, part):
             continue
-        columns = ["id", "status", "reason", *COLUMNS.get(step.name, [])]
-        for record in _chosen(state.path(step, part), columns, pa.array(rows)):
-            last[record["id"]] = (step.name, record["status"], record["reason"])
-            rows[record["id"]] |= {k: v for k, v in record.items() if k not in ("status", "reason")}
+        columns = ["id", "status", "reason", *COLUMNS.get(step.stage, [])]
+        columns += ["task", "caption"] if step.stage == BEGINS and step.turn > 1 else []
+        ids = pa.array(sorted(turns[step.turn]), pa.string())
+        for record in _chosen(state.path(step, part), columns, ids):
+            key = record["id"], step.turn
+            last[key] = (step.name, record["status"], record["reason"])
+            rows.setdefault(key, {}).update(record)
     return [
-        _shown(row, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id])
-        for row_id, row in rows.items()
+        _shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id, turn])
+        for (row_id, turn), row in sorted(rows.items())
     ]
 
 
 def _shown(
-    row: Mapping[str, Any], task: Task, bounds: Mapping[str, Bounds], stage: str, status: str, reason: str
+    row: Mapping[str, Any],
+    turn: int,
+    task: Task,
+    bounds: Mapping[str, Bounds],
+    stage: str,
+    status: str,
+    reason: str,
 ) -> Shown:
     shown = Shown(
         id=row["id"],
+        turn=turn,
         task=task.name,
         status=status,
         stage=stage,

@@ -49,8 +49,8 @@ def write_report(
     found = survey(state, sample_parts(state, rows, seed))
     chosen = choose_rows(found, bounds, rows, seed)
     shown: list[Shown] = []
-    for part in sorted({part for part, _ in chosen}):
-        shown += read_shown(state, tasks, bounds, part, {row_id for where, row_id in chosen if where == part})
+    for part in sorted({row.part for row in chosen}):
+        shown += read_shown(state, tasks, bounds, part, [row for row in chosen if row.part == part])
     write_text(out, page(state, bounds, found, shown))
     return len(shown)
 
@@ -139,11 +139,12 @@ def _reasons(counts: Sequence[StageCount]) -> str:
 
 def _sampled(state: RunState, found: Sequence[Outcome]) -> str:
     """What histograms and gallery are of, where it is not the whole run."""
-    if len(found) == state.plan.rows:
+    rows = sum(row.turn == 1 for row in found)
+    if rows == state.plan.rows:
         return ""
     parts = len({row.part for row in found})
     return (
-        f"<p>Of {len(found)} rows, all those of {parts} of {state.plan.parts} parts, drawn by the seed from "
+        f"<p>Of {rows} rows, all those of {parts} of {state.plan.parts} parts, drawn by the seed from "
         "the parts that are farthest. The gallery is drawn from them too; the tables above count all.</p>"
     )
 

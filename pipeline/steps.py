@@ -18,6 +18,16 @@ class Step:
     """None: a file a part. Otherwise a file holds the kept rows of so many parts."""
 
     @property
+    def stage(self) -> str:
+        """What is done, whichever turn of a session it is done in: ``edit`` of ``edit.2``."""
+        return self.name.partition(".")[0]
+
+    @property
+    def turn(self) -> int:
+        """The turn of a session; 1 where there is but one."""
+        return int(self.name.partition(".")[2] or 1)
+
+    @property
     def previous(self) -> str | None:
         """The stage that decides which rows it is given; None: the plan."""
         return self.inputs[-1] if self.inputs else None

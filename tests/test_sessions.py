@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app, open_state
+from pipeline.gallery import read_shown, survey
 from pipeline.ledger import count_run, published
+from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, Run
 
 SETTINGS = (
@@ -45,6 +47,26 @@ def test_a_later_turn_edits_what_the_turn_before_published(run):
         assert pair["input_caption"] == before["output_caption"]
         assert pair["Tar"]["bytes"] != pair["I"]["bytes"]
         assert before["method"] == "prompt2prompt"
+
+
+def test_the_gallery_shows_each_turn_with_its_own_pictures(run):
+    state = open_state(str(run.folder))
+    found = survey(state, [0])
+    assert {row.turn for row in found} == {1, 2}
+    assert len([row for row in found if row.turn == 1]) == state.plan.rows
+    begun = [row for row in rows_of(run, "source.2") if row["status"] == "kept"]
+    assert {row.id: row.task for row in found if row.turn == 2} == {row["id"]: row["task"] for row in begun}
+    tasks = load_tasks(ROOT / "prompts")
+    shown = {(row.id, row.turn): row for row in read_shown(state, tasks, {}, 0, found)}
+    assert len(shown) == len(found)
+    for session, pair in shards(run).query("turn == 2").set_index("session").iterrows():
+        first, second = shown[session, 1], shown[session, 2]
+        assert second.input == first.target
+        assert (second.instruction, second.caption) == (pair["T"], first.output_caption)
+        assert second.stage.endswith(".2")
+    (only, *_) = [row for row in found if row.turn == 2]
+    (alone,) = read_shown(state, tasks, {}, 0, [only])
+    assert (alone.id, alone.turn) == (only.id, 2)
 
 
 def test_every_stage_of_every_turn_accounts_for_its_rows(run):

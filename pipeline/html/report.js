@@ -2,7 +2,7 @@
 const rows = JSON.parse(document.getElementById("rows").textContent);
 const PAGE = 60;
 let shown = PAGE;
-const chosen = { task: "", status: "", reason: "", near: false, score: "", above: "", text: "" };
+const chosen = { turn: "", task: "", status: "", reason: "", near: false, score: "", above: "", text: "" };
 // "#task=color&status=kept" opens the page filtered: a view can be passed on as a link.
 for (const [key, value] of new URLSearchParams(location.hash.slice(1))) {
   if (key in chosen) chosen[key] = key === "near" ? value === "true" : value;
@@ -49,6 +49,7 @@ function change(key, value) {
 }
 
 function fits(row) {
+  if (chosen.turn && row.turn !== Number(chosen.turn)) return false;
   if (chosen.task && row.task !== chosen.task) return false;
   if (chosen.status && row.status !== chosen.status) return false;
   if (chosen.reason && row.stage + ": " + row.reason !== chosen.reason) return false;
@@ -79,7 +80,8 @@ function card(row) {
   if (row.output_caption) made.append(element("p", "→ " + row.output_caption, "captions"));
   const decision = element("p", undefined, "captions");
   decision.append(element("span", row.status, "tag " + row.status));
-  decision.append(" " + row.task + " · " + row.stage + (row.reason ? ": " + row.reason : "") + " · " + row.id);
+  const turn = turns.length > 1 ? "turn " + row.turn + " · " : "";
+  decision.append(" " + turn + row.task + " · " + row.stage + (row.reason ? ": " + row.reason : "") + " · " + row.id);
   const scores = Object.entries(row.scores).map(([name, value]) => name + " " + value.toFixed(3));
   made.append(decision, element("p", scores.join("  "), "scores"));
   return made;
@@ -95,7 +97,9 @@ function draw() {
 }
 
 const all = (key) => [...new Set(rows.map(key))].sort();
+const turns = all((row) => row.turn);
 document.getElementById("filters").append(
+  ...(turns.length > 1 ? [select("turn", turns)] : []),
   select("task", all((row) => row.task)),
   select("status", all((row) => row.status)),
   select("reason", all((row) => row.stage + ": " + row.reason).filter((text) => !text.endsWith(": "))),
