@@ -9,6 +9,7 @@ METRICS = {
     "clip_text_output": "CLIP similarity of Tar and the output caption",
     "clip_direction": "CLIP similarity of the change of the pictures and the change of the captions",
     "clip_image": "CLIP similarity of I and Tar",
+    "change": "mean |Tar - I| over RGB in [0,1]",
     "change_inside": "mean |Tar - I| over RGB in [0,1], where the edit is",
     "change_outside": "mean |Tar - I| over RGB in [0,1], where nothing may change",
     "change_outside_raw": "change_outside before the outside was pasted from the anchor",

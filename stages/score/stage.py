@@ -219,6 +219,7 @@ def _fidelity_metrics(
     i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
     inside, outside = row.regions
     return {
+        "change": float(np.abs(tar - i).mean()),
         "change_inside": mean_change(i, tar, inside),
         "change_outside": mean_change(i, tar, outside),
         "change_outside_raw": candidate["change_outside_raw"],
