@@ -11,7 +11,7 @@ from typing_extensions import Self
 from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_rgb, encode_png
-from stages.mask.soft_mask import fill_boxes, smooth_mask, soft_mask
+from stages.mask.soft_mask import fill_boxes, smooth_mask, soft_mask, without_specks
 from stages.tasks import Tasks
 
 
@@ -49,6 +49,9 @@ class MaskConfig(StageConfig):
     weights: SoftMaskWeights = SoftMaskWeights(precise=0.5, smooth=0.3, box=0.2)
     dilate: float = Field(0.06, ge=0, le=0.5, description="radius, as a fraction of the shorter side")
     blur: float = Field(0.02, ge=0, le=0.25, description="sigma, as a fraction of the shorter side")
+    specks: float = Field(
+        0.05, ge=0, lt=1, description="smaller holes and islands go, as a fraction of the precise mask"
+    )
     min_area: float = Field(0.003, ge=0, le=1, description="of the precise mask, as a fraction")
     max_area: float = Field(0.8, ge=0, le=1, description="of the precise mask, as a fraction")
     max_boxes: int = Field(8, ge=1, description="a phrase found more often is rejected")
@@ -62,7 +65,7 @@ class Mask(Stage):
     a mask of the whole picture and no box.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
         "instruct": ["edited_object", "original_object"],
@@ -117,6 +120,7 @@ class Mask(Stage):
         masks = self.segmenter.segment(pictures, prompts, self.config.batch)
         decisions = []
         for phrase, detections, instances in zip(phrases.values(), found, masks, strict=True):
+            whole = [without_specks(mask, self.config.specks) for mask in instances]
             boxes, scores = detections.boxes, detections.scores
             columns = {"phrase": phrase, "boxes": boxes.tolist(), "box_scores": scores.tolist()}
             if not len(boxes):
@@ -125,7 +129,7 @@ class Mask(Stage):
             elif len(boxes) > self.config.max_boxes:
                 decisions.append(rejected("too_many_boxes", **columns))
             else:
-                decisions.append(self._decide(np.any(instances, axis=0), boxes, columns))
+                decisions.append(self._decide(np.any(whole, axis=0), boxes, columns))
         return decisions
 
     def _decide(self, union: np.ndarray, boxes: np.ndarray, columns: dict[str, Any]) -> Decision:

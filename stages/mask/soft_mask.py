@@ -7,6 +7,7 @@ import math
 
 import cv2
 import numpy as np
+from segment_anything.utils.amg import remove_small_regions
 
 from stages.tasks import Policy, Region
 
@@ -23,6 +24,19 @@ def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         rows = slice(max(0, math.floor(y0)), max(0, math.ceil(y1)))
         mask[rows, max(0, math.floor(x0)) : max(0, math.ceil(x1))] = 1
     return mask
+
+
+def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
+    """A mask bool [h,w] whose small holes are filled and whose small islands are gone, as SAM's own
+    generator of masks does it.
+
+    Args:
+        share: of the mask's area, that a hole or an island has at least to stay.
+    """
+    least = share * float(mask.sum())
+    filled, _ = remove_small_regions(mask, least, mode="holes")
+    whole, _ = remove_small_regions(filled, least, mode="islands")
+    return whole
 
 
 def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.mask import SoftMaskWeights
-from stages.mask.soft_mask import edit_mask, fill_boxes, regions, smooth_mask, soft_mask
+from stages.mask.soft_mask import edit_mask, fill_boxes, regions, smooth_mask, soft_mask, without_specks
 
 SIDE = 64
 
@@ -30,6 +30,29 @@ fractions = st.floats(0, 0.15)
 def weights(draw):
     parts = np.array(draw(st.tuples(*[st.floats(0.01, 1)] * 3)))
     return tuple(float(p) for p in parts / parts.sum())
+
+
+def test_small_holes_and_islands_go_and_large_ones_stay():
+    mask = np.zeros((SIDE, SIDE), bool)
+    mask[10:50, 10:50] = True
+    whole = mask.copy()
+    mask[20:23, 20:23] = False
+    mask[5, 60] = True
+    np.testing.assert_array_equal(without_specks(mask, 0.05), whole)
+    np.testing.assert_array_equal(without_specks(mask, 0), mask)
+    ring = whole.copy()
+    ring[20:35, 20:35] = False
+    ring[55:64, 50:64] = True
+    np.testing.assert_array_equal(without_specks(ring, 0.05), ring)
+
+
+@given(shapes(), st.floats(0, 0.5))
+def test_without_specks_keeps_what_it_returns(shape, share):
+    mask = shape[0] > 0
+    once = without_specks(mask, share)
+    assert once.any() == mask.any()
+    assert once.dtype == bool
+    np.testing.assert_array_equal(without_specks(once, 0), once)
 
 
 @given(shapes(), fractions, fractions, weights())
