@@ -7,7 +7,6 @@ import math
 
 import cv2
 import numpy as np
-from segment_anything.utils.amg import remove_small_regions
 
 from stages.tasks import Policy, Region
 
@@ -33,6 +32,8 @@ def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
     Args:
         share: of the mask's area, that a hole or an island has at least to stay.
     """
+    from segment_anything.utils.amg import remove_small_regions  # imports torch
+
     least = share * float(mask.sum())
     filled, _ = remove_small_regions(mask, least, mode="holes")
     whole, _ = remove_small_regions(filled, least, mode="islands")

@@ -1,3 +1,4 @@
+import subprocess
 import sys
 
 import pytest
@@ -63,3 +64,11 @@ def test_parts(text, parts):
 def test_wrong_parts(text):
     with pytest.raises(UserError, match="--parts"):
         cli.parse_parts(text)
+
+
+def test_commands_start_without_the_heavy_libraries():
+    """They take seconds to import, and only a worker needs them."""
+    heavy = ("torch", "ray", "transformers", "diffusers", "datasets", "segment_anything")
+    code = f"import sys, pipeline.engine, pipeline.report, stages; print(set({heavy}) & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
