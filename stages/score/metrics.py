@@ -14,7 +14,7 @@ METRICS = {
     "change_outside": "mean |Tar - I| over RGB in [0,1], where nothing may change",
     "change_outside_raw": "change_outside before the outside was pasted from the anchor",
     "ssim_outside": "structural similarity of I and Tar, where nothing may change",
-    "edges": "correlation of the edges of I and Tar: whether things stand where they stood",
+    "gmsd": "gradient magnitude similarity deviation of I and Tar: whether things stand where they stood",
     "present": "the detector's best score in Tar for what must be there",
     "present_overlap": "share of that detection's box that lies where the edit is",
     "absent": "the detector's best score in Tar for what must be gone (an upper bound)",

@@ -92,7 +92,7 @@ class Score(Stage):
     A metric that is not a number fails its row. Each picture and each caption is encoded once.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["caption", "task"],
         "instruct": ["output_caption", "edited_object", "original_object"],
@@ -210,7 +210,7 @@ def _fidelity_metrics(
         as_float,
         clipped,
         contrast,
-        edge_correlation,
+        gmsd,
         mask_fit,
         mean_change,
         ssim,
@@ -224,7 +224,7 @@ def _fidelity_metrics(
         "change_outside": mean_change(i, tar, outside),
         "change_outside_raw": candidate["change_outside_raw"],
         "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
-        "edges": edge_correlation(i, tar) if "edges" in row.task.metrics else None,
+        "gmsd": gmsd(i, tar) if "gmsd" in row.task.metrics else None,
         "mask_fit": mask_fit(row.boxes, row.precise) if "mask_fit" in row.task.metrics else None,
         "clipped": clipped(tar),
         "contrast": contrast(tar),

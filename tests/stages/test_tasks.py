@@ -43,7 +43,7 @@ METRICS = {
     "change_outside",
     "change_outside_raw",
     "ssim_outside",
-    "edges",
+    "gmsd",
     "mask_fit",
     "present",
     "present_overlap",
