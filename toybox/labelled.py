@@ -40,6 +40,7 @@ def training_pictures() -> Labelled:
     scenes = [sample_training_scene(np.random.default_rng([5, i])) for i in range(TRAINING)]
     path = BUILD / f"labelled-{TRAINING}.npz"
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         images, masks = _draw(scenes)
         np.savez(path.with_suffix(".tmp.npz"), images=images, masks=masks)
         path.with_suffix(".tmp.npz").replace(path)
