@@ -9,14 +9,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from safetensors.torch import save_model
+from safetensors.torch import load_model, save_model
 from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
 from stages.mask.segmenter import Architecture, Encoder, Segmenter, build
 from toybox.labelled import Labelled, degraded, held_out_pictures, training_pictures
-from toybox.training import DEVICE, WEIGHTS, Schedule, Training, half
+from toybox.training import DEVICE, WEIGHTS, Schedule, Training, first_step, half
 from toybox.world import SIZE, box_of
 
 FOLDER = WEIGHTS / "segmenter"
@@ -36,7 +36,7 @@ ARCHITECTURE = Architecture(
 BATCH = 32
 JITTER = 0.06
 """Boxes are off by up to this fraction of their side, as a detector's are."""
-SCHEDULE = Schedule(steps=300, learning_rate=1e-3, warmup=50, plateau=0.2, average=0.995)
+SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warmup=50, plateau=0.2, average=0.995)
 
 
 def sample_batch(pictures: Labelled, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -126,10 +126,14 @@ def save(model: Sam, folder: Path) -> None:
 
 
 def main() -> None:
+    first = first_step()
     pictures, unseen = training_pictures(), held_out_pictures()
     torch.manual_seed(0)
-    model = build(ARCHITECTURE).to(DEVICE)
-    training = Training("segmenter", model, SCHEDULE, lambda: evaluate(model, unseen), 150)
+    model = build(ARCHITECTURE)
+    if first:
+        load_model(model, FOLDER / "model.safetensors")
+    model.to(DEVICE)
+    training = Training("segmenter", model, SCHEDULE, lambda: evaluate(model, unseen), 150, first)
     training.run(lambda _, rng: loss_of_batch(model, *sample_batch(pictures, rng)))
     with training.averaged_weights():
         save(model, FOLDER)
