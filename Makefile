@@ -60,7 +60,7 @@ toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 
 toybox-eval: setup  ## measure the toybox's models and 40 edits a task (figures into toybox/; half an hour)
 	@$(BIN)/editpairs generate manifests/toybox.yaml --set name=toybox-eval --set rows=440 --set repeats=2
 	@$(BIN)/python -m toybox.evaluate runs/toybox-eval
-	@$(BIN)/editpairs inspect runs/toybox-eval --rows 48 --out toybox/kept-pairs.png
+	@$(BIN)/editpairs inspect runs/toybox-eval --rows 48 --seed 2 --out toybox/kept-pairs.png
 
 clean:  ## remove the environment and the caches (runs and weights stay)
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
