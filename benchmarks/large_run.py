@@ -1,4 +1,4 @@
-"""A finished run of ten million captions, made up, and what its commands take.
+"""A finished run of 39 000 parts (ten million captions), made up, and what its commands take.
 
     python -m benchmarks.large_run                  # about a quarter of an hour, 6 GB of small files
     python -m benchmarks.large_run --parts 400
@@ -38,6 +38,7 @@ from pipeline.plan import read_part
 from pipeline.planning import ensure_plan
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
+from pipeline.storage import Location
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
 from stages.images import encode_png
@@ -71,14 +72,30 @@ def build(folder: Path, parts: int) -> RunFolder:
     plan = ensure_plan(run.plan, manifest)
     write_lock(run.lock, manifest, steps, identities, [])
     shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
+    wide = next(place for place, step in enumerate(steps) if step.wide)
+    before = [step.name for step in steps[:wide]]
+    everything: dict[str, str] = {}
     with ProcessPoolExecutor(initializer=_careless) as pool:
         slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]
-        jobs = [
-            pool.submit(_write_parts, RunState(run, plan, steps), list(part), shown.intersection(part))
-            for part in slices
-        ]
-        for job in track(jobs, "writing parts"):
-            job.result()
+        for names in (before, [step.name for step in steps[wide:]]):
+            if names is not before:
+                state = RunState(run, plan, steps)
+                state.scan()
+                everything = state.inputs(steps[wide], [])
+            jobs = [
+                pool.submit(
+                    _write_parts,
+                    RunState(run, plan, steps),
+                    list(part),
+                    shown.intersection(part),
+                    names,
+                    everything,
+                )
+                for part in slices
+            ]
+            for job in track(jobs, f"writing {names[0]} to {names[-1]}"):
+                job.result()
+    run.footers.unlink(missing_ok=True)
     with run.events.open("w") as events:
         for step in steps:
             for part in range(parts):
@@ -93,28 +110,42 @@ def _careless() -> None:
     os.fsync = lambda fd: None
 
 
-def _write_parts(state: RunState, parts: Sequence[int], shown: set[int]) -> None:
-    stages: Mapping[str, Any] = STAGES
+def _write_parts(
+    state: RunState, parts: Sequence[int], shown: set[int], names: Sequence[str], everything: dict[str, str]
+) -> None:
+    """Write some steps' files of some parts. ``everything``: the inputs of a step that reads all parts."""
     for part in parts:
         rows = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
-        rng = np.random.default_rng(part)
         given = [(row["id"], row["task"]) for row in rows]
         for step in state.steps.values():
+            rng = np.random.default_rng([part, *step.name.encode()])
             decided = list(_decided(step, given, rng))
-            counts: Counts = Counter(
-                (task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True)
-            )
-            whole = part in shown and step.parts_per_unit is None
-            schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
-            ids = [row_id for row_id, _ in given][: None if whole else 1]
-            with PartWriter(state.path(step, part), output_schema(schema)) as writer:
-                for first in range(0, len(ids), ROWS_A_BATCH):
-                    batch = slice(first, first + ROWS_A_BATCH)
-                    filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
-                    writer.write(to_table(ids[batch], filled, schema))
-                inputs = state.inputs(step, [part])
-                writer.commit(footer_content(step.fingerprint, inputs, counts))
+            if step.name in names:
+                inputs = everything if step.wide else state.inputs(step, [part])
+                whole = part in shown and step.parts_per_unit is None
+                _write_part(state.path(step, part), step, given, decided, inputs, whole, rng)
             given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]
+
+
+def _write_part(
+    path: Location,
+    step: Step,
+    given: Sequence[tuple[str, str]],
+    decided: Sequence[Decision],
+    inputs: Mapping[str, str],
+    whole: bool,
+    rng: np.random.Generator,
+) -> None:
+    stages: Mapping[str, Any] = STAGES
+    counts: Counts = Counter((task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True))
+    schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
+    ids = [row_id for row_id, _ in given][: None if whole else 1]
+    with PartWriter(path, output_schema(schema)) as writer:
+        for first in range(0, len(ids), ROWS_A_BATCH):
+            batch = slice(first, first + ROWS_A_BATCH)
+            filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
+            writer.write(to_table(ids[batch], filled, schema))
+        writer.commit(footer_content(step.fingerprint, inputs, counts))
 
 
 def _decided(step: Step, given: Sequence[tuple[str, str]], rng: np.random.Generator) -> Iterator[Decision]:
@@ -167,12 +198,13 @@ def measured(*command: str) -> tuple[float, float, str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--parts", type=int, default=44_600, help="times seven stages: as many files")
+    parser.add_argument("--parts", type=int, default=39_000, help="times nine stages: as many files")
     parser.add_argument("--folder", type=Path, help="where to keep it; a run that is there is measured again")
     options = parser.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=True)
         run = RunFolder(folder / "large")
         if not run.events.exists():
             run = build(folder, options.parts)

@@ -22,6 +22,8 @@ from pipeline.storage import Location, NewFile, arrow_source, is_local
 VERSION = 1
 WORTH = 1000
 """Footers; fewer are read sooner than kept."""
+MANY = 100_000
+"""Objects made; fewer are looked at in a moment."""
 _READERS = 16
 """Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
 _KEYS = b"editpairs.keys"
@@ -45,13 +47,18 @@ SCHEMA = pa.schema(
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Millions of footers' dicts are made, none of them garbage: looking for it would double the time."""
+    """Millions of footers' dicts are made, none of them garbage: looking for it would double the time.
+
+    So that nothing looks for it later either, many are set aside for good. Not a few: what is set aside is
+    not taken apart at the end, and torch's libraries then report leaks.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        if gc.get_count()[0] >= MANY:
+            gc.freeze()
         if enabled:
             gc.enable()
 

@@ -4,7 +4,7 @@ What is shown of a row is drawn here (mask overlay, difference), so that a page 
 """
 
 import base64
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -118,9 +118,14 @@ def choose_rows(
         if is_near(row.scores, bounds.get(row.task, {})):
             near.append(index)
     chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
-    shuffled = [[rows[i] for i in rng.permutation(len(rows))] for _, rows in sorted(groups.items())]
-    for depth in range(max(map(len, shuffled), default=0)):
-        for rows in shuffled:
+    shuffled = {key: [rows[i] for i in rng.permutation(len(rows))] for key, rows in sorted(groups.items())}
+    place = Counter[str]()
+    order = {}
+    for task, outcome in shuffled:  # every task's first outcome, then every task's second
+        order[task, outcome] = place[task], task
+        place[task] += 1
+    for depth in range(max(map(len, shuffled.values()), default=0)):
+        for rows in (shuffled[key] for key in sorted(shuffled, key=order.__getitem__)):
             if depth < len(rows) and len(chosen) < wanted:
                 chosen.add(rows[depth])
     return [found[index] for index in sorted(chosen)]

@@ -78,7 +78,8 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
         "try:\n    cli.main()\n"
         "finally:\n    print('TORCH', 'torch' in sys.modules, 'RAY', 'ray' in sys.modules)\n"
     )
-    command = changed.command("rerun", "--stage", "filter", settings=("filter.default.clip_direction=0.999",))
+    bounds = tuple(f"filter.{key}.clip_direction=0.999" for key in ("default", "tasks.texture"))
+    command = changed.command("rerun", "--stage", "filter", settings=bounds)
     started = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", probe, *command[3:]], cwd=ROOT, capture_output=True, text=True, timeout=300

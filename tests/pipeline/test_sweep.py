@@ -1,7 +1,7 @@
 from PIL import Image
 
 from pipeline.sweep import plot, sweep, table_of
-from stages.filter import Filter, FilterConfig
+from stages.filter import FilterConfig, choose, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task
@@ -30,8 +30,8 @@ def test_a_curve_counts_what_the_filter_keeps_at_each_value():
     assert list(direction.kept) == sorted(direction.kept, reverse=True)
     for value, kept in zip(direction.values, direction.kept, strict=True):
         moved = FilterConfig(default={**CONFIG.default, "clip_direction": {"min": value}})
-        stage = Filter(moved, TASKS)
-        assert kept == sum(stage._decide("local", scores).status == "kept" for scores in SCORES["local"])
+        bounds = resolve_bounds(TASKS["local"], moved)
+        assert kept == sum(choose(scores, bounds).reason == "" for scores in SCORES["local"])
     assert curves["clip_image", "max"].kept[-1] == 3
 
 
