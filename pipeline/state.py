@@ -27,6 +27,9 @@ class RunState:
         self._known: Known | None = None
         self._done: dict[tuple[str, int], bool] = {}
         self._all: dict[str, str] = {}
+        # A ring: of a large run the collector has set all aside (``without_collector``), so that at the end
+        # it is left to the system, and not taken apart for seconds.
+        self._ring = self
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
@@ -113,14 +116,15 @@ class RunState:
     def inputs(self, step: Step, parts: Sequence[int]) -> dict[str, str]:
         """The present digests of what the step would read; ``parts`` must be readable."""
         digests = {"plan": self.plan.digest}
+        if step.wide:
+            return digests | {f"{name}/all": self._digest_of_all(self.steps[name]) for name in step.inputs}
+        numbers = [(part, f"/{part:05d}") for part in parts]
         for name in step.inputs:
-            if step.wide:
-                digests[f"{name}/all"] = self._digest_of_all(self.steps[name])
-                continue
-            for part in parts:
-                footer = self.footer(self.steps[name], part)
+            upstream = self.steps[name]
+            for part, number in numbers:
+                footer = self.footer(upstream, part)
                 assert footer is not None
-                digests[f"{name}/{part:05d}"] = footer.digest
+                digests[name + number] = footer.digest
         return digests
 
     def _digest_of_all(self, step: Step) -> str:

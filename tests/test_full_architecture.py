@@ -86,6 +86,7 @@ def test_stable_diffusion_draws_an_edit(stable_diffusion):
         "original_object": "a red car",
         "seed": 5,
         "source_image": PICTURES[0],
+        "history": [],
         "boxes": np.array([[0, 0, 256, 512]], np.float32),
         **dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), half),
     }
