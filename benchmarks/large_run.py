@@ -73,28 +73,22 @@ def build(folder: Path, parts: int) -> RunFolder:
     write_lock(run.lock, manifest, steps, identities, [])
     shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
     wide = next(place for place, step in enumerate(steps) if step.wide)
-    before = [step.name for step in steps[:wide]]
-    everything: dict[str, str] = {}
+    slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]
     with ProcessPoolExecutor(initializer=_careless) as pool:
-        slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]
-        for names in (before, [step.name for step in steps[wide:]]):
-            if names is not before:
-                state = RunState(run, plan, steps)
-                state.scan()
-                everything = state.inputs(steps[wide], [])
+
+        def write(some: Sequence[Step], everything: dict[str, str]) -> None:
+            fresh, names = RunState(run, plan, steps), [step.name for step in some]
             jobs = [
-                pool.submit(
-                    _write_parts,
-                    RunState(run, plan, steps),
-                    list(part),
-                    shown.intersection(part),
-                    names,
-                    everything,
-                )
+                pool.submit(_write_parts, fresh, part, shown.intersection(part), names, everything)
                 for part in slices
             ]
             for job in track(jobs, f"writing {names[0]} to {names[-1]}"):
                 job.result()
+
+        write(steps[:wide], {})
+        state = RunState(run, plan, steps)
+        state.scan()
+        write(steps[wide:], state.inputs(steps[wide], []))
     run.footers.unlink(missing_ok=True)
     with run.events.open("w") as events:
         for step in steps:

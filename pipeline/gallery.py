@@ -4,10 +4,11 @@ What is shown of a row is drawn here (mask overlay, difference), so that a page 
 """
 
 import base64
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -118,14 +119,13 @@ def choose_rows(
         if is_near(row.scores, bounds.get(row.task, {})):
             near.append(index)
     chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
-    shuffled = {key: [rows[i] for i in rng.permutation(len(rows))] for key, rows in sorted(groups.items())}
-    place = Counter[str]()
-    order = {}
-    for task, outcome in shuffled:  # every task's first outcome, then every task's second
-        order[task, outcome] = place[task], task
-        place[task] += 1
-    for depth in range(max(map(len, shuffled.values()), default=0)):
-        for rows in (shuffled[key] for key in sorted(shuffled, key=order.__getitem__)):
+    places: dict[str, list[list[int]]] = defaultdict(list)
+    for (task, _), rows in sorted(groups.items()):
+        places[task].append([rows[i] for i in rng.permutation(len(rows))])
+    # every task's first outcome, then every task's second
+    shuffled = [rows for level in zip_longest(*places.values()) for rows in level if rows]
+    for depth in range(max(map(len, shuffled), default=0)):
+        for rows in shuffled:
             if depth < len(rows) and len(chosen) < wanted:
                 chosen.add(rows[depth])
     return [found[index] for index in sorted(chosen)]

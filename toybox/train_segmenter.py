@@ -129,10 +129,9 @@ def main() -> None:
     first = first_step()
     pictures, unseen = training_pictures(), held_out_pictures()
     torch.manual_seed(0)
-    model = build(ARCHITECTURE)
+    model = build(ARCHITECTURE).to(DEVICE)
     if first:
         load_model(model, FOLDER / "model.safetensors")
-    model.to(DEVICE)
     training = Training("segmenter", model, SCHEDULE, lambda: evaluate(model, unseen), 150, first)
     training.run(lambda _, rng: loss_of_batch(model, *sample_batch(pictures, rng)))
     with training.averaged_weights():
