@@ -1,12 +1,13 @@
 """Prompt-to-Prompt: ours against the published loop and against plainly sampling the pictures.
 
-    python -m benchmarks.attention                    # about five minutes on one core
+    python -m benchmarks.attention                    # five to ten minutes on one core
     python -m benchmarks.attention --rounds 5 --steps 5
     python -m benchmarks.attention --family sd15 --dtype float16     # where there is a GPU
 
 One process, variants interleaved, medians over rounds: machines are noisy, ratios are not. A pair is
 a source and an edit; with four edits a source, an edit counts as a pair. Peak memory is above the
-loaded model, on a CPU that of a fresh process for each variant. No Ray, no weights: the U-Net is random.
+loaded model, on a CPU that of a fresh process for each variant. No Ray, no weights: the U-Net is random,
+and lies in memory as published for the published loop, else as our stages load it (channels_last).
 """
 
 import argparse
@@ -56,6 +57,7 @@ class Variant:
     sources: int
     edits: int
     run: Callable[["Variant", UNet2DConditionModel, int], None]
+    memory_format: torch.memory_format = torch.channels_last
 
     @property
     def pairs(self) -> int:
@@ -67,6 +69,22 @@ def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
     config = SMALL if family == "small" else models.FAMILIES[family]
     with DEVICE:
         return UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
+
+
+def clock() -> float:
+    """Seconds of this process's CPU, or of the wall where a GPU computes."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def run(variant: Variant, unet: UNet2DConditionModel, steps: int) -> float:
+    """Draw a variant's pairs; seconds it took."""
+    unet.to(memory_format=variant.memory_format)
+    started = clock()
+    variant.run(variant, unet, steps)
+    return clock() - started
 
 
 def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> None:
@@ -116,7 +134,7 @@ def plainly(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
 
 
 VARIANTS = [
-    Variant("published loop", 1, 1, by_published_loop),
+    Variant("published loop", 1, 1, by_published_loop, torch.contiguous_format),
     Variant("ours, 1 pair", 1, 1, by_ours),
     Variant("ours, 4 pairs", 4, 1, by_ours),
     Variant("ours, 4 pairs, soft mask", 4, 1, by_ours_masked),
@@ -128,24 +146,14 @@ VARIANTS = [
 ]
 
 
-def clock() -> float:
-    """Seconds of this process's CPU, or of the wall where a GPU computes."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
 def time_variants(unet: UNet2DConditionModel, rounds: int, steps: int, console: Console) -> list[list[float]]:
     """Seconds a pair and step, by variant and round."""
     seconds: list[list[float]] = [[] for _ in VARIANTS]
     for variant in VARIANTS:
-        variant.run(variant, unet, 1)
+        run(variant, unet, 1)
     for number in range(rounds):
         for index, variant in enumerate(VARIANTS):
-            started = clock()
-            variant.run(variant, unet, steps)
-            seconds[index].append((clock() - started) / (variant.pairs * steps))
+            seconds[index].append(run(variant, unet, steps) / (variant.pairs * steps))
         console.print(f"round {number + 1} of {rounds}", highlight=False)
     return seconds
 
@@ -157,7 +165,7 @@ def peak_memory(index: int, unet: UNet2DConditionModel, options: argparse.Namesp
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        variant.run(variant, unet, 2)
+        run(variant, unet, 2)
         return (torch.cuda.max_memory_allocated() - before) / 2**20 / variant.pairs
     command = [sys.executable, "-m", "benchmarks.attention", "--memory-of", str(index)]
     command += ["--family", options.family, "--dtype", options.dtype]
@@ -167,10 +175,10 @@ def peak_memory(index: int, unet: UNet2DConditionModel, options: argparse.Namesp
 
 def measure_memory(index: int, unet: UNet2DConditionModel) -> None:
     variant = VARIANTS[index]
-    plainly(Variant("", 1, 1, plainly), unet, 1)
+    run(Variant("", 1, 1, plainly, variant.memory_format), unet, 1)
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak begins anew
-    variant.run(variant, unet, 2)
+    run(variant, unet, 2)
     print(_memory("VmHWM") - before)
 
 
@@ -182,7 +190,7 @@ def _memory(name: str) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--family", choices=["small", "sd15"], default="small", help="the U-Net's size")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")

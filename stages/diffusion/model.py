@@ -36,9 +36,7 @@ class Diffusion:
             low_cpu_mem_usage=False,
             **config.source,
         ).to(self.device)
-        self.unet = pipeline.unet.eval().requires_grad_(False)
-        if self.device.type == "cuda":
-            self.unet.to(memory_format=torch.channels_last)
+        self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         if config.compile:
             self.unet = torch.compile(self.unet)
         self.vae = pipeline.vae.eval().requires_grad_(False)
