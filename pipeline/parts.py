@@ -8,22 +8,18 @@ depends on the clock or the machine: two runs write the same bytes.
 import hashlib
 import json
 import sys
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.counts import Counts, pack, unpack
 from pipeline.storage import Location, NewFile, arrow_source
 
 FOOTER_KEY = b"editpairs"
-
-Counts = Counter[tuple[str, str, str]]
-"""Rows by (task, status, reason)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +30,12 @@ class Footer:
     digest: str
     inputs: Mapping[str, str]
     """``stage/part`` -> digest of each upstream part it read."""
-    counts: Mapping[tuple[str, str, str], int]
-    """Rows by (task, status, reason)."""
+    packed: bytes
+    """Its counts, as ``pipeline.counts`` packs them."""
+
+    @property
+    def counts(self) -> Counts:
+        return unpack([self.packed])
 
     def total(self, status: str) -> int:
         return sum(n for (_, s, _), n in self.counts.items() if s == status)
@@ -62,16 +62,10 @@ def read_footer(path: Location) -> Footer | None:
             fingerprint=sys.intern(content["fingerprint"]),
             digest=sys.intern(content["digest"]),
             inputs={sys.intern(name): sys.intern(digest) for name, digest in content["inputs"].items()},
-            counts={_key(task, status, reason): n for task, status, reason, n in content["counts"]},
+            packed=pack(((task, status, reason), n) for task, status, reason, n in content["counts"]),
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
-
-
-@lru_cache(maxsize=1 << 16)
-def _key(task: str, status: str, reason: str) -> tuple[str, str, str]:
-    """One object for equal keys: a large run's footers hold millions of them."""
-    return task, status, reason
 
 
 def footer_content(

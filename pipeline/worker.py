@@ -18,10 +18,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.counts import Counts
 from pipeline.errors import StageError
 from pipeline.folder import RunFolder
 from pipeline.guarded import Guarded
-from pipeline.parts import Counts, PartWriter, footer_content
+from pipeline.parts import PartWriter, footer_content
 from pipeline.plan import Plan, read_part
 from pipeline.rows import ids_with_status, kept_ids, read_rows
 from pipeline.state import RunState

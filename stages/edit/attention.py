@@ -133,8 +133,8 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     missing = max(0, 16 - query.shape[-1])
     if not missing:
         return sdpa(query, key, value, scale=scale)
-    filled = (functional.pad(heads, (0, missing)) for heads in (query, key, value))
-    return sdpa(*filled, scale=scale)[..., : value.shape[-1]]
+    filled = [functional.pad(heads, (0, missing)) for heads in (query, key, value)]
+    return sdpa(filled[0], filled[1], filled[2], scale=scale)[..., : value.shape[-1]]
 
 
 def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
