@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from pipeline.counts import key_number, known_keys
 from pipeline.parts import Footer, read_footer
 from pipeline.storage import Location, NewFile, arrow_source, is_local
 
-VERSION = 1
+VERSION = 2
 WORTH = 1000
 """Footers; fewer are read sooner than kept."""
 MANY = 100_000
@@ -40,7 +39,7 @@ SCHEMA = pa.schema(
         pa.field("stamp", pa.string()),
         pa.field("fingerprint", pa.string()),
         pa.field("digest", pa.string()),
-        pa.field("inputs", pa.map_(pa.string(), pa.string())),
+        pa.field("inputs", pa.binary(16)),
         pa.field("counts", pa.map_(pa.int32(), pa.int32())),
     ]
 )
@@ -82,15 +81,15 @@ def read_kept(path: Location) -> Known:
         if kept["version"] != VERSION or not table.schema.equals(SCHEMA):
             return {}
         numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
-        inputs, maps = (table[name].combine_chunks() for name in ("inputs", "counts"))
-        read = _dicts(inputs, _shared(inputs.keys), _shared(inputs.items))
+        maps = table["counts"].combine_chunks()
         pairs = np.stack([np.array(numbers, np.int32)[maps.keys.to_numpy()], maps.items.to_numpy()], 1)
         counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * maps.offsets.to_numpy())
-        plain = (_shared(table[name]) for name in ("stage", "unit", "stamp", "fingerprint", "digest"))
+        often = (_shared(table[name]) for name in ("stage", "fingerprint"))
+        plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
         return {
             (stage, unit): (stamp, Footer(fingerprint, digest, inputs, packed))
-            for stage, unit, stamp, fingerprint, digest, inputs, packed in zip(
-                *plain, read, counts, strict=True
+            for stage, fingerprint, unit, stamp, digest, inputs, packed in zip(
+                *often, *plain, counts, strict=True
             )
         }
     except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
@@ -109,7 +108,7 @@ def keep(path: Location, known: Known) -> None:
         [stamp for stamp, _ in known.values()],
         [footer.fingerprint for footer in footers],
         [footer.digest for footer in footers],
-        [list(footer.inputs.items()) for footer in footers],
+        [footer.inputs for footer in footers],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     table = pa.table([*arrays, counts], schema=SCHEMA)
@@ -124,23 +123,12 @@ def keep(path: Location, known: Known) -> None:
     file.commit()
 
 
-def _shared(array: pa.Array | pa.ChunkedArray) -> list[Any]:
-    """The values of a column, equal ones as one object: a run's digests stand in many footers."""
-    encoded = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
-    encoded = encoded.dictionary_encode()
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """The values of a column, equal ones as one object."""
+    encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    return [values[place] for place in _numbers(encoded.indices)]
-
-
-def _numbers(array: pa.Array) -> list[int]:
-    """Ten times as fast as ``to_pylist``."""
-    return array.to_numpy().tolist()
+    return [values[place] for place in encoded.indices.to_numpy().tolist()]
 
 
 def _cut(data: bytes, places: np.ndarray) -> Iterator[bytes]:
     return (data[first:end] for first, end in pairwise(places.tolist()))
-
-
-def _dicts(maps: pa.MapArray, keys: Sequence[Any], values: Sequence[Any]) -> Iterator[dict[Any, Any]]:
-    for first, end in pairwise(_numbers(maps.offsets)):
-        yield dict(zip(keys[first:end], values[first:end], strict=True))

@@ -28,8 +28,8 @@ class Footer:
 
     fingerprint: str
     digest: str
-    inputs: Mapping[str, str]
-    """``stage/part`` -> digest of each upstream part it read."""
+    inputs: bytes
+    """``digest_of_inputs`` of what it read."""
     packed: bytes
     """Its counts, as ``pipeline.counts`` packs them."""
 
@@ -60,12 +60,17 @@ def read_footer(path: Location) -> Footer | None:
     try:
         return Footer(
             fingerprint=sys.intern(content["fingerprint"]),
-            digest=sys.intern(content["digest"]),
-            inputs={sys.intern(name): sys.intern(digest) for name, digest in content["inputs"].items()},
+            digest=content["digest"],
+            inputs=digest_of_inputs(content["inputs"]),
             packed=pack(((task, status, reason), n) for task, status, reason, n in content["counts"]),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError):
         return None
+
+
+def digest_of_inputs(inputs: Mapping[str, str]) -> bytes:
+    """One digest for ``stage/part`` -> digest of each upstream part that a file read."""
+    return hashlib.blake2b(repr(sorted(inputs.items())).encode(), digest_size=16).digest()
 
 
 def footer_content(

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from pipeline.folder import RunFolder, part_name, shard_name
 from pipeline.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
-from pipeline.parts import Footer, read_footer
+from pipeline.parts import Footer, digest_of_inputs, read_footer
 from pipeline.plan import Plan
 from pipeline.steps import Step
 from pipeline.storage import Location, stamps
@@ -150,7 +150,7 @@ class RunState:
         if footer is None or footer.fingerprint != step.fingerprint:
             return False
         parts = self.readable(step, unit)
-        return bool(parts) and footer.inputs == self.inputs(step, parts)
+        return bool(parts) and footer.inputs == digest_of_inputs(self.inputs(step, parts))
 
     def given(self, step: Step, parts: Sequence[int]) -> int:
         """Rows the step is given of readable ``parts``."""
