@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,8 @@ _READERS = 16
 """Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
 _KEYS = b"editpairs.keys"
 
-Known = dict[tuple[str, int], tuple[str, Footer]]
-"""By stage and number of a file: the stamp that it had, and its footer."""
+Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
+"""By stage, then number of a file: the stamp that it had, and its footer."""
 
 SCHEMA = pa.schema(
     [
@@ -82,30 +83,31 @@ def read_kept(path: Location) -> Known:
             return {}
         numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
         maps = table["counts"].combine_chunks()
-        pairs = np.stack([np.array(numbers, np.int32)[maps.keys.to_numpy()], maps.items.to_numpy()], 1)
-        counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * maps.offsets.to_numpy())
+        pairs = np.stack(
+            [np.array(numbers, np.int32)[np.from_dlpack(maps.keys)], np.from_dlpack(maps.items)], 1
+        )
+        counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * np.from_dlpack(maps.offsets))
         often = (_shared(table[name]) for name in ("stage", "fingerprint"))
         plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
-        return {
-            (stage, unit): (stamp, Footer(fingerprint, digest, inputs, packed))
-            for stage, fingerprint, unit, stamp, digest, inputs, packed in zip(
-                *often, *plain, counts, strict=True
-            )
-        }
+        known: Known = {}
+        for stage, fingerprint, unit, stamp, *told in zip(*often, *plain, counts, strict=True):
+            known.setdefault(stage, {})[unit] = stamp, Footer(fingerprint, *told)
+        return known
     except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
         return {}
 
 
 def keep(path: Location, known: Known) -> None:
     """Replace what is kept."""
-    footers = [footer for _, footer in known.values()]
+    files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
+    footers = [footer for *_, footer in files]
     pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)
     ends = np.cumsum([0] + [len(footer.packed) // 8 for footer in footers], dtype=np.int32)
     counts = pa.MapArray.from_arrays(ends, *(pa.array(column) for column in pairs.T))
     columns = [
-        [stage for stage, _ in known],
-        [unit for _, unit in known],
-        [stamp for stamp, _ in known.values()],
+        [stage for stage, *_ in files],
+        [unit for _, unit, *_ in files],
+        [stamp for _, _, stamp, _ in files],
         [footer.fingerprint for footer in footers],
         [footer.digest for footer in footers],
         [footer.inputs for footer in footers],
@@ -127,7 +129,7 @@ def _shared(column: pa.ChunkedArray) -> list[str]:
     """The values of a column, equal ones as one object."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    return [values[place] for place in encoded.indices.to_numpy().tolist()]
+    return [values[place] for place in np.from_dlpack(encoded.indices).tolist()]
 
 
 def _cut(data: bytes, places: np.ndarray) -> Iterator[bytes]:

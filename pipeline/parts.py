@@ -70,7 +70,8 @@ def read_footer(path: Location) -> Footer | None:
 
 def digest_of_inputs(inputs: Mapping[str, str]) -> bytes:
     """One digest for ``stage/part`` -> digest of each upstream part that a file read."""
-    return hashlib.blake2b(repr(sorted(inputs.items())).encode(), digest_size=16).digest()
+    lines = "\n".join(sorted(map("\t".join, inputs.items())))
+    return hashlib.blake2b(lines.encode(), digest_size=16).digest()
 
 
 def footer_content(

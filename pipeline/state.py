@@ -5,8 +5,10 @@ file's present digest, and everything upstream is done. Nothing reads a file tha
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from pipeline.folder import RunFolder, part_name, shard_name
 from pipeline.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
@@ -14,6 +16,19 @@ from pipeline.parts import Footer, digest_of_inputs, read_footer
 from pipeline.plan import Plan
 from pipeline.steps import Step
 from pipeline.storage import Location, stamps
+
+Told = TypeVar("Told")
+
+
+class Memo(dict[int, Told]):
+    """What is told of the units of a step, each asked once: a run of a million files asks often."""
+
+    def __init__(self, ask: Callable[[int], Told]) -> None:
+        self._ask = ask
+
+    def __missing__(self, unit: int) -> Told:
+        told = self[unit] = self._ask(unit)
+        return told
 
 
 class RunState:
@@ -23,13 +38,14 @@ class RunState:
         self.folder = folder
         self.plan = plan
         self.steps = {step.name: step for step in steps}
-        self._footers: dict[tuple[str, int], Footer | None] = {}
+        # These refer to the state in turn. Of a large run the collector has set all aside
+        # (``without_collector``), so at the end it is left to the system, and not taken apart for seconds.
+        self._footers: dict[str, Memo[Footer | None]] = {
+            step.name: Memo(partial(self._read, step)) for step in steps
+        }
+        self._done: dict[str, Memo[bool]] = {step.name: Memo(partial(self._is_done, step)) for step in steps}
         self._known: Known | None = None
-        self._done: dict[tuple[str, int], bool] = {}
         self._all: dict[str, str] = {}
-        # A ring: of a large run the collector has set all aside (``without_collector``), so that at the end
-        # it is left to the system, and not taken apart for seconds.
-        self._ring = self
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
@@ -42,14 +58,14 @@ class RunState:
 
     def footer(self, step: Step, unit: int) -> Footer | None:
         """The footer of a unit's file, whether it is done or stale."""
-        key = (step.name, unit)
-        if key not in self._footers:
-            self._footers[key] = read_footer(self.path(step, unit))
-        return self._footers[key]
+        return self._footers[step.name][unit]
+
+    def _read(self, step: Step, unit: int) -> Footer | None:
+        return read_footer(self.path(step, unit))
 
     def refresh(self, step: Step, unit: int) -> None:
         """The unit's file was written."""
-        self._footers.pop((step.name, unit), None)
+        self._footers[step.name].pop(unit, None)
         self._forget(step, unit)
 
     @without_collector()
@@ -61,33 +77,37 @@ class RunState:
         """
         if self._known is None:
             self._known = read_kept(self.folder.footers)
-        known: Known = {}
-        found: dict[tuple[str, int], Footer | None] = {}
-        unread: dict[tuple[str, int], str | None] = {}
-        for step in self.steps.values():
-            listed = stamps(self.folder.root / step.name)
-            for unit in range(step.unit_count(self.plan.parts)):
-                key, name = (step.name, unit), self._name(step, unit)
-                stamp = listed.get(name)
-                old = self._known.get(key)
-                if old is not None and old[0] == stamp:
-                    known[key], found[key] = old, old[1]
-                elif name in listed:
-                    unread[key] = stamp
-                else:
-                    found[key] = None
-        paths = [self.path(self.steps[name], unit) for name, unit in unread]
-        for (key, stamp), footer in zip(unread.items(), read_footers(paths), strict=True):
-            found[key] = footer
-            if footer is not None and stamp is not None:
-                known[key] = stamp, footer
-        for (name, unit), old_footer in self._footers.items():
-            if found[name, unit] is not old_footer:
-                self._forget(self.steps[name], unit)
-        self._footers, self._known = found, known
-        if sum(key in known for key in unread) >= WORTH:
+        read = sum(self._scan_step(step, self._known) for step in self.steps.values())
+        if read >= WORTH:
             with suppress(OSError):  # the run may be another's, and not to be written to
-                keep(self.folder.footers, known)
+                keep(self.folder.footers, self._known)
+
+    def _scan_step(self, step: Step, known: Known) -> int:
+        """Have a step's footers, and in ``known`` those worth keeping; how many of them were read."""
+        listed = stamps(self.folder.root / step.name)
+        before, kept = known.get(step.name, {}), {}
+        found: dict[int, Footer | None] = {}
+        unread: dict[int, str | None] = {}
+        for unit in range(step.unit_count(self.plan.parts)):
+            name = self._name(step, unit)
+            stamp, old = listed.get(name), before.get(unit)
+            if old is not None and old[0] == stamp:
+                kept[unit], found[unit] = old, old[1]
+            elif name in listed:
+                unread[unit] = stamp
+            else:
+                found[unit] = None
+        footers = read_footers([self.path(step, unit) for unit in unread])
+        for (unit, stamp), footer in zip(unread.items(), footers, strict=True):
+            found[unit] = footer
+            if footer is not None and stamp is not None:
+                kept[unit] = stamp, footer
+        for unit, footer in self._footers[step.name].items():
+            if found[unit] is not footer:
+                self._forget(step, unit)
+        self._footers[step.name].update(found)
+        known[step.name] = kept
+        return sum(unit in kept for unit in unread)
 
     def _forget(self, step: Step, unit: int) -> None:
         """What is done depends on the unit's file, in its step and in those after it."""
@@ -98,14 +118,15 @@ class RunState:
             if later.wide and later is not step:
                 parts = range(self.plan.parts)
             for number in later.units(parts):
-                self._done.pop((later.name, number), None)
+                self._done[later.name].pop(number, None)
 
     def readable(self, step: Step, unit: int) -> list[int]:
         """The parts of a unit that are done upstream, so that the step may read them."""
         parts = step.parts(unit, self.plan.parts)
         if step.previous is None:
             return list(parts)
-        return [part for part in parts if self.done(self.steps[step.previous], part)]
+        done = self._done[step.previous]
+        return [part for part in parts if done[part]]
 
     def all_readable(self, step: Step) -> list[int]:
         """All parts of the run that are done upstream."""
@@ -120,9 +141,9 @@ class RunState:
             return digests | {f"{name}/all": self._digest_of_all(self.steps[name]) for name in step.inputs}
         numbers = [(part, f"/{part:05d}") for part in parts]
         for name in step.inputs:
-            upstream = self.steps[name]
+            footers = self._footers[name]
             for part, number in numbers:
-                footer = self.footer(upstream, part)
+                footer = footers[part]
                 assert footer is not None
                 digests[name + number] = footer.digest
         return digests
@@ -140,10 +161,7 @@ class RunState:
 
     def done(self, step: Step, unit: int) -> bool:
         """Whether the unit's file is there and up to date with everything before it."""
-        key = (step.name, unit)
-        if key not in self._done:
-            self._done[key] = self._is_done(step, unit)
-        return self._done[key]
+        return self._done[step.name][unit]
 
     def _is_done(self, step: Step, unit: int) -> bool:
         footer = self.footer(step, unit)

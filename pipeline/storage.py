@@ -10,7 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -72,10 +72,13 @@ def stamps(folder: Location) -> dict[str, str | None]:
     settled = time.time_ns() - round(SETTLED_S * 1e9)
     found: dict[str, str | None] = {}
     for entry in os.scandir(folder) if folder.exists() else []:
-        with suppress(FileNotFoundError):  # its writer has just renamed it
+        try:
             stat = entry.stat()
-            stamp = f"{stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns} {stat.st_ino}"
-            found[entry.name] = stamp if max(stat.st_mtime_ns, stat.st_ctime_ns) <= settled else None
+        except FileNotFoundError:  # its writer has just renamed it
+            continue
+        modified, changed = stat.st_mtime_ns, stat.st_ctime_ns
+        stamp = f"{stat.st_size} {modified} {changed} {stat.st_ino}"
+        found[entry.name] = stamp if modified <= settled and changed <= settled else None
     return found
 
 
