@@ -83,10 +83,9 @@ def read_kept(path: Location) -> Known:
             return {}
         numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
         maps = table["counts"].combine_chunks()
-        pairs = np.stack(
-            [np.array(numbers, np.int32)[np.from_dlpack(maps.keys)], np.from_dlpack(maps.items)], 1
-        )
-        counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * np.from_dlpack(maps.offsets))
+        keys, rows, ends = (_numbers(array) for array in (maps.keys, maps.items, maps.offsets))
+        pairs = np.stack([np.array(numbers, np.int32)[keys], rows], 1)
+        counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * ends)
         often = (_shared(table[name]) for name in ("stage", "fingerprint"))
         plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
         known: Known = {}
@@ -129,7 +128,12 @@ def _shared(column: pa.ChunkedArray) -> list[str]:
     """The values of a column, equal ones as one object."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
-    return [values[place] for place in np.from_dlpack(encoded.indices).tolist()]
+    return [values[place] for place in _numbers(encoded.indices).tolist()]
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """Without ``to_numpy``, which imports pandas."""
+    return np.from_dlpack(array)
 
 
 def _cut(data: bytes, places: np.ndarray) -> Iterator[bytes]:
