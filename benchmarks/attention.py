@@ -1,16 +1,18 @@
 """Prompt-to-Prompt: ours against the published loop and against plainly sampling the pictures.
 
     python -m benchmarks.attention                    # five to ten minutes on one core
-    python -m benchmarks.attention --rounds 5 --steps 5
-    python -m benchmarks.attention --family sd15 --dtype float16     # where there is a GPU
+    python -m benchmarks.attention --family sd15 --dtype float16 --steps 50 --rounds 3 --pairs 1 4 8 16
+    python -m benchmarks.attention --family sdxl --dtype float16 --edits 16 --published-edits    # on a GPU
 
 One process, variants interleaved, medians over rounds: machines are noisy, ratios are not. A pair is
 a source and an edit; with four edits a source, an edit counts as a pair. Peak memory is above the
-loaded model, on a CPU that of a fresh process for each variant. No Ray, no weights: the U-Net is random,
-and lies in memory as published for the published loop, else as our stages load it (channels_last).
+loaded model, on a CPU that of a fresh process for each variant; what does not fit a GPU's memory is said
+to be out of memory. No Ray, no weights: the U-Net is random, and lies in memory as published for the
+published loop, else as our stages load it (channels_last).
 """
 
 import argparse
+import math
 import os
 import platform
 import statistics
@@ -18,7 +20,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import diffusers
@@ -45,6 +48,7 @@ SMALL = {
     "attention_head_dim": 8,
 }
 """The shape of Stable Diffusion's U-Net, a tenth of its width."""
+SELF_MAX_TOKENS = {"small": 16**2, "sd15": 16**2, "sdxl": 32**2}
 CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -57,6 +61,7 @@ class Variant:
     sources: int
     edits: int
     run: Callable[["Variant", UNet2DConditionModel, int], None]
+    dtype: torch.dtype
     memory_format: torch.memory_format = torch.channels_last
 
     @property
@@ -64,11 +69,14 @@ class Variant:
         return self.sources * self.edits
 
 
+@cache
 def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
     torch.manual_seed(0)
     config = SMALL if family == "small" else models.FAMILIES[family]
     with DEVICE:
-        return UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
+        unet = UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
+    unet.self_max_tokens = SELF_MAX_TOKENS[family]
+    return unet
 
 
 def clock() -> float:
@@ -79,12 +87,18 @@ def clock() -> float:
     return time.process_time()
 
 
-def run(variant: Variant, unet: UNet2DConditionModel, steps: int) -> float:
-    """Draw a variant's pairs; seconds it took."""
+def run(variant: Variant, family: str, steps: int) -> float:
+    """Draw a variant's pairs; seconds it took, infinitely many if a GPU's memory does not hold them."""
+    unet = build_unet(family, variant.dtype)
     unet.to(memory_format=variant.memory_format)
     started = clock()
-    variant.run(variant, unet, steps)
-    return clock() - started
+    try:
+        variant.run(variant, unet, steps)
+        seconds = clock() - started
+    except torch.OutOfMemoryError:
+        seconds = math.inf
+    unet.set_attn_processor(AttnProcessor2_0())  # the controller's maps go
+    return seconds
 
 
 def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> None:
@@ -95,14 +109,17 @@ def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> Non
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
     states = (states.to(DEVICE, unet.dtype) for states in (cond, uncond))
     guidance = torch.full((rows,), 7.5, device=DEVICE)
-    sample(unet, scheduler, noise.to(DEVICE), *states, guidance, steps, control)
+    added = models.added_conditions(unet, 2 * rows)
+    sample(unet, scheduler, noise.to(DEVICE), *states, guidance, steps, control, added=added)
 
 
 def by_published_loop(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
     matrix = torch.eye(TOKENS, device=DEVICE, dtype=unet.dtype)
-    controller = published.PublishedReplace(matrix, 1, steps, CROSS_UNTIL, SELF_UNTIL)
+    controller = published.PublishedReplace(
+        matrix, variant.edits, steps, CROSS_UNTIL, SELF_UNTIL, unet.self_max_tokens
+    )
     published.install(unet, controller)
-    draw(unet, 2, steps, controller)
+    draw(unet, 1 + variant.edits, steps, controller)
 
 
 def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, masked: bool = False) -> None:
@@ -118,7 +135,7 @@ def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, masked: bo
         for source in range(variant.sources)
         for _ in range(variant.edits)
     ]
-    control = PromptToPrompt(rows, variant.sources, steps, 16**2, DEVICE, unet.dtype)
+    control = PromptToPrompt(rows, variant.sources, steps, unet.self_max_tokens, DEVICE, unet.dtype)
     for layer in install(unet):
         layer.control = control
     draw(unet, variant.sources + len(rows), steps, control)
@@ -133,52 +150,60 @@ def plainly(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
     draw(unet, variant.sources * (1 + variant.edits), steps)
 
 
-VARIANTS = [
-    Variant("published loop", 1, 1, by_published_loop, torch.contiguous_format),
-    Variant("ours, 1 pair", 1, 1, by_ours),
-    Variant("ours, 4 pairs", 4, 1, by_ours),
-    Variant("ours, 4 pairs, soft mask", 4, 1, by_ours_masked),
-    Variant("ours, 1 source, 4 edits", 1, 4, by_ours),
-    Variant("ours, 1 source, 4 edits, soft mask", 1, 4, by_ours_masked),
-    Variant("limit: plainly 2 pictures", 1, 1, plainly),
-    Variant("limit: plainly 8 pictures", 4, 1, plainly),
-    Variant("limit: plainly 5 pictures", 1, 4, plainly),
-]
+def list_variants(options: argparse.Namespace) -> list[Variant]:
+    """The published loop first: all are compared with it."""
+    dtype = getattr(torch, options.dtype)
+    batches = [(pairs, 1, f"{pairs} pair{'s' * (pairs > 1)}") for pairs in options.pairs]
+    batches += [(1, edits, f"1 source, {edits} edits") for edits in options.edits]
+    variants = [Variant("published loop", 1, 1, by_published_loop, dtype, torch.contiguous_format)]
+    if dtype != torch.float32:
+        variants.append(replace(variants[0], name="published loop, float32", dtype=torch.float32))
+    if options.published_edits:
+        variants += [
+            replace(variants[0], name=f"published loop, {name}", edits=edits)
+            for _, edits, name in batches[len(options.pairs) :]
+        ]
+    for sources, edits, name in batches:
+        variants += [
+            Variant(f"ours, {name}", sources, edits, by_ours, dtype),
+            Variant(f"ours, {name}, soft mask", sources, edits, by_ours_masked, dtype),
+            Variant(f"limit: plainly {sources * (1 + edits)} pictures", sources, edits, plainly, dtype),
+        ]
+    return variants
 
 
-def time_variants(unet: UNet2DConditionModel, rounds: int, steps: int, console: Console) -> list[list[float]]:
+def time_variants(
+    variants: list[Variant], options: argparse.Namespace, console: Console
+) -> list[list[float]]:
     """Seconds a pair and step, by variant and round."""
-    seconds: list[list[float]] = [[] for _ in VARIANTS]
-    for variant in VARIANTS:
-        run(variant, unet, 1)
-    for number in range(rounds):
-        for index, variant in enumerate(VARIANTS):
-            seconds[index].append(run(variant, unet, steps) / (variant.pairs * steps))
-        console.print(f"round {number + 1} of {rounds}", highlight=False)
+    seconds: list[list[float]] = [[] for _ in variants]
+    for variant in variants:
+        run(variant, options.family, 1)
+    for number in range(options.rounds):
+        for variant, times in zip(variants, seconds, strict=True):
+            times.append(run(variant, options.family, options.steps) / (variant.pairs * options.steps))
+        console.print(f"round {number + 1} of {options.rounds}", highlight=False)
     return seconds
 
 
-def peak_memory(index: int, unet: UNet2DConditionModel, options: argparse.Namespace) -> float:
+def peak_memory(index: int, variant: Variant, options: argparse.Namespace) -> float:
     """MB that a variant's run adds at its peak, a pair; on a CPU in a fresh process."""
-    variant = VARIANTS[index]
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(variant, unet, 2)
+        run(variant, options.family, 2)
         return (torch.cuda.max_memory_allocated() - before) / 2**20 / variant.pairs
-    command = [sys.executable, "-m", "benchmarks.attention", "--memory-of", str(index)]
-    command += ["--family", options.family, "--dtype", options.dtype]
+    command = [sys.executable, "-m", "benchmarks.attention", "--memory-of", str(index), *sys.argv[1:]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output) / variant.pairs
 
 
-def measure_memory(index: int, unet: UNet2DConditionModel) -> None:
-    variant = VARIANTS[index]
-    run(Variant("", 1, 1, plainly, variant.memory_format), unet, 1)
+def measure_memory(variant: Variant, family: str) -> None:
+    run(replace(variant, sources=1, edits=1, run=plainly), family, 1)
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak begins anew
-    run(variant, unet, 2)
+    run(variant, family, 2)
     print(_memory("VmHWM") - before)
 
 
@@ -192,29 +217,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--family", choices=["small", "sd15"], default="small", help="the U-Net's size")
+    parser.add_argument("--family", choices=SELF_MAX_TOKENS, default="small", help="the U-Net's size")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[1, 4], help="pairs of a source each, a call")
+    parser.add_argument("--edits", type=int, nargs="+", default=[4], help="edits of one source, a call")
+    parser.add_argument("--published-edits", action="store_true", help="--edits by the published loop too")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    unet = build_unet(options.family, getattr(torch, options.dtype))
+    variants = list_variants(options)
     if options.memory_of is not None:
-        measure_memory(options.memory_of, unet)
+        measure_memory(variants[options.memory_of], options.family)
         return
     console = Console()
-    seconds = time_variants(unet, options.rounds, options.steps, console)
+    seconds = time_variants(variants, options, console)
     table = Table(
         "variant", "s a pair and step", "pairs/s, 50 steps", "against published", "spread", "peak MB a pair"
     )
-    for index, (variant, times) in enumerate(zip(VARIANTS, seconds, strict=True)):
+    for index, (variant, times) in enumerate(zip(variants, seconds, strict=True)):
+        median = statistics.median(times)
+        if math.isinf(median):
+            table.add_row(variant.name, "out of memory")
+            continue
         ratios = [base / ours for base, ours in zip(seconds[0], times, strict=True)]
         table.add_row(
             variant.name,
-            f"{statistics.median(times):.3f}",
-            f"{1 / (50 * statistics.median(times)):.3f}",
+            f"{median:.4f}",
+            f"{1 / (50 * median):.3f}",
             f"{statistics.median(ratios):.2f}x",
             f"{min(ratios):.2f}-{max(ratios):.2f}",
-            f"{peak_memory(index, unet, options):.0f}",
+            f"{peak_memory(index, variant, options):.0f}",
         )
     console.print(table)
     on = "CPU seconds on one thread" if DEVICE.type == "cpu" else f"seconds on {torch.cuda.get_device_name()}"

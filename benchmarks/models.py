@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stages.edit.attention import install
 
-SIDES = (1024, 2048, 4096)
+SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 FAMILIES: dict[str, dict[str, Any]] = {
     "sd15": {
         "sample_size": 64,
@@ -50,21 +50,22 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def median_seconds(work: Callable[[], Any], device: torch.device, rounds: int) -> float:
-    """Of ``rounds`` calls, after one that is not counted."""
-    times = []
+    """A call's, of ``rounds`` after one that is not counted; on a GPU ten calls in a row are a round."""
+    calls, times = 10 if device.type == "cuda" else 1, []
     for _ in range(rounds + 1):
         started = time.perf_counter()
-        work()
+        for _ in range(calls):
+            work()
         if device.type == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+        times.append((time.perf_counter() - started) / calls)
     return statistics.median(times[1:])
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
     """FLOP/s of the best square matrix product."""
     rates = []
-    for side in SIDES:
+    for side in SIDES[device.type]:
         a = torch.randn(side, side, device=device).to(dtype)
         rates.append(2 * side**3 / median_seconds(partial(torch.matmul, a, a), device, rounds))
     return max(rates)
@@ -73,10 +74,11 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
 def build(
     family: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[UNet2DConditionModel, dict[str, Any]]:
-    """The U-Net, and its inputs for one row."""
+    """The U-Net as our stages load it (channels_last), and its inputs for one row."""
     torch.manual_seed(0)
     with device:
         model = UNet2DConditionModel(layers_per_block=2, **FAMILIES[family]).to(dtype).eval()
+    model.to(memory_format=torch.channels_last)
     install(model)
     config = model.config
     side = config.sample_size
@@ -84,20 +86,28 @@ def build(
         "sample": torch.randn(1, 4, side, side, device=device).to(dtype),
         "encoder_hidden_states": torch.randn(1, 77, config.cross_attention_dim, device=device).to(dtype),
     }
-    if family == "sdxl":
-        inputs["text_embeds"] = torch.randn(1, 1280, device=device).to(dtype)
-        inputs["time_ids"] = torch.full((1, 6), 1024.0, device=device).to(dtype)
     return model, inputs
 
 
-def step(model: torch.nn.Module, inputs: dict[str, Any], batch: int) -> Callable[[], torch.Tensor]:
+def added_conditions(model: UNet2DConditionModel, rows: int) -> dict[str, torch.Tensor] | None:
+    """SDXL's pooled text embeddings and sizes; None for other families."""
+    if model.config.addition_embed_type != "text_time":
+        return None
+    return {
+        "text_embeds": torch.randn(rows, 1280, device=model.device).to(model.dtype),
+        "time_ids": torch.full((rows, 6), 1024.0, device=model.device).to(model.dtype),
+    }
+
+
+def step(model: Any, inputs: dict[str, Any], batch: int) -> Callable[[], torch.Tensor]:
     """A call of the U-Net with ``batch`` rows."""
     rows = {name: value.repeat(batch, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
-    added = {name: rows.pop(name) for name in ("text_embeds", "time_ids") if name in rows}
+    added = added_conditions(model, batch)
+    t = torch.tensor(500, device=model.device)
 
     @torch.inference_mode()
     def run() -> torch.Tensor:
-        return model(timestep=torch.tensor(500), added_cond_kwargs=added, **rows).sample
+        return model(timestep=t, added_cond_kwargs=added, **rows).sample
 
     return run
 

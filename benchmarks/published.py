@@ -16,11 +16,17 @@ class PublishedReplace:
     """AttentionReplace over one source and ``edits`` edits: cross-attention is mapped, self is copied."""
 
     def __init__(
-        self, matrix: torch.Tensor, edits: int, steps: int, cross_until: float, self_until: float
+        self,
+        matrix: torch.Tensor,
+        edits: int,
+        steps: int,
+        cross_until: float,
+        self_until: float,
+        self_max_tokens: int,
     ) -> None:
         self.matrix, self.rows, self.steps = matrix, 1 + edits, steps
         self.cross_until, self.self_until = cross_until, self_until
-        self.step, self.self_max_tokens = 0, 16**2
+        self.step, self.self_max_tokens = 0, self_max_tokens
         self.step_store: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.store: dict[str, list[torch.Tensor]] = {}
 

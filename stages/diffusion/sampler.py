@@ -79,7 +79,10 @@ def sample(
             f"{type(scheduler).__name__} keeps more than the latents between steps, which latent fusion "
             f"would not reach; samplers: {', '.join(SCHEDULERS)}"
         )
-    scheduler.set_timesteps(steps, device=latents.device)
+    scheduler.set_timesteps(steps)
+    timesteps = scheduler.timesteps.to(
+        latents.device
+    )  # the scheduler's stay: reading a GPU's would wait for it
     latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
@@ -90,7 +93,7 @@ def sample(
         rows = scheduler.scale_model_input(latents, t)
         rows = rows if uncond is None else torch.cat([rows, rows])
         rows = rows.to(states.dtype)
-        output = unet(rows, t, states, timestep_cond=timestep_cond, added_cond_kwargs=added)
+        output = unet(rows, timesteps[step], states, timestep_cond=timestep_cond, added_cond_kwargs=added)
         predicted = output.sample.to(latents.dtype)
         if uncond is not None:
             predicted_uncond, predicted_cond = predicted.chunk(2)
