@@ -90,7 +90,6 @@ def build(folder: Path, parts: int) -> RunFolder:
         state = RunState(run, plan, steps)
         state.scan()
         write(steps[wide:], state.inputs(steps[wide], []))
-    run.footers.unlink(missing_ok=True)
     with run.events.open("w") as events:
         for step in steps:
             for part in range(parts):
@@ -203,6 +202,7 @@ def main() -> None:
         run = RunFolder(folder / "large")
         if not run.events.exists():
             run = build(folder, options.parts)
+        run.footers.unlink(missing_ok=True)
         commands = [
             ("status, no cache", ["status", str(run.root)]),
             ("status", ["status", str(run.root)]),
