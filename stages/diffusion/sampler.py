@@ -82,7 +82,7 @@ def sample(
     scheduler.set_timesteps(steps)
     timesteps = scheduler.timesteps.to(
         latents.device
-    )  # the scheduler's stay: reading a GPU's would wait for it
+    )  # the scheduler keeps its own: a GPU's it would wait for
     latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]

@@ -110,10 +110,10 @@ class PromptToPrompt:
         self.text: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
         """Keys and values of the prompts by layer: they are the same at every step."""
 
-        self._gates = torch.stack([edit.cross for edit in edits], 1).to(device, dtype)
-        self._cross_steps = self._gates.any(-1).any(-1).tolist()
-        self._query_rows, self._self_steps = self._borrowed(edits, device, shared_only=False)
-        self._shared_rows, self._shared_steps = self._borrowed(edits, device, shared_only=True)
+        gates = torch.stack([edit.cross for edit in edits], 1)
+        self._gates, self._cross_steps = gates.to(device, dtype), gates.any(-1).any(-1).tolist()
+        self._query_rows, self._self_steps = self._borrowed(edits, sources, device, shared_only=False)
+        self._shared_rows, self._shared_steps = self._borrowed(edits, sources, device, shared_only=True)
         self.gate = torch.zeros_like(self._gates[0])
         """[E,T] a: 1 while a token takes the source's cross-attention."""
         self.query_rows = self._query_rows[0].clone()
@@ -137,12 +137,12 @@ class PromptToPrompt:
         return removes
 
     def _borrowed(
-        self, edits: Sequence[EditRow], device: torch.device, *, shared_only: bool
+        self, edits: Sequence[EditRow], sources: int, device: torch.device, *, shared_only: bool
     ) -> tuple[torch.Tensor, list[bool]]:
         """By step, whose queries and keys each row of the U-Net uses [steps,R], and whether any borrows."""
-        total = self.halves[-1] + len(edits) + int(self.edit_rows[0])
+        total = self.halves[-1] + sources + len(edits)
         table = torch.arange(total).repeat(self.steps, 1)
-        for edit, row in zip(edits, self.edit_rows.tolist(), strict=True):
+        for row, edit in enumerate(edits, sources):
             if shared_only and not edit.shared:
                 continue
             for start in self.halves if edit.shared else self.halves[-1:]:

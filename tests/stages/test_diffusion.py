@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from stages.diffusion import DiffusionConfig
 from stages.diffusion.model import Diffusion
 from stages.diffusion.sampler import sample
-from stages.edit.alignment import token_map, tokenize
+from stages.edit.alignment import TokenMap, token_map, tokenize
 from stages.edit.attention import install
 from stages.edit.control import EditRow, PromptToPrompt
 from stages.edit.gates import cross_gate, self_gate
@@ -117,6 +117,33 @@ def test_multistep_solvers_are_refused_with_the_reason(folders):
     scheduler = DPMSolverMultistepScheduler()
     with pytest.raises(ValueError, match="keeps more than the latents"):
         sample(model.unet, scheduler, torch.zeros(1, 4, 8, 8), torch.zeros(1, 4, 16), None, torch.ones(1), 2)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler"])
+def test_the_loop_never_waits_for_the_device(folders, sampler):
+    """On ``meta``, which has no values, waiting for one fails, as it would stall a GPU."""
+    model = loaded(folders["sd"], sampler=sampler, guidance_scale=5.0)
+    unet, device = model.unet.to("meta"), torch.device("meta")
+    tokens = TokenMap(torch.eye(16), torch.zeros(16))
+    gates = cross_gate(STEPS, 16, (0, 1)), self_gate(STEPS, (0, 1))
+    control = PromptToPrompt([EditRow(0, tokens, *gates, mask=torch.ones(16, 16))], 1, STEPS, 16, device)
+    for layer in install(unet):
+        layer.control = control
+    side, width = unet.config.sample_size, unet.config.cross_attention_dim
+    noise, cond = torch.randn(2, 4, side, side, device=device), torch.randn(2, 16, width, device=device)
+    guidance = torch.ones(2, device=device)
+    drawn = sample(unet, model.scheduler, noise, cond, cond[0], guidance, STEPS, control)
+    assert drawn.shape == noise.shape
+    with pytest.raises((NotImplementedError, RuntimeError)):
+        sample(unet, model.scheduler, noise, cond, cond[0], guidance, STEPS, _Waits())
+
+
+class _Waits:
+    def before_step(self, step: int) -> None:
+        pass
+
+    def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
+        return latents * float(latents.max())
 
 
 def test_whether_a_prompt_fits_is_known_before_it_is_cut(folders):
