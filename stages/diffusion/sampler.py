@@ -80,9 +80,8 @@ def sample(
             f"would not reach; samplers: {', '.join(SCHEDULERS)}"
         )
     scheduler.set_timesteps(steps)
-    timesteps = scheduler.timesteps.to(
-        latents.device
-    )  # the scheduler keeps its own: a GPU's it would wait for
+    # the scheduler's own stay with it: to read a GPU's it would wait for the GPU
+    timesteps = scheduler.timesteps.to(latents.device)
     latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
