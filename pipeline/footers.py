@@ -2,7 +2,8 @@
 
 ``footers.parquet`` in the run's folder holds every footer beside its file's stamp (``storage.stamps``).
 A footer counts only while its file has that stamp, so the file may be old, damaged or deleted at any
-time: what it does not hold is read anew.
+time: what it does not hold is read anew. It also says which files were done, on a certain basis (the plan
+and the chain); that counts only while nothing before them is another.
 """
 
 import gc
@@ -21,7 +22,7 @@ from pipeline.counts import key_number, known_keys
 from pipeline.parts import Footer, read_footer
 from pipeline.storage import Location, NewFile, arrow_source, is_local
 
-VERSION = 2
+VERSION = 3
 WORTH = 1000
 """Footers; fewer are read sooner than kept."""
 MANY = 100_000
@@ -32,6 +33,8 @@ _KEYS = b"editpairs.keys"
 
 Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
 """By stage, then number of a file: the stamp that it had, and its footer."""
+Done: TypeAlias = dict[str, list[int]]
+"""By stage the numbers of files that were done."""
 
 SCHEMA = pa.schema(
     [
@@ -41,6 +44,7 @@ SCHEMA = pa.schema(
         pa.field("fingerprint", pa.string()),
         pa.field("digest", pa.string()),
         pa.field("inputs", pa.binary(16)),
+        pa.field("done", pa.int8()),
         pa.field("counts", pa.map_(pa.int32(), pa.int32())),
     ]
 )
@@ -74,35 +78,45 @@ def read_footers(paths: Sequence[Location]) -> Iterator[Footer | None]:
             yield from pool.map(read_footer, paths)
 
 
-def read_kept(path: Location) -> Known:
-    """What was kept; nothing if the file is missing, damaged or of another version."""
+def read_kept(path: Location, basis: str) -> tuple[Known, Done]:
+    """What was kept; nothing if the file is missing, damaged or of another version.
+
+    Nothing is done if it was so on another basis.
+    """
     try:
         table = pq.ParquetFile(arrow_source(path), page_checksum_verification=True).read()
         kept = json.loads(table.schema.metadata[_KEYS])
         if kept["version"] != VERSION or not table.schema.equals(SCHEMA):
-            return {}
+            return {}, {}
         numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
         maps = table["counts"].combine_chunks()
         keys, rows, ends = (_numbers(array) for array in (maps.keys, maps.items, maps.offsets))
         pairs = np.stack([np.array(numbers, np.int32)[keys], rows], 1)
         counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * ends)
-        often = (_shared(table[name]) for name in ("stage", "fingerprint"))
-        plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
-        known: Known = {}
-        for stage, fingerprint, unit, stamp, *told in zip(*often, *plain, counts, strict=True):
-            known.setdefault(stage, {})[unit] = stamp, Footer(fingerprint, *told)
-        return known
+        stages, fingerprints = (_shared(table[name]) for name in ("stage", "fingerprint"))
+        units, *plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
+        known: Known = {stage: {} for stage in dict.fromkeys(stages)}
+        for stage, fingerprint, unit, stamp, *told in zip(
+            stages, fingerprints, units, *plain, counts, strict=True
+        ):
+            known[stage][unit] = stamp, Footer(fingerprint, *told)
+        done: Done = {stage: [] for stage in known}
+        if kept["basis"] == basis:
+            for place in np.flatnonzero(_numbers(table["done"].combine_chunks())).tolist():
+                done[stages[place]].append(units[place])
+        return known, done
     except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
-        return {}
+        return {}, {}
 
 
-def keep(path: Location, known: Known) -> None:
+def keep(path: Location, known: Known, done: Done, basis: str) -> None:
     """Replace what is kept."""
     files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
     footers = [footer for *_, footer in files]
     pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)
     ends = np.cumsum([0] + [len(footer.packed) // 8 for footer in footers], dtype=np.int32)
     counts = pa.MapArray.from_arrays(ends, *(pa.array(column) for column in pairs.T))
+    were_done = {stage: set(units) for stage, units in done.items()}
     columns = [
         [stage for stage, *_ in files],
         [unit for _, unit, *_ in files],
@@ -110,10 +124,11 @@ def keep(path: Location, known: Known) -> None:
         [footer.fingerprint for footer in footers],
         [footer.digest for footer in footers],
         [footer.inputs for footer in footers],
+        [int(unit in were_done[stage]) for stage, unit, *_ in files],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     table = pa.table([*arrays, counts], schema=SCHEMA)
-    content = json.dumps({"version": VERSION, "keys": list(known_keys())})
+    content = json.dumps({"version": VERSION, "basis": basis, "keys": list(known_keys())})
     file = NewFile(path)
     try:
         kept = table.replace_schema_metadata({_KEYS: content})

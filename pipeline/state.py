@@ -76,11 +76,23 @@ class RunState:
         ``footers.parquet``; that file is written anew when many were read.
         """
         if self._known is None:
-            self._known = read_kept(self.folder.footers)
+            self._known, done = read_kept(self.folder.footers, self._basis())
+            for name, units in done.items():
+                for unit in units:
+                    self._footers[name].setdefault(unit, self._known[name][unit][1])
+                    self._done[name][unit] = True
         read = sum(self._scan_step(step, self._known) for step in self.steps.values())
         if read >= WORTH:
+            done = {
+                name: [unit for unit in units if self.done(self.steps[name], unit)]
+                for name, units in self._known.items()
+            }
             with suppress(OSError):  # the run may be another's, and not to be written to
-                keep(self.folder.footers, self._known)
+                keep(self.folder.footers, self._known, done, self._basis())
+
+    def _basis(self) -> str:
+        """All that says, beside the footers, which files are done."""
+        return repr([self.plan.digest, *self.steps.values()])
 
     def _scan_step(self, step: Step, known: Known) -> int:
         """Have a step's footers, and in ``known`` those worth keeping; how many of them were read."""
@@ -102,10 +114,12 @@ class RunState:
             found[unit] = footer
             if footer is not None and stamp is not None:
                 kept[unit] = stamp, footer
-        for unit, footer in self._footers[step.name].items():
-            if found[unit] is not footer:
-                self._forget(step, unit)
-        self._footers[step.name].update(found)
+        before_scan = self._footers[step.name]
+        if any(self._done.values()):
+            for unit, footer in found.items():
+                if before_scan.get(unit) is not footer:
+                    self._forget(step, unit)
+        before_scan.update(found)
         known[step.name] = kept
         return sum(unit in kept for unit in unread)
 
@@ -122,11 +136,12 @@ class RunState:
 
     def readable(self, step: Step, unit: int) -> list[int]:
         """The parts of a unit that are done upstream, so that the step may read them."""
-        parts = step.parts(unit, self.plan.parts)
         if step.previous is None:
-            return list(parts)
+            return list(step.parts(unit, self.plan.parts))
         done = self._done[step.previous]
-        return [part for part in parts if done[part]]
+        if step.parts_per_unit is None:  # as most are; asked for every file of a run
+            return [unit] if done[unit] else []
+        return [part for part in step.parts(unit, self.plan.parts) if done[part]]
 
     def all_readable(self, step: Step) -> list[int]:
         """All parts of the run that are done upstream."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -142,10 +143,25 @@ def test_what_another_version_kept_is_not_read(run, eager, monkeypatch):
     made = opened(run)
     time.sleep(1.5 * TICKS_S)
     made.scan()
-    kept = footers.read_kept(made.folder.footers)
+    kept, done = footers.read_kept(made.folder.footers, made._basis())
     assert [(stage, unit) for stage, files in kept.items() for unit in files] == units(made)
+    assert [(stage, unit) for stage, files in done.items() for unit in files] == units(made)
     monkeypatch.setattr(footers, "VERSION", footers.VERSION + 1)
-    assert footers.read_kept(made.folder.footers) == {}
+    assert footers.read_kept(made.folder.footers, made._basis()) == ({}, {})
+
+
+def test_what_was_done_in_another_chain_or_plan_is_asked_again(run, eager):
+    made = opened(run)
+    time.sleep(1.5 * TICKS_S)
+    made.scan()
+    first, *rest = made.steps.values()
+    others = [
+        RunState(made.folder, made.plan, [replace(first, fingerprint="f" * 32), *rest]),
+        RunState(made.folder, replace(made.plan, digest="d" * 32), [first, *rest]),
+    ]
+    for other in others:
+        other.scan()
+        assert not any(other.done(other.steps[stage], unit) for stage, unit in units(made))
 
 
 def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(run, eager, monkeypatch):
