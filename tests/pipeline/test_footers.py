@@ -150,6 +150,22 @@ def test_what_another_version_kept_is_not_read(run, eager, monkeypatch):
     assert footers.read_kept(made.folder.footers, made._basis()) == ({}, {})
 
 
+def test_a_file_that_was_not_kept_may_have_changed_under_what_was_done(two_runs, eager):
+    """Its downstream was done and kept, while it was too new to be."""
+    finished, other = two_runs
+    step = finished.steps["draw"]
+    path = Path(finished.path(step, 0))
+    time.sleep(1.5 * TICKS_S)
+    os.utime(path, (time.time() + 3600, time.time() + 3600))
+    finished.scan()
+    assert all(finished.done(finished.steps[stage], unit) for stage, unit in units(finished))
+    path.write_bytes(Path(other.path(step, 0)).read_bytes())
+    fresh = again(finished)
+    fresh.scan()
+    assert told(fresh) == told(again(finished))
+    assert not all(fresh.done(fresh.steps[stage], unit) for stage, unit in units(fresh))
+
+
 def test_what_was_done_in_another_chain_or_plan_is_asked_again(run, eager):
     made = opened(run)
     time.sleep(1.5 * TICKS_S)
