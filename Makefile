@@ -9,6 +9,8 @@ N ?= 30
 
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
+# Where it is set, every worker would compile torch and its companions anew: a third of the tests' time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup generate rerun status inspect test test-full chaos lint toybox toybox-eval clean
