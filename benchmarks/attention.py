@@ -61,6 +61,7 @@ class Variant:
     sources: int
     edits: int
     run: Callable[["Variant", UNet2DConditionModel, int], None]
+    family: str
     dtype: torch.dtype
     memory_format: torch.memory_format = torch.channels_last
 
@@ -74,9 +75,7 @@ def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
     torch.manual_seed(0)
     config = SMALL if family == "small" else models.FAMILIES[family]
     with DEVICE:
-        unet = UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
-    unet.self_max_tokens = SELF_MAX_TOKENS[family]
-    return unet
+        return UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
 
 
 def clock() -> float:
@@ -87,9 +86,9 @@ def clock() -> float:
     return time.process_time()
 
 
-def run(variant: Variant, family: str, steps: int) -> float:
+def run(variant: Variant, steps: int) -> float:
     """Draw a variant's pairs; seconds it took, infinitely many if a GPU's memory does not hold them."""
-    unet = build_unet(family, variant.dtype)
+    unet = build_unet(variant.family, variant.dtype)
     unet.to(memory_format=variant.memory_format)
     started = clock()
     try:
@@ -116,7 +115,7 @@ def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> Non
 def by_published_loop(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
     matrix = torch.eye(TOKENS, device=DEVICE, dtype=unet.dtype)
     controller = published.PublishedReplace(
-        matrix, variant.edits, steps, CROSS_UNTIL, SELF_UNTIL, unet.self_max_tokens
+        matrix, variant.edits, steps, CROSS_UNTIL, SELF_UNTIL, SELF_MAX_TOKENS[variant.family]
     )
     published.install(unet, controller)
     draw(unet, 1 + variant.edits, steps, controller)
@@ -135,7 +134,8 @@ def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, masked: bo
         for source in range(variant.sources)
         for _ in range(variant.edits)
     ]
-    control = PromptToPrompt(rows, variant.sources, steps, unet.self_max_tokens, DEVICE, unet.dtype)
+    tokens_controlled = SELF_MAX_TOKENS[variant.family]
+    control = PromptToPrompt(rows, variant.sources, steps, tokens_controlled, DEVICE, unet.dtype)
     for layer in install(unet):
         layer.control = control
     draw(unet, variant.sources + len(rows), steps, control)
@@ -152,10 +152,10 @@ def plainly(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
 
 def list_variants(options: argparse.Namespace) -> list[Variant]:
     """The published loop first: all are compared with it."""
-    dtype = getattr(torch, options.dtype)
+    family, dtype = options.family, getattr(torch, options.dtype)
     batches = [(pairs, 1, f"{pairs} pair{'s' * (pairs > 1)}") for pairs in options.pairs]
     batches += [(1, edits, f"1 source, {edits} edits") for edits in options.edits]
-    variants = [Variant("published loop", 1, 1, by_published_loop, dtype, torch.contiguous_format)]
+    variants = [Variant("published loop", 1, 1, by_published_loop, family, dtype, torch.contiguous_format)]
     if dtype != torch.float32:
         variants.append(replace(variants[0], name="published loop, float32", dtype=torch.float32))
     if options.published_edits:
@@ -165,9 +165,11 @@ def list_variants(options: argparse.Namespace) -> list[Variant]:
         ]
     for sources, edits, name in batches:
         variants += [
-            Variant(f"ours, {name}", sources, edits, by_ours, dtype),
-            Variant(f"ours, {name}, soft mask", sources, edits, by_ours_masked, dtype),
-            Variant(f"limit: plainly {sources * (1 + edits)} pictures", sources, edits, plainly, dtype),
+            Variant(f"ours, {name}", sources, edits, by_ours, family, dtype),
+            Variant(f"ours, {name}, soft mask", sources, edits, by_ours_masked, family, dtype),
+            Variant(
+                f"limit: plainly {sources * (1 + edits)} pictures", sources, edits, plainly, family, dtype
+            ),
         ]
     return variants
 
@@ -178,10 +180,10 @@ def time_variants(
     """Seconds a pair and step, by variant and round."""
     seconds: list[list[float]] = [[] for _ in variants]
     for variant in variants:
-        run(variant, options.family, 1)
+        run(variant, 1)
     for number in range(options.rounds):
         for variant, times in zip(variants, seconds, strict=True):
-            times.append(run(variant, options.family, options.steps) / (variant.pairs * options.steps))
+            times.append(run(variant, options.steps) / (variant.pairs * options.steps))
         console.print(f"round {number + 1} of {options.rounds}", highlight=False)
     return seconds
 
@@ -192,18 +194,18 @@ def peak_memory(index: int, variant: Variant, options: argparse.Namespace) -> fl
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
-        run(variant, options.family, 2)
+        run(variant, 2)
         return (torch.cuda.max_memory_allocated() - before) / 2**20 / variant.pairs
     command = [sys.executable, "-m", "benchmarks.attention", "--memory-of", str(index), *sys.argv[1:]]
     output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return float(output) / variant.pairs
 
 
-def measure_memory(variant: Variant, family: str) -> None:
-    run(replace(variant, sources=1, edits=1, run=plainly), family, 1)
+def measure_memory(variant: Variant) -> None:
+    run(replace(variant, sources=1, edits=1, run=plainly), 1)
     before = _memory("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak begins anew
-    run(variant, family, 2)
+    run(variant, 2)
     print(_memory("VmHWM") - before)
 
 
@@ -227,7 +229,7 @@ def main() -> None:
     torch.set_num_threads(1)
     variants = list_variants(options)
     if options.memory_of is not None:
-        measure_memory(variants[options.memory_of], options.family)
+        measure_memory(variants[options.memory_of])
         return
     console = Console()
     seconds = time_variants(variants, options, console)

@@ -33,7 +33,7 @@ _KEYS = b"editpairs.keys"
 
 Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
 """By stage, then number of a file: the stamp that it had, and its footer."""
-Done: TypeAlias = dict[str, list[int]]
+Done: TypeAlias = dict[str, set[int]]
 """By stage the numbers of files that were done."""
 
 SCHEMA = pa.schema(
@@ -100,10 +100,10 @@ def read_kept(path: Location, basis: str) -> tuple[Known, Done]:
             stages, fingerprints, units, *plain, counts, strict=True
         ):
             known[stage][unit] = stamp, Footer(fingerprint, *told)
-        done: Done = {stage: [] for stage in known}
+        done: Done = {stage: set() for stage in known}
         if kept["basis"] == basis:
             for place in np.flatnonzero(_numbers(table["done"].combine_chunks())).tolist():
-                done[stages[place]].append(units[place])
+                done[stages[place]].add(units[place])
         return known, done
     except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
         return {}, {}
@@ -116,7 +116,6 @@ def keep(path: Location, known: Known, done: Done, basis: str) -> None:
     pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)
     ends = np.cumsum([0] + [len(footer.packed) // 8 for footer in footers], dtype=np.int32)
     counts = pa.MapArray.from_arrays(ends, *(pa.array(column) for column in pairs.T))
-    were_done = {stage: set(units) for stage, units in done.items()}
     columns = [
         [stage for stage, *_ in files],
         [unit for _, unit, *_ in files],
@@ -124,7 +123,7 @@ def keep(path: Location, known: Known, done: Done, basis: str) -> None:
         [footer.fingerprint for footer in footers],
         [footer.digest for footer in footers],
         [footer.inputs for footer in footers],
-        [int(unit in were_done[stage]) for stage, unit, *_ in files],
+        [int(unit in done[stage]) for stage, unit, *_ in files],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     table = pa.table([*arrays, counts], schema=SCHEMA)

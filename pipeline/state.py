@@ -84,7 +84,7 @@ class RunState:
         read = sum(self._scan_step(step, self._known) for step in self.steps.values())
         if read >= WORTH:
             done = {
-                name: [unit for unit in units if self.done(self.steps[name], unit)]
+                name: {unit for unit in units if self.done(self.steps[name], unit)}
                 for name, units in self._known.items()
             }
             with suppress(OSError):  # the run may be another's, and not to be written to
