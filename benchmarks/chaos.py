@@ -28,6 +28,7 @@ from rich.table import Table
 
 from pipeline.cli import open_state
 from pipeline.ledger import count_run
+from pipeline.new_file import temporary
 from stages import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -125,7 +126,7 @@ def _foreign(trial: Trial) -> None:
 
 def _stale_temporary(trial: Trial) -> None:
     path = trial.a_file()
-    path.with_name(f"{path.name}.4242.tmp").write_bytes(os.urandom(1000))
+    temporary(path, "0af3").write_bytes(os.urandom(1000))
 
 
 def _moved_clock(trial: Trial) -> None:

@@ -105,7 +105,7 @@ def main() -> None:
         write_captions(captions, options.captions)
         planned = manifest_of(folder, "plan", captions, ROWS_A_PART, {})
         before = _peak_mb()
-        seconds, plan = timed(lambda: ensure_plan(RunFolder(planned.folder).plan, planned))
+        seconds, plan = timed(lambda: ensure_plan(RunFolder(planned.folder), planned))
         table.add_row(f"plan of {plan.rows:,} captions in {plan.parts:,} parts", f"{seconds:.1f} s")
         table.add_row("  peak memory, of it before", f"{_peak_mb():.0f} MB, {before:.0f} MB")
 

@@ -9,7 +9,6 @@ they hold one row, without columns.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -28,18 +27,19 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engine import ROWS_A_PART, write_captions
+from pipeline import events
 from pipeline.counts import Counts
 from pipeline.fingerprint import fingerprint, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.gallery import sample_parts
 from pipeline.lockfile import write_lock
 from pipeline.manifest import read_manifest, tasks_of
-from pipeline.parts import PartWriter, footer_content
+from pipeline.parts import footer_content
 from pipeline.plan import read_part
 from pipeline.planning import ensure_plan
+from pipeline.sealed import SealedWriter
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
-from pipeline.storage import Location
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
 from stages.images import encode_png
@@ -70,7 +70,7 @@ def build(folder: Path, parts: int) -> RunFolder:
     identities = {name: stage_identity(name, STAGES[name], configs[name], tasks) for name in STAGES}
     steps = build_steps(STAGES, configs, {name: fingerprint(identities[name]) for name in STAGES})
     run = RunFolder(manifest.folder)
-    plan = ensure_plan(run.plan, manifest)
+    plan = ensure_plan(run, manifest)
     write_lock(run.lock, manifest, steps, identities, [])
     shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
     wide = next(place for place, step in enumerate(steps) if step.wide)
@@ -90,12 +90,12 @@ def build(folder: Path, parts: int) -> RunFolder:
         state = RunState(run, plan, steps)
         state.scan()
         write(steps[wide:], state.inputs(steps[wide], []))
-    with run.events.open("w") as events:
+    with run.events.open("wb") as file:
         for step in steps:
             for part in range(parts):
                 took = {"seconds": 90.5, "wall": 45.2, "cpu_seconds": 88.1, "gpu_seconds": 0.0}
                 event = {"stage": step.name, "unit": part, "rows": ROWS_A_PART, **took}
-                events.write(json.dumps(event) + "\n")
+                file.write(events.sealed_line(event))
     return run
 
 
@@ -117,13 +117,14 @@ def _write_parts(
             if step.name in names:
                 inputs = everything if step.wide else state.inputs(step, [part])
                 whole = part in shown and step.parts_per_unit is None
-                _write_part(state.path(step, part), step, given, decided, inputs, whole, rng)
+                _write_part(state, step, part, given, decided, inputs, whole, rng)
             given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]
 
 
 def _write_part(
-    path: Location,
+    state: RunState,
     step: Step,
+    part: int,
     given: Sequence[tuple[str, str]],
     decided: Sequence[Decision],
     inputs: Mapping[str, str],
@@ -134,12 +135,12 @@ def _write_part(
     counts: Counts = Counter((task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True))
     schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
     ids = [row_id for row_id, _ in given][: None if whole else 1]
-    with PartWriter(path, output_schema(schema)) as writer:
+    with SealedWriter(state.path(step, part), output_schema(schema)) as writer:
         for first in range(0, len(ids), ROWS_A_BATCH):
             batch = slice(first, first + ROWS_A_BATCH)
             filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
             writer.write(to_table(ids[batch], filled, schema))
-        writer.commit(footer_content(step.fingerprint, inputs, counts))
+        writer.commit(state.place(step, part), footer_content(step.fingerprint, inputs, counts))
 
 
 def _decided(step: Step, given: Sequence[tuple[str, str]], rng: np.random.Generator) -> Iterator[Decision]:

@@ -13,6 +13,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from pipeline import events
 from pipeline.captions import read_captions
 from pipeline.engine import check_light_stages
 from pipeline.errors import UserError
@@ -153,7 +154,7 @@ def estimate(
     folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
 ) -> list[Cost]:
     """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
-    spent = folder.spent()
+    spent = events.spent(folder.events)
     costs = []
     expected = float(planned)
     for count in counts:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from pipeline.folder import Spent
+from pipeline import events
+from pipeline.events import Spent
 from pipeline.ledger import count_run, published
 from pipeline.report import plain_table
 from pipeline.state import RunState
@@ -26,7 +27,7 @@ class Cost:
 
 def measure(state: RunState) -> Cost:
     """What the run has cost so far, over all its sessions."""
-    spent = state.folder.spent()
+    spent = events.spent(state.folder.events)
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
 
 

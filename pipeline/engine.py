@@ -1,25 +1,27 @@
 """``generate`` and ``rerun``: stages in order, one at a time, exactly what is missing or stale."""
 
-import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from pipeline import events
 from pipeline.errors import StageError, UserError
 from pipeline.fingerprint import differences, fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
-from pipeline.ledger import count_run
 from pipeline.local_backend import LocalBackend
+from pipeline.lock import Check
 from pipeline.lockfile import read_lock, write_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
+from pipeline.new_file import write_text
 from pipeline.plan import Plan
 from pipeline.planning import ensure_plan
 from pipeline.progress import Progress
+from pipeline.publish import publish
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
-from pipeline.storage import write_text
+from pipeline.storage import exists, reached
 from pipeline.worker import Job, Result, Unit
 from stages.tasks import Tasks
 
@@ -55,6 +57,8 @@ class Run:
     plan: Plan
     steps: tuple[Step, ...]
     state: RunState
+    check: Check
+    """Raises once this process no longer holds the run."""
 
 
 def generate(
@@ -117,7 +121,7 @@ def rerun(
     """
     if stage not in stages:
         raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
-    if not RunFolder(manifest.folder).plan.exists():
+    if not exists(RunFolder(manifest.folder).plan):
         raise UserError(f"there is no run at {manifest.folder} yet: start it with generate")
     with _opened(manifest, stages) as run:
         step = run.state.steps[stage]
@@ -146,11 +150,11 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
     identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     folder = RunFolder(manifest.folder)
-    with folder.owned():
-        plan = ensure_plan(folder.plan, manifest)
+    with reached(folder.root), folder.owned() as check:
+        plan = ensure_plan(folder, manifest)
         state = RunState(folder, plan, steps)
         state.scan()
-        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state)
+        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state, check)
 
 
 def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
@@ -164,16 +168,24 @@ def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks)
 
 
 def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
-    """Refuse to replace committed parts of expensive stages because a key changed.
+    """Refuse to replace committed parts of expensive stages: a key changed, or they are of another plan.
 
     ``consent`` names the stage the user asked to run again.
     """
     for step in run.steps:
         if step.light or step.name == consent:
             continue
+        units = step.units(parts)
+        for unit in units:
+            error = run.state.damaged.get((step.name, unit))
+            if error is not None and error.other_run:
+                raise UserError(
+                    f"{error}. Running would replace it: move it away, use another run name "
+                    "(--set name=...), or allow it with --replace"
+                )
         changed = [
             footer.fingerprint
-            for unit in step.units(parts)
+            for unit in units
             if (footer := run.state.footer(step, unit)) and footer.fingerprint != step.fingerprint
         ]
         if not changed:
@@ -196,6 +208,8 @@ def _advance(
     in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
     write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
     run.folder.last_error.unlink(missing_ok=True)
+    for error in run.state.damaged.values():
+        progress.note(f"{error}; it is made again")
     local = LocalBackend()
     backend = local if engine == "local" else _ray(run.manifest)
     try:
@@ -206,8 +220,8 @@ def _advance(
             units = _todo(run, step, scope, forced)
             if units:
                 _run_stage(run, step, units, local if step.light else backend, progress)
-            if step.parts_per_unit is not None:
-                _finish(run, step)
+        for note in publish(run):
+            progress.note(note)
     except StageError as error:
         if error.details:
             write_text(run.folder.last_error, error.details)
@@ -256,8 +270,16 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
     with progress.stage(step.name, len(units), sum(given.values())) as advance:
         for result in backend.run(job, units):
             now = time.monotonic()
+            run.check()
             run.state.refresh(step, result.unit)
-            run.folder.record(
+            if run.state.footer(step, result.unit) is None:
+                why = run.state.damaged.get((step.name, result.unit), "it is not there")
+                raise StageError(
+                    f"{run.state.path(step, result.unit)} was written, and right after: {why}. "
+                    "Something else deletes or changes files of the run"
+                )
+            events.append(
+                run.folder.events,
                 stage=step.name,
                 unit=result.unit,
                 rows=result.rows,
@@ -274,48 +296,3 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                 )
             last = now
             advance(given[result.unit])
-
-
-def _finish(run: Run, step: Step) -> None:
-    """Describe the published files, once they are other than those described last."""
-    finish = getattr(run.stages[step.name], "finish", None)
-    files: list[dict[str, Any]] = [
-        {"name": run.state.path(step, unit).name, "rows": footer.total("kept"), "digest": footer.digest}
-        for unit in step.units(range(run.plan.parts))
-        if (footer := run.state.footer(step, unit))
-    ]
-    folder = run.folder.root / step.name
-    for path in folder.glob("train-*.parquet"):
-        if path.name not in {file["name"] for file in files}:
-            path.unlink()  # of another parts_per_shard
-    digest = hashlib.blake2b(repr([step.fingerprint, files]).encode(), digest_size=16).hexdigest()
-    described = [e["digest"] for _, e in run.folder.read_events() if e.get("finished") == step.name]
-    if finish is None or not files or described[-1:] == [digest]:
-        return
-    counts = count_run(run.state)
-    finish(
-        folder,
-        {
-            "name": run.manifest.name,
-            "seed": run.manifest.seed,
-            "planned": run.plan.rows,
-            "published": sum(file["rows"] for file in files),
-            "models": models_of(run.identities.values()),
-            "funnel": {
-                c.name: {
-                    "given": c.given.total(),
-                    "kept": c.kept.total(),
-                    "rejected": c.rejected.total(),
-                    "failed": c.failed.total(),
-                    "pending": c.pending.total(),
-                }
-                for c in counts
-            },
-            "rejected": {
-                c.name: {r: n for (status, r), n in sorted(c.reasons.items()) if status == "rejected"}
-                for c in counts
-            },
-            "files": files,
-        },
-    )
-    run.folder.record(finished=step.name, digest=digest)

@@ -27,6 +27,7 @@ def stage_identity(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> 
         UserError: a folder of weights is missing; the message names its key.
     """
     identity = {"version": stage.version}
+    identity |= {f"column {field.name}": str(field.type) for field in stage.schema}
     identity |= dict(_flatten(name.partition(".")[0], config))
     for task in sorted(tasks):
         content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))

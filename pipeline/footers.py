@@ -1,13 +1,13 @@
 """The footers of a whole run at once, and the file in which they are kept.
 
 ``footers.parquet`` in the run's folder holds every footer beside its file's stamp (``storage.stamps``).
-A footer counts only while its file has that stamp, so the file may be old, damaged or deleted at any
-time: what it does not hold is read anew. It also says which files were done, on a certain basis (the plan
-and the chain); that counts only while nothing before them is another.
+A footer counts only while its file has that stamp, and only if all of ``footers.parquet`` has its checksum,
+so the file may be old, damaged or deleted at any time: what it does not hold is read anew. It also says
+which files were done, on a certain basis (the plan and the chain); that counts only while nothing before
+them is another.
 """
 
 import gc
-import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,20 +16,19 @@ from typing import TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.counts import key_number, known_keys
 from pipeline.parts import Footer, read_footer
-from pipeline.storage import Location, NewFile, arrow_source, is_local
+from pipeline.sealed import DamagedFileError, Place, SealedWriter, check_digest, read_metadata, read_table
+from pipeline.storage import Location, is_local
 
-VERSION = 3
+VERSION = 4
 WORTH = 1000
 """Footers; fewer are read sooner than kept."""
 MANY = 100_000
 """Objects made; fewer are looked at in a moment."""
 _READERS = 16
 """Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
-_KEYS = b"editpairs.keys"
 
 Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
 """By stage, then number of a file: the stamp that it had, and its footer."""
@@ -48,7 +47,7 @@ SCHEMA = pa.schema(
         pa.field("counts", pa.map_(pa.int32(), pa.int32())),
     ]
 )
-"""The keys of ``counts`` are numbers in the list of (task, status, reason) in the file's metadata."""
+"""The keys of ``counts`` are numbers in the list of (task, status, reason) in the file's footer."""
 
 
 @contextmanager
@@ -69,23 +68,34 @@ def without_collector() -> Iterator[None]:
             gc.enable()
 
 
-def read_footers(paths: Sequence[Location]) -> Iterator[Footer | None]:
-    """The footers of files, in order; None as in ``read_footer``."""
-    if paths and is_local(paths[0]):
-        yield from map(read_footer, paths)
+def read_footers(files: Sequence[tuple[Location, Place]]) -> Iterator[Footer | DamagedFileError | None]:
+    """The footers of files, in order; None for one that is missing.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if files and is_local(files[0][0]):
+        yield from map(_footer_of, files)
     else:
         with ThreadPoolExecutor(_READERS) as pool:
-            yield from pool.map(read_footer, paths)
+            yield from pool.map(_footer_of, files)
 
 
-def read_kept(path: Location, basis: str) -> tuple[Known, Done]:
-    """What was kept; nothing if the file is missing, damaged or of another version.
+def _footer_of(file: tuple[Location, Place]) -> Footer | DamagedFileError | None:
+    try:
+        return read_footer(*file)
+    except DamagedFileError as error:
+        return error
+
+
+def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
+    """What was kept; nothing if the file is missing, unreadable, damaged or of another version or run.
 
     Nothing is done if it was so on another basis.
     """
     try:
-        table = pq.ParquetFile(arrow_source(path), page_checksum_verification=True).read()
-        kept = json.loads(table.schema.metadata[_KEYS])
+        check_digest(path, _place(run))
+        table, (kept, _) = read_table(path), read_metadata(path, _place(run))
         if kept["version"] != VERSION or not table.schema.equals(SCHEMA):
             return {}, {}
         numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
@@ -105,11 +115,11 @@ def read_kept(path: Location, basis: str) -> tuple[Known, Done]:
             for place in np.flatnonzero(_numbers(table["done"].combine_chunks())).tolist():
                 done[stages[place]].add(units[place])
         return known, done
-    except (OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
+    except (DamagedFileError, OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
         return {}, {}
 
 
-def keep(path: Location, known: Known, done: Done, basis: str) -> None:
+def keep(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
     """Replace what is kept."""
     files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
     footers = [footer for *_, footer in files]
@@ -127,15 +137,13 @@ def keep(path: Location, known: Known, done: Done, basis: str) -> None:
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     table = pa.table([*arrays, counts], schema=SCHEMA)
-    content = json.dumps({"version": VERSION, "basis": basis, "keys": list(known_keys())})
-    file = NewFile(path)
-    try:
-        kept = table.replace_schema_metadata({_KEYS: content})
-        pq.write_table(kept, file, compression="zstd", write_page_checksum=True)
-    except BaseException:
-        file.abandon()
-        raise
-    file.commit()
+    with SealedWriter(path, SCHEMA) as writer:
+        writer.write(table)
+        writer.commit(_place(run), {"version": VERSION, "basis": basis, "keys": list(known_keys())})
+
+
+def _place(run: str) -> Place:
+    return Place(run, "footers", 0)
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:

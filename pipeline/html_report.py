@@ -15,11 +15,13 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import events
 from pipeline.gallery import Outcome, Shown, choose_rows, read_shown, sample_parts, survey
 from pipeline.ledger import StageCount, count_run
 from pipeline.lockfile import read_lock
+from pipeline.new_file import write_text
 from pipeline.state import RunState
-from pipeline.storage import Location, write_text
+from pipeline.storage import Location
 from stages.tasks import Bounds, Task
 
 BINS = 24
@@ -192,7 +194,7 @@ def _histogram(numbers: Sequence[float], limits: Sequence[tuple[float, str]]) ->
 
 
 def _time(state: RunState) -> str:
-    spent = state.folder.spent()
+    spent = events.spent(state.folder.events)
     rows: list[list[object]] = []
     for name in state.steps:
         took = spent[name]

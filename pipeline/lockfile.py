@@ -1,5 +1,9 @@
-"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against."""
+"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against.
 
+Its first line has the checksum of the rest, so that no count or decision is taken from a changed lock.
+"""
+
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -7,25 +11,35 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from pipeline.errors import UserError
+from pipeline.new_file import write_text
 from pipeline.steps import Step
-from pipeline.storage import Location, write_text
+from pipeline.storage import Location
 
 if TYPE_CHECKING:
     from pipeline.manifest import Manifest, Stages
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_FIRST_LINE = "# Written by editpairs, not to be edited. blake2b of what follows: "
 
 
 def read_lock(path: Location) -> dict[str, Any]:
-    """The content of a lock file; empty if there is none."""
+    """The content of a lock file; empty if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it was changed since it was written, or an earlier version wrote it.
+    """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        first, _, rest = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is damaged: delete it and run generate again ({error})") from error
-    return content if isinstance(content, dict) else {}
+    if first != _first_line(rest):
+        raise UserError(
+            f"{path} is damaged: it is not what generate wrote, or an earlier version wrote it. Delete it "
+            "and give the same generate command again; it is written anew, and committed parts stay"
+        )
+    return yaml.load(rest, Loader=_Loader)
 
 
 def write_lock(
@@ -57,7 +71,12 @@ def write_lock(
     }
     if content == old:
         return
-    write_text(path, yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True))
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    write_text(path, f"{_first_line(text.encode()).decode()}\n{text}")
+
+
+def _first_line(rest: bytes) -> bytes:
+    return (_FIRST_LINE + hashlib.blake2b(rest, digest_size=16).hexdigest()).encode()
 
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:

@@ -14,26 +14,36 @@ import pyarrow as pa
 
 from pipeline.captions import content_hash, read_captions
 from pipeline.errors import UserError
+from pipeline.folder import RunFolder
 from pipeline.manifest import Manifest
-from pipeline.parts import PartWriter
-from pipeline.plan import SCHEMA, Plan, read_plan
+from pipeline.plan import PLACE, SCHEMA, Plan, check_plan, read_plan
+from pipeline.sealed import MAX_GROUP_BYTES, SealedWriter
 from pipeline.storage import Location
 from stages.seeds import derive_seed
 
 
-def ensure_plan(path: Location, manifest: Manifest) -> Plan:
+def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
     """Write the plan if there is none; otherwise check that the manifest still means the same rows.
 
     Raises:
-        UserError: the run was planned from other captions, seed, mixture or part size.
+        OSError: the plan cannot be read.
+        UserError: the run was planned from other captions, seed, mixture or part size; or its plan is
+            damaged, or gone while parts are there.
     """
-    settings = plan_settings(manifest)
+    path, settings = folder.plan, plan_settings(manifest)
     plan = read_plan(path)
     if plan is None:
+        if folder.has_parts():
+            raise UserError(
+                f"{path} is missing, but {path.parent} holds parts that were made by it: put it back, use "
+                "another run name (--set name=...), or delete the parts to begin anew"
+            )
         _write_plan(path, manifest, settings)
         plan = read_plan(path)
         assert plan is not None
-    elif plan.settings != settings:
+    elif plan.settings == settings:
+        check_plan(path)
+    else:
         keys = sorted({*plan.settings, *settings})
         changes = [
             f"  {key}: {plan.settings.get(key)!r} -> {settings.get(key)!r}"
@@ -85,21 +95,25 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
     np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)
     part_rows = manifest.rows_per_part // manifest.repeats * manifest.repeats
-    with PartWriter(path, SCHEMA) as writer:
+    with SealedWriter(path, SCHEMA) as writer:
         for start in range(0, planned, part_rows):
             index = np.arange(start, min(start + part_rows, planned))
             chosen = rows[index // manifest.repeats]
-            writer.write(
-                _part_table(
-                    chosen,
-                    _taken(captions, chosen).to_pylist(),
-                    [names[code] for code in tasks[index]],
-                    index % manifest.repeats,
-                    manifest.seed,
-                )
+            table = _part_table(
+                chosen,
+                _taken(captions, chosen).to_pylist(),
+                [names[code] for code in tasks[index]],
+                index % manifest.repeats,
+                manifest.seed,
             )
+            if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
+                raise UserError(
+                    f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "
+                    f"part may hold {MAX_GROUP_BYTES >> 20}: lower rows_per_part, or look at captions.file"
+                )
+            writer.write(table)
         writer.commit(
-            {"settings": settings, "captions": len(captions), "duplicates": duplicates, "tasks": quota}
+            PLACE, {"settings": settings, "captions": len(captions), "duplicates": duplicates, "tasks": quota}
         )
 
 

@@ -8,18 +8,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.engine import check_light_stages
 from pipeline.errors import UserError
 from pipeline.fingerprint import differences, fingerprint, stage_identity
 from pipeline.lockfile import read_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
-from pipeline.parts import read_metadata
 from pipeline.plan import read_part
 from pipeline.rows import read_rows
+from pipeline.sealed import read_metadata, read_table
 from pipeline.state import RunState
-from pipeline.storage import arrow_source
 from pipeline.threads import limit_threads
 
 
@@ -52,7 +50,7 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
             return
         stage = stages[step.name]
         path = state.folder.part(step.name, part)
-        stored = pq.read_table(arrow_source(path), partitioning=None)
+        stored = read_table(path)
         stored = stored.filter(pa.compute.equal(stored["id"], row_id))
         if not stored.num_rows:
             return
@@ -63,9 +61,9 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
             why = "made with other settings: " + "; ".join(
                 differences(known.get(step.fingerprint, {}), identity)
             )
-        footer = read_metadata(path)
-        if footer is not None and "smallest_batch" in footer[0]:
-            smallest = footer[0]["smallest_batch"]
+        footer, _ = read_metadata(path, state.place(step, part))
+        if "smallest_batch" in footer:
+            smallest = footer["smallest_batch"]
             why += f"{'; ' if why else ''}memory was too small: batches down to {smallest} rows"
         limit_threads(config.resources.threads)
         files = {name: state.folder.part(name, part) for name in step.inputs}

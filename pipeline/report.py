@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.folder import Spent
+from pipeline import events
+from pipeline.events import Spent
 from pipeline.ledger import StageCount, count_run, published
 from pipeline.state import RunState
 
@@ -15,7 +16,7 @@ REASONS_A_STAGE = 12
 def print_report(state: RunState, console: Console) -> None:
     """Print where every planned row is, what the stages cost and where the pairs are."""
     counts = count_run(state)
-    spent = state.folder.spent()
+    spent = events.spent(state.folder.events)
     plan = state.plan
     console.print(
         f"\n[bold]{state.folder.root}[/bold]: {plan.captions} captions, {plan.duplicates} duplicates, "

@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.plan import read_part
-from pipeline.storage import Location, arrow_source
+from pipeline.sealed import read_table, read_tables
+from pipeline.storage import Location
 
 
 def read_rows(
@@ -40,7 +40,7 @@ def read_rows(
             table = read_part(plan, part, ["id", *columns])
             streams.append(_rebatch(iter([table]), ids, batch))
         else:
-            streams.append(_rebatch(_tables(files[stage], ["id", *columns], batch), ids, batch))
+            streams.append(_rebatch(read_tables(files[stage], ["id", *columns], batch), ids, batch))
     if not streams:
         streams.append(_rebatch(iter([pa.table({"id": ids})]), ids, batch))
     for tables in zip(*streams, strict=True):
@@ -61,14 +61,8 @@ def kept_ids(path: Location) -> pa.Array:
 
 
 def ids_with_status(path: Location, status: str) -> pa.Array:
-    table = pq.read_table(arrow_source(path), columns=["id", "status"], partitioning=None)
+    table = read_table(path, ["id", "status"])
     return table.filter(pc.equal(table["status"], status))["id"].combine_chunks()
-
-
-def _tables(path: Location, columns: list[str], batch: int) -> Iterator[pa.Table]:
-    with pq.ParquetFile(arrow_source(path)) as file:
-        for part in file.iter_batches(batch_size=batch, columns=columns):
-            yield pa.Table.from_batches([part]).select(columns)
 
 
 def _rebatch(tables: Iterator[pa.Table], ids: pa.Array, batch: int) -> Iterator[pa.Table]:
@@ -81,7 +75,7 @@ def _rebatch(tables: Iterator[pa.Table], ids: pa.Array, batch: int) -> Iterator[
         rows += table.num_rows
         while rows >= batch:
             joined = pa.concat_tables(waiting)
-            yield joined.slice(0, batch).combine_chunks()
+            yield joined.slice(0, batch)
             waiting, rows = [joined.slice(batch)], rows - batch
     if rows:
-        yield pa.concat_tables(waiting).combine_chunks()
+        yield pa.concat_tables(waiting)

@@ -10,10 +10,12 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from pipeline.errors import UserError
 from pipeline.folder import RunFolder, part_name, shard_name
 from pipeline.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
 from pipeline.parts import Footer, digest_of_inputs, read_footer
 from pipeline.plan import Plan
+from pipeline.sealed import DamagedFileError, Place
 from pipeline.steps import Step
 from pipeline.storage import Location, stamps
 
@@ -46,6 +48,8 @@ class RunState:
         self._done: dict[str, Memo[bool]] = {step.name: Memo(partial(self._is_done, step)) for step in steps}
         self._known: Known | None = None
         self._all: dict[str, str] = {}
+        self.damaged: dict[tuple[str, int], DamagedFileError] = {}
+        """By step and unit, of those read so far: files that are there and are not believed."""
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
@@ -60,8 +64,23 @@ class RunState:
         """The footer of a unit's file, whether it is done or stale."""
         return self._footers[step.name][unit]
 
+    def place(self, step: Step, unit: int) -> Place:
+        """What the file of a unit says of itself."""
+        return Place(self.plan.digest, step.name, unit)
+
     def _read(self, step: Step, unit: int) -> Footer | None:
-        return read_footer(self.path(step, unit))
+        try:
+            return self._believed(step, unit, read_footer(self.path(step, unit), self.place(step, unit)))
+        except DamagedFileError as error:
+            return self._believed(step, unit, error)
+
+    def _believed(self, step: Step, unit: int, found: Footer | DamagedFileError | None) -> Footer | None:
+        """What was found, if it can be believed."""
+        self.damaged.pop((step.name, unit), None)
+        if isinstance(found, DamagedFileError):
+            self.damaged[step.name, unit] = found
+            return None
+        return found
 
     def refresh(self, step: Step, unit: int) -> None:
         """The unit's file was written."""
@@ -76,7 +95,7 @@ class RunState:
         ``footers.parquet``; that file is written anew when many were read.
         """
         if self._known is None:
-            self._known, done = read_kept(self.folder.footers, self._basis())
+            self._known, done = read_kept(self.folder.footers, self.plan.digest, self._basis())
             for name, units in done.items():
                 for unit in units:
                     self._footers[name].setdefault(unit, self._known[name][unit][1])
@@ -88,7 +107,7 @@ class RunState:
                 for name, units in self._known.items()
             }
             with suppress(OSError):  # the run may be another's, and not to be written to
-                keep(self.folder.footers, self._known, done, self._basis())
+                keep(self.folder.footers, self._known, done, self.plan.digest, self._basis())
 
     def _basis(self) -> str:
         """All that says, beside the footers, which files are done."""
@@ -97,6 +116,7 @@ class RunState:
     def _scan_step(self, step: Step, known: Known) -> int:
         """Have a step's footers, and in ``known`` those worth keeping; how many of them were read."""
         listed = stamps(self.folder.root / step.name)
+        self.damaged = {key: error for key, error in self.damaged.items() if key[0] != step.name}
         before, kept = known.get(step.name, {}), {}
         found: dict[int, Footer | None] = {}
         unread: dict[int, str | None] = {}
@@ -109,9 +129,9 @@ class RunState:
                 unread[unit] = stamp
             else:
                 found[unit] = None
-        footers = read_footers([self.path(step, unit) for unit in unread])
-        for (unit, stamp), footer in zip(unread.items(), footers, strict=True):
-            found[unit] = footer
+        footers = read_footers([(self.path(step, unit), self.place(step, unit)) for unit in unread])
+        for (unit, stamp), read in zip(unread.items(), footers, strict=True):
+            footer = found[unit] = self._believed(step, unit, read)
             if footer is not None and stamp is not None:
                 kept[unit] = stamp, footer
         before_scan = self._footers[step.name]
@@ -127,10 +147,13 @@ class RunState:
         """What is done depends on the unit's file, in its step and in those after it."""
         self._all = {}
         steps = list(self.steps.values())
-        parts: Iterable[int] = step.parts(unit, self.plan.parts)
+        parts: Iterable[int] | None = step.parts(unit, self.plan.parts)
         for later in steps[steps.index(step) :]:
             if later.wide and later is not step:
-                parts = range(self.plan.parts)
+                parts = None  # all; cleared at once, for this is called for every file that is written
+            if parts is None:
+                self._done[later.name].clear()
+                continue
             for number in later.units(parts):
                 self._done[later.name].pop(number, None)
 
@@ -159,7 +182,11 @@ class RunState:
             footers = self._footers[name]
             for part, number in numbers:
                 footer = footers[part]
-                assert footer is not None
+                if footer is None:
+                    raise UserError(
+                        f"{self.path(self.steps[name], part)} vanished while it was needed: something else "
+                        "deletes or replaces files of the run; give the same command again"
+                    )
                 digests[name + number] = footer.digest
         return digests
 

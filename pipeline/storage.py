@@ -3,11 +3,12 @@
 Both are paths with pathlib's methods (universal_pathlib, over fsspec); what is not the same for both is
 here. Credentials and endpoints of an object store come from the environment (``AWS_PROFILE``,
 ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), so no file of a run can hold them.
+
+A file is missing where the system says so (``FileNotFoundError``), and only there: any other error is
+raised. pathlib's and fsspec's own ``exists`` and ``glob`` say "not there" of what they could not read.
 """
 
-import json
 import os
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,11 +52,41 @@ def is_local(path: Location) -> TypeIs[Path]:
     return isinstance(path, Path)
 
 
+def exists(path: Location) -> bool:
+    """Whether a file or folder is there.
+
+    Raises:
+        OSError: that cannot be told.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def list_folder(folder: Location) -> dict[str, bool]:
+    """The names in a folder, each with whether it is a folder; nothing where there is no folder.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    try:
+        if is_local(folder):
+            with os.scandir(folder) as entries:
+                return {entry.name: entry.is_dir() for entry in entries}
+        infos = folder.fs.ls(folder.path, detail=True)
+    except FileNotFoundError:
+        return {}
+    return {info["name"].rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in infos}
+
+
 def arrow_source(path: Location) -> str | BinaryIO:
     """What pyarrow opens a file by.
 
     Raises:
         FileNotFoundError: it is not there.
+        OSError: it cannot be opened.
     """
     return str(path) if is_local(path) else path.open("rb")
 
@@ -65,140 +96,39 @@ def stamps(folder: Location) -> dict[str, str | None]:
 
     An object's stamp is its entity tag, a file's is size, times and inode. A file changed less than
     ``SETTLED_S`` ago has None: clocks tick, and it may be changed again within the tick.
+
+    Raises:
+        OSError: the folder is there and cannot be listed.
     """
-    if not is_local(folder):
-        objects = folder.fs.ls(folder.path, detail=True) if folder.exists() else []
-        return {info["name"].rpartition("/")[2]: info.get("ETag") or info.get("etag") for info in objects}
     settled = time.time_ns() - round(SETTLED_S * 1e9)
     found: dict[str, str | None] = {}
-    for entry in os.scandir(folder) if folder.exists() else []:
-        try:
-            stat = entry.stat()
-        except FileNotFoundError:  # its writer has just renamed it
-            continue
-        modified, changed = stat.st_mtime_ns, stat.st_ctime_ns
-        stamp = f"{stat.st_size} {modified} {changed} {stat.st_ino}"
-        found[entry.name] = stamp if modified <= settled and changed <= settled else None
+    try:
+        if not is_local(folder):
+            objects = folder.fs.ls(folder.path, detail=True)
+            return {info["name"].rpartition("/")[2]: info.get("ETag") or info.get("etag") for info in objects}
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                try:
+                    stat = entry.stat()
+                except FileNotFoundError:  # its writer has just renamed it
+                    continue
+                modified, changed = stat.st_mtime_ns, stat.st_ctime_ns
+                stamp = f"{stat.st_size} {modified} {changed} {stat.st_ino}"
+                found[entry.name] = stamp if modified <= settled and changed <= settled else None
+    except FileNotFoundError:
+        return {}
     return found
 
 
-class NewFile:
-    """A file that is there wholly or not at all: nobody sees it before ``commit``.
-
-    Locally it is written beside its place and renamed; an object store shows an object once it is
-    complete. Has the part of Python's file protocol that Arrow calls.
-    """
-
-    def __init__(self, path: Location) -> None:
-        self._path = path
-        self._written = path
-        if is_local(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._written = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        self._file = self._written.open("wb")
-
-    def write(self, data: bytes) -> int:
-        return self._file.write(data)
-
-    def tell(self) -> int:
-        return self._file.tell()
-
-    def flush(self) -> None:
-        self._file.flush()
-
-    @property
-    def closed(self) -> bool:
-        return self._file.closed
-
-    def commit(self) -> None:
-        """Make it visible; it survives a power cut."""
-        if is_local(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if is_local(self._path):
-            os.replace(str(self._written), self._path)
-            _sync_folder(self._path.parent)
-
-    def abandon(self) -> None:
-        """Leave nothing behind."""
-        if is_local(self._path):
-            self._file.close()
-            self._written.unlink(missing_ok=True)
-        else:
-            self._file.discard()  # type: ignore[attr-defined]
-
-
-def write_text(path: Location, text: str) -> None:
-    """Replace a file's content wholly or not at all."""
-    file = NewFile(path)
-    try:
-        file.write(text.encode("utf-8"))
-    except BaseException:
-        file.abandon()
-        raise
-    file.commit()
-
-
 @contextmanager
-def held(folder: Location) -> Iterator[None]:
-    """Hold a folder for this process.
-
-    Locally the lock goes with the process, however it ends. In an object store it is an object that a
-    killed process leaves behind: one of this machine is taken over, of another it is named.
-
-    Raises:
-        UserError: another process holds it.
-    """
-    if is_local(folder):
-        with _file_lock(folder):
-            yield
-        return
-    lock: UPath = folder / ".lock"
-    owner = {"host": socket.gethostname(), "pid": os.getpid()}
-    while not _created(lock, json.dumps(owner)):
-        holder = _holder(lock)
-        if holder is not None and (holder.get("host") != owner["host"] or _alive(holder.get("pid"))):
-            raise UserError(
-                f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')}: wait "
-                f"for it, or use another run name (--set name=...). If it is dead, delete {lock}"
-            )
-        lock.unlink(missing_ok=True)
+def named(path: Location) -> Iterator[None]:
+    """Have errors of the system name the file, as those of an open file do not."""
     try:
         yield
-    finally:
-        lock.unlink(missing_ok=True)
-
-
-@contextmanager
-def _file_lock(folder: Path) -> Iterator[None]:
-    import fcntl
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "unknown"
-            raise UserError(
-                f"{folder} is being written by process {holder}: wait for it, stop it, or use "
-                "another run name (--set name=...)"
-            ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _created(lock: UPath, content: str) -> bool:
-    """Create an object unless it is there; the store decides between two who try."""
-    try:
-        with reached(lock):
-            lock.fs.pipe_file(lock.path, content.encode(), mode="create")
-    except FileExistsError:
-        return False
-    return True
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
 
 
 @contextmanager
@@ -219,35 +149,3 @@ def reached(location: Location) -> Iterator[None]:
             f"{location} cannot be reached: {type(error).__name__}: {error} (credentials and endpoint come "
             "from the environment, such as AWS_PROFILE and AWS_ENDPOINT_URL)"
         ) from error
-
-
-def _holder(lock: UPath) -> dict | None:
-    """Who holds a lock; None if it has just been given back."""
-    try:
-        content = json.loads(lock.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _alive(pid: object) -> bool:
-    if not isinstance(pid, int):
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut only once its folder is on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

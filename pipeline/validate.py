@@ -6,6 +6,7 @@ that were taken away from their run are checked for what can be known of them al
 """
 
 import hashlib
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -17,20 +18,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
+from pipeline import events
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
-from pipeline.parts import read_metadata
 from pipeline.plan import read_part
+from pipeline.publish import CARD, CHECKSUMS
+from pipeline.recount import recount
+from pipeline.sealed import DamagedFileError, check_digest, read_table
 from pipeline.state import RunState
-from pipeline.storage import Location, arrow_source
+from pipeline.storage import Location, arrow_source, exists, list_folder
 from stages.images import decode_grey, decode_rgb
 from stages.pair import as_pair
-from stages.shards import CHECKSUMS, SCHEMA, sha256
+from stages.shards import SCHEMA
 from stages.tasks import Tasks, load_tasks
 
+_SUM = re.compile("([0-9a-f]{64})  (.+)")
+
 CHECKS = {
-    "checksum": "the shards are those of SHA256SUMS, and every one is listed",
-    "part": "parts and shards hold the bytes that were committed",
+    "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
+    "part": "parts and shards are where they belong, and hold the bytes that were committed (runs only)",
+    "given": "a file's rows are those that the stage before it kept (runs only)",
+    "recount": "a file's rows add up to what its footer says (runs only)",
+    "event": "the lines of events.jsonl are as they were written (runs only)",
     "schema": "every shard has the published columns and types",
     "row id": "no row is published twice",
     "picture": "I, Tar and mask can be decoded and have one size",
@@ -69,22 +78,24 @@ class Findings:
 
 
 def validate(shards: Location, state: RunState | None) -> Findings:
-    """Check a folder of shards and, with ``state``, the run that they are of (in the turn of the folder)."""
+    """Check a folder of shards and, with ``state``, the run that they are of (in the turn of the folder).
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
     findings = Findings()
-    files: list[Location] = sorted(shards.glob("train-*.parquet"), key=str)
-    _check_checksums(shards, files, findings)
+    names = sorted(list_folder(shards))
+    files = [shards / name for name in names if name.startswith("train-") and name.endswith(".parquet")]
+    _check_checksums(shards, files, state is not None, findings)
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
         tasks = _tasks_of(state)
         known = {name: task.index for name, task in tasks.items()}
-        _check_bytes(state.folder.plan, findings)
-        for step in state.steps.values():
-            for unit in step.units(range(state.plan.parts)):
-                path = state.path(step, unit)
-                if state.footer(step, unit) is not None:
-                    _check_bytes(path, findings)
-                findings.see("unfinished", state.done(step, unit), f"{step.name}/{path.name}")
+        for found in recount(state):
+            findings.see(found.check, found.fine, found.where)
+        damaged = events.count_damaged(state.folder.events)
+        findings.see("event", not damaged, f"{damaged} lines of {state.folder.events.name}")
         drawn = _Drawn(state, tasks, shards.name)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
@@ -103,37 +114,31 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     return findings
 
 
-def _check_checksums(shards: Location, files: list[Location], findings: Findings) -> None:
-    listed = {}
-    sums = shards / CHECKSUMS
-    if sums.exists():
-        lines = (line.split("  ", 1) for line in sums.read_text(encoding="utf-8").splitlines())
-        listed = {name: digest for digest, name in lines}
-    for name in sorted({path.name for path in files} | set(listed)):
-        path = shards / name
-        digest = sha256(path) if path.exists() else None
-        findings.see("checksum", digest is not None and digest == listed.get(name), name)
-
-
-def _check_bytes(path: Location, findings: Findings) -> None:
-    """The digest in the footer is that of everything before the footer."""
-    where = f"{path.parent.name}/{path.name}"
-    found = read_metadata(path)
-    if found is None:
-        findings.see("part", False, where)
+def _check_checksums(shards: Location, files: list[Location], of_run: bool, findings: Findings) -> None:
+    """Of each shard its own, and those of ``SHA256SUMS`` in the folder above, which a run must have."""
+    sums = {}
+    for path in files:
+        try:
+            sums[f"{shards.name}/{path.name}"] = check_digest(path, None)
+        except DamagedFileError as error:
+            findings.see("checksum", False, f"{path.name}: {error.why}")
+    try:
+        text = (shards.parent / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        findings.see("checksum", not of_run, f"{CHECKSUMS} is not there")
         return
-    content, groups = found
-    end = 4  # the magic number
-    for group in range(groups.num_row_groups):
-        for column in range(groups.num_columns):
-            chunk = groups.row_group(group).column(column)
-            start = chunk.data_page_offset
-            if chunk.has_dictionary_page:
-                start = min(start, chunk.dictionary_page_offset)
-            end = max(end, start + chunk.total_compressed_size)
-    with path.open("rb") as file:
-        digest = hashlib.blake2b(file.read(end), digest_size=16).hexdigest()
-    findings.see("part", digest == content.get("digest"), where)
+    lines = text.split("\n")[:-1] if text.endswith("\n") else [""]
+    listed = {}
+    for line in lines:
+        match = _SUM.fullmatch(line)
+        findings.see("checksum", match is not None, f"{CHECKSUMS} has the line {line[:80]!r}")
+        if match is not None:
+            listed[match[2]] = match[1]
+    if of_run:
+        card = (shards.parent / CARD).read_bytes() if exists(shards.parent / CARD) else b""
+        sums[CARD] = hashlib.sha256(card).hexdigest()
+    for name in sorted({*sums, *(name for name in listed if name.startswith(f"{shards.name}/"))}):
+        findings.see("checksum", name in sums and sums[name] == listed.get(name), name)
 
 
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
@@ -146,8 +151,10 @@ def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
         if fine:
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from batch.to_pylist()
-    except (OSError, pa.ArrowInvalid):
-        findings.see("schema", False, f"{path.name} cannot be read")
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        findings.see("schema", False, f"{path.name} cannot be read: {error}")
 
 
 def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:
@@ -191,20 +198,15 @@ class _Drawn:
     def _read(self, part: int) -> dict[str, tuple[bytes, bytes]]:
         folder = self._state.folder
         tables = {}
-        for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
-            path = folder.part(stage + self._turn, part)
-            if not path.exists():
-                return {}
-            tables[stage] = pq.read_table(
-                arrow_source(path), columns=["id", "status", *columns], partitioning=None
-            )
+        try:
+            for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
+                tables[stage] = read_table(folder.part(stage + self._turn, part), ["id", "status", *columns])
+            planned = self._planned(part)
+        except (FileNotFoundError, DamagedFileError):  # found by ``recount``
+            return {}
         choices = {
             row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
         }
-        planned = read_part(folder.plan, part, ["id", "task"])
-        if self._turn:
-            begun = folder.part("source" + self._turn, part)
-            planned = pq.read_table(arrow_source(begun), columns=["id", "task"], partitioning=None)
         tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
         pairs = {}
         for row in tables["edit"].to_pylist():
@@ -213,6 +215,13 @@ class _Drawn:
                 pair = as_pair(self._tasks[tasks[row["id"]]], row["anchor"], chosen, "", "")
                 pairs[row["id"]] = (pair.input, pair.target)
         return pairs
+
+    def _planned(self, part: int) -> pa.Table:
+        """The task of each row: a later turn's stands where the turn begins."""
+        folder = self._state.folder
+        if self._turn:
+            return read_table(folder.part("source" + self._turn, part), ["id", "task"])
+        return read_part(folder.plan, part, ["id", "task"])
 
 
 def _tasks_of(state: RunState) -> Tasks:

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from pipeline import events
 from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
 from pipeline.state import RunState
@@ -46,7 +47,7 @@ class Paces:
         self._recent: dict[str, deque[tuple[int, float]]] = {}
 
     def now(self) -> dict[str, Pace]:
-        for end, event in self._folder.read_events(self._read):
+        for end, event in events.read(self._folder.events, self._read):
             self._read = end
             if "wall" in event:
                 files = self._recent.setdefault(event["stage"], deque(maxlen=RECENT))

@@ -16,18 +16,19 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.counts import Counts
-from pipeline.errors import StageError
+from pipeline.errors import StageError, UserError
 from pipeline.folder import RunFolder
 from pipeline.guarded import Guarded
-from pipeline.parts import PartWriter, footer_content
+from pipeline.new_file import temporary
+from pipeline.parts import footer_content
 from pipeline.plan import Plan, read_part
 from pipeline.rows import ids_with_status, kept_ids, read_rows
+from pipeline.sealed import DamagedFileError, SealedWriter, check_digest, read_tables
 from pipeline.state import RunState
 from pipeline.steps import Step
-from pipeline.storage import Location, arrow_source
+from pipeline.storage import Location
 from pipeline.threads import limit_threads
 from stages.base import Decision, StageConfig, output_schema, to_table
 from stages.tasks import Tasks
@@ -102,8 +103,9 @@ class Worker:
         path = self._state.path(step, unit.number)
         schema = self._file_schema()
         counts: Counts = Counter()
-        with PartWriter(path, schema) as writer:
+        with SealedWriter(path, schema) as writer:
             for part in unit.parts:
+                self._check_inputs(part)
                 tasks = self._tasks_of(part)
                 for records in self._records(part, unit):
                     counts.update(
@@ -116,7 +118,8 @@ class Worker:
                         records = records.filter(pc.equal(records["status"], "kept"))
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
-            writer.commit(footer_content(step.fingerprint, inputs, counts, guarded.smallest))
+            content = footer_content(step.fingerprint, inputs, counts, guarded.smallest)
+            writer.commit(self._state.place(step, unit.number), content)
         if self._watched:
             row_under_way(self.job, unit.number).unlink(missing_ok=True)
         cpu_seconds = time.process_time() - cpu_started
@@ -155,9 +158,23 @@ class Worker:
             yield from self._run_rows(part, unit, self._given(part))
             return
         again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
-        with pq.ParquetFile(arrow_source(path)) as file:
-            for old in file.iter_batches(batch_size=self.job.config.batch):
-                yield _replace(pa.Table.from_batches([old]).replace_schema_metadata(), again)
+        for old in read_tables(path, None, self.job.config.batch):
+            if old.num_rows:
+                yield _replace(old, again)
+
+    def _check_inputs(self, part: int) -> None:
+        """See that the files the stage reads are what was committed, to the last bit.
+
+        Raises:
+            UserError: one is not.
+        """
+        for name in self.job.step.inputs:
+            try:
+                check_digest(
+                    self.job.folder.part(name, part), self._state.place(self._state.steps[name], part)
+                )
+            except DamagedFileError as error:
+                raise UserError(f"{error}. Delete it and give the same command: it is made again") from error
 
     def _everything(self) -> Iterator[pa.Table]:
         """The rows of all parts that are there, as the stage reads them."""
@@ -215,7 +232,7 @@ def row_under_way(job: Job, unit: int) -> Location:
 
     Removed like any temporary file.
     """
-    return job.folder.root / job.step.name / f"{unit:05d}.row.tmp"
+    return temporary(job.folder.part(job.step.name, unit), "row")
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
+from upath import UPath
 
 from stages.tasks import Tasks
 
@@ -118,18 +119,18 @@ class Stage(Protocol):
         return None
 
 
-class Finisher(Protocol):
-    """What a stage of scope ``group`` may have besides: a last step over its folder."""
+class Publisher(Protocol):
+    """What a stage of scope ``group`` has besides: the description of all that a run published."""
 
     @classmethod
-    def finish(cls, folder: Path, summary: Mapping[str, Any]) -> None:
-        """Write what describes all files of ``folder``, such as a card and checksums.
+    def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
+        """The dataset card, in Markdown; the same files give the same text.
 
         Args:
-            folder: holds the stage's files.
+            run: the run's folder, which holds a folder of files for every step of the stage.
             summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
                 parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
-                (counts by stage and reason) and ``files`` (``name``, ``rows``, ``digest``).
+                (counts by stage and reason) and ``files`` (by folder: ``name``, ``rows``, ``digest``).
         """
 
 

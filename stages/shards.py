@@ -4,7 +4,6 @@ Every row of every task has the same Arrow schema with typed columns. Pictures a
 ``struct{bytes, path}``, which ``datasets`` shows as pictures and pandas gives as bytes.
 """
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -23,9 +22,6 @@ from stages.mask.soft_mask import edit_mask
 from stages.pair import as_pair, inverse_instruction
 from stages.score.metrics import METRICS
 from stages.tasks import Policy, Task, Tasks
-
-CARD = "README.md"
-CHECKSUMS = "SHA256SUMS"
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
@@ -93,7 +89,7 @@ class Shards(Stage):
     """Turns the kept rows of a fixed group of parts into published ones.
 
     The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
-    status and reason, and calls :meth:`finish` in the end.
+    status and reason, and asks for the card of all of them (:meth:`describe`) in the end.
     """
 
     version: ClassVar[int] = 4
@@ -157,22 +153,14 @@ class Shards(Stage):
         }
 
     @staticmethod
-    def finish(folder: Path, summary: Mapping[str, Any]) -> None:
-        """Write the dataset card and the checksums of all shards; the same shards give the same bytes.
-
-        Args:
-            folder: where ``train-*.parquet`` lie.
-            summary: of the run: ``name``, ``seed``, ``planned`` and ``published`` (rows), ``models``
-                (identity by manifest key).
-        """
-        shards = sorted(folder.glob("train-*.parquet"))
+    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
+        """The dataset card of a run; see :class:`stages.base.Publisher`."""
         tasks: Counter[str] = Counter()
-        for shard in shards:
-            with shard.open("rb") as file:
-                tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
-        lines = [f"{sha256(shard)}  {shard.name}\n" for shard in shards]
-        (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
-        (folder / CARD).write_text(_card(summary, tasks), encoding="utf-8")
+        for folder, files in summary["files"].items():
+            for shard in files:
+                with (run / folder / shard["name"]).open("rb") as file:
+                    tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
+        return _card(summary, tasks)
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
@@ -184,15 +172,6 @@ def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
     return encode_png(np.round(mask * 255).astype(np.uint8))
 
 
-def sha256(path: Path | UPath) -> str:
-    """Of a file's bytes, as ``sha256sum`` gives it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
 _CARD = """---
 pretty_name: {title}
 task_categories:
@@ -201,7 +180,7 @@ configs:
 - config_name: default
   data_files:
   - split: train
-    path: train-*.parquet
+    path: {paths}
 ---
 
 # {name}
@@ -212,7 +191,7 @@ and masks were made by models and filtered by thresholds; no row was checked by 
 ```python
 import pandas
 
-rows = pandas.read_parquet("train-00000-of-...parquet")  # pictures are in rows.I[0]["bytes"]
+rows = pandas.read_parquet("{folder}")  # pictures are in rows.I[0]["bytes"]
 ```
 
 Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
@@ -230,7 +209,7 @@ captions swapped.
 |---|---|---|
 {columns}
 
-A score that does not apply to a task is null. `sha256sum -c {checksums}` checks the files.
+A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files.
 """
 
 
@@ -248,5 +227,6 @@ def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
             f"| `{name}` | {'image' if dtype == PICTURE else dtype} | {meaning} |"
             for name, (dtype, meaning) in columns.items()
         ),
-        checksums=CHECKSUMS,
+        paths=json.dumps([f"{folder}/train-*.parquet" for folder in summary["files"]]),
+        folder=next(iter(summary["files"])),
     )

@@ -1,5 +1,6 @@
 """Runs on s3://: the same guarantees as on a disk. The server is moto's, a real HTTP server in Python."""
 
+import json
 import os
 import re
 import signal
@@ -10,12 +11,14 @@ import pytest
 from moto.server import ThreadedMotoServer
 from typer.testing import CliRunner
 
+from pipeline import lock as locks
 from pipeline.cli import app
 from pipeline.errors import UserError
 from pipeline.ledger import count_run
+from pipeline.new_file import NewFile, write_text
 from pipeline.parts import read_footer
 from pipeline.state import RunState
-from pipeline.storage import NewFile, arrow_source, locate, write_text
+from pipeline.storage import arrow_source, locate
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
 SECRET = "nobody-may-find-this-in-a-run"
@@ -77,7 +80,7 @@ def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monk
     with monkeypatch.context() as patch:
         read = []
         patch.setattr(
-            "pipeline.footers.read_footer", lambda path: read.append(path.name) or read_footer(path)
+            "pipeline.footers.read_footer", lambda path, at: read.append(path.name) or read_footer(path, at)
         )
         second = RunState(state.folder, state.plan, list(state.steps.values()))
         second.scan()
@@ -126,9 +129,54 @@ def test_another_machines_lock_is_named_and_a_dead_process_of_this_one_is_taken_
     write_text(lock, '{"host": "elsewhere", "pid": 1}')
     with pytest.raises(UserError, match=r"process 1 on elsewhere.*delete s3://pairs/.*\.lock"):
         on_s3.generate()
-    write_text(lock, f'{{"host": "{os.uname().nodename}", "pid": {2**22 + 1}}}')
+    dead = locks._this_process() | {"pid": 2**22 + 1}
+    write_text(lock, json.dumps(dead))
     on_s3.generate()
     assert not lock.exists()
+    assert not list(on_s3.run.glob(".lock*"))
+
+
+@pytest.mark.parametrize(
+    "other", [{"machine": "another boot or container"}, {"machine": ""}, {"pid": os.getpid()}]
+)
+def test_a_lock_of_a_container_of_the_same_name_and_number_is_not_taken_over(on_s3, other):
+    write_text(on_s3.run / ".lock", json.dumps(locks._this_process() | {"pid": 2**22 + 1} | other))
+    with pytest.raises(UserError, match="If it is dead, delete"):
+        on_s3.generate()
+
+
+def test_of_two_that_take_over_a_dead_lock_one_becomes_the_owner(on_s3, monkeypatch):
+    """The slower one has read the dead holder before the quicker one took over; then it may not remove."""
+    folder = on_s3.run
+    write_text(folder / ".lock", json.dumps(locks._this_process() | {"pid": 2**22 + 1}))
+    really = locks._remove_dead
+    owners = []
+
+    def after_the_other(lock, holder, content):
+        monkeypatch.setattr(locks, "_remove_dead", really)
+        with locks.held(folder) as check:
+            owners.append("quick")
+            really(lock, holder, content)
+            check()
+            with pytest.raises(UserError, match="being written by"), locks.held(folder):
+                owners.append("slow")
+
+    monkeypatch.setattr(locks, "_remove_dead", after_the_other)
+    with locks.held(folder):
+        owners.append("slow, afterwards")
+    assert owners == ["quick", "slow, afterwards"]
+
+
+def test_a_deleted_lock_stops_its_owner(on_s3):
+    with locks.held(on_s3.run) as check:
+        check()
+        (on_s3.run / ".lock").unlink()
+        with locks.held(on_s3.run) as others:
+            with pytest.raises(UserError, match=r"\.lock, by which this process holds the run, was deleted"):
+                check()
+            others()
+        with pytest.raises(UserError):
+            check()
 
 
 def test_a_part_cut_short_is_made_again(on_s3):

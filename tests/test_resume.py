@@ -6,6 +6,7 @@ import time
 import pytest
 
 from pipeline.errors import UserError
+from pipeline.new_file import temporary
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
 
@@ -37,7 +38,7 @@ def test_killed_driver_goes_on_to_the_same_bytes(make_run):
     driver.wait()
     committed = killed.inodes()
     assert 2 <= sum(name.startswith("draw") for name in committed) < 5
-    (killed.run / "draw" / "00004.parquet.1.tmp").write_bytes(b"half a part")
+    temporary(killed.run / "draw" / "00004.parquet", "0af3").write_bytes(b"half a part")
     state = killed.generate("draw.pause=0.05")
     assert killed.files() == whole.files()
     after = killed.inodes()

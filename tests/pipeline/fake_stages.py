@@ -150,8 +150,8 @@ class Publish(Fake):
         return kept(T=row["instruction"], Tar=row["picture"], tags=row["tags"], models=row["models"])
 
     @classmethod
-    def finish(cls, folder: Path, summary: Mapping[str, Any]) -> None:
-        (folder / "card.txt").write_text(repr(summary))
+    def describe(cls, run: Path, summary: Mapping[str, Any]) -> str:
+        return repr(summary)
 
 
 FAKES = {"write": Write, "draw": Draw, "sieve": Sieve, "shards": Publish}

@@ -47,7 +47,7 @@ def again(of: RunState) -> RunState:
 
 
 def no_reading(monkeypatch) -> None:
-    monkeypatch.setattr(footers, "read_footer", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(footers, "read_footer", lambda path, place: pytest.fail(f"{path} was read"))
 
 
 CHANGES = st.one_of(
@@ -143,11 +143,11 @@ def test_what_another_version_kept_is_not_read(run, eager, monkeypatch):
     made = opened(run)
     time.sleep(1.5 * TICKS_S)
     made.scan()
-    kept, done = footers.read_kept(made.folder.footers, made._basis())
+    kept, done = footers.read_kept(made.folder.footers, made.plan.digest, made._basis())
     assert [(stage, unit) for stage, files in kept.items() for unit in files] == units(made)
     assert [(stage, unit) for stage, files in done.items() for unit in files] == units(made)
     monkeypatch.setattr(footers, "VERSION", footers.VERSION + 1)
-    assert footers.read_kept(made.folder.footers, made._basis()) == ({}, {})
+    assert footers.read_kept(made.folder.footers, made.plan.digest, made._basis()) == ({}, {})
 
 
 def test_a_file_that_was_not_kept_may_have_changed_under_what_was_done(two_runs, eager):

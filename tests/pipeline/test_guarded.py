@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.guarded import Guarded
 from pipeline.ledger import count_run
-from pipeline.parts import read_metadata
+from pipeline.sealed import read_metadata
 from stages.base import StageConfig, kept, to_table
 
 
@@ -81,8 +81,8 @@ def test_a_run_with_too_little_memory_ends_as_one_with_enough_and_says_so(make_r
     ]
     assert shards[0].equals(shards[1]), "fake rows do not depend on their batch"
     assert all(not count.failed.total() and not count.pending.total() for count in count_run(state))
-    footer, _ = read_metadata(small.run / "write" / "00000.parquet")
+    footer, _ = read_metadata(small.run / "write" / "00000.parquet", None)
     assert footer["smallest_batch"] == 1
-    assert "smallest_batch" not in read_metadata(enough.run / "write" / "00000.parquet")[0]
+    assert "smallest_batch" not in read_metadata(enough.run / "write" / "00000.parquet", None)[0]
     events = [json.loads(line) for line in (small.run / "events.jsonl").read_text().splitlines()]
     assert {e.get("smallest_batch") for e in events if e.get("stage") == "write"} == {1}

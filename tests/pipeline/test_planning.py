@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.folder import RunFolder
 from pipeline.plan import read_plan
 from pipeline.planning import ensure_plan, quotas
 from tests.pipeline.runs import FakeRun
@@ -30,7 +31,7 @@ def test_largest_remainder_gets_the_spare_row():
 
 def plan_of(run: FakeRun, *overrides):
     run.run.mkdir(parents=True, exist_ok=True)
-    plan = ensure_plan(run.run / "plan.parquet", run.manifest(*overrides))
+    plan = ensure_plan(RunFolder(run.run), run.manifest(*overrides))
     return plan, pq.read_table(run.run / "plan.parquet").to_pylist()
 
 
@@ -96,6 +97,50 @@ def test_changed_captions_are_refused(run):
     (run.folder / "captions.txt").write_text("another caption\n")
     with pytest.raises(UserError, match=r"captions\.file \(content\)"):
         plan_of(run)
+
+
+def test_a_plan_that_is_gone_is_not_made_anew_over_parts(run):
+    run.generate()
+    before = run.inodes()
+    plan = run.run / "plan.parquet"
+    content = plan.read_bytes()
+    plan.unlink()
+    with pytest.raises(UserError, match=r"plan.parquet is missing, but .* holds parts"):
+        run.generate()
+    assert not plan.exists()
+    plan.write_bytes(content)
+    run.generate()
+    assert run.inodes() == {**before, "plan.parquet": plan.stat().st_ino}
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b"", lambda content: b"x"])
+def test_a_damaged_plan_stops_every_command(run, damage):
+    from pipeline.cli import open_state
+
+    run.generate()
+    before = run.inodes()
+    plan = run.run / "plan.parquet"
+    plan.write_bytes(damage(plan.read_bytes()))
+    for command in (run.generate, lambda: open_state(run.run), lambda: run.rerun("draw")):
+        with pytest.raises(UserError, match=r"plan\.parquet cannot be believed(.|\n)*another run name"):
+            command()
+    assert run.inodes() == before
+
+
+def test_a_plan_of_another_run_stops(make_run):
+    run, other = make_run("one"), make_run("two", captions=[f"a blue ball {i}" for i in range(20)])
+    run.generate()
+    other.generate()
+    (run.run / "plan.parquet").write_bytes((other.run / "plan.parquet").read_bytes())
+    with pytest.raises(UserError, match="was planned differently"):
+        run.generate()
+
+
+def test_a_part_whose_captions_fill_no_row_group_is_refused(run, monkeypatch):
+    monkeypatch.setattr("pipeline.planning.MAX_GROUP_BYTES", 100)
+    with pytest.raises(UserError, match="lower rows_per_part"):
+        run.generate()
+    assert not (run.run / "plan.parquet").exists()
 
 
 def test_there_is_no_plan_in_an_empty_folder(tmp_path):
