@@ -6,6 +6,7 @@ Its first line has the checksum of the rest, so that no count or decision is tak
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -58,8 +59,6 @@ def write_lock(
         in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
             name the key that changed.
     """
-    from importlib.metadata import distributions
-
     old = read_lock(path)
     known = {step.fingerprint: dict(identities[step.name]) for step in steps}
     earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
@@ -67,12 +66,20 @@ def write_lock(
         "manifest": manifest.model_dump(mode="json"),
         "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
         "identities": earlier | known,
-        "packages": dict(sorted((d.metadata["Name"], d.version) for d in distributions())),
+        "packages": dict(_packages()),
     }
     if content == old:
         return
     text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     write_text(path, f"{_first_line(text.encode()).decode()}\n{text}")
+
+
+@cache
+def _packages() -> list[tuple[str, str]]:
+    """Name and version of all that is installed; reading it takes longer than many a small run."""
+    from importlib.metadata import distributions
+
+    return sorted((found["Name"], found["Version"]) for found in (d.metadata for d in distributions()))
 
 
 def _first_line(rest: bytes) -> bytes:

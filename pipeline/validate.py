@@ -5,8 +5,6 @@ committed, and that each published pair is the one that the edit stage drew and 
 that were taken away from their run are checked for what can be known of them alone.
 """
 
-import hashlib
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,21 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.table import Table
 
-from pipeline import events
+from pipeline.file_checks import check_checksums, recount
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
 from pipeline.plan import read_part
-from pipeline.publish import CARD, CHECKSUMS
-from pipeline.recount import recount
-from pipeline.sealed import DamagedFileError, check_digest, read_table
+from pipeline.sealed import DamagedFileError, read_table
 from pipeline.state import RunState
-from pipeline.storage import Location, arrow_source, exists, list_folder
+from pipeline.storage import Location, arrow_source, list_folder
 from stages.images import decode_grey, decode_rgb
 from stages.pair import as_pair
 from stages.shards import SCHEMA
 from stages.tasks import Tasks, load_tasks
-
-_SUM = re.compile("([0-9a-f]{64})  (.+)")
 
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
@@ -86,16 +80,13 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     findings = Findings()
     names = sorted(list_folder(shards))
     files = [shards / name for name in names if name.startswith("train-") and name.endswith(".parquet")]
-    _check_checksums(shards, files, state is not None, findings)
+    for found in [*check_checksums(shards, state is not None), *(recount(state) if state else [])]:
+        findings.see(found.check, found.fine, found.where)
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
         tasks = _tasks_of(state)
         known = {name: task.index for name, task in tasks.items()}
-        for found in recount(state):
-            findings.see(found.check, found.fine, found.where)
-        damaged = events.count_damaged(state.folder.events)
-        findings.see("event", not damaged, f"{damaged} lines of {state.folder.events.name}")
         drawn = _Drawn(state, tasks, shards.name)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
@@ -112,33 +103,6 @@ def validate(shards: Location, state: RunState | None) -> Findings:
         (kept,) = (count.kept.total() for count in count_run(state) if count.name == shards.name)
         findings.see("count", rows == kept, f"{rows} published, {kept} in the ledger")
     return findings
-
-
-def _check_checksums(shards: Location, files: list[Location], of_run: bool, findings: Findings) -> None:
-    """Of each shard its own, and those of ``SHA256SUMS`` in the folder above, which a run must have."""
-    sums = {}
-    for path in files:
-        try:
-            sums[f"{shards.name}/{path.name}"] = check_digest(path, None)
-        except DamagedFileError as error:
-            findings.see("checksum", False, f"{path.name}: {error.why}")
-    try:
-        text = (shards.parent / CHECKSUMS).read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        findings.see("checksum", not of_run, f"{CHECKSUMS} is not there")
-        return
-    lines = text.split("\n")[:-1] if text.endswith("\n") else [""]
-    listed = {}
-    for line in lines:
-        match = _SUM.fullmatch(line)
-        findings.see("checksum", match is not None, f"{CHECKSUMS} has the line {line[:80]!r}")
-        if match is not None:
-            listed[match[2]] = match[1]
-    if of_run:
-        card = (shards.parent / CARD).read_bytes() if exists(shards.parent / CARD) else b""
-        sums[CARD] = hashlib.sha256(card).hexdigest()
-    for name in sorted({*sums, *(name for name in listed if name.startswith(f"{shards.name}/"))}):
-        findings.see("checksum", name in sums and sums[name] == listed.get(name), name)
 
 
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:

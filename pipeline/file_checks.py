@@ -1,18 +1,25 @@
-"""Whether the files of a run hold what their footers say: read whole, checked, and counted anew."""
+"""Whether the files of a run are what was written: read whole, checked, and counted anew."""
 
+import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
 
+from pipeline import events
 from pipeline.counts import Counts
 from pipeline.parts import Footer
 from pipeline.plan import PLACE, read_part
+from pipeline.publish import CARD, CHECKSUMS
 from pipeline.rows import kept_ids
 from pipeline.sealed import DamagedFileError, check_digest, read_table
 from pipeline.state import RunState
 from pipeline.steps import Step
+from pipeline.storage import Location, list_folder
+
+_SUM = re.compile("([0-9a-f]{64})  (.+)")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ def recount(state: RunState) -> Iterator[Finding]:
     Raises:
         OSError: a file that is there cannot be read.
     """
+    damaged = events.count_damaged(state.folder.events)
+    yield Finding("event", not damaged, f"{damaged} lines of {state.folder.events.name}")
     plan = _whole(state.folder.plan.name, lambda: check_digest(state.folder.plan, PLACE))
     yield plan
     for step in state.steps.values():
@@ -46,6 +55,44 @@ def recount(state: RunState) -> Iterator[Finding]:
             yield found
             if plan.fine and found.fine and state.done(step, unit):
                 yield from _counted(state, step, unit, footer, where)
+
+
+def check_checksums(shards: Location, of_run: bool) -> Iterator[Finding]:
+    """Each shard's own checksums, and those of ``SHA256SUMS`` in the folder above, which a run must have.
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
+    sums = {}
+    for name in sorted(list_folder(shards)):
+        if name.startswith("train-") and name.endswith(".parquet"):
+            try:
+                sums[f"{shards.name}/{name}"] = check_digest(shards / name, None)
+            except DamagedFileError as error:
+                yield Finding("checksum", False, f"{name}: {error.why}")
+    try:
+        text = (shards.parent / CHECKSUMS).read_bytes().decode("utf-8", errors="replace")
+    except FileNotFoundError:
+        if of_run and sums:
+            yield Finding("checksum", False, f"{CHECKSUMS} is not there")
+        return
+    listed = {}
+    for line in text.split("\n"):
+        if match := _SUM.fullmatch(line):
+            listed[match[2]] = match[1]
+        elif line:
+            yield Finding("checksum", False, f"{CHECKSUMS} has the line {line[:80]!r}")
+    if of_run:
+        sums[CARD] = _sha256(shards.parent / CARD)
+    for name in sorted({*sums, *(name for name in listed if name.startswith(f"{shards.name}/"))}):
+        yield Finding("checksum", name in sums and sums[name] == listed.get(name), name)
+
+
+def _sha256(path: Location) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return ""
 
 
 def _whole(where: str, check: Callable[[], object]) -> Finding:
