@@ -47,6 +47,8 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
         if step.parts_per_unit is not None or step.wide:
             continue
         if not state.done(step, part):
+            if (step.name, part) in state.damaged:
+                raise state.damaged[step.name, part]
             return
         stage = stages[step.name]
         path = state.folder.part(step.name, part)

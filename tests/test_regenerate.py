@@ -9,7 +9,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.errors import UserError
 from pipeline.regenerate import compare
+from pipeline.sealed import Place, SealedWriter, read_metadata
 from stages.images import encode_png
 from tests.toybox_runs import ROOT, STAGES, Run
 
@@ -44,12 +46,24 @@ def test_a_part_that_was_changed_is_told(toybox_run, tmp_path):
         for record in records:
             if record["id"] == row["id"]:
                 record["verb"] = "do"
-        footer = {b"editpairs": pq.read_metadata(path).metadata[b"editpairs"]}
-        rewritten = pa.Table.from_pylist(records, schema=table.schema)
-        pq.write_table(rewritten.replace_schema_metadata(footer), path)
+        footer, _ = read_metadata(path, None)
+        place = Place(footer["run"], footer["stage"], footer["unit"])
+        with SealedWriter(path, table.schema) as writer:
+            writer.write(pa.Table.from_pylist(records, schema=table.schema))
+            writer.commit(place, footer)
     told = told_about(changed, row["id"])
     assert told.exit_code == 1, told.output
     assert "verb: 'do', now" in told.output
+
+
+def test_a_part_that_cannot_be_believed_is_named(toybox_run, tmp_path):
+    changed = Run(tmp_path)
+    shutil.copytree(toybox_run.folder, changed.folder)
+    for path in (changed.folder / "mask").glob("*.parquet"):
+        path.write_bytes(path.read_bytes()[:-9])
+    told = told_about(changed, rows_kept(changed)[0]["id"])
+    assert isinstance(told.exception, UserError)
+    assert "mask/0000" in str(told.exception)
 
 
 def test_an_unknown_row_is_an_error(toybox_run):

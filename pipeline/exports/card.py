@@ -8,6 +8,7 @@ import yaml
 
 from pipeline.exports import SIDES, Export
 from pipeline.lockfile import read_lock
+from pipeline.publish import CARD
 from stages.filter import FilterConfig, resolve_bounds
 
 LIMITS = """
@@ -25,7 +26,7 @@ def write_card(export: Export) -> None:
     if any(export.folder.rglob("*.parquet")):
         paths = [{"split": side, "path": f"data/{side}-*.parquet"} for side in there]
         header["configs"] = [{"config_name": "default", "data_files": paths}]
-    card = (export.state.folder.root / "shards" / "README.md").read_text(encoding="utf-8")
+    card = (export.state.folder.root / CARD).read_text(encoding="utf-8")
     body = card.split("---\n", 2)[-1].strip()
     text = (
         f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n{body}\n\n"

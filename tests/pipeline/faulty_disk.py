@@ -1,4 +1,4 @@
-"""A disk that fails once: at the n-th of all calls that read or write below a folder."""
+"""A disk at which something happens once: at the n-th of all calls that read or write below a folder."""
 
 import errno
 import io
@@ -11,11 +11,14 @@ from pipeline import plan, sealed
 
 
 class FaultyDisk:
-    """Counts the calls, and raises at call number ``at`` (0: never)."""
+    """Counts the calls, and strikes at call number ``at`` (0: never): raises an error of the system."""
 
     def __init__(self, folder: Path, at: int = 0, error: int = errno.EIO) -> None:
         self._folder, self._at, self._error = str(folder), at, error
         self.calls: list[str] = []
+
+    def strike(self, what: str) -> None:
+        raise OSError(self._error, os.strerror(self._error), what)
 
     def install(self, monkeypatch: Any) -> None:
         for name in ("replace", "scandir", "stat", "unlink", "mkdir", "open"):
@@ -26,10 +29,11 @@ class FaultyDisk:
             really = module.arrow_source
             monkeypatch.setattr(module, "arrow_source", self._guarded("arrow opens", really))
 
-    def _call(self, what: str) -> None:
+    def _call(self, what: str, half: Callable[[], object] = lambda: None) -> None:
         self.calls.append(what)
         if len(self.calls) == self._at:
-            raise OSError(self._error, os.strerror(self._error), what)
+            half()
+            self.strike(what)
 
     def _guarded(self, name: str, really: Callable) -> Callable:
         def call(path: Any = ".", *more: Any, **named: Any) -> Any:
@@ -63,9 +67,18 @@ class _File:
         self._file, self._disk, self._path = file, disk, path
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("read", "readline", "write", "flush", "truncate", "close"):
+        if name in ("read", "readline", "flush", "truncate", "close"):
             self._disk._call(f"{name} {self._path}")
         return getattr(self._file, name)
+
+    def write(self, data: Any) -> int:
+        """Where it strikes, half of the data is written."""
+        self._disk._call(f"write {self._path}", lambda: self._write_half(data))
+        return self._file.write(data)
+
+    def _write_half(self, data: Any) -> None:
+        self._file.write(data[: len(data) // 2])
+        self._file.flush()
 
     def __iter__(self) -> Any:
         self._disk._call(f"iterate {self._path}")

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.parts import PartWriter
-from pipeline.plan import SCHEMA
+from pipeline.plan import PLACE, SCHEMA
+from pipeline.sealed import SealedWriter
 from stages.images import encode_png
 from toybox.evaluate import held_out_scenes
 from toybox.evaluate_edits import judge_run
@@ -40,9 +40,9 @@ def write_run(folder, rows):
         "seed": [0] * len(rows),
     }
     tasks = {row[0]: sum(r[0] == row[0] for r in rows) for row in rows}
-    with PartWriter(folder / "plan.parquet", SCHEMA) as writer:
+    with SealedWriter(folder / "plan.parquet", SCHEMA) as writer:
         writer.write(pa.table({name: list(values) for name, values in plan.items()}, schema=SCHEMA))
-        writer.commit({"settings": {}, "captions": len(rows), "duplicates": 0, "tasks": tasks})
+        writer.commit(PLACE, {"settings": {}, "captions": len(rows), "duplicates": 0, "tasks": tasks})
     status = ["kept"] * len(rows)
     png = [encode_png(render(row[3]).image) for row in rows]
     candidates = [[{"image": encode_png(render(scene).image)} for scene in row[4]] for row in rows]
