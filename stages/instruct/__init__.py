@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import pyarrow as pa
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.instruct.address import checked_address, checked_variable
@@ -45,6 +45,7 @@ class ChatModel(Protocol):
 class EndpointConfig(Section):
     """Where an OpenAI-compatible server is and how it is asked. Not part of the fingerprint."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     identity: ClassVar[bool] = False
 
     base_url: str = Field(description="such as http://127.0.0.1:8000/v1")

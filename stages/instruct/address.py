@@ -23,13 +23,14 @@ def checked_address(url: str) -> str:
         raise ValueError(f"{key} may hold no user and no password: {_SECRET}")
     if "?" in url or "#" in url:
         raise ValueError(f"{key} may hold no query and no fragment: {_SECRET}")
-    if _KEY.search(url):
-        raise ValueError(f"{key} seems to hold a key: {_SECRET}")
     try:
         parts = urlsplit(url)
+        seems_secret = bool(_KEY.search(parts.path))
         fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:
-        fits = False
+        seems_secret = fits = False
+    if seems_secret:
+        raise ValueError(f"{key} seems to hold a key: {_SECRET}")
     if not fits or not url.isprintable() or " " in url or "\\" in url:
         raise ValueError(f"{key} is no address of a server; {_FORM}")
     return url

@@ -162,9 +162,10 @@ def _key(variable: str) -> str:
 
 
 def _causes(error: BaseException | None) -> str:
-    """An error and what it came from, the root last."""
-    texts: dict[str, None] = {}
+    """An error and what it came from, the root last: the libraries' own texts do not name it."""
+    texts: dict[str, str] = {}
     while error is not None:
-        texts[f"{type(error).__name__}: {error}".removesuffix(": ")] = None
-        error = error.__cause__
-    return " <- ".join(texts)
+        texts.setdefault(str(error), type(error).__name__)
+        inside = getattr(error, "exceptions", None)  # of an ExceptionGroup: one of each address of a host
+        error = error.__cause__ or error.__context__ or (inside[0] if inside else None)
+    return " <- ".join(f"{name}: {text}" if text else name for text, name in texts.items())
