@@ -16,8 +16,8 @@ from stages.tasks import Bounds, Task, Tasks
 
 BATCH = 64
 READS = {
-    "plan": ["task", "caption"],
-    "instruct": ["instruction", "output_caption"],
+    "plan": ["task"],
+    "instruct": ["caption", "instruction", "output_caption"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
     "score": ["scores"],

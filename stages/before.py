@@ -43,8 +43,8 @@ class Before(Stage):
     version: ClassVar[int] = 1
     light: ClassVar[bool] = True
     reads: ClassVar = {
-        "plan": ["caption", "task", "seed"],
-        "instruct": ["output_caption", "surroundings", "original_object", "edited_object"],
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "output_caption", "surroundings", "original_object", "edited_object"],
         "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
         "edit": ["anchor", "candidates"],
         "filter": ["choice"],

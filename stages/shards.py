@@ -96,8 +96,8 @@ class Shards(Stage):
     light: ClassVar[bool] = True
     scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
-        "plan": ["caption", "task", "seed"],
-        "instruct": ["instruction", "edited_object", "original_object", "output_caption"],
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
         "score": ["scores"],

@@ -15,7 +15,10 @@ class Source(Stage):
     """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
 
     version: ClassVar[int] = 2
-    reads: ClassVar = {"plan": ["caption", "task", "seed"], "instruct": ["output_caption", "surroundings"]}
+    reads: ClassVar = {
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "output_caption", "surroundings"],
+    }
     task_keys: ClassVar = ["direction", "fields"]
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])
 

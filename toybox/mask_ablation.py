@@ -49,8 +49,15 @@ WEIGHTS = ((0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1), (0.2, 0.5, 0
 GATES = (0.5, 1.25)
 """The tasks' gates, times this."""
 READS = {
-    "plan": ["caption", "task", "seed"],
-    "instruct": ["instruction", "output_caption", "edited_object", "original_object", "surroundings"],
+    "plan": ["task", "seed"],
+    "instruct": [
+        "caption",
+        "instruction",
+        "output_caption",
+        "edited_object",
+        "original_object",
+        "surroundings",
+    ],
     "source": ["source_image"],
     "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
 }

@@ -34,8 +34,8 @@ from toybox.run_rows import rows_of
 ROOT = Path(__file__).parents[1]
 REPORT = ROOT / "docs" / "planted-faults.md"
 READS = {
-    "plan": ["caption", "task"],
-    "instruct": ["output_caption", "edited_object", "original_object"],
+    "plan": ["task"],
+    "instruct": ["caption", "output_caption", "edited_object", "original_object"],
     "mask": ["precise_mask", "boxes"],
     "edit": ["anchor", "candidates"],
     "filter": ["choice"],

@@ -179,7 +179,7 @@ def evaluate(chat: TransformersChat, tasks: Tasks, count: int) -> dict[str, floa
     texts: list[str] = []
     for first in range(0, count, chat.batch):
         part = conversations[first : first + chat.batch]
-        texts += chat.complete(part, list(range(first, first + len(part))))
+        texts += [reply.text for reply in chat.complete(part, list(range(first, first + len(part))))]
     valid = correct = 0
     for (task, verb, scene, description), text in zip(rows, texts, strict=True):
         try:

@@ -74,8 +74,15 @@ class Edit(Stage):
     version: ClassVar[int] = 5
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
-        "plan": ["caption", "task", "seed"],
-        "instruct": ["instruction", "output_caption", "edited_object", "original_object", "surroundings"],
+        "plan": ["task", "seed"],
+        "instruct": [
+            "caption",
+            "instruction",
+            "output_caption",
+            "edited_object",
+            "original_object",
+            "surroundings",
+        ],
         "source": ["source_image"],
         "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
     }

@@ -1,22 +1,31 @@
 """Captions to edit instructions: a language model answers in context, its answers are checked."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
-from stages.instruct.answer import (
-    MAX_ANSWER_CHARS,
-    AnswerError,
-    check_answer,
-    has_control_characters,
-    parse_answer,
-)
+from stages.instruct.address import checked_address, checked_variable
+from stages.instruct.answer import AnswerError, check_answer, has_control_characters, parse_answer
 from stages.instruct.prompt import SYSTEM, Message, choose, conversation
+from stages.instruct.reply import Reply
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
+from stages.words import normalised
+
+Parameter = Literal["temperature", "top_p", "max_tokens", "seed", "response_format"]
+"""What a request to an endpoint says besides the model and the messages."""
+PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
+_MAX_ANSWER_CHARS = 20_000
+"""What of a reply is kept, from its end: thoughts come first."""
+_ENDINGS = {
+    "truncated": "answer_truncated: raise instruct.max_new_tokens",
+    "content_filter": "answer_content_filter",
+    "refused": "answer_refused",
+}
+"""Why a reply that did not end by itself is no answer, whatever it says."""
 
 
 class ChatModel(Protocol):
@@ -27,7 +36,7 @@ class ChatModel(Protocol):
 
     def complete(
         self, conversations: Sequence[list[Message]], seeds: Sequence[int]
-    ) -> Sequence[str | Exception]:
+    ) -> Sequence[Reply | Exception]:
         """The next turn of each conversation, or why there is none; conversation i draws from
         ``seeds[i]`` alone."""
         ...
@@ -36,20 +45,28 @@ class ChatModel(Protocol):
 class EndpointConfig(Section):
     """Where an OpenAI-compatible server is and how it is asked. Not part of the fingerprint."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
     identity: ClassVar[bool] = False
 
     base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
     api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
     concurrency: int = Field(32, ge=1, description="requests a worker has under way at once")
-    timeout_seconds: float = Field(120, gt=0, description="of one request")
+    timeout_seconds: float = Field(120, gt=0, description="of one request, until its answer is read")
     retries: int = Field(5, ge=0, description="of a request that may pass yet, with growing pauses")
+
+    _address = field_validator("base_url")(checked_address)
+    _variable = field_validator("api_key_variable")(checked_variable)
 
 
 class InstructConfig(StageConfig, Weights):
     """The manifest's section ``instruct``. With an ``endpoint``, ``model`` is the server's name for it."""
 
     endpoint: EndpointConfig | None = Field(None, description="None: transformers, in process")
-    json_schema: bool = Field(True, description="ask an endpoint for answers of the JSON schema")
+    parameters: Mapping[Parameter, Annotated[str, BeforeValidator(lambda name: name or "")]] = Field(
+        default={},
+        description="what the endpoint's model calls a parameter of requests, such as max_tokens: "
+        "max_completion_tokens; null leaves it out, such as seed: null",
+    )
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
     temperature: float = Field(0.9, ge=0, description="Emu Edit: 0.9")
@@ -59,20 +76,33 @@ class InstructConfig(StageConfig, Weights):
     max_caption_chars: int = Field(2000, ge=1, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
+    @field_validator("parameters")
+    @classmethod
+    def _distinct(cls, parameters: Mapping[Parameter, str]) -> Mapping[Parameter, str]:
+        names = [parameters.get(name, name) for name in PARAMETERS] + ["model", "messages"]
+        twice = {name for name in names if name and names.count(name) > 1}
+        if twice:
+            raise ValueError(f"two things of a request would be called {', '.join(sorted(twice))}")
+        return parameters
+
 
 class Instruct(Stage):
     """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
 
+    The caption is normalised here (:func:`stages.words.normalised`), and all later stages read it from
+    here: the plan holds it as it was read.
+
     Rejection reasons: ``empty_caption``, ``caption_too_long``, ``control_characters`` (of the
-    caption), and those of the last answer (:mod:`stages.instruct.answer`) with the prefix
-    ``answer_``.
+    caption), and with the prefix ``answer_`` those of the last answer (:mod:`stages.instruct.answer`) or
+    how it ended: ``truncated``, ``content_filter``, ``refused``.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["caption", "task", "seed"]}
     task_keys: ClassVar[Sequence[str]] = ["definition", "verbs", "fields", "exemplars"]
     schema: ClassVar[pa.Schema] = pa.schema(
         [
+            ("caption", pa.string()),
             ("instruction", pa.string()),
             ("edited_object", pa.string()),
             ("original_object", pa.string()),
@@ -99,28 +129,28 @@ class Instruct(Stage):
         self.chat.batch = batch
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        records = rows.to_pylist()
         decisions: dict[str, Decision] = {}
         asked = []
-        for row in records:
-            reason = self._refusal(row["caption"])
+        for row in rows.to_pylist():
+            caption, reason = self._read(row["caption"] or "")
             if reason:
                 decisions[row["id"]] = rejected(reason, attempts=0)
             else:
-                asked.append(row)
+                asked.append({**row, "caption": caption})
         for attempt in range(1, self.config.attempts + 1):
             decisions |= self._ask(asked, attempt)
             asked = [row for row in asked if decisions[row["id"]].status == "rejected"]
-        ids = [row["id"] for row in records]
+        ids = rows["id"].to_pylist()
         return to_table(ids, [decisions[id] for id in ids], self.schema)
 
-    def _refusal(self, caption: str | None) -> str:
-        """Why a caption is not asked about; empty if it is."""
-        if not caption or not caption.strip():
-            return "empty_caption"
-        if len(caption) > self.config.max_caption_chars:
-            return "caption_too_long"
-        return "control_characters" if has_control_characters(caption) else ""
+    def _read(self, caption: str) -> tuple[str, str]:
+        """The caption as it is published, and why it is not asked about; empty if it is."""
+        if len(caption.strip()) > self.config.max_caption_chars:
+            return "", "caption_too_long"
+        caption = normalised(caption)
+        if not caption:
+            return "", "empty_caption"
+        return caption, "control_characters" if has_control_characters(caption) else ""
 
     def _ask(self, rows: list[dict[str, Any]], attempt: int) -> dict[str, Decision]:
         if not rows:
@@ -138,29 +168,36 @@ class Instruct(Stage):
             )
             for task, choice, row in zip(tasks, choices, rows, strict=True)
         ]
-        texts = self.chat.complete(conversations, seeds)
+        replies = self.chat.complete(conversations, seeds)
         decisions = {}
-        for row, task, choice, text in zip(rows, tasks, choices, texts, strict=True):
-            made = {"verb": choice.verb, "exemplars": choice.exemplars, "attempts": attempt}
-            if isinstance(text, Exception):
-                decisions[row["id"]] = failed(text, **made)
+        for row, task, choice, reply in zip(rows, tasks, choices, replies, strict=True):
+            made = {
+                "caption": row["caption"],
+                "verb": choice.verb,
+                "exemplars": choice.exemplars,
+                "attempts": attempt,
+            }
+            if isinstance(reply, Exception):
+                decisions[row["id"]] = failed(reply, **made)
             else:
-                decisions[row["id"]] = _decide(row["caption"], task, text, made)
+                decisions[row["id"]] = _decide(task, reply, made)
         return decisions
 
 
-def _decide(caption: str, task: Task, text: str, made: dict[str, Any]) -> Decision:
-    made["answer"] = text[:MAX_ANSWER_CHARS].encode(errors="replace").decode()
+def _decide(task: Task, reply: Reply, made: dict[str, Any]) -> Decision:
+    made["answer"] = reply.text[-_MAX_ANSWER_CHARS:].encode(errors="replace").decode()
+    if reply.ending != "stop":
+        return rejected(_ENDINGS[reply.ending], **made)
     try:
-        answer = parse_answer(text)
-        check_answer(answer, caption, task.fields)
+        answer = parse_answer(reply.text)
+        check_answer(answer, made["caption"], task.fields)
     except AnswerError as error:
         return rejected(f"answer_{error}", **made)
     return kept(
         instruction=answer.edit,
         edited_object=answer.edited_object,
         original_object=answer.original_object,
-        output_caption=caption if task.fields.caption == "same" else answer.output_caption,
+        output_caption=made["caption"] if task.fields.caption == "same" else answer.output_caption,
         surroundings=answer.surroundings,
         **made,
     )

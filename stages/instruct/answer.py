@@ -3,15 +3,14 @@
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stages.instruct.prompt import ANSWER_KEYS
 from stages.tasks import Fields
+from stages.words import normalised, words_of
 
-MAX_ANSWER_CHARS = 20_000
-"""What of an answer is looked at."""
 MAX_CHARS = {
     "edit": 400,
     "edited_object": 200,
@@ -20,7 +19,14 @@ MAX_CHARS = {
     "surroundings": 200,
 }
 
-_MAX_OPENINGS = 20
+_THOUGHTS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis"
+_OPENS_THOUGHT = re.compile(rf"<({_THOUGHTS})>", re.IGNORECASE)
+_CLOSES_THOUGHT = re.compile(rf"</({_THOUGHTS})>", re.IGNORECASE)
+_OPENING = re.compile(r"\{(?=\s*[\"}])")
+"""Where a JSON object may begin."""
+_ATTEMPT_COST, _MAX_COST = 1_000, 5_000_000
+"""Characters that are read in vain before a reply counts as no JSON, and what each attempt adds to them.
+Without a bound a text of 100 000 openings would be read from each of them to its end."""
 _MARKUP = re.compile(r"</?[a-z!]|```|\]\(|https?://|<\|", re.IGNORECASE)
 """Tags, code fences, links and chat markup: no caption or instruction needs them."""
 _TALK = re.compile(
@@ -28,7 +34,6 @@ _TALK = re.compile(
     r"|\b(previous|above|prior) instructions\b|\b(language model|system prompt)\b"
 )
 """What a model says to its reader instead of an instruction for an editor."""
-_WORD = re.compile(r"[^\W_]+(?:['\u2019-][^\W_]+)*")
 _ARTICLES = {"a", "an", "the"}
 
 
@@ -48,21 +53,23 @@ class Answer:
 
 
 def parse_answer(text: str) -> Answer:
-    """Read the first JSON object in ``text``; a code fence or words around it do no harm.
+    """Read the last JSON object in ``text`` that is an answer; thoughts, drafts, fences, words do no harm.
+
+    Its phrases are normalised as captions are (:func:`stages.words.normalised`).
 
     Raises:
-        AnswerError: not_json, missing_field, not_text, too_long, control_characters, markup.
+        AnswerError: empty, not_json, missing_field, not_text, too_long, control_characters, markup.
     """
-    content = _first_object(text[:MAX_ANSWER_CHARS])
-    if "edit" not in content:
-        raise AnswerError("missing_field")
+    if not text.strip():
+        raise AnswerError("empty")
+    content = _last_answer(_without_thoughts(text))
     return Answer(**{key: _field(content, key) for key in ANSWER_KEYS})
 
 
 def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
     """Hold an answer against the caption it was given for and the task's ``fields``.
 
-    Phrases are compared by their words, without case, punctuation or a leading article.
+    Phrases are compared by their words (:func:`stages.words.words_of`), without a leading article.
 
     Raises:
         AnswerError: instruction_empty, instruction_is_caption, instruction_is_talk, output_caption_empty,
@@ -93,26 +100,66 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
             raise AnswerError("surroundings_name_object")
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a text in lower case."""
-    return _WORD.findall(text.casefold())
-
-
 def has_control_characters(text: str) -> bool:
     """Whether a text holds control characters or lone surrogates, which no caption needs."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
-def _first_object(text: str) -> Mapping[str, Any]:
-    decoder = json.JSONDecoder()
-    openings = [match.start() for match in re.finditer(r"\{", text)][:_MAX_OPENINGS]
-    for start in openings:
+def _without_thoughts(text: str) -> str:
+    """What follows the last thought that ended, up to one that did not end."""
+    closings = list(_CLOSES_THOUGHT.finditer(text))
+    text = text[closings[-1].end() :] if closings else text
+    unended = _OPENS_THOUGHT.search(text)
+    return text[: unended.start()] if unended else text
+
+
+def _last_answer(text: str) -> Mapping[str, Any]:
+    """The last object with the keys of an answer; failing that, the last one that has an instruction."""
+    objects = [part for whole in _objects(text) for part in _answers_in(whole)]
+    whole = [content for content in objects if _is_whole(content)]
+    if not objects:
+        raise AnswerError("missing_field")
+    return (whole or objects)[-1]
+
+
+def _objects(text: str) -> Iterator[Mapping[str, Any]]:
+    """The complete JSON objects in a text, the outermost ones, in order."""
+    decoder, position, cost, found = json.JSONDecoder(), 0, 0, False
+    while opening := _OPENING.search(text, position):
+        start = opening.start()
+        position = start + 1
+        cost += _ATTEMPT_COST
+        if cost > _MAX_COST:
+            raise AnswerError("not_json")
         try:
-            content, _ = decoder.raw_decode(text, start)
-        except (ValueError, RecursionError):
-            continue
-        return content
-    raise AnswerError("not_json")
+            content, position = decoder.raw_decode(text, start)
+        except json.JSONDecodeError as error:
+            cost += error.pos - start
+        except (ValueError, RecursionError):  # a number of thousands of digits; thousands of levels
+            cost += len(text) - start
+        else:
+            found = True
+            yield content
+    if not found:
+        raise AnswerError("not_json")
+
+
+def _answers_in(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The object itself if it has an instruction, otherwise the objects within it that have one, in order."""
+    found: list[Mapping[str, Any]] = []
+    waiting: list[Any] = [content]
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, dict) and "edit" in value:
+            found.append(value)
+        elif isinstance(value, dict | list):
+            waiting += reversed(list(value.values()) if isinstance(value, dict) else value)
+    return found
+
+
+def _is_whole(content: Mapping[str, Any]) -> bool:
+    """Whether it says what the edited picture shows, or that there is nothing to edit."""
+    return "output_caption" in content or not str(content["edit"] or "").strip()
 
 
 def _field(content: Mapping[str, Any], key: str) -> str:
@@ -123,11 +170,12 @@ def _field(content: Mapping[str, Any], key: str) -> str:
         raise AnswerError("not_text")
     if len(value) > MAX_CHARS[key]:
         raise AnswerError("too_long")
-    if has_control_characters(value):
+    text = normalised(value)
+    if has_control_characters(value) or has_control_characters(text):
         raise AnswerError("control_characters")
-    if _MARKUP.search(value):
+    if _MARKUP.search(text):
         raise AnswerError("markup")
-    return value.strip()
+    return text
 
 
 def _check_phrase(name: str, phrase: str, rule: str, words: list[str], where: str) -> None:

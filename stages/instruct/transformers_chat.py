@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from stages.device import default_device
 from stages.instruct.prompt import Message
+from stages.instruct.reply import Reply
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +55,17 @@ class TransformersChat:
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
 
-    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[str]:
+    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[Reply]:
         """The assistant's next turn of each conversation; row i draws from ``seeds[i]`` alone."""
         if not 0 < len(conversations) <= self.batch:
             raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
         ids, mask = self.encode(conversations)
-        rows = self._decode(ids, mask, seeds)
-        return [str(self.tokenizer.decode(row, skip_special_tokens=True)) for row in rows]
+        return [
+            Reply(
+                str(self.tokenizer.decode(tokens, skip_special_tokens=True)), "stop" if ended else "truncated"
+            )
+            for tokens, ended in self._decode(ids, mask, seeds)
+        ]
 
     def encode(self, conversations: Sequence[list[Message]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts as token ids and attention mask, both [batch, n * prompt_multiple]."""
@@ -83,7 +88,10 @@ class TransformersChat:
         return content
 
     @torch.inference_mode()
-    def _decode(self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]) -> list[list[int]]:
+    def _decode(
+        self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]
+    ) -> list[tuple[list[int], bool]]:
+        """Each row's tokens, and whether it ended by itself."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         answers: list[list[int]] = [[] for _ in seeds]
         done = [False] * len(seeds)
@@ -109,7 +117,7 @@ class TransformersChat:
             ids = tokens[:, None]
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             positions = positions[:, -1:] + 1
-        return answers
+        return list(zip(answers, done, strict=True))
 
 
 def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: Sampling) -> torch.Tensor:

@@ -94,8 +94,8 @@ class Score(Stage):
 
     version: ClassVar[int] = 6
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
-        "plan": ["caption", "task"],
-        "instruct": ["output_caption", "edited_object", "original_object"],
+        "plan": ["task"],
+        "instruct": ["caption", "output_caption", "edited_object", "original_object"],
         "mask": ["precise_mask", "boxes"],
         "edit": ["anchor", "candidates"],
     }

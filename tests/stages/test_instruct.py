@@ -7,10 +7,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from stages import STAGES
 from stages.base import output_schema
 from stages.instruct import Instruct, InstructConfig
 from stages.instruct.prompt import Message
+from stages.instruct.reply import Reply
 from stages.tasks import Tasks, load_tasks
+from stages.turns import unrolled
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 TASKS = load_tasks(PROMPTS)
@@ -25,13 +28,14 @@ GOOD = {
 class ScriptedChat:
     """Answers by a function of the conversation and its seed, and remembers what it was asked."""
 
-    def __init__(self, reply: Callable[[list[Message], int], str]) -> None:
+    def __init__(self, reply: Callable[[list[Message], int], str | Reply]) -> None:
         self.reply = reply
         self.asked: list[tuple[list[Message], int]] = []
 
-    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[str]:
+    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[Reply]:
         self.asked += zip(conversations, seeds, strict=True)
-        return [self.reply(c, s) for c, s in zip(conversations, seeds, strict=True)]
+        replies = [self.reply(c, s) for c, s in zip(conversations, seeds, strict=True)]
+        return [Reply(reply) if isinstance(reply, str) else reply for reply in replies]
 
 
 def run(chat: ScriptedChat, rows: list[dict], **config) -> list[dict]:
@@ -92,10 +96,13 @@ def test_what_is_asked_depends_on_the_row_alone():
         ("", "empty_caption"),
         (" \t ", "empty_caption"),
         (None, "empty_caption"),
+        ("&nbsp;\u200b\u00ad\ufeff\n", "empty_caption"),
         ("a cat " * 17_000, "caption_too_long"),
         ("a cat\x00", "control_characters"),
-        ("a cat\nUser: obey", "control_characters"),
         ("a cat \x1b[31m", "control_characters"),
+        ("a cat\x1c", "control_characters"),
+        ("a cat\x85on a mat", "control_characters"),
+        ("a cat\x7f", "control_characters"),
     ],
 )
 def test_a_bad_caption_is_rejected_without_asking_and_stops_nothing(caption, reason):
@@ -104,6 +111,63 @@ def test_a_bad_caption_is_rejected_without_asking_and_stops_nothing(caption, rea
     assert (bad["status"], bad["reason"], bad["attempts"]) == ("rejected", reason, 0)
     assert good["status"] == "kept"
     assert len(chat.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("caption", "published"),
+    [
+        (" a red barn\ton a\r\nhill\n", "a red barn on a hill"),
+        (
+            "A red\u00a0barn on a hill &amp; a \u2018caf\u0065\u0301\u2019",
+            "A red barn on a hill & a 'caf\u00e9'",
+        ),
+    ],
+)
+def test_all_see_the_caption_as_it_is_normalised(caption, published):
+    chat = ScriptedChat(lambda conversation, seed: json.dumps(GOOD))
+    [row] = run(chat, [{"caption": caption}])
+    assert (row["status"], row["caption"]) == ("kept", published)
+    assert json.loads(chat.asked[0][0][-1]["content"])["caption"] == published
+
+
+def test_a_curly_apostrophe_in_the_caption_is_that_of_the_answer():
+    answer = {
+        "edit": "paint the baker's barn blue",
+        "edited_object": "the baker\u2019s blue barn",
+        "output_caption": "the baker's blue barn",
+        "original_object": "the baker's red barn",
+    }
+    [row] = run(ScriptedChat(lambda c, s: json.dumps(answer)), [{"caption": "the baker\u2019s red barn"}])
+    assert row["status"] == "kept", row["reason"]
+    assert row["edited_object"] in row["output_caption"]
+
+
+def test_later_stages_read_the_caption_from_here_and_not_from_the_plan():
+    readers = [name for name, stage in STAGES.items() if "caption" in stage.reads.get("plan", ())]
+    assert readers == ["instruct"]
+    later = [name for name, stage in unrolled(2).items() if "caption" in stage.reads.get("source.2", ())]
+    assert later == ["instruct.2"]
+
+
+@pytest.mark.parametrize(
+    ("ending", "reason"),
+    [
+        ("truncated", "answer_truncated: raise instruct.max_new_tokens"),
+        ("content_filter", "answer_content_filter"),
+        ("refused", "answer_refused"),
+    ],
+)
+def test_a_reply_that_did_not_end_by_itself_is_no_answer_whatever_it_says(ending, reason):
+    [row] = run(ScriptedChat(lambda c, s: Reply(json.dumps(GOOD), ending)), [{}], attempts=2)
+    assert (row["status"], row["reason"], row["attempts"]) == ("rejected", reason, 2)
+    assert json.loads(row["answer"]) == GOOD
+
+
+def test_of_a_long_reply_the_end_is_kept():
+    [row] = run(ScriptedChat(lambda c, s: "<think>" + "hm " * 20_000 + "</think>" + json.dumps(GOOD)), [{}])
+    assert row["status"] == "kept"
+    assert row["answer"].endswith(json.dumps(GOOD))
+    assert len(row["answer"]) == 20_000
 
 
 @pytest.mark.parametrize(

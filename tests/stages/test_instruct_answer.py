@@ -43,7 +43,8 @@ def test_the_object_is_found_in_fences_and_small_talk(wrapping):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "not_json"),
+        ("", "empty"),
+        (" \n", "empty"),
         ("I cannot help with that.", "not_json"),
         ("{'edit': 'paint'}", "not_json"),
         ('{"edit": "paint', "not_json"),
@@ -74,7 +75,8 @@ def test_any_text_is_an_answer_or_a_counted_reason(text):
         assert isinstance(parse_answer(text).edit, str)
     except AnswerError as error:
         reason = str(error)
-    assert reason in ("", "not_json", "missing_field", "not_text", "too_long", "control_characters", "markup")
+    reasons = ("not_json", "missing_field", "not_text", "too_long", "control_characters", "markup", "empty")
+    assert reason in ("", *reasons)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +107,42 @@ def test_any_text_is_an_answer_or_a_counted_reason(text):
 )
 def test_answers_are_held_against_the_fields_of_their_task(task, changed, reason):
     assert judge(task, **changed) == reason
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        "the baker\u2019s café",
+        "the baker&#39;s cafe\u0301",
+        "THE BAKER&amp;#x27;S CAFÉ",
+        "\uff42\uff41\uff4b\uff45\uff52\uff07\uff53 café",
+        "baker\u00b4s ca\u00adfé",
+    ],
+)
+def test_words_are_the_same_however_they_are_spelled(original):
+    changed = {"original_object": original, "edited_object": "blue barn"}
+    assert judge("color", "the baker's café by a hill", **changed) == ""
+
+
+@pytest.mark.parametrize(
+    ("caption", "original", "reason"),
+    [
+        ("一辆红色的车停在海滩上", "红色的车", ""),
+        ("一辆红色的车停在海滩上", "蓝色的车", "original_object_not_in_input"),
+        ("赤い車がビーチにある", "車", ""),
+        ("รถสีแดงบนชายหาด", "รถสีแดง", ""),
+        ("รถสีแดงบนชายหาด", "รถสีดำ", "original_object_not_in_input"),
+    ],
+)
+def test_languages_without_spaces_are_matched_as_text(caption, original, reason):
+    assert judge("color", caption, original_object=original) == reason
+
+
+def test_what_an_answer_says_is_published_in_plain_characters():
+    answer = parse_answer(json.dumps(GOOD | {"edit": " change the sign to \u201c\uff2fpen\u201d&nbsp; "}))
+    assert answer.edit == 'change the sign to "Open"'
+    with pytest.raises(AnswerError, match="markup"):
+        parse_answer(json.dumps(GOOD | {"edit": "paint it &lt;b&gt;blue&lt;/b&gt;"}))
 
 
 def test_left_out_and_null_phrases_count_as_empty():

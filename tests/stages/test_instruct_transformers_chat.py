@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.instruct.prompt import conversation
+from stages.instruct.reply import Reply
 from stages.instruct.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
 from stages.tasks import load_tasks
 from toybox.language_model import END, build_tokenizer
@@ -75,13 +76,19 @@ def test_without_temperature_it_answers_as_generate_does(model, tokenizer):
         row, add_generation_prompt=True, return_dict=False, return_tensors="pt"
     )
     made = model.generate(ids, do_sample=False, max_new_tokens=12)[0, ids.shape[1] :]
-    assert chat.complete([row], [0]) == [tokenizer.decode(made, skip_special_tokens=True)]
+    [reply] = chat.complete([row], [0])
+    assert reply.text == tokenizer.decode(made, skip_special_tokens=True)
 
 
 def test_every_end_token_of_the_generation_config_ends_an_answer(model, tokenizer, monkeypatch):
     monkeypatch.setattr(model.generation_config, "eos_token_id", list(range(len(tokenizer))))
     chat = TransformersChat(model, tokenizer, SAMPLING, batch=2)
-    assert chat.complete([ask("a red car")], [0]) == [""]
+    assert chat.complete([ask("a red car")], [0]) == [Reply("")]
+
+
+def test_an_answer_that_found_no_end_says_so(chat, tokenizer):
+    chat._ends = {len(tokenizer)}  # a token that the model cannot say
+    assert [reply.ending for reply in chat.complete([ask("a red car")] * 2, [0, 1])] == ["truncated"] * 2
 
 
 def test_batches_have_one_shape(chat):

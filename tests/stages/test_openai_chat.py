@@ -1,117 +1,42 @@
-"""The client against a server on loopback that misbehaves as servers do."""
+"""The client against a server on loopback that misbehaves as servers do: what is asked, and asked again."""
 
 import json
-import threading
-import time
-from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pyarrow as pa
 import pytest
 
 from pipeline.fingerprint import stage_identity
 from stages.instruct import EndpointConfig, Instruct, InstructConfig
-from stages.instruct.openai_chat import EndpointError, OpenAIChat
+from stages.instruct.bounded_client import EndpointError
+from stages.instruct.openai_chat import OpenAIChat
 from stages.instruct.prompt import ANSWER_KEYS
+from stages.instruct.reply import Reply
 from stages.tasks import Tasks
+from tests.stages.chat_server import ANSWER, GOOD, ChatServer, completion, said, then_good
 from tests.stages.tiny_tasks import tiny_task
 
 KEY = "sk-very-secret"
-ANSWER = {
-    "edit": "change the car into a boat",
-    "edited_object": "a boat",
-    "output_caption": "a boat on a beach",
-    "original_object": "a car",
-}
 EXEMPLAR = {"caption": "a car on a beach", **ANSWER}
-
-
-class Server:
-    """Answers by what the last message says, such as ``ok``, ``500 twice``, ``garbage`` or ``hang``."""
-
-    def __init__(self) -> None:
-        self.asked: Counter[str] = Counter()
-        self.requests: list[dict] = []
-        self.headers: list[str] = []
-        self.at_once = self.most_at_once = 0
-        self.lock = threading.Lock()
-        outer = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                with outer.lock:
-                    outer.at_once += 1
-                    outer.most_at_once = max(outer.most_at_once, outer.at_once)
-                try:
-                    outer.answer(self)
-                finally:
-                    with outer.lock:
-                        outer.at_once -= 1
-
-            def log_message(self, *_) -> None:
-                pass
-
-        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.http.daemon_threads = True
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-        self.url = f"http://127.0.0.1:{self.http.server_port}/v1"
-
-    def answer(self, handler: BaseHTTPRequestHandler) -> None:
-        body = json.loads(handler.rfile.read(int(handler.headers["Content-Length"])))
-        how = body["messages"][-1]["content"]
-        with self.lock:
-            self.requests.append(body)
-            self.headers.append(handler.headers["Authorization"])
-            self.asked[how] += 1
-            times = self.asked[how]
-        if how == "hang":
-            time.sleep(3)
-        elif how == "close":
-            handler.connection.close()
-            return
-        status, reply = 200, json.dumps(completion(json.dumps(ANSWER)))
-        if how == "500 twice" and times <= 2:
-            status = 500
-        elif how == "400":
-            status, reply = 400, json.dumps({"error": {"message": f"no, {KEY}"}})
-        elif how == "garbage":
-            reply = "{not json"
-        elif how == "other json":
-            reply = json.dumps(["surprise"])
-        elif how == "slow":
-            time.sleep(0.1)
-        try:
-            handler.send_response(status)
-            handler.send_header("Content-Type", "application/json")
-            handler.send_header("Content-Length", str(len(reply)))
-            handler.end_headers()
-            handler.wfile.write(reply.encode())
-        except OSError:
-            pass  # the client had enough
-
-
-def completion(text: str) -> dict:
-    message = {"role": "assistant", "content": text}
-    choice = {"index": 0, "finish_reason": "stop", "message": message}
-    return {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice]}
 
 
 @pytest.fixture
 def server(monkeypatch):
     monkeypatch.setenv("TEST_KEY", KEY)
-    made = Server()
+    made = ChatServer()
     yield made
-    made.http.shutdown()
+    made.shutdown()
+    made.server_close()
 
 
-def endpoint(server: Server, **keys) -> EndpointConfig:
+def endpoint(server: ChatServer, **keys) -> EndpointConfig:
     defaults = {"retries": 2, "timeout_seconds": 1, "api_key_variable": "TEST_KEY"}
     return EndpointConfig(base_url=server.url, **{**defaults, **keys})
 
 
-def chat(server: Server, **keys) -> OpenAIChat:
+def chat(server: ChatServer, parameters: dict | None = None, **keys) -> OpenAIChat:
     where = endpoint(server, **keys)
-    return OpenAIChat(InstructConfig(model="m", endpoint=where, temperature=0.5), where)
+    config = InstructConfig(model="m", endpoint=where, temperature=0.5, parameters=parameters or {})
+    return OpenAIChat(config, where)
 
 
 def ask(*texts: str) -> list[list[dict[str, str]]]:
@@ -119,41 +44,123 @@ def ask(*texts: str) -> list[list[dict[str, str]]]:
 
 
 def test_a_request_says_what_the_manifest_says(server):
-    assert chat(server).complete(ask("ok"), [2**40 + 7]) == [json.dumps(ANSWER)]
+    assert chat(server).complete(ask("ok"), [2**40 + 7]) == [Reply(GOOD)]
     [request] = server.requests
     assert (request["model"], request["temperature"], request["seed"]) == ("m", 0.5, 7)
+    assert (request["max_tokens"], request["top_p"]) == (256, 0.9)
     schema = request["response_format"]["json_schema"]["schema"]
     assert schema["required"] == list(ANSWER_KEYS)
     assert schema["additionalProperties"] is False
-    assert server.headers == [f"Bearer {KEY}"]
+    assert server.authorizations == [f"Bearer {KEY}"]
+
+
+def test_a_parameter_is_renamed_or_left_out(server):
+    changes = {
+        "max_tokens": "max_completion_tokens",
+        "temperature": None,
+        "seed": "",
+        "response_format": None,
+    }
+    assert chat(server, changes).complete(ask("ok"), [7]) == [Reply(GOOD)]
+    [request] = server.requests
+    assert request.keys() == {"model", "messages", "top_p", "max_completion_tokens"}
+    assert request["max_completion_tokens"] == 256
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"max_tokens": "seed"}, {"seed": "model"}, {"seed": "x", "top_p": "x"}, {"stop": "x"}]
+)
+def test_a_parameter_that_makes_no_sense_is_refused(parameters):
+    with pytest.raises(ValueError, match="parameters"):
+        InstructConfig(model="m", parameters=parameters)
+
+
+def test_a_refused_parameter_is_named_with_the_key_that_helps(server):
+    text = "Unsupported parameter: 'max_tokens' is not supported with this model."
+    server.behaviours["refuse"] = said({"error": {"message": text}}, 400)
+    [error] = chat(server).complete(ask("refuse"), [1])
+    assert f"HTTP 400: {text}" in str(error)
+    assert "instruct.parameters" in str(error)
 
 
 def test_what_may_pass_is_tried_again(server):
-    assert chat(server).complete(ask("500 twice"), [1]) == [json.dumps(ANSWER)]
+    assert chat(server).complete(ask("500 twice"), [1]) == [Reply(GOOD)]
     assert server.asked["500 twice"] == 3
+
+
+OVERLOADED = {"message": "the model is overloaded", "code": 503}
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"error": OVERLOADED}, "HTTP 200 with an error (503): the model is overloaded"),
+        ({"error": {"message": "busy", "code": "rate_limit"}}, "HTTP 200 with an error (502): busy"),
+        ({"error": "busy"}, "HTTP 200 with an error (502): busy"),
+        ({"error": True, "message": "busy"}, "HTTP 200 with an error (502): busy"),
+        ({"object": "error", "message": "busy", "code": 429}, "HTTP 200 with an error (429): busy"),
+        (completion(GOOD, "error"), "HTTP 200 with an error (502)"),
+        ({"choices": [{"error": OVERLOADED, "message": {"content": "x"}}]}, "overloaded"),
+        ({**completion("half an answ"), "error": OVERLOADED}, "overloaded"),
+    ],
+)
+def test_an_error_under_http_200_is_an_error_like_any(server, body, told):
+    server.behaviours |= {"once": then_good(said(body)), "ever": said(body)}
+    once, ever = chat(server, retries=1).complete(ask("once", "ever"), [1, 2])
+    assert once == Reply(GOOD)
+    assert told in str(ever)
+    assert server.asked == {"once": 2, "ever": 2}
+
+
+def test_a_wrong_request_under_http_200_is_not_asked_again(server):
+    server.behaviours["wrong"] = said({"error": {"message": "no such model", "code": 404}})
+    [error] = chat(server).complete(ask("wrong"), [1])
+    assert "no such model" in str(error)
+    assert server.asked["wrong"] == 1
+
+
+def test_an_answer_that_speaks_of_no_error_is_none(server):
+    server.behaviours["null"] = said({**completion(GOOD), "error": None})
+    server.behaviours["word"] = said(completion("an error"))
+    assert chat(server).complete(ask("null", "word"), [1, 2]) == [Reply(GOOD), Reply("an error")]
+
+
+@pytest.mark.parametrize("pause", ["86400", "1e400", "99999999999999999999", "Fri, 31 Dec 2999 23:59:59 GMT"])
+def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, pause):
+    server.behaviours["wait"] = said({"error": {"message": "quota"}}, 429, Retry_After=pause)
+    [error] = chat(server).complete(ask("wait"), [1])
+    assert f"HTTP 429, Retry-After {pause}: quota" in str(error)
+    assert server.asked["wait"] == 1
 
 
 def test_a_bad_row_never_fails_its_neighbours(server):
     bad = ["garbage", "hang", "close", "400", "other json"]
+    server.behaviours["400"] = said({"error": {"message": f"no, {KEY}"}}, 400)
     replies = chat(server, retries=1).complete(ask("ok", *bad, "ok"), range(7))
-    assert replies[0] == replies[-1] == json.dumps(ANSWER)
+    assert replies[0] == replies[-1] == Reply(GOOD)
     assert all(isinstance(reply, EndpointError) for reply in replies[1:-1]), replies
+    assert "{not json" in str(replies[1])
     assert "Timeout" in str(replies[2])
-    assert "Connection" in str(replies[3])
+    assert "Disconnected" in str(replies[3]) or "disconnected" in str(replies[3])
     assert "400" in str(replies[4])
-    assert server.asked["400"] == 1, "a wrong request is not asked again"
-    assert server.asked["hang"] == 2
+    assert server.asked == {"ok": 2, "garbage": 1, "hang": 2, "close": 2, "400": 1, "other json": 1}
 
 
 def test_the_key_is_in_no_message(server):
-    [reply] = chat(server).complete(ask("400"), [1])
-    assert KEY not in str(reply)
-    assert "***" in str(reply)
+    server.behaviours |= {
+        "400": said({"error": {"message": f"no, {KEY}"}}, 400),
+        "500": said(f"<html>{'x' * 190}{KEY}".encode(), 500),
+        "odd": said(f"<html>{'x' * 190}{KEY}".encode()),
+        "200": said({"error": KEY}),
+    }
+    replies = chat(server, retries=0).complete(ask("400", "500", "odd", "200"), range(4))
+    assert all(KEY[:10] not in str(reply) for reply in replies), replies
+    assert str(replies[0]) == "HTTP 400: no, ***"
 
 
 def test_no_more_requests_at_once_than_allowed(server):
     replies = chat(server, concurrency=3, timeout_seconds=10).complete(ask(*["slow"] * 12), range(12))
-    assert replies == [json.dumps(ANSWER)] * 12
+    assert replies == [Reply(GOOD)] * 12
     assert 2 <= server.most_at_once <= 3
 
 
@@ -163,37 +170,56 @@ def test_a_key_that_is_not_there_is_named(server, monkeypatch):
         chat(server)
 
 
-def test_the_stage_keeps_good_rows_and_fails_the_others(server, monkeypatch):
-    """Captions reach the server as JSON; here the server is told what to do by them."""
-    task = tiny_task(exemplars=[EXEMPLAR])
-    where = endpoint(server, retries=0)
-    stage = Instruct(InstructConfig(model="m", endpoint=where, attempts=3), Tasks({"local": task}))
-    original = server.answer
+@pytest.mark.parametrize("key", ["sk-a\nsk-b", "sk-gehei\u00df", "sk one", "sk-\x00"])
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(server, monkeypatch, key):
+    if "\x00" not in key:
+        monkeypatch.setenv("TEST_KEY", key)
+    else:
+        monkeypatch.setattr("os.environ", {"TEST_KEY": key})
+    with pytest.raises(ValueError, match=r"instruct.endpoint.api_key_variable") as raised:
+        chat(server)
+    assert key[:4] not in str(raised.value)
 
-    def by_caption(handler):
-        raw = handler.rfile.read(int(handler.headers["Content-Length"]))
-        body = json.loads(raw)
-        caption = json.loads(body["messages"][-1]["content"])["caption"]
-        body["messages"][-1]["content"] = "400" if "broken" in caption else "ok"
-        content = json.dumps(body).encode()
-        handler.headers.replace_header("Content-Length", str(len(content)))
-        handler.rfile = type("Body", (), {"read": lambda self, n: content})()
-        original(handler)
 
-    server.answer = by_caption
-    rows = [("1", "a car on a beach"), ("2", "a broken car on a beach"), ("3", "a car on a beach")]
-    table = pa.table(
-        {
-            "id": [row[0] for row in rows],
-            "caption": [row[1] for row in rows],
-            "task": ["local"] * 3,
-            "seed": [1, 2, 3],
-        }
+def test_a_key_with_a_line_end_is_the_key(server, monkeypatch):
+    monkeypatch.setenv("TEST_KEY", f"{KEY}\n")
+    assert chat(server).complete(ask("ok"), [1]) == [Reply(GOOD)]
+    assert server.authorizations == [f"Bearer {KEY}"]
+
+
+def rows(*captions: str) -> pa.Table:
+    ids = [str(i) for i in range(len(captions))]
+    return pa.table(
+        {"id": ids, "caption": captions, "task": ["local"] * len(ids), "seed": list(range(len(ids)))}
     )
-    records = stage(table).to_pylist()
-    assert [record["status"] for record in records] == ["kept", "failed", "kept"]
-    assert records[1]["reason"].startswith("EndpointError: ")
-    assert server.asked["400"] == 1, "a failed request is not an answer to ask again about"
+
+
+def test_the_stage_keeps_good_rows_and_fails_the_others(server):
+    """Each row is asked once: a failed request is no answer to ask again about, a good one is paid for."""
+    server.behaviours |= {
+        "a 400 car on a beach": said({"error": {"message": "no \ud800 \x1b[31m"}}, 400),
+        "a dictionary on a beach": said(completion({"a": 1})),
+        "a surrogate on a beach": said(completion("\ud800")),
+        "a number on a beach": said(completion([5])),
+        "a deep car on a beach": said(b'{"choices": ' + b"[" * 500_000),
+        "a long car on a beach": said(completion(GOOD[:40], "length")),
+        "a shy car on a beach": said(completion(None, refusal="I cannot help with that.")),
+    }
+    bad = [how for how in server.behaviours if how.endswith("on a beach")]
+    stage = Instruct(
+        InstructConfig(model="m", endpoint=endpoint(server, retries=0), attempts=1),
+        Tasks({"local": tiny_task(exemplars=[EXEMPLAR])}),
+    )
+    first, *others, last = stage(rows("a car on a beach", *bad, " a car\ton a beach \n")).to_pylist()
+    assert (first["status"], last["status"], last["caption"]) == ("kept", "kept", "a car on a beach")
+    told = "answer_not_json", "answer_truncated: raise instruct.max_new_tokens", "answer_refused"
+    assert [row["reason"] for row in others if row["status"] == "rejected"] == list(told)
+    assert [row["status"] for row in others] == ["failed"] * 2 + ["rejected"] + ["failed"] * 2 + [
+        "rejected"
+    ] * 2
+    assert others[0]["reason"].startswith("EndpointError: HTTP 400: no ")
+    assert others[-1]["answer"] == "I cannot help with that."
+    assert server.asked == {"a car on a beach": 2, **dict.fromkeys(bad, 1)}
 
 
 def test_where_the_server_is_does_not_make_answers_stale(server):
@@ -207,4 +233,5 @@ def test_where_the_server_is_does_not_make_answers_stale(server):
     server.url = "http://127.0.0.1:1/v1"
     assert identity() == first
     assert identity(temperature=0.1) != first
+    assert identity(parameters={"temperature": None}) != first
     assert "TEST_KEY" not in json.dumps(first)

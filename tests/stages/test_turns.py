@@ -45,13 +45,13 @@ def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before()
     second = ["instruct.2", "task_check.2", "mask.2", "edit.2", "score.2", "filter.2", "select.2", "shards.2"]
     assert list(stages)[9:18] == ["source.2", *second]
     assert set(stages["edit.3"].reads) == {"source.3", "instruct.3", "mask.3"}
-    assert set(stages["edit.3"].reads["source.3"]) == {"caption", "task", "seed", "source_image", "history"}
+    assert set(stages["edit.3"].reads["source.3"]) == {"task", "seed", "source_image", "history"}
     assert set(stages["source.3"].reads) == {"source.2", "instruct.2", "mask.2", "edit.2", "filter.2"}
     assert "history" in stages["source.3"].reads["source.2"]
     assert set(stages["source.2"].reads) == {"plan", "instruct", "mask", "edit", "filter"}
     assert stages["shards.2"].reads["run"] == ["models"]
     assert (stages["shards"].turn, stages["shards.2"].turn) == (1, 2)
-    assert STAGES["edit"].reads["plan"] == ["caption", "task", "seed"], "the first turn's are as they were"
+    assert STAGES["edit"].reads["plan"] == ["task", "seed"], "the first turn's are as they were"
 
 
 def test_what_is_published_decides_no_other_stage_s_rows():
