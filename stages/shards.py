@@ -84,9 +84,9 @@ class ShardsConfig(StageConfig):
     """The manifest's section ``shards``."""
 
     batch: int = Field(
-        default=32, ge=1, description="rows of a row group: small, so that text is read without pictures"
+        default=32, ge=1, le=10_000, description="rows of a row group: small, so that text is read without pictures"
     )
-    parts_per_shard: int = Field(default=8, ge=1, description="parts whose kept rows make one file")
+    parts_per_shard: int = Field(default=8, ge=1, le=100_000, description="parts whose kept rows make one file")
 
 
 class Shards(Stage):

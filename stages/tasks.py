@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationError, model_validator
 from typing_extensions import Self
+
+from stages.section import Section, key_of
+from stages.strict_yaml import YamlError, read_yaml
 
 Policy = Literal["soft", "precise", "smooth", "box", "none"]
 Region = Literal["object", "background", "all"]
@@ -19,11 +21,28 @@ SLOTS = ("caption", "original_object", "edited_object", "the_edited_object")
 """What an inverse's instruction may name, in braces."""
 
 
-class TaskModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+Item = TypeVar("Item")
+Several = Annotated[tuple[Item, ...], Strict(False)]
+"""A list in a file."""
 
 
-class Exemplar(TaskModel):
+def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
+    if pair[0] > pair[1]:
+        raise ValueError(f"the first of the two must not be greater: [{pair[0]:g}, {pair[1]:g}]")
+    return pair
+
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+GuidanceScale = Annotated[float, Field(ge=0, le=100)]
+Fractions = Annotated[tuple[Fraction, Fraction], Strict(False), AfterValidator(_ascending)]
+GuidanceScales = Annotated[tuple[GuidanceScale, GuidanceScale], Strict(False), AfterValidator(_ascending)]
+MOST_INDEX = 2**15 - 1
+"""TI is published as a 16-bit number."""
+MOST_STEPS = 1000
+"""Diffusion models of the families read here are trained on so many."""
+
+
+class Exemplar(Section):
     """A worked answer, shown to the LLM in its context."""
 
     caption: str
@@ -34,7 +53,7 @@ class Exemplar(TaskModel):
     surroundings: str = ""
 
 
-class Fields(TaskModel):
+class Fields(Section):
     """What an answer of this task must say; checked by the instruct stage."""
 
     original_object: Literal["in_input", "absent", "optional"]
@@ -46,11 +65,7 @@ class Fields(TaskModel):
     )
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
-
-
-class Candidate(TaskModel):
+class Candidate(Section):
     """One way to draw the target: the mask's policy, and how long the source's attention is kept."""
 
     mask: Policy = "soft"
@@ -63,15 +78,19 @@ class Candidate(TaskModel):
     cross_until: Fraction = Field(0.0, description="fraction of the steps with the source's cross-attention")
     self_from: Fraction = 0.0
     self_until: Fraction = Field(0.0, description="fraction of the steps with the source's self-attention")
-    cross_steps: int | None = Field(None, ge=0, description="steps instead of fractions, for few-step models")
-    self_steps: int | None = Field(None, ge=0, description="the same of self-attention")
+    cross_steps: int | None = Field(
+        None, ge=0, le=MOST_STEPS, description="steps instead of fractions, for few-step models"
+    )
+    self_steps: int | None = Field(None, ge=0, le=MOST_STEPS, description="the same of self-attention")
     changed_until: Fraction | None = Field(
         None, description="cross_until of the words that only the target's caption has"
     )
-    changed_weight: float = Field(1.0, description="multiplies the attention of those words")
+    changed_weight: float = Field(1.0, ge=-100, le=100, description="multiplies the attention of those words")
     blend: Fraction | None = Field(None, description="threshold of LocalBlend on the object's words")
-    strength: Range | None = Field(None, description="control self: until which fraction, drawn at random")
-    guidance_scale: float | Range | None = Field(
+    strength: Fractions | None = Field(
+        None, description="control self: until which fraction, drawn at random"
+    )
+    guidance_scale: GuidanceScale | GuidanceScales | None = Field(
         None, description="of the edit row, or drawn between two; None: the source's"
     )
 
@@ -87,26 +106,49 @@ class Candidate(TaskModel):
             raise ValueError("state self_until or self_steps, not both")
         return self
 
+    @model_validator(mode="after")
+    def _gates_open_before_they_close(self) -> Self:
+        for kind in ("cross", "self"):
+            start, end = getattr(self, f"{kind}_from"), getattr(self, f"{kind}_until")
+            if start and start >= end:
+                raise ValueError(f"{kind}_from = {start:g} must be less than {kind}_until = {end:g}")
+        if self.changed_until and self.changed_until <= self.cross_from:
+            raise ValueError(
+                f"changed_until = {self.changed_until:g} must be 0 or more than cross_from = {self.cross_from:g}"
+            )
+        return self
 
-class Bounds(TaskModel):
+
+Limit = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
+class Bounds(Section):
     """Limits of one metric; a value outside rejects the candidate."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Limit | None = None
+    max: Limit | None = None
 
 
 def _bounds(value: object) -> object:
-    """A bare number is a lower bound."""
-    return {"min": value} if isinstance(value, int | float) else value
+    """A bare number is a lower bound; what bounds nothing was meant otherwise."""
+    if isinstance(value, Mapping) and all(limit is None for limit in value.values()):
+        raise ValueError("state a number, or min, max or both")
+    return {"min": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Threshold = Annotated[Bounds, BeforeValidator(_bounds)]
+def _some_value_fits(bounds: Bounds) -> Bounds:
+    if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+        raise ValueError(f"min = {bounds.min:g} is above max = {bounds.max:g}: nothing could pass")
+    return bounds
 
 
-class Inverse(TaskModel):
+Threshold = Annotated[Bounds, BeforeValidator(_bounds), AfterValidator(_some_value_fits)]
+
+
+class Inverse(Section):
     """The pair backwards, from Tar to I: its task and its instruction."""
 
-    index: int = Field(ge=0, description="TI of the backward pair")
+    index: int = Field(ge=0, le=MOST_INDEX, description="TI of the backward pair")
     instruction: str = Field(description=f"with slots: {', '.join(f'{{{slot}}}' for slot in SLOTS)}")
 
     @model_validator(mode="after")
@@ -117,25 +159,25 @@ class Inverse(TaskModel):
         return self
 
 
-class Task(TaskModel):
+class Task(Section):
     """One edit task (``prompts/README.md`` explains every key)."""
 
     name: str
-    index: int = Field(ge=0, description="TI of the published rows; never reused")
+    index: int = Field(ge=0, le=MOST_INDEX, description="TI of the published rows; never reused")
     family: Literal["region", "free-form", "vision"]
     definition: str
-    verbs: tuple[str, ...] = Field(min_length=1)
+    verbs: Several[str] = Field(min_length=1)
     fields: Fields
     ground: Ground
     method: Method
     direction: Literal["forward", "reverse"] = "forward"
     region: Region
-    candidates: tuple[Candidate, ...] = ()
+    candidates: Several[Candidate] = ()
     inverse: Inverse | None = Field(None, description="None: backwards it makes no sense")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")
-    metrics: tuple[str, ...] = ()
+    metrics: Several[str] = ()
     thresholds: Mapping[str, Threshold] = {}
-    exemplars: tuple[Exemplar, ...] = ()
+    exemplars: Several[Exemplar] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -214,22 +256,30 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
 def _load_task(path: Path, exemplars: Path | None) -> Task:
     content = _read(path)
     if exemplars is not None:
-        content["exemplars"] = _read(exemplars / path.name)["exemplars"]
+        other = _read(exemplars / path.name)
+        if set(other) != {"exemplars"}:
+            raise TaskError(f"{exemplars / path.name} must hold the key 'exemplars' and no other")
+        content |= other
     try:
-        return Task(name=path.stem, **content)
+        return Task.model_validate({**content, "name": path.stem})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{path}: key {key!r}: {first['msg']}") from error
+        key = ".".join(key_of(first, content))
+        where = f"{path}: key {key!r}" if key else str(path)
+        raise TaskError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise TaskError(f"{path} is missing") from error
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read: {error.strerror}") from error
+    except YamlError as error:
+        raise TaskError(f"{path} {error}") from error
     if not isinstance(content, dict):
         raise TaskError(f"{path} must hold a mapping")
+    if "name" in content:
+        raise TaskError(f"{path}: key 'name': a task has the name of its file; take the key out")
     return content

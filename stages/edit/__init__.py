@@ -13,14 +13,14 @@ from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
 from stages.edit.pixel_threshold import ALPHA
 from stages.images import decode_mask, decode_rgb, encode_png
-from stages.tasks import Candidate, Tasks
+from stages.tasks import Candidate, Several, Tasks
 
 
 class PixelThreshold(Section):
     """:func:`stages.edit.pixel_threshold.keep_unchanged`."""
 
     alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
-    kernel: int = Field(5, ge=1, description="side of the averaged neighbourhood in pixels, odd")
+    kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -34,9 +34,9 @@ class EditConfig(StageConfig):
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
-        256, ge=1, description="self-attention is controlled in layers of at most so many tokens"
+        256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
     )
-    candidates: Mapping[str, tuple[Candidate, ...]] = Field(
+    candidates: Mapping[str, Several[Candidate]] = Field(
         {}, description="by task: candidates instead of the task file's"
     )
     mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
@@ -45,7 +45,7 @@ class EditConfig(StageConfig):
         description="how the soft mask holds the latents to the source's",
     )
     blend_tokens: int = Field(
-        256, ge=1, description="LocalBlend follows the words in cross-attention layers of so many tokens"
+        256, ge=1, le=1 << 16, description="LocalBlend follows the words in cross-attention layers of so many tokens"
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="every candidate a second time, unchanged pixels as they were; for sessions"

@@ -40,9 +40,9 @@ class EndpointConfig(Section):
 
     base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
     api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
-    concurrency: int = Field(32, ge=1, description="requests a worker has under way at once")
-    timeout_seconds: float = Field(120, gt=0, description="of one request")
-    retries: int = Field(5, ge=0, description="of a request that may pass yet, with growing pauses")
+    concurrency: int = Field(32, ge=1, le=4096, description="requests a worker has under way at once")
+    timeout_seconds: float = Field(120, gt=0, le=86_400, description="of one request")
+    retries: int = Field(5, ge=0, le=100, description="of a request that may pass yet, with growing pauses")
 
 
 class InstructConfig(StageConfig, Weights):
@@ -51,12 +51,12 @@ class InstructConfig(StageConfig, Weights):
     endpoint: EndpointConfig | None = Field(None, description="None: transformers, in process")
     json_schema: bool = Field(True, description="ask an endpoint for answers of the JSON schema")
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
-    temperature: float = Field(0.9, ge=0, description="Emu Edit: 0.9")
+    attempts: int = Field(3, ge=1, le=100, description="how often a row is asked before it is rejected")
+    temperature: float = Field(0.9, ge=0, le=100, description="Emu Edit: 0.9")
     top_p: float = Field(0.9, gt=0, le=1, description="Emu Edit: 0.9")
-    max_new_tokens: int = Field(256, ge=1)
-    prompt_multiple: int = Field(64, ge=1, description="prompts are padded to a multiple of it, in tokens")
-    max_caption_chars: int = Field(2000, ge=1, description="longer captions are rejected")
+    max_new_tokens: int = Field(256, ge=1, le=1 << 16)
+    prompt_multiple: int = Field(64, ge=1, le=4096, description="prompts are padded to a multiple of it, in tokens")
+    max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
 

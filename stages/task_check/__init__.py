@@ -25,7 +25,7 @@ class TaskCheckConfig(StageConfig):
         None, description="a sequence classifier of transformers; its labels are names of tasks"
     )
     confidence: float = Field(0.9, gt=0.5, le=1, description="a row is moved from this probability on")
-    max_tokens: int = Field(64, ge=8, description="of an instruction; longer ones are cut")
+    max_tokens: int = Field(64, ge=8, le=512, description="of an instruction; longer ones are cut")
 
 
 class TaskCheck(Stage):
