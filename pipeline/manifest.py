@@ -1,15 +1,13 @@
 """The manifest: one YAML file that says what a run is, read into frozen typed models."""
 
 import copy
-import difflib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     Field,
     Strict,
     ValidationError,
@@ -19,9 +17,10 @@ from pydantic import (
 from typing_extensions import Self
 
 from pipeline.errors import UserError
+from pipeline.manifest_errors import MOST_SHOWN, explain
 from pipeline.storage import Location, locate
 from stages.base import StageConfig
-from stages.section import Section, key_of
+from stages.section import Section
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
 
@@ -30,11 +29,6 @@ SHARED = ("diffusion", "grounding", "clip")
 
 MOST_LEVELS = 20
 """Of a dotted key."""
-MOST_LINES = 20
-"""Of an error; who has more wrong keys than that has another file."""
-MOST_SHOWN = 80
-"""Characters of a key or a value that an error shows."""
-
 Stages = Mapping[str, Any]
 """Stage classes (``stages.base.Stage``) by name, in the order of the pipeline."""
 
@@ -52,7 +46,7 @@ Folder = Annotated[Path, Strict(False), AfterValidator(_folder)]
 
 class Captions(Section):
     file: Place = Field(
-        description="parquet, jsonl, json, csv, tsv or txt (which may be .gz, .bz2 or .zst), a folder of such "
+        description="parquet, jsonl, json, csv, tsv or txt (text also as .gz, .bz2, .zst), a folder of such "
         "files, or a pattern such as captions/*.csv; a path or a URL such as s3://bucket/file"
     )
 
@@ -69,7 +63,9 @@ class Mixture(Section):
         min_length=1, description="share of the rows by task; the weights need not sum to 1"
     )
     prompts: Folder = Field(default=Path("prompts"), description="the folder of task files")
-    exemplars: Folder | None = Field(default=None, description="exemplars that replace those of the task files")
+    exemplars: Folder | None = Field(
+        default=None, description="exemplars that replace those of the task files"
+    )
 
 
 class RayOptions(Section):
@@ -85,9 +81,13 @@ class Manifest(Section):
     captions: Captions
     rows: int | None = Field(default=None, ge=1, le=10**12, description="plan at most so many edits")
     turns: int = Field(default=1, ge=1, le=9, description="edits in a row, each of the picture before")
-    repeats: int = Field(default=1, ge=1, le=100_000, description="edits a caption, each with its own task and seed")
+    repeats: int = Field(
+        default=1, ge=1, le=100_000, description="edits a caption, each with its own task and seed"
+    )
     rows_per_part: int = Field(default=32, ge=1, le=100_000)
-    runs: Place = Field("runs", description="the folder of all runs; a path or a URL such as s3://bucket/runs")
+    runs: Place = Field(
+        "runs", description="the folder of all runs; a path or a URL such as s3://bucket/runs"
+    )
     tasks: Mixture
     ray: RayOptions = RayOptions()
 
@@ -184,68 +184,11 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
     try:
         return model.model_validate(raw)
     except ValidationError as error:
-        raise UserError("\n".join(f"{source}: {line}" for line in _lines(error, raw, model, shared))) from error
+        lines = explain(error, raw, model, shared)
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
 
 
 def manifest_model(stages: Stages) -> type[Manifest]:
     """``Manifest`` with a section a stage, shared sections filled in: what a lock file holds."""
     fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
     return create_model("Manifest", __base__=Manifest, **fields)
-
-
-def _lines(
-    error: ValidationError, content: Mapping[str, Any], model: type[BaseModel], shared: Iterable[str]
-) -> list[str]:
-    """What is wrong, a line a key; of a union the first of its alternatives speaks for it."""
-    wrong: dict[str, Mapping[str, Any]] = {}
-    for each in error.errors(include_url=False, include_context=False):
-        key = _dotted(key_of(each, content), shared)
-        # What is wrong with a whole section has no key of its own: all of it is told.
-        wrong.setdefault(key if each["type"] != "value_error" else f"{key} {each['msg']}", each)
-    lines = [_explain(each, key_of(each, content), model, shared) for each in [*wrong.values()][:MOST_LINES]]
-    more = len(wrong) - len(lines)
-    return [*lines, f"and {more} more keys are wrong"] if more else lines
-
-
-def _explain(
-    error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel], shared: Iterable[str]
-) -> str:
-    """One line on what is wrong with one key."""
-    key = _dotted(location, shared)
-    if error["type"] == "extra_forbidden":
-        siblings = _known_keys(model, location[:-1]) + (list(shared) if len(location) == 1 else [])
-        last = location[-1][:MOST_SHOWN]
-        near = difflib.get_close_matches(last, siblings, n=1, cutoff=0)
-        hint = f"; did you mean {_dotted([*location[:-1], *near], shared)!r}?" if near else ""
-        return f"unknown key {key[:MOST_SHOWN]!r}{hint}"
-    if error["type"] == "missing":
-        return f"the key {key!r} is missing"
-    reason = error["msg"].removeprefix("Value error, ")
-    if error["type"] == "string_type":
-        reason += ": put it in quotes"
-    value = "" if error["type"] == "value_error" else f", not {str(error['input'])[:MOST_SHOWN]!r}"
-    if not key or reason.startswith(f"{key}."):
-        return reason
-    return f"{key}: {reason}{value}"
-
-
-def _dotted(location: Sequence[str], shared: Iterable[str]) -> str:
-    """A key as a manifest has it: what is wrong with a shared section is no stage's."""
-    return ".".join(location[1:] if len(location) > 1 and location[1] in shared else location)
-
-
-def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
-    """The keys of the section at ``location``."""
-    for part in location:
-        if part in model.model_fields:
-            inner = _models_in(model.model_fields[part].annotation)
-            if not inner:
-                return []
-            model = inner[0]
-    return list(model.model_fields)
-
-
-def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for argument in get_args(annotation) for model in _models_in(argument)]

@@ -61,7 +61,7 @@ class Resources(Section):
 
     workers: int = Field(default=1, ge=1, le=4096, description="how many workers run at once")
     gpus: float = Field(
-        default=0, ge=0, le=64, description="GPUs a worker, or a share of one; CPU counts are ignored where set"
+        default=0, ge=0, le=64, description="GPUs a worker, or a share of one; no CPUs are counted then"
     )
     cpus: float = Field(default=1, ge=0, le=1024, description="CPUs a worker")
     hang_seconds: float = Field(

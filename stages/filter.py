@@ -78,9 +78,9 @@ class Filter(Stage):
             for metric, bound in resolved.items():
                 if bound.min is not None and bound.max is not None and bound.min > bound.max:
                     raise ValueError(
-                        f"filter.tasks.{name}.{metric}: min = {bound.min:g} is above max = {bound.max:g} once "
-                        f"prompts/{name}.yaml, filter.default and filter.tasks are put together, so nothing "
-                        "could pass: state the other side too"
+                        f"filter.tasks.{name}.{metric}: with prompts/{name}.yaml and filter.default, "
+                        f"min = {bound.min:g} is above max = {bound.max:g}, so nothing could pass: "
+                        "state the other side too"
                     )
 
     def __call__(self, rows: pa.Table) -> pa.Table:

@@ -26,8 +26,11 @@ def key_of(error: Mapping[str, Any], content: Any) -> list[str]:
     """
     keys: list[str] = []
     for part in error["loc"]:
-        inside = isinstance(content, Mapping) and part in content
-        if not inside and not (isinstance(content, Sequence) and isinstance(part, int) and part < len(content)):
+        if isinstance(content, Mapping):
+            inside = part in content
+        else:
+            inside = isinstance(content, Sequence) and isinstance(part, int) and part < len(content)
+        if not inside:
             break
         content = content[part]
         keys.append(str(part))

@@ -1,4 +1,4 @@
-"""YAML that people write: manifests, task files, values of ``--set``. What is doubtful is an error, not a guess.
+"""YAML that people write: manifests, task files, ``--set``. What is doubtful is an error, not a guess.
 
 YAML itself lets the last of two equal keys win, takes ``010`` for eight and ``1:30`` for ninety, and
 lets a kilobyte of aliases stand for a billion values. Here a key stands once and is text, a number is
@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 MOST_BYTES = 1 << 20
-MOST_VALUES = 200_000
+MOST_VALUES = 50_000
 """Of a file, what aliases stand for included."""
 MOST_DEPTH = 40
 
+_TOO_LONG = f"is longer than {MOST_BYTES >> 20} MB, so it is no file of settings"
 _TAG = "tag:yaml.org,2002:"
 _MERGE, _TEXT = f"{_TAG}merge", f"{_TAG}str"
 _SCALARS = {f"{_TAG}{name}" for name in ("bool", "float", "int", "null", "str")}
@@ -35,12 +36,13 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 _BOOLEANS = r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF"
 _INTEGER = r"[-+]?(?:0|[1-9][0-9_]*)"
-_EXPONENT = r"[eE][-+]?[0-9]+"
-_FLOAT = rf"[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)(?:{_EXPONENT})?|[0-9][0-9_]*{_EXPONENT}|\.(?:inf|Inf|INF))"
+_EXPONENT = r"(?:[eE][-+]?[0-9]+)"
+_DECIMAL = rf"(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*){_EXPONENT}?|[0-9][0-9_]*{_EXPONENT}"
+_FLOAT = rf"[-+]?(?:{_DECIMAL}|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)"
 for _name, _pattern, _first in (
     ("bool", _BOOLEANS, "yYnNtTfFoO"),
     ("int", _INTEGER, "-+0123456789"),
-    ("float", rf"{_FLOAT}|\.(?:nan|NaN|NAN)", "-+.0123456789"),
+    ("float", _FLOAT, "-+.0123456789"),
     ("merge", "<<", "<"),
     ("null", "~|null|Null|NULL|", [*"~nN", ""]),
 ):
@@ -57,7 +59,7 @@ def read_yaml(path: Path) -> Any:
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
     if len(content) > MOST_BYTES:
-        raise YamlError(f"is longer than {MOST_BYTES >> 20} MB, so it is no file of settings")
+        raise YamlError(_TOO_LONG)
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise YamlError("is UTF-16: save it as UTF-8")
     try:
@@ -74,8 +76,9 @@ def parse_yaml(text: str) -> Any:
         YamlError: it is not YAML, or doubtful.
     """
     try:
-        text.encode()
-        _check_depth(text)
+        if len(text.encode()) > MOST_BYTES:
+            raise YamlError(_TOO_LONG)
+        _check_size(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -91,10 +94,13 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"is not valid YAML: {_in_one_line(error)}") from error
 
 
-def _check_depth(text: str) -> None:
-    """Before anything recurses. Events come one after the other."""
-    depth = 0
+def _check_size(text: str) -> None:
+    """Before anything recurses, or takes long. Events come one after the other."""
+    depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
+        values += isinstance(event, yaml.NodeEvent)
+        if values > MOST_VALUES:
+            raise YamlError(f"{_line(event)}: more than {MOST_VALUES} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
             raise YamlError(f"{_line(event)}: more than {MOST_DEPTH} levels, one in the other")
@@ -160,4 +166,5 @@ def _in_one_line(error: yaml.YAMLError) -> str:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return " ".join(str(error).split())[:200]
-    return f"line {mark.line + 1}, column {mark.column + 1}: {getattr(error, 'problem', None) or 'unreadable'}"
+    problem = getattr(error, "problem", None) or "unreadable"
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}"

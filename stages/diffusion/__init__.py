@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from stages.base import Weights
-from stages.tasks import MOST_STEPS, GuidanceScale
+from stages.candidate import MOST_STEPS, GuidanceScale
 
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm")
 

@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.candidate import Several
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
 from stages.edit.pixel_threshold import ALPHA
 from stages.images import decode_mask, decode_rgb, encode_png
-from stages.tasks import Candidate, Several, Tasks
+from stages.tasks import Candidate, Tasks
 
 
 class PixelThreshold(Section):
@@ -45,7 +46,10 @@ class EditConfig(StageConfig):
         description="how the soft mask holds the latents to the source's",
     )
     blend_tokens: int = Field(
-        256, ge=1, le=1 << 16, description="LocalBlend follows the words in cross-attention layers of so many tokens"
+        256,
+        ge=1,
+        le=1 << 16,
+        description="LocalBlend follows the words in cross-attention layers of so many tokens",
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="every candidate a second time, unchanged pixels as they were; for sessions"

@@ -55,7 +55,9 @@ class InstructConfig(StageConfig, Weights):
     temperature: float = Field(0.9, ge=0, le=100, description="Emu Edit: 0.9")
     top_p: float = Field(0.9, gt=0, le=1, description="Emu Edit: 0.9")
     max_new_tokens: int = Field(256, ge=1, le=1 << 16)
-    prompt_multiple: int = Field(64, ge=1, le=4096, description="prompts are padded to a multiple of it, in tokens")
+    prompt_multiple: int = Field(
+        64, ge=1, le=4096, description="prompts are padded to a multiple of it, in tokens"
+    )
     max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 

@@ -60,7 +60,8 @@ class MaskConfig(StageConfig):
     def _some_area_fits(self) -> Self:
         if self.min_area > self.max_area:
             raise ValueError(
-                f"mask.min_area = {self.min_area:g} is above mask.max_area = {self.max_area:g}: nothing could pass"
+                f"mask.min_area = {self.min_area:g} is above mask.max_area = {self.max_area:g}: "
+                "nothing could pass"
             )
         return self
 
