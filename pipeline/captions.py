@@ -138,7 +138,7 @@ def _check_text(captions: pa.ChunkedArray, file: Location) -> None:
                 else:
                     chunk, row = chunk.slice(len(half)), row + len(half)
             raise UserError(
-                f"captions.file: {file}: the caption of row {row} (from 0) is not UTF-8: write the file again "
-                "from text that is"
+                f"captions.file: {file}: the caption of row {row} (from 0) is not UTF-8: write the file "
+                "again from text that is"
             ) from error
         row += len(chunk)

@@ -7,6 +7,7 @@ its version.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -54,11 +55,6 @@ def models_of(identities: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {key: leaves[key] for key in sorted(leaves) if key.endswith(".model")}
 
 
-def is_local(model: str) -> bool:
-    """Whether a model's name is a path: it starts with ``.``, ``/`` or ``~``, or its first folder is here."""
-    return model.startswith((".", "/", "~")) or Path(Path(model).parts[0]).exists()
-
-
 def model_identity(key: str, weights: Weights) -> str:
     """``content:<hash>`` of a local file or folder, ``name@revision`` of a hub model.
 
@@ -69,9 +65,11 @@ def model_identity(key: str, weights: Weights) -> str:
     """
     if not weights.model:
         raise UserError(f"{key}.model is empty: name a local folder or a hub model")
-    if weights.from_hub and not is_local(weights.model):
+    path = weights.path
+    if path is None:
         return f"{weights.model}@{weights.revision or 'main'}"
-    path = Path(weights.model).expanduser()
+    if path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
+        raise UserError(f"{key}.model: {path} may not be read: change its permissions")
     files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
     stats = []
     for file in files:

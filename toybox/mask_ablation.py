@@ -29,7 +29,7 @@ from stages.edit import Edit, EditConfig, decode_row
 from stages.edit.composite import paste_outside
 from stages.edit.control import Fusion
 from stages.edit.draw import candidate_mask
-from stages.edit.recipe import with_candidates
+from stages.edit.windows import with_candidates
 from stages.filter import Filter, choose
 from stages.images import decode_mask, decode_rgb, encode_png
 from stages.mask.soft_mask import fill_boxes, regions, soft_mask

@@ -1,6 +1,6 @@
 """Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -116,6 +116,19 @@ class Edit(Stage):
         self.config, self.tasks = config, tasks
         self.annotations = load_annotations(config, tasks)
         self.drawing = Drawing(config, tasks)
+
+    @classmethod
+    def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.diffusion.folder import diffusion_problems
+        from stages.edit.annotations import annotation_problems
+        from stages.edit.windows import check_gates, with_candidates
+
+        try:
+            check_gates(config.diffusion.steps, with_candidates(tasks, config.candidates))
+        except ValueError as error:
+            yield str(error)
+        yield from diffusion_problems(config.diffusion)
+        yield from annotation_problems(config, tasks)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)

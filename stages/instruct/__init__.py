@@ -1,6 +1,7 @@
 """Captions to edit instructions: a language model answers in context, its answers are checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
@@ -61,6 +62,11 @@ class InstructConfig(StageConfig, Weights):
     max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
+    @property
+    def path(self) -> Path | None:
+        """A server's name for its model is no path here, whatever it looks like."""
+        return super().path if self.endpoint is None else None
+
 
 class Instruct(Stage):
     """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
@@ -90,11 +96,21 @@ class Instruct(Stage):
 
     def __init__(self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None) -> None:
         """Load the model that ``config`` names, unless one is given."""
-        for task in tasks.values():
-            if not task.exemplars:
-                raise ValueError(f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some")
+        for problem in _without_exemplars(tasks):
+            raise ValueError(problem)
         self.config, self.tasks = config, tasks
         self.chat = chat if chat is not None else _load_chat(config)
+
+    @classmethod
+    def problems(cls, config: InstructConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.instruct.readiness import check_chat, endpoint_problems
+        from stages.weight_files import problems_of
+
+        yield from _without_exemplars(tasks)
+        if config.endpoint is not None:
+            yield from endpoint_problems(config.endpoint)
+        else:
+            yield from problems_of("instruct", config, check_chat)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)
@@ -151,6 +167,12 @@ class Instruct(Stage):
         return decisions
 
 
+def _without_exemplars(tasks: Tasks) -> Iterator[str]:
+    for task in tasks.values():
+        if not task.exemplars:
+            yield f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some"
+
+
 def _decide(caption: str, task: Task, text: str, made: dict[str, Any]) -> Decision:
     made["answer"] = text[:MAX_ANSWER_CHARS].encode(errors="replace").decode()
     try:
@@ -175,7 +197,7 @@ def _load_chat(config: InstructConfig) -> ChatModel:
         return OpenAIChat(config, config.endpoint)
     from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 
-    model, tokenizer = load(config.model, config.revision, config.dtype)
+    model, tokenizer = load(config.name, config.revision, config.dtype)
     sampling = Sampling(
         temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
     )

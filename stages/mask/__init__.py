@@ -1,6 +1,6 @@
 """Where a picture may change: the phrase is grounded, segmented and made a soft mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -102,7 +102,16 @@ class Mask(Stage):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
         self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter.model, device)
+        self.segmenter = Segmenter.load(config.segmenter.name, device)
+
+    @classmethod
+    def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.grounding.folder import grounding_problems
+        from stages.weight_files import of_parts, problems_of
+
+        yield from grounding_problems(config.grounding)
+        check = of_parts("encoder", ("image_encoder.", "mask_decoder.", "prompt_encoder."))
+        yield from problems_of("mask.segmenter", config.segmenter, check)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
