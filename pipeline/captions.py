@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
-from pipeline.caption_formats import FORMATS, format_of
+from pipeline.caption_formats import FORMATS, Reader, format_of
 from pipeline.errors import UserError
 from pipeline.storage import Location, is_local, reached
 
@@ -89,7 +89,9 @@ def caption_files(path: Location) -> list[Location]:
     unknown = [file for file in files if format_of(file) is None]
     if unknown:
         raise UserError(f"captions.file: {unknown[0]} is of no format that is read: {_formats()}")
-    kinds = {format_of(file): file for file in files}
+    kinds: dict[Reader | None, Location] = {}
+    for file in files:
+        kinds.setdefault(format_of(file), file)
     if len(kinds) > 1:
         one, other = [*kinds.values()][:2]
         raise UserError(

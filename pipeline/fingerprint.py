@@ -68,21 +68,35 @@ def model_identity(key: str, weights: Weights) -> str:
     path = weights.path
     if path is None:
         return f"{weights.model}@{weights.revision or 'main'}"
-    if path.exists() and not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
-        raise UserError(f"{key}.model: {path} may not be read: change its permissions")
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    stats = []
-    for file in files:
-        name = file.relative_to(path)
-        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
-            stat = file.stat()
-            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    try:
+        stats = _stats(path)
+    except OSError as error:
+        raise UserError(f"{key}.model: {error.filename} cannot be read: {error.strerror}") from error
     if not stats:
         raise UserError(
             f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
             "put them there, or point the key at another folder or a hub name"
         )
     return "content:" + _hash_files(path, tuple(stats))
+
+
+def _stats(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file; a folder that may not be read is an error and not an empty one."""
+    files = [path] if path.is_file() else []
+    for folder, _, names in os.walk(path, onerror=_fail):
+        files += [Path(folder, name) for name in names if Path(folder, name).is_file()]
+    stats = []
+    for file in sorted(files):
+        name = file.relative_to(path)
+        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
+            stat = file.stat()
+            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    return stats
+
+
+def _fail(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 @lru_cache

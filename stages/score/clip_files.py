@@ -13,11 +13,14 @@ from stages.weight_files import check_tensors, problems_of, read_json
 if TYPE_CHECKING:
     from stages.score.stage import ClipConfig
 
-_ASK = (
-    "import json, sys, open_clip; name = sys.argv[1]; "
-    "print(json.dumps([name in open_clip.list_models(), open_clip.list_pretrained_tags_by_model(name)]))"
-)
-"""In a process of its own, for open_clip imports torch: seconds, once for a name, and none for a folder."""
+_ASK = """
+import importlib, importlib.util, json, sys, types
+package = types.ModuleType("tables")
+package.__path__ = importlib.util.find_spec("open_clip").submodule_search_locations
+sys.modules |= {"tables": package, "safetensors.torch": None}
+print(json.dumps(importlib.import_module("tables.pretrained").list_pretrained_tags_by_model(sys.argv[1])))
+"""
+"""open_clip's table of weights without open_clip, which imports torch; in a process of its own."""
 
 
 def clip_problems(config: "ClipConfig") -> Iterator[str]:
@@ -25,26 +28,19 @@ def clip_problems(config: "ClipConfig") -> Iterator[str]:
     if config.path is not None:
         yield from problems_of("clip", config, _check_folder)
         return
-    answer = _asked(config.model)
-    if isinstance(answer, str):
-        yield f"clip.model: open_clip cannot be imported: {answer}"
-        return
-    known, tags = answer
-    if not known:
-        yield f"clip.model: {config.model!r} is neither a folder nor a model that open_clip knows"
-    elif config.revision is None or config.revision.lower().replace("-", "_") not in tags:
+    tags = _tags(config.model)
+    if tags == []:
+        yield f"clip.model: {config.model!r} is neither a folder nor a model that open_clip has weights of"
+    elif tags and (config.revision or "").lower().replace("-", "_") not in tags:
         said = "is not set" if config.revision is None else f"{config.revision!r} is none of its tags"
         yield f"clip.revision: {said}: which weights of {config.model}? One of {', '.join(tags)}"
 
 
 @lru_cache
-def _asked(model: str) -> tuple[bool, list[str]] | str:
-    """Whether open_clip knows a model, and the tags of its weights; or why it cannot be asked."""
+def _tags(model: str) -> list[str] | None:
+    """The tags of a model's weights; None where this version of open_clip keeps them elsewhere."""
     asked = subprocess.run([sys.executable, "-c", _ASK, model], capture_output=True, text=True)
-    if asked.returncode:
-        return (asked.stderr.strip() or "it ended without a word").splitlines()[-1]
-    known, tags = json.loads(asked.stdout.splitlines()[-1])
-    return known, tags
+    return None if asked.returncode else json.loads(asked.stdout.splitlines()[-1])
 
 
 def _check_folder(folder: Path) -> None:
