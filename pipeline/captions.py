@@ -1,122 +1,146 @@
-"""The input: one column of captions from a parquet, jsonl, csv or txt file.
+"""The input: one column of captions from a file, or from all files of a folder or a pattern.
 
 A caption is data. An empty one, a very long one or one with control characters is a row like any
-other, for the instruct stage to judge; only a file that cannot be read stops a run.
+other, for the instruct stage to judge; only files that cannot be read as what they are stop a run.
 """
 
+import glob
 import hashlib
-import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.csv
-import pyarrow.json
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
+from upath import UPath
 
+from pipeline.caption_formats import FORMATS, Reader, format_of
 from pipeline.errors import UserError
-from pipeline.storage import Location, arrow_source, is_local
-
-_BLOCK = 64 << 20
-"""Bytes Arrow's readers take at a time; no line may be longer."""
+from pipeline.storage import Location, is_local, reached
 
 
 def read_captions(path: Location, column: str) -> pa.ChunkedArray:
-    """The captions of a file in its order, as ``large_string``; null is the empty caption.
+    """The captions in the order of the files and their rows, as ``large_string``; null is the empty caption.
 
     Args:
-        path: ``.parquet``, ``.jsonl``, ``.csv`` (with a header) or ``.txt`` (a caption a line).
+        path: a file of one of ``FORMATS`` (:mod:`pipeline.caption_formats`), a folder of such files, or a
+            pattern (``captions/*.parquet``).
         column: the caption column; not used for ``.txt``.
 
     Raises:
-        UserError: the file or column is not there, or the file cannot be read.
+        UserError: the files or the column are not there, a file cannot be read, or no caption has text.
     """
-    readers = {".parquet": _read_parquet, ".jsonl": _read_jsonl, ".csv": _read_csv, ".txt": _read_text}
-    _require_file(path)
-    reader = readers.get(path.suffix.lower())
-    if reader is None:
-        raise UserError(f"captions.file: {path} is not one of {', '.join(readers)}")
-    try:
-        captions = reader(path, column)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise UserError(f"captions.file: {path} cannot be read: {error}") from error
+    chunks: list[pa.Array] = []
+    for file in caption_files(path):
+        with _named(file):
+            read = format_of(file)
+            assert read is not None
+            captions = read(file, column)
+            _check_text(captions, file)
+            chunks += captions.cast(pa.large_string()).fill_null("").chunks
+    captions = pa.chunked_array(chunks, pa.large_string())
     if len(captions) == 0:
         raise UserError(f"captions.file: {path} holds no captions")
-    return captions.cast(pa.large_string()).fill_null("")
+    if not any(pc.any(pc.not_equal(pc.utf8_trim_whitespace(chunk), "")).as_py() for chunk in chunks):
+        raise UserError(
+            f"captions.file: all {len(captions)} captions in {path} are empty: is captions.column the right "
+            "one?"
+        )
+    return captions
 
 
 def content_hash(path: Location) -> str:
-    """blake2b of the file's bytes."""
-    _require_file(path)
+    """blake2b of a file's bytes; of several files, of their names and bytes in their order."""
+    files = caption_files(path)
+    names = [str(file) if is_local(file) else file.path for file in files]
+    common = os.path.commonpath([os.path.dirname(name) for name in names])
     content = hashlib.blake2b(digest_size=16)
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            content.update(chunk)
+    for file, name in zip(files, names, strict=True):
+        with _named(file), file.open("rb") as stream:
+            if files != [path]:
+                header = f"{os.path.relpath(name, common)}\x1f{file.stat().st_size}\x1f"
+                content.update(header.encode(errors="surrogateescape"))
+            while chunk := stream.read(1 << 20):
+                content.update(chunk)
     return content.hexdigest()
 
 
-def _read_parquet(path: Location, column: str) -> pa.ChunkedArray:
-    schema = pq.read_schema(arrow_source(path))
-    _require(column, schema.names, path)
-    values = pq.read_table(arrow_source(path), columns=[column])[column]
-    kind = values.type.value_type if pa.types.is_dictionary(values.type) else values.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise UserError(f"captions.column: {column!r} in {path} holds {kind}, not text")
-    return values
+def caption_files(path: Location) -> list[Location]:
+    """The file that a path names, or those of a folder or a pattern by name; all are of one format.
 
+    Other files of a folder, such as a README, and hidden ones are passed over.
 
-def _read_jsonl(path: Location, column: str) -> pa.ChunkedArray:
-    with path.open("rb") as file:
-        first = file.readline()
-    try:
-        keys = list(json.loads(first))
-    except (ValueError, TypeError):
-        raise UserError(f"captions.file: {path}: line 1 is not a JSON object") from None
-    _require(column, keys, path)
-    parse = pyarrow.json.ParseOptions(
-        explicit_schema=pa.schema([(column, pa.large_string())]), unexpected_field_behavior="ignore"
-    )
-    read = pyarrow.json.ReadOptions(block_size=_BLOCK)
-    return pyarrow.json.read_json(arrow_source(path), read_options=read, parse_options=parse)[column]
-
-
-def _read_csv(path: Location, column: str) -> pa.ChunkedArray:
-    read = pyarrow.csv.ReadOptions(block_size=_BLOCK)
-    parse = pyarrow.csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
-    with pyarrow.csv.open_csv(arrow_source(path), read_options=read, parse_options=parse) as stream:
-        _require(column, stream.schema.names, path)
-    convert = pyarrow.csv.ConvertOptions(
-        include_columns=[column], column_types={column: pa.large_string()}, strings_can_be_null=False
-    )
-    return pyarrow.csv.read_csv(
-        arrow_source(path), read_options=read, parse_options=parse, convert_options=convert
-    )[column]
-
-
-def _read_text(path: Location, column: str) -> pa.ChunkedArray:
-    content = path.read_bytes()
-    try:
-        content.decode("utf-8")
-    except UnicodeDecodeError:
-        content = content.decode("utf-8", errors="replace").encode()
-    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
-    if content and not content.endswith(b"\n"):
-        content += b"\n"
-    # Only a line feed ends a line: str.splitlines would also cut at characters that captions may hold.
-    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
-    offsets = np.concatenate([[0], ends]).astype(np.int64)
-    lines = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(content))
-    return pa.chunked_array([pa.compute.utf8_rtrim(lines, "\n")])
-
-
-def _require_file(path: Location) -> None:
-    if not path.is_file():
+    Raises:
+        UserError: there is none, they are of several formats or none that is known.
+    """
+    with _named(path):
+        if path.is_file():
+            files = [path]
+        elif path.is_dir():
+            files = [file for file in path.iterdir() if format_of(file) and not file.name.startswith(".")]
+        else:
+            files = _matches(path)
+        files = sorted((file for file in files if not is_local(file) or file.is_file()), key=str)
+        folder = path.is_dir()
+    if not files:
+        what = f"there is no file {path}" if not folder else f"the folder {path} holds no files of captions"
         looked = f" (looked in {os.getcwd()})" if is_local(path) else ""
-        raise UserError(f"captions.file: there is no file {path}{looked}")
-
-
-def _require(column: str, columns: list[str], path: Location) -> None:
-    if column not in columns:
+        raise UserError(f"captions.file: {what}{looked}; formats: {_formats()}")
+    unknown = [file for file in files if format_of(file) is None]
+    if unknown:
+        raise UserError(f"captions.file: {unknown[0]} is of no format that is read: {_formats()}")
+    kinds: dict[Reader | None, Location] = {}
+    for file in files:
+        kinds.setdefault(format_of(file), file)
+    if len(kinds) > 1:
+        one, other = [*kinds.values()][:2]
         raise UserError(
-            f"captions.column: {path} has no column {column!r}; it has {', '.join(map(repr, columns))}"
+            f"captions.file: {path} has files of several formats, such as {one.name} and {other.name}: "
+            f"name those of one format by a pattern, such as {path}/*{one.suffix}"
         )
+    return files
+
+
+def _matches(path: Location) -> list[Location]:
+    if not glob.has_magic(str(path)):
+        return []
+    if is_local(path):
+        return [type(path)(name) for name in glob.glob(str(path), recursive=True)]
+    return [UPath(name, protocol=path.protocol, **path.storage_options) for name in path.fs.glob(path.path)]
+
+
+def _formats() -> str:
+    return ", ".join(FORMATS)
+
+
+@contextmanager
+def _named(path: Location) -> Iterator[None]:
+    """Say of which file it is that something cannot be read."""
+    try:
+        with reached(path):
+            yield
+    except (OSError, pa.ArrowException, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"captions.file: {path} cannot be read: {reason[:300]}") from error
+
+
+def _check_text(captions: pa.ChunkedArray, file: Location) -> None:
+    """Check that every caption is UTF-8: a parquet file may claim it."""
+    row = 0
+    for chunk in captions.chunks:
+        try:
+            chunk.validate(full=True)
+        except pa.ArrowInvalid as error:
+            while len(chunk) > 1:  # which one it is: by halves
+                half = chunk.slice(0, len(chunk) // 2)
+                try:
+                    half.validate(full=True)
+                except pa.ArrowInvalid:
+                    chunk = half
+                else:
+                    chunk, row = chunk.slice(len(half)), row + len(half)
+            raise UserError(
+                f"captions.file: {file}: the caption of row {row} (from 0) is not UTF-8: write the file "
+                "again from text that is"
+            ) from error
+        row += len(chunk)

@@ -1,13 +1,11 @@
 """``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
 
-Reads the manifest, its files and what a pilot (``--wave 1``) has committed. Loads no model, asks no
-network, writes nothing.
+Reads the manifest, its files and what a pilot (``--wave 1``) has committed; :mod:`pipeline.preflight` has
+what would stop it. Loads no model and leaves nothing behind.
 """
 
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -15,30 +13,18 @@ from rich.table import Table
 
 from pipeline import events
 from pipeline.captions import read_captions
-from pipeline.engine import check_light_stages
 from pipeline.errors import UserError
 from pipeline.fingerprint import fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
 from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
+from pipeline.preflight import Machine, judged_by, problems
 from pipeline.report import plain_table
 from pipeline.state import RunState
 from pipeline.steps import build_steps
 from pipeline.storage import reached
 from stages.base import Resources
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What the stages may use: of this machine, or of the one that is asked about."""
-
-    cpus: int
-    gpus: int
-
-    @classmethod
-    def here(cls) -> "Machine":
-        return cls(len(os.sched_getaffinity(0)), len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
 @dataclass(frozen=True)
@@ -68,42 +54,24 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     Raises:
         UserError: something would stop ``generate`` at once; all of it is named, a line each.
     """
-    problems: dict[str, None] = {}
-    captions, identities = 0, {}
+    found = problems(manifest, stages, judged_by(manifest, machine))
+    captions = 0
     try:
         captions = len(read_captions(manifest.captions.location, manifest.captions.column))
     except UserError as error:
-        problems[str(error)] = None
-    try:
-        tasks = tasks_of(manifest)
-        check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
-    except UserError as error:
-        raise UserError("\n".join([*problems, str(error)])) from error
-    for name, stage in stages.items():
-        try:
-            identities[name] = stage_identity(name, stage, manifest.section(name), tasks)
-        except UserError as error:
-            problems[str(error)] = None
-        if not stage.light and manifest.ray.address is None:
-            problems |= dict.fromkeys(_misfits(name, manifest.section(name).resources, machine))
-    if problems:
-        raise UserError("\n".join(problems))
+        found.insert(0, str(error))
+    if found:
+        raise UserError("\n".join(dict.fromkeys(found)))
+    tasks = tasks_of(manifest)
+    identities = {
+        name: stage_identity(name, stage, manifest.section(name), tasks) for name, stage in stages.items()
+    }
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
     console.print(
         f"[bold]{manifest.name}[/bold]: {captions} captions, up to {planned} edits", highlight=False
     )
     console.print(_model_table(identities))
     _print_cost(manifest, stages, identities, console)
-
-
-def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str]:
-    kind = "gpus" if resources.gpus else "cpus"
-    each, there = getattr(resources, kind), getattr(machine, kind)
-    if each > there:
-        yield (
-            f"{stage}.resources.{kind}: a worker asks for {each:g}, there are {there}; "
-            f"to check for another machine say --{kind} N"
-        )
 
 
 def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> Table:

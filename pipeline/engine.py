@@ -17,6 +17,7 @@ from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.new_file import write_text
 from pipeline.plan import Plan
 from pipeline.planning import ensure_plan
+from pipeline.preflight import Machine, judged_by, problems
 from pipeline.progress import Progress
 from pipeline.publish import publish
 from pipeline.state import RunState
@@ -59,6 +60,8 @@ class Run:
     state: RunState
     check: Check
     """Raises once this process no longer holds the run."""
+    fresh: bool
+    """Whether it was planned just now."""
 
 
 def generate(
@@ -84,7 +87,7 @@ def generate(
         UserError: something is wrong with the input; nothing was run.
         StageError: a stage could not go on; what was committed before stays.
     """
-    with _opened(manifest, stages) as run:
+    with _opened(manifest, stages, engine) as run:
         parts = range(run.plan.parts)[:wave]
         if not replace:
             _guard(run, parts, consent=None)
@@ -123,7 +126,7 @@ def rerun(
         raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
     if not exists(RunFolder(manifest.folder).plan):
         raise UserError(f"there is no run at {manifest.folder} yet: start it with generate")
-    with _opened(manifest, stages) as run:
+    with _opened(manifest, stages, engine) as run:
         step = run.state.steps[stage]
         if parts is not None and parts.stop > run.plan.parts:
             raise UserError(f"--parts: {run.folder.root} has parts 0-{run.plan.parts - 1}")
@@ -142,8 +145,11 @@ def rerun(
 
 
 @contextmanager
-def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
+def _opened(manifest: Manifest, stages: Stages, engine: Engine) -> Iterator[Run]:
     """Check all that can be checked before anything starts, then hold the run and its plan."""
+    fresh = not exists(RunFolder(manifest.folder).plan)
+    if fresh:
+        _check(manifest, stages, engine)
     tasks = tasks_of(manifest)
     configs = {name: manifest.section(name) for name in stages}
     check_light_stages(stages, configs, tasks)
@@ -154,7 +160,22 @@ def _opened(manifest: Manifest, stages: Stages) -> Iterator[Run]:
         plan = ensure_plan(folder, manifest)
         state = RunState(folder, plan, steps)
         state.scan()
-        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state, check)
+        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state, check, fresh)
+
+
+def _check(manifest: Manifest, stages: Stages, engine: Engine) -> None:
+    """Name all that would stop these stages, before any is paid for. The local engine counts no resources."""
+    machine = judged_by(manifest, Machine.here()) if engine == "ray" else None
+    if found := problems(manifest, stages, machine):
+        raise UserError("\n".join(found))
+
+
+def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine) -> None:
+    """The same of a run that goes on: of the first stage that has something to do and all after it."""
+    for index, step in enumerate(run.steps):
+        if _todo(run, step, parts, forced):
+            _check(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
+            return
 
 
 def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
@@ -205,6 +226,8 @@ def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
 def _advance(
     run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine, progress: Progress
 ) -> None:
+    if not run.fresh:
+        _check_rest(run, parts, forced, engine)
     in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
     write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
     run.folder.last_error.unlink(missing_ok=True)

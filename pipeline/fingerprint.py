@@ -7,6 +7,7 @@ its version.
 
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -55,11 +56,6 @@ def models_of(identities: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {key: leaves[key] for key in sorted(leaves) if key.endswith(".model")}
 
 
-def is_local(model: str) -> bool:
-    """Whether a model's name is a path: it starts with ``.``, ``/`` or ``~``, or its first folder is here."""
-    return model.startswith((".", "/", "~")) or Path(Path(model).parts[0]).exists()
-
-
 def model_identity(key: str, weights: Weights) -> str:
     """``content:<hash>`` of a local file or folder, ``name@revision`` of a hub model.
 
@@ -70,22 +66,38 @@ def model_identity(key: str, weights: Weights) -> str:
     """
     if not weights.model:
         raise UserError(f"{key}.model is empty: name a local folder or a hub model")
-    if weights.from_hub and not is_local(weights.model):
+    path = weights.path
+    if path is None:
         return f"{weights.model}@{weights.revision or 'main'}"
-    path = Path(weights.model).expanduser()
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
-    stats = []
-    for file in files:
-        name = file.relative_to(path)
-        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
-            stat = file.stat()
-            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    try:
+        stats = _stats(path)
+    except OSError as error:
+        raise UserError(f"{key}.model: {error.filename} cannot be read: {error.strerror}") from error
     if not stats:
         raise UserError(
             f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
             "put them there, or point the key at another folder or a hub name"
         )
     return "content:" + _hash_files(path, tuple(stats))
+
+
+def _stats(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file; a folder that may not be read is an error and not an empty one."""
+    files = [path] if path.is_file() else []
+    for folder, _, names in os.walk(path, onerror=_fail):
+        files += [Path(folder, name) for name in names if Path(folder, name).is_file()]
+    stats = []
+    for file in sorted(files):
+        name = file.relative_to(path)
+        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
+            stat = file.stat()
+            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    return stats
+
+
+def _fail(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
 
 
 @lru_cache

@@ -85,6 +85,8 @@ def quotas(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
 
 def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any]) -> None:
     captions = read_captions(manifest.captions.location, manifest.captions.column)
+    if content_hash(manifest.captions.location) != settings["captions.file (content)"]:
+        raise UserError(f"captions.file: {manifest.captions.file} was changed while it was read: run again")
     rows = _kept_rows(captions, manifest.captions.duplicates)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats

@@ -1,14 +1,17 @@
 """What a stage is: its contract, the decision about a row, and the config every stage shares."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Protocol
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 from upath import UPath
 
+from stages.section import Section
 from stages.tasks import Tasks
 
 DECISION_FIELDS = [
@@ -17,15 +20,6 @@ DECISION_FIELDS = [
     pa.field("reason", pa.string(), nullable=False),
 ]
 """The columns every stage writes besides its own."""
-
-
-class Section(BaseModel):
-    """A part of the manifest: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    identity: ClassVar[bool] = True
-    """Whether the section decides a stage's output, and so is part of its fingerprint."""
 
 
 class Weights(Section):
@@ -40,9 +34,25 @@ class Weights(Section):
         return True
 
     @property
+    def path(self) -> Path | None:
+        """Where the weights lie, ``~`` expanded, or None for a hub name. The only place that tells.
+
+        It is a path if it starts with ``.``, ``/`` or ``~``, or if its first folder is here: relative to the
+        folder that the command is run in, which a cluster's workers go to too.
+        """
+        parts = Path(self.model).parts
+        local = self.model.startswith((".", "/", "~")) or (bool(parts) and os.path.exists(parts[0]))
+        return Path(os.path.expanduser(self.model)) if local or not self.from_hub else None
+
+    @property
+    def name(self) -> str:
+        """What ``from_pretrained`` is told: the path, or the hub name."""
+        return self.model if self.path is None else str(self.path)
+
+    @property
     def source(self) -> dict[str, Any]:
-        """What ``from_pretrained`` is told besides the name: the revision, and no hub for what lies here."""
-        return {"revision": self.revision, "local_files_only": Path(self.model).exists()}
+        """What ``from_pretrained`` is told besides: the revision, and no hub for what lies here."""
+        return {"revision": self.revision, "local_files_only": self.path is not None}
 
 
 class Resources(Section):
@@ -50,21 +60,34 @@ class Resources(Section):
 
     identity: ClassVar[bool] = False
 
-    workers: int = Field(default=1, ge=1, description="how many workers run at once")
-    gpus: float = Field(default=0, ge=0, description="GPUs a worker; CPU counts are ignored where set")
-    cpus: float = Field(default=1, ge=0, description="CPUs a worker")
+    workers: int = Field(default=1, ge=1, le=4096, description="how many workers run at once")
+    gpus: float = Field(
+        default=0, ge=0, le=64, description="GPUs a worker, or a share of one; no CPUs are counted then"
+    )
+    cpus: float = Field(default=1, ge=0, le=1024, description="CPUs a worker")
     hang_seconds: float = Field(
         default=1800,
         gt=0,
+        le=30 * 86_400,
         description="a worker that takes so long over a batch, its models' loading included, is ended",
     )
-    threads: int = Field(default=1, ge=1, description="threads a worker may compute with")
+    threads: int = Field(default=1, ge=1, le=1024, description="threads a worker may compute with")
+
+    @model_validator(mode="after")
+    def _shares_of_one(self) -> Self:
+        """What Ray can give: it counts in ten-thousandths, and shares one GPU but never several."""
+        for key, value in (("gpus", self.gpus), ("cpus", self.cpus)):
+            if 0 < value < 1e-4:
+                raise ValueError(f"{key} must be 0 or at least 0.0001, not {value:g}")
+        if self.gpus > 1 and not self.gpus.is_integer():
+            raise ValueError(f"gpus must be a whole number or less than 1, not {self.gpus:g}")
+        return self
 
 
 class StageConfig(Section):
     """What every stage's section has."""
 
-    batch: int = Field(default=8, ge=1, description="rows given to the stage at a time")
+    batch: int = Field(default=8, ge=1, le=10_000, description="rows given to the stage at a time")
     resources: Resources = Resources()
 
 
@@ -107,6 +130,15 @@ class Stage(Protocol):
     config: Any
 
     def __init__(self, config: Any, tasks: Tasks) -> None: ...
+
+    @classmethod
+    def problems(cls, config: Any, tasks: Tasks) -> Iterable[str]:
+        """What would stop the stage, one line each with its manifest key, as far as files and settings tell.
+
+        Asked in the driver before a run starts: it loads no model and imports no model library. What a
+        light stage's ``__init__`` raises need not be said again.
+        """
+        return ()
 
     def __call__(self, rows: pa.Table) -> pa.Table: ...
 

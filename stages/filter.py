@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.score.metrics import METRICS
+from stages.score.metrics import METRICS, check_bounds
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 Scores = Mapping[str, float | None]
@@ -34,9 +34,7 @@ class FilterConfig(StageConfig):
         sections = {"filter.default": self.default}
         sections |= {f"filter.tasks.{task}": bounds for task, bounds in self.tasks.items()}
         for key, bounds in sections.items():
-            for metric in bounds:
-                if metric not in METRICS:
-                    raise ValueError(f"{key}.{metric}: unknown metric; known: {', '.join(METRICS)}")
+            check_bounds(bounds, key)
         return self
 
 
@@ -76,6 +74,14 @@ class Filter(Stage):
                         f"add it to 'metrics' in prompts/{name}.yaml"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
+        for name, resolved in self.bounds.items():
+            for metric, bound in resolved.items():
+                if bound.min is not None and bound.max is not None and bound.min > bound.max:
+                    raise ValueError(
+                        f"filter.tasks.{name}.{metric}: with prompts/{name}.yaml and filter.default, "
+                        f"min = {bound.min:g} is above max = {bound.max:g}, so nothing could pass: "
+                        "state the other side too"
+                    )
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [self._decide(row) for row in rows.to_pylist()]

@@ -17,11 +17,12 @@ from pydantic import Field
 from upath import UPath
 
 from stages.base import Stage, StageConfig, kept, to_table
+from stages.candidate import Policy
 from stages.images import decode_mask, encode_png
 from stages.mask.soft_mask import edit_mask
 from stages.pair import as_pair, inverse_instruction
 from stages.score.metrics import METRICS
-from stages.tasks import Policy, Task, Tasks
+from stages.tasks import Task, Tasks
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
@@ -80,9 +81,14 @@ class ShardsConfig(StageConfig):
     """The manifest's section ``shards``."""
 
     batch: int = Field(
-        default=32, ge=1, description="rows of a row group: small, so that text is read without pictures"
+        default=32,
+        ge=1,
+        le=10_000,
+        description="rows of a row group: small, so that text is read without pictures",
     )
-    parts_per_shard: int = Field(default=8, ge=1, description="parts whose kept rows make one file")
+    parts_per_shard: int = Field(
+        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
+    )
 
 
 class Shards(Stage):

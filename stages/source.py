@@ -1,5 +1,6 @@
 """Draw the anchor picture: the one in which the object to be found is present."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import pyarrow as pa
@@ -30,6 +31,12 @@ class Source(Stage):
 
         self.config, self.tasks = config, tasks
         self.model = Diffusion(config.diffusion)
+
+    @classmethod
+    def problems(cls, config: Config, tasks: Tasks) -> Iterator[str]:
+        from stages.diffusion.folder import diffusion_problems
+
+        return diffusion_problems(config.diffusion)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

@@ -3,13 +3,15 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from typing_extensions import Self
 
-Policy = Literal["soft", "precise", "smooth", "box", "none"]
+from stages.candidate import Candidate, Several
+from stages.section import Section, key_of
+from stages.strict_yaml import YamlError, read_yaml
+
 Region = Literal["object", "background", "all"]
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
@@ -17,13 +19,11 @@ Method = Literal[
 ]
 SLOTS = ("caption", "original_object", "edited_object", "the_edited_object")
 """What an inverse's instruction may name, in braces."""
+MOST_INDEX = 2**15 - 1
+"""TI is published as a 16-bit number."""
 
 
-class TaskModel(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Exemplar(TaskModel):
+class Exemplar(Section):
     """A worked answer, shown to the LLM in its context."""
 
     caption: str
@@ -34,7 +34,7 @@ class Exemplar(TaskModel):
     surroundings: str = ""
 
 
-class Fields(TaskModel):
+class Fields(Section):
     """What an answer of this task must say; checked by the instruct stage."""
 
     original_object: Literal["in_input", "absent", "optional"]
@@ -46,67 +46,36 @@ class Fields(TaskModel):
     )
 
 
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Range = tuple[float, float]
+Limit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
-class Candidate(TaskModel):
-    """One way to draw the target: the mask's policy, and how long the source's attention is kept."""
-
-    mask: Policy = "soft"
-    control: Literal["auto", "replace", "refine", "self"] = Field(
-        "auto",
-        description="replace: word by word; refine: aligned words; auto: replace where both captions have "
-        "equally many words; self: InstructPix2Pix's, self-attention alone",
-    )
-    cross_from: Fraction = 0.0
-    cross_until: Fraction = Field(0.0, description="fraction of the steps with the source's cross-attention")
-    self_from: Fraction = 0.0
-    self_until: Fraction = Field(0.0, description="fraction of the steps with the source's self-attention")
-    cross_steps: int | None = Field(None, ge=0, description="steps instead of fractions, for few-step models")
-    self_steps: int | None = Field(None, ge=0, description="the same of self-attention")
-    changed_until: Fraction | None = Field(
-        None, description="cross_until of the words that only the target's caption has"
-    )
-    changed_weight: float = Field(1.0, description="multiplies the attention of those words")
-    blend: Fraction | None = Field(None, description="threshold of LocalBlend on the object's words")
-    strength: Range | None = Field(None, description="control self: until which fraction, drawn at random")
-    guidance_scale: float | Range | None = Field(
-        None, description="of the edit row, or drawn between two; None: the source's"
-    )
-
-    @model_validator(mode="after")
-    def _one_control(self) -> Self:
-        if (self.control == "self") != (self.strength is not None):
-            raise ValueError("'strength' goes with 'control: self', which needs it")
-        if self.control == "self" and (self.cross_until or self.self_until or self.blend is not None):
-            raise ValueError("'control: self' has neither gates nor LocalBlend, only 'strength'")
-        if self.cross_steps is not None and self.cross_until:
-            raise ValueError("state cross_until or cross_steps, not both")
-        if self.self_steps is not None and self.self_until:
-            raise ValueError("state self_until or self_steps, not both")
-        return self
-
-
-class Bounds(TaskModel):
+class Bounds(Section):
     """Limits of one metric; a value outside rejects the candidate."""
 
-    min: float | None = None
-    max: float | None = None
+    min: Limit | None = None
+    max: Limit | None = None
 
 
 def _bounds(value: object) -> object:
-    """A bare number is a lower bound."""
-    return {"min": value} if isinstance(value, int | float) else value
+    """A bare number is a lower bound; what bounds nothing was meant otherwise."""
+    if isinstance(value, Mapping) and all(limit is None for limit in value.values()):
+        raise ValueError("state a number, or min, max or both")
+    return {"min": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
-Threshold = Annotated[Bounds, BeforeValidator(_bounds)]
+def _some_value_fits(bounds: Bounds) -> Bounds:
+    if bounds.min is not None and bounds.max is not None and bounds.min > bounds.max:
+        raise ValueError(f"min = {bounds.min:g} is above max = {bounds.max:g}: nothing could pass")
+    return bounds
 
 
-class Inverse(TaskModel):
+Threshold = Annotated[Bounds, BeforeValidator(_bounds), AfterValidator(_some_value_fits)]
+
+
+class Inverse(Section):
     """The pair backwards, from Tar to I: its task and its instruction."""
 
-    index: int = Field(ge=0, description="TI of the backward pair")
+    index: int = Field(ge=0, le=MOST_INDEX, description="TI of the backward pair")
     instruction: str = Field(description=f"with slots: {', '.join(f'{{{slot}}}' for slot in SLOTS)}")
 
     @model_validator(mode="after")
@@ -117,25 +86,25 @@ class Inverse(TaskModel):
         return self
 
 
-class Task(TaskModel):
+class Task(Section):
     """One edit task (``prompts/README.md`` explains every key)."""
 
     name: str
-    index: int = Field(ge=0, description="TI of the published rows; never reused")
+    index: int = Field(ge=0, le=MOST_INDEX, description="TI of the published rows; never reused")
     family: Literal["region", "free-form", "vision"]
     definition: str
-    verbs: tuple[str, ...] = Field(min_length=1)
+    verbs: Several[str] = Field(min_length=1)
     fields: Fields
     ground: Ground
     method: Method
     direction: Literal["forward", "reverse"] = "forward"
     region: Region
-    candidates: tuple[Candidate, ...] = ()
+    candidates: Several[Candidate] = ()
     inverse: Inverse | None = Field(None, description="None: backwards it makes no sense")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")
-    metrics: tuple[str, ...] = ()
+    metrics: Several[str] = ()
     thresholds: Mapping[str, Threshold] = {}
-    exemplars: tuple[Exemplar, ...] = ()
+    exemplars: Several[Exemplar] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -214,22 +183,30 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
 def _load_task(path: Path, exemplars: Path | None) -> Task:
     content = _read(path)
     if exemplars is not None:
-        content["exemplars"] = _read(exemplars / path.name)["exemplars"]
+        other = _read(exemplars / path.name)
+        if set(other) != {"exemplars"}:
+            raise TaskError(f"{exemplars / path.name} must hold the key 'exemplars' and no other")
+        content |= other
     try:
-        return Task(name=path.stem, **content)
+        return Task.model_validate({**content, "name": path.stem})
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise TaskError(f"{path}: key {key!r}: {first['msg']}") from error
+        key = ".".join(key_of(first, content))
+        where = f"{path}: key {key!r}" if key else str(path)
+        raise TaskError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from error
 
 
-def _read(path: Path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = read_yaml(path)
     except FileNotFoundError as error:
         raise TaskError(f"{path} is missing") from error
-    except yaml.YAMLError as error:
-        raise TaskError(f"{path} is not valid YAML: {error}") from error
+    except OSError as error:
+        raise TaskError(f"{path} cannot be read: {error.strerror}") from error
+    except YamlError as error:
+        raise TaskError(f"{path} {error}") from error
     if not isinstance(content, dict):
         raise TaskError(f"{path} must hold a mapping")
+    if "name" in content:
+        raise TaskError(f"{path}: key 'name': a task has the name of its file; take the key out")
     return content

@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.manifest import read_manifest
 from stages import STAGES
-from stages.edit.draw import check_gates, needs_guidance
-from stages.edit.recipe import with_candidates
+from stages.edit.draw import needs_guidance
+from stages.edit.windows import check_gates, with_candidates
 from stages.filter import Filter
 from stages.tasks import load_tasks
 
@@ -25,7 +25,7 @@ def shipped(request):
 def test_a_manifest_is_whole(shipped):
     path, manifest, tasks = shipped
     edit = manifest.section("edit")
-    check_gates(edit, with_candidates(tasks, edit.candidates))
+    check_gates(edit.diffusion.steps, with_candidates(tasks, edit.candidates))
     Filter(manifest.section("filter"), tasks)
     assert set(edit.candidates) <= set(tasks), "a name that is no task is never used"
     assert manifest.name == path.stem

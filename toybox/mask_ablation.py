@@ -24,18 +24,19 @@ from rich.progress import track
 
 from pipeline.manifest import Manifest, read_manifest, tasks_of
 from stages import STAGES
+from stages.candidate import Policy
 from stages.edit import Edit, EditConfig, decode_row
 from stages.edit.composite import paste_outside
 from stages.edit.control import Fusion
 from stages.edit.draw import candidate_mask
-from stages.edit.recipe import with_candidates
+from stages.edit.windows import with_candidates
 from stages.filter import Filter, choose
 from stages.images import decode_mask, decode_rgb, encode_png
 from stages.mask.soft_mask import fill_boxes, regions, soft_mask
 from stages.pair import as_pair
 from stages.score import Score
 from stages.score.fidelity import as_float, ssim
-from stages.tasks import Policy, Task, Tasks
+from stages.tasks import Task, Tasks
 from toybox.evaluate_edits import is_right
 from toybox.judge import Judge
 from toybox.run_rows import rows_of

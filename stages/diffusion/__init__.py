@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from stages.base import Weights
+from stages.candidate import MOST_STEPS, GuidanceScale
 
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm")
 
@@ -13,8 +14,8 @@ class DiffusionConfig(Weights):
     """A diffusers pipeline of the Stable Diffusion or SDXL family, and how it is sampled."""
 
     sampler: str = Field("ddim", description=", ".join(SAMPLERS))
-    steps: int = Field(50, ge=1, description="denoising steps")
-    guidance_scale: float = Field(7.5, ge=0, description="classifier-free guidance; up to 1: none")
+    steps: int = Field(50, ge=1, le=MOST_STEPS, description="denoising steps")
+    guidance_scale: GuidanceScale = Field(7.5, description="classifier-free guidance; up to 1: none")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     compile: bool = Field(
         False, description="torch.compile the U-Net: a minute or more at each worker's start"

@@ -29,7 +29,7 @@ class Diffusion:
         self.device = default_device()
         self.dtype = getattr(torch, config.dtype)
         pipeline = DiffusionPipeline.from_pretrained(
-            config.model,
+            config.name,
             dtype=self.dtype,
             use_safetensors=True,
             safety_checker=None,  # Stable Diffusion's would be fetched and never asked

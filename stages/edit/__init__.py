@@ -1,6 +1,6 @@
 """Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.candidate import Several
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
 from stages.edit.pixel_threshold import ALPHA
@@ -20,7 +21,7 @@ class PixelThreshold(Section):
     """:func:`stages.edit.pixel_threshold.keep_unchanged`."""
 
     alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
-    kernel: int = Field(5, ge=1, description="side of the averaged neighbourhood in pixels, odd")
+    kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
 
     @model_validator(mode="after")
     def _odd(self) -> Self:
@@ -34,9 +35,9 @@ class EditConfig(StageConfig):
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
-        256, ge=1, description="self-attention is controlled in layers of at most so many tokens"
+        256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
     )
-    candidates: Mapping[str, tuple[Candidate, ...]] = Field(
+    candidates: Mapping[str, Several[Candidate]] = Field(
         {}, description="by task: candidates instead of the task file's"
     )
     mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
@@ -45,7 +46,10 @@ class EditConfig(StageConfig):
         description="how the soft mask holds the latents to the source's",
     )
     blend_tokens: int = Field(
-        256, ge=1, description="LocalBlend follows the words in cross-attention layers of so many tokens"
+        256,
+        ge=1,
+        le=1 << 16,
+        description="LocalBlend follows the words in cross-attention layers of so many tokens",
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="every candidate a second time, unchanged pixels as they were; for sessions"
@@ -119,6 +123,19 @@ class Edit(Stage):
         self.config, self.tasks = config, tasks
         self.annotations = load_annotations(config, tasks)
         self.drawing = Drawing(config, tasks)
+
+    @classmethod
+    def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.diffusion.folder import diffusion_problems
+        from stages.edit.annotations import annotation_problems
+        from stages.edit.windows import check_gates, with_candidates
+
+        try:
+            check_gates(config.diffusion.steps, with_candidates(tasks, config.candidates))
+        except ValueError as error:
+            yield str(error)
+        yield from diffusion_problems(config.diffusion)
+        yield from annotation_problems(config, tasks)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)

@@ -1,10 +1,13 @@
 """Which annotation a task's ``method`` is; those that need a model load it."""
 
+from collections.abc import Iterator
+
 from stages.edit import EditConfig
 from stages.edit.adjust import draw_adjusted
 from stages.edit.annotate import Annotation, draw_boxes, draw_mask, draw_sketch
 from stages.edit.lettering import draw_text
 from stages.tasks import Tasks
+from stages.weight_files import PREPROCESSOR, of_transformers, problems_of
 
 
 def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
@@ -20,22 +23,39 @@ def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
         "adjust": draw_adjusted,
         "sketch": draw_sketch,
     }
-    methods = {task.method: name for name, task in tasks.items()}
-    if "depth" in methods or "normal" in methods:
-        if config.depth is None:
-            raise ValueError(_missing("depth", methods.get("depth", methods.get("normal", ""))))
+    for problem in _missing(config, tasks):
+        raise ValueError(problem)
+    methods = {task.method for task in tasks.values()}
+    if config.depth is not None and methods & {"depth", "normal"}:
         from stages.edit.estimators import DepthEstimator
 
         depth = DepthEstimator(config.depth)
         annotations |= {"depth": depth.draw_depth, "normal": depth.draw_normals}
-    if "pose" in methods:
-        if config.pose is None:
-            raise ValueError(_missing("pose", methods["pose"]))
+    if config.pose is not None and "pose" in methods:
         from stages.edit.estimators import PoseEstimator
 
         annotations["pose"] = PoseEstimator(config.pose).draw_pose
     return annotations
 
 
-def _missing(key: str, task: str) -> str:
-    return f"the task {task} needs a model: set edit.{key}.model, or take the task out of tasks.mixture"
+def annotation_problems(config: EditConfig, tasks: Tasks) -> Iterator[str]:
+    """What would stop the annotations of the run's tasks, by the files of their models."""
+    yield from _missing(config, tasks)
+    methods = {task.method for task in tasks.values()}
+    if config.depth is not None and methods & {"depth", "normal"}:
+        check = of_transformers("a depth model", ("ForDepthEstimation",), PREPROCESSOR)
+        yield from problems_of("edit.depth", config.depth, check)
+    if config.pose is not None and "pose" in methods:
+        check = of_transformers("a VitPose model", ("VitPose",), PREPROCESSOR)
+        yield from problems_of("edit.pose", config.pose, check)
+
+
+def _missing(config: EditConfig, tasks: Tasks) -> Iterator[str]:
+    """Tasks for whose method the manifest names no model."""
+    keys = {"depth": "depth", "normal": "depth", "pose": "pose"}
+    for name, task in tasks.items():
+        key = keys.get(task.method)
+        if key is not None and getattr(config, key) is None:
+            yield (
+                f"the task {name} needs a model: set edit.{key}.model, or take the task out of tasks.mixture"
+            )

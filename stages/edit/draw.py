@@ -14,16 +14,9 @@ from stages.edit.alignment import tokenize
 from stages.edit.attention import install
 from stages.edit.composite import paste_outside
 from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate
 from stages.edit.pixel_threshold import keep_unchanged
-from stages.edit.recipe import (
-    Strength,
-    draw_strength,
-    edit_row,
-    local_blend,
-    windows,
-    with_candidates,
-)
+from stages.edit.recipe import Strength, draw_strength, edit_row, local_blend
+from stages.edit.windows import check_gates, with_candidates
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
 from stages.pair import anchor_and_edit_prompts
@@ -38,7 +31,7 @@ class Drawing:
         self.config, self.tasks = config, with_candidates(tasks, config.candidates)
         tasks = self.tasks
         self.slots = max((len(task.candidates) for task in tasks.values()), default=0)
-        check_gates(config, tasks)
+        check_gates(config.diffusion.steps, tasks)
         self.model = Diffusion(config.diffusion, guided=needs_guidance(config, tasks))
         self.layers = install(self.model.unet)
         smallest = smallest_attention(self.model.unet)
@@ -200,30 +193,6 @@ def candidate_mask(task: Task, candidate: Candidate, row: dict) -> np.ndarray:
         row["soft_mask"],
         row["boxes"],
     ).astype(np.float32)
-
-
-def check_gates(config: EditConfig, tasks: Tasks) -> None:
-    """Refuse gates that are open by the task file but touch no step.
-
-    Raises:
-        ValueError: names the task, the key and the number of steps.
-    """
-    steps = config.diffusion.steps
-    for task in tasks.values():
-        for index, candidate in enumerate(task.candidates):
-            where = f"task {task.name}: candidates[{index}]"
-            try:
-                cross, self_ = windows(candidate, steps)
-            except ValueError as error:
-                raise ValueError(f"{where}: {error}") from error
-            gates = {"cross_until": (cross, cross_gate(steps, 1, cross))}
-            gates["self_until"] = (self_, self_gate(steps, self_))
-            for key, ((_, end), gate) in gates.items():
-                if end > 0 and not gate.any():
-                    raise ValueError(
-                        f"{where}.{key} = {end:g} touches none of diffusion.steps = {steps} steps: "
-                        "raise it, or set it to 0"
-                    )
 
 
 def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:

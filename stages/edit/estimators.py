@@ -23,8 +23,8 @@ class DepthEstimator:
 
     def __init__(self, weights: Weights) -> None:
         self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
-        self.model = AutoModelForDepthEstimation.from_pretrained(weights.model, **weights.source)
+        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
+        self.model = AutoModelForDepthEstimation.from_pretrained(weights.name, **weights.source)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -63,8 +63,8 @@ class PoseEstimator:
 
     def __init__(self, weights: Weights) -> None:
         self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
-        self.model = VitPoseForPoseEstimation.from_pretrained(weights.model, **weights.source)
+        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
+        self.model = VitPoseForPoseEstimation.from_pretrained(weights.name, **weights.source)
         self.model.to(self.device).eval()
 
     @torch.no_grad()

@@ -10,8 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-Window = tuple[float, float]
-"""Begin and end of a gate, as fractions of the steps."""
+from stages.edit.windows import Window
 
 
 def cross_gate(
@@ -41,15 +40,3 @@ def self_gate(steps: int, window: Window) -> torch.Tensor:
 def shared_gate(steps: int, strength: float) -> torch.Tensor:
     """InstructPix2Pix's gate (Brooks et al. 2023), bool [steps]: open where strength > i / (steps - 1)."""
     return strength > torch.arange(steps) / max(1, steps - 1)
-
-
-def count_window(count: int, steps: int, *, cross: bool) -> Window:
-    """The window of the first ``count`` steps.
-
-    Raises:
-        ValueError: there are not so many steps.
-    """
-    if not 0 <= count <= steps:
-        raise ValueError(f"a gate over {count} steps, but diffusion.steps is {steps}")
-    # Half a step more, so that the published rounding down meets the count exactly.
-    return 0.0, (count + 0.5) / (steps + 1 if cross else steps) if count else 0.0

@@ -1,12 +1,11 @@
 """From a task's candidate and a row's captions to an edit row: token map, gates, LocalBlend."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from stages.edit.alignment import (
     Prompt,
@@ -19,10 +18,11 @@ from stages.edit.alignment import (
     word_positions,
 )
 from stages.edit.control import EditRow
-from stages.edit.gates import Window, count_window, cross_gate, self_gate, shared_gate
+from stages.edit.gates import cross_gate, self_gate, shared_gate
 from stages.edit.local_blend import Blend
+from stages.edit.windows import windows
 from stages.seeds import derive_seed
-from stages.tasks import Candidate, Task, Tasks
+from stages.tasks import Candidate, Task
 
 _ARTICLES = ("a", "an", "the")
 
@@ -39,28 +39,6 @@ class Strength:
     guidance_scale: float
 
 
-def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
-    """The tasks, some with other candidates than their files have.
-
-    Candidates of a task that is not in the run's mixture are not used: a manifest may be run with
-    another mixture.
-
-    Raises:
-        ValueError: there is no such task, or a candidate does not suit it.
-    """
-    tasks.check_known(candidates, "edit.candidates")
-    changed = dict(tasks)
-    for name, own in candidates.items():
-        if name not in tasks:
-            continue
-        try:
-            changed[name] = Task(**{**dict(tasks[name]), "candidates": tuple(own)})
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"edit.candidates.{name}: {reason}") from error
-    return Tasks(changed, tasks.known)
-
-
 def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guidance_scale: float) -> Strength:
     """The strengths of a row's candidate ``index``, by the row's seed."""
     rng = random.Random(derive_seed(seed, "strength", index))
@@ -71,17 +49,6 @@ def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guida
     return Strength(
         windows(candidate, steps)[0][1], self_until, guidance_scale if guidance is None else guidance
     )
-
-
-def windows(candidate: Candidate, steps: int) -> tuple[Window, Window]:
-    """When cross- and self-attention are the source's, as fractions of the steps."""
-    cross: Window = (candidate.cross_from, candidate.cross_until)
-    self_: Window = (candidate.self_from, candidate.self_until)
-    if candidate.cross_steps is not None:
-        cross = count_window(candidate.cross_steps, steps, cross=True)
-    if candidate.self_steps is not None:
-        self_ = count_window(candidate.self_steps, steps, cross=False)
-    return cross, self_
 
 
 def edit_row(

@@ -57,7 +57,7 @@ class Detector:
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "Detector":
         """Read a weights folder (``stages.grounding.architecture`` says what is in it)."""
-        folder = Path(config.model)
+        folder = Path(config.name)
         for name in ("config.json", "model.safetensors", TEXT_ENCODER):
             if not (folder / name).exists():
                 raise FileNotFoundError(f"manifest key grounding.model: {folder} has no {name}")

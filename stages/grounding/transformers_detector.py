@@ -32,9 +32,9 @@ class TransformersDetector(Detector):
             OSError: there is no such model.
         """
         model = GroundingDinoForObjectDetection.from_pretrained(
-            config.model, revision=config.revision or "main", use_safetensors=True
+            config.name, use_safetensors=True, **config.source
         )
-        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision or "main")
+        processor = AutoProcessor.from_pretrained(config.name, **config.source)
         return cls(model.to(device), processor, config)
 
     @torch.inference_mode()

@@ -1,6 +1,7 @@
 """Captions to edit instructions: a language model answers in context, its answers are checked."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
 
 import pyarrow as pa
@@ -50,9 +51,11 @@ class EndpointConfig(Section):
 
     base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
     api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
-    concurrency: int = Field(32, ge=1, description="requests a worker has under way at once")
-    timeout_seconds: float = Field(120, gt=0, description="of one request, until its answer is read")
-    retries: int = Field(5, ge=0, description="of a request that may pass yet, with growing pauses")
+    concurrency: int = Field(32, ge=1, le=4096, description="requests a worker has under way at once")
+    timeout_seconds: float = Field(
+        120, gt=0, le=86_400, description="of one request, until its answer is read"
+    )
+    retries: int = Field(5, ge=0, le=100, description="of a request that may pass yet, with growing pauses")
 
     _address = field_validator("base_url")(checked_address)
     _variable = field_validator("api_key_variable")(checked_variable)
@@ -68,12 +71,14 @@ class InstructConfig(StageConfig, Weights):
         "max_completion_tokens; null leaves it out, such as seed: null",
     )
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
-    attempts: int = Field(3, ge=1, description="how often a row is asked before it is rejected")
-    temperature: float = Field(0.9, ge=0, description="Emu Edit: 0.9")
+    attempts: int = Field(3, ge=1, le=100, description="how often a row is asked before it is rejected")
+    temperature: float = Field(0.9, ge=0, le=100, description="Emu Edit: 0.9")
     top_p: float = Field(0.9, gt=0, le=1, description="Emu Edit: 0.9")
-    max_new_tokens: int = Field(256, ge=1)
-    prompt_multiple: int = Field(64, ge=1, description="prompts are padded to a multiple of it, in tokens")
-    max_caption_chars: int = Field(2000, ge=1, description="longer captions are rejected")
+    max_new_tokens: int = Field(256, ge=1, le=1 << 16)
+    prompt_multiple: int = Field(
+        64, ge=1, le=4096, description="prompts are padded to a multiple of it, in tokens"
+    )
+    max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
     @field_validator("parameters")
@@ -84,6 +89,11 @@ class InstructConfig(StageConfig, Weights):
         if twice:
             raise ValueError(f"two things of a request would be called {', '.join(sorted(twice))}")
         return parameters
+
+    @property
+    def path(self) -> Path | None:
+        """A server's name for its model is no path here, whatever it looks like."""
+        return super().path if self.endpoint is None else None
 
 
 class Instruct(Stage):
@@ -118,11 +128,21 @@ class Instruct(Stage):
 
     def __init__(self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None) -> None:
         """Load the model that ``config`` names, unless one is given."""
-        for task in tasks.values():
-            if not task.exemplars:
-                raise ValueError(f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some")
+        for problem in _without_exemplars(tasks):
+            raise ValueError(problem)
         self.config, self.tasks = config, tasks
         self.chat = chat if chat is not None else _load_chat(config)
+
+    @classmethod
+    def problems(cls, config: InstructConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.instruct.readiness import check_chat, endpoint_problems
+        from stages.weight_files import problems_of
+
+        yield from _without_exemplars(tasks)
+        if config.endpoint is not None:
+            yield from endpoint_problems(config.endpoint)
+        else:
+            yield from problems_of("instruct", config, check_chat)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)
@@ -184,6 +204,12 @@ class Instruct(Stage):
         return decisions
 
 
+def _without_exemplars(tasks: Tasks) -> Iterator[str]:
+    for task in tasks.values():
+        if not task.exemplars:
+            yield f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some"
+
+
 def _decide(task: Task, reply: Reply, made: dict[str, Any]) -> Decision:
     made["answer"] = reply.text[-_MAX_ANSWER_CHARS:].encode(errors="replace").decode()
     if reply.ending != "stop":
@@ -210,7 +236,7 @@ def _load_chat(config: InstructConfig) -> ChatModel:
         return OpenAIChat(config, config.endpoint)
     from stages.instruct.transformers_chat import Sampling, TransformersChat, load
 
-    model, tokenizer = load(config.model, config.revision, config.dtype)
+    model, tokenizer = load(config.name, config.revision, config.dtype)
     sampling = Sampling(
         temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
     )

@@ -1,6 +1,6 @@
 """Where a picture may change: the phrase is grounded, segmented and made a soft mask."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,9 +18,9 @@ from stages.tasks import Tasks
 class SoftMaskWeights(Section):
     """How much each mask counts in the soft one."""
 
-    precise: float = Field(0.5, ge=0)
-    smooth: float = Field(0.3, ge=0)
-    box: float = Field(0.2, ge=0)
+    precise: float = Field(0.5, ge=0, le=1)
+    smooth: float = Field(0.3, ge=0, le=1)
+    box: float = Field(0.2, ge=0, le=1)
 
     @model_validator(mode="after")
     def _sum_to_one(self) -> Self:
@@ -54,7 +54,16 @@ class MaskConfig(StageConfig):
     )
     min_area: float = Field(0.003, ge=0, le=1, description="of the precise mask, as a fraction")
     max_area: float = Field(0.8, ge=0, le=1, description="of the precise mask, as a fraction")
-    max_boxes: int = Field(8, ge=1, description="a phrase found more often is rejected")
+    max_boxes: int = Field(8, ge=1, le=900, description="a phrase found more often is rejected")
+
+    @model_validator(mode="after")
+    def _some_area_fits(self) -> Self:
+        if self.min_area > self.max_area:
+            raise ValueError(
+                f"mask.min_area = {self.min_area:g} is above mask.max_area = {self.max_area:g}: "
+                "nothing could pass"
+            )
+        return self
 
 
 class Mask(Stage):
@@ -93,7 +102,16 @@ class Mask(Stage):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
         self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter.model, device)
+        self.segmenter = Segmenter.load(config.segmenter.name, device)
+
+    @classmethod
+    def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.grounding.folder import grounding_problems
+        from stages.weight_files import of_parts, problems_of
+
+        yield from grounding_problems(config.grounding)
+        check = of_parts("encoder", ("image_encoder.", "mask_decoder.", "prompt_encoder."))
+        yield from problems_of("mask.segmenter", config.segmenter, check)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

@@ -8,7 +8,8 @@ import math
 import cv2
 import numpy as np
 
-from stages.tasks import Policy, Region
+from stages.candidate import Policy
+from stages.tasks import Region
 
 FEATHER = 8
 """Greatest width in pixels of a background mask's edge: what one latent covers."""

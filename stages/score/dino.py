@@ -13,8 +13,8 @@ class Dino:
     """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
 
     def __init__(self, weights: Weights, device: str) -> None:
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
-        self.model = AutoModel.from_pretrained(weights.model, **weights.source).to(device).eval()
+        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
+        self.model = AutoModel.from_pretrained(weights.name, **weights.source).to(device).eval()
         self.device = device
 
     @torch.inference_mode()

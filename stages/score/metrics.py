@@ -1,8 +1,9 @@
 """The metrics: their names, and the phrases that the detector ones look for."""
 
+import math
 from collections.abc import Mapping
 
-from stages.tasks import Task, Tasks
+from stages.tasks import Bounds, Task, Tasks
 
 METRICS = {
     "clip_text_input": "CLIP similarity of I and the input caption",
@@ -30,6 +31,32 @@ METRICS = {
 """Name and meaning of every metric. A metric that does not apply to a task is null."""
 
 
+LOGITS = ("aesthetic", "nsfw")
+"""A probe's scale is its own."""
+COSINES = ("clip_text_input", "clip_text_output", "clip_direction", "clip_image", "ssim_outside", "dino")
+
+
+def range_of(metric: str) -> tuple[float, float]:
+    """The least and the greatest value that a metric can have."""
+    if metric in LOGITS:
+        return -math.inf, math.inf
+    return (-1.0, 1.0) if metric in COSINES else (0.0, 1.0)
+
+
+def check_bounds(bounds: Mapping[str, Bounds], key: str) -> None:
+    """Check that the metrics under a key exist, and that values of theirs can be within the bounds.
+
+    Raises:
+        ValueError: names the key and the metric.
+    """
+    for metric, bound in bounds.items():
+        if metric not in METRICS:
+            raise ValueError(f"{key}.{metric}: unknown metric; known: {', '.join(METRICS)}")
+        low, high = range_of(metric)
+        if (bound.min is not None and bound.min > high) or (bound.max is not None and bound.max < low):
+            raise ValueError(f"{key}.{metric}: it is between {low:g} and {high:g}, so nothing could pass")
+
+
 def check_metrics(tasks: Tasks) -> None:
     """Check that every task lists metrics that exist and that its fields imply.
 
@@ -37,6 +64,7 @@ def check_metrics(tasks: Tasks) -> None:
         ValueError: names the task's file and the metric.
     """
     for task in tasks.values():
+        check_bounds(task.thresholds, f"prompts/{task.name}.yaml: thresholds")
         for metric in task.metrics:
             where = f"prompts/{task.name}.yaml: key 'metrics': {metric!r}"
             if metric not in METRICS:

@@ -1,6 +1,8 @@
 """Metrics of models that a manifest may name in ``score``: DINOv2, depth, probes of CLIP, an OCR engine."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +13,31 @@ if TYPE_CHECKING:
     from stages.score.stage import ScoreConfig
 
 PROBES = ("aesthetic", "nsfw")
+
+
+def optional_problems(config: "ScoreConfig") -> Iterator[str]:
+    """What would stop the models that the section ``score`` names."""
+    from stages.weight_files import PREPROCESSOR, of_transformers, problems_of
+
+    if config.dino is not None:
+        check = of_transformers("a DINO model", ("Dino",), PREPROCESSOR)
+        yield from problems_of("score.dino", config.dino, check)
+    if config.depth is not None:
+        check = of_transformers("a depth model", ("ForDepthEstimation",), PREPROCESSOR)
+        yield from problems_of("score.depth", config.depth, check)
+    for name in PROBES:
+        weights = getattr(config, name)
+        if weights is not None:
+            yield from problems_of(f"score.{name}", weights, _check_probe)
+    if config.ocr and find_spec("rapidocr_onnxruntime") is None:
+        yield "score.ocr: true needs the package rapidocr-onnxruntime: pip install 'editpairs[ocr]'"
+
+
+def _check_probe(file: Path) -> None:
+    from stages.weight_files import check_tensors
+
+    if set(check_tensors(file)) != {"weight", "bias"}:
+        raise ValueError(f"{file} must hold 'weight' and one 'bias' alone")
 
 
 class OptionalModels:
@@ -42,7 +69,7 @@ class OptionalModels:
 
             self.reader = TextReader()
         self.probes = {
-            name: Probe(f"score.{name}", weights.model, clip_width)
+            name: Probe(f"score.{name}", weights.name, clip_width)
             for name in PROBES
             if (weights := getattr(config, name)) is not None
         }

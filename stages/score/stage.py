@@ -1,7 +1,7 @@
 """The score stage: one struct of metrics a candidate."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -117,10 +117,24 @@ class Score(Stage):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
-        self.clip = Clip.load(config.clip.model, config.clip.revision, device)
-        detects = any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
-        self.detector = load_detector(config.grounding, device) if detects else None
+        self.clip = Clip.load(config.clip.name, config.clip.revision, device)
+        self.detector = load_detector(config.grounding, device) if _detects(tasks) else None
         self.optional = OptionalModels(config, self.clip.width, device)
+
+    @classmethod
+    def problems(cls, config: ScoreConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.grounding.folder import grounding_problems
+        from stages.score.clip_files import clip_problems
+        from stages.score.optional import optional_problems
+
+        try:
+            check_metrics(tasks)
+        except ValueError as error:
+            yield str(error)
+        yield from clip_problems(config.clip)
+        if _detects(tasks):
+            yield from grounding_problems(config.grounding)
+        yield from optional_problems(config)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
@@ -168,6 +182,11 @@ class Score(Stage):
             for (r, metric, target, _), detections in zip(queries, found, strict=True):
                 results[r][metric, target] = detections
         return results
+
+
+def _detects(tasks: Tasks) -> bool:
+    """Whether a metric of any task asks the detector."""
+    return any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
 
 
 def _clip_metrics(

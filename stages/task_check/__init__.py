@@ -1,6 +1,7 @@
 """Whether an instruction belongs to its task: a predictor may move a finished pair to another one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ class TaskCheckConfig(StageConfig):
         None, description="a sequence classifier of transformers; its labels are names of tasks"
     )
     confidence: float = Field(0.9, gt=0.5, le=1, description="a row is moved from this probability on")
-    max_tokens: int = Field(64, ge=8, description="of an instruction; longer ones are cut")
+    max_tokens: int = Field(64, ge=8, le=512, description="of an instruction; longer ones are cut")
 
 
 class TaskCheck(Stage):
@@ -55,6 +56,18 @@ class TaskCheck(Stage):
 
             self.predictor = SequenceClassifier(config.predictor, config.max_tokens)
             tasks.check_known(self.predictor.labels, "task_check.predictor")
+
+    @classmethod
+    def problems(cls, config: TaskCheckConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.weight_files import TOKENIZER, of_transformers, problems_of, read_json
+
+        def check(folder: Path) -> None:
+            of_transformers("a sequence classifier", ("ForSequenceClassification",), TOKENIZER)(folder)
+            labels = read_json(folder / "config.json").get("id2label", {})
+            tasks.check_known(map(str, labels.values()), "its labels")
+
+        if config.predictor is not None:
+            yield from problems_of("task_check.predictor", config.predictor, check)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         planned, instructions = rows["task"].to_pylist(), rows["instruction"].to_pylist()

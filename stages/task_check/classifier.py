@@ -13,9 +13,9 @@ class SequenceClassifier:
     """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
 
     def __init__(self, weights: Weights, max_tokens: int) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(weights.model, **weights.source)
+        self.tokenizer = AutoTokenizer.from_pretrained(weights.name, **weights.source)
         model = AutoModelForSequenceClassification.from_pretrained(
-            weights.model, use_safetensors=True, dtype=torch.float32, **weights.source
+            weights.name, use_safetensors=True, dtype=torch.float32, **weights.source
         )
         self.model = model.to(default_device()).eval().requires_grad_(False)
         self.max_tokens = max_tokens

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.gates import count_window, cross_gate, self_gate, shared_gate
+from stages.edit.gates import cross_gate, self_gate, shared_gate
+from stages.edit.windows import count_window
 
 
 @pytest.mark.parametrize(

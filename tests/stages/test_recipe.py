@@ -5,7 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from stages.edit.alignment import tokenize
-from stages.edit.recipe import draw_strength, edit_row, local_blend, with_candidates
+from stages.edit.recipe import draw_strength, edit_row, local_blend
+from stages.edit.windows import with_candidates
 from stages.tasks import Candidate, Tasks
 from tests.stages.tiny_tasks import tiny_task
 from toybox.tokenizer import build_tokenizer

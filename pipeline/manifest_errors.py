@@ -1,0 +1,72 @@
+"""What is wrong with a manifest, a line a key, in the words of a manifest."""
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from stages.section import key_of
+
+MOST_LINES = 20
+"""Who has more wrong keys than that has another file."""
+MOST_SHOWN = 80
+"""Characters of a key or a value that an error shows."""
+
+
+def explain(
+    error: ValidationError, content: Mapping[str, Any], model: type[BaseModel], shared: Iterable[str]
+) -> list[str]:
+    """What is wrong, a line a key; of a union the first of its alternatives speaks for it."""
+    wrong: dict[str, Mapping[str, Any]] = {}
+    for each in error.errors(include_url=False, include_context=False):
+        key = _dotted(key_of(each, content), shared)
+        # What is wrong with a whole section has no key of its own: all of it is told.
+        wrong.setdefault(key if each["type"] != "value_error" else f"{key} {each['msg']}", each)
+    lines = [_explain(each, key_of(each, content), model, shared) for each in [*wrong.values()][:MOST_LINES]]
+    more = len(wrong) - len(lines)
+    return [*lines, f"and {more} more keys are wrong"] if more else lines
+
+
+def _explain(
+    error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel], shared: Iterable[str]
+) -> str:
+    """One line on what is wrong with one key."""
+    key = _dotted(location, shared)
+    if error["type"] == "extra_forbidden":
+        siblings = _known_keys(model, location[:-1]) + (list(shared) if len(location) == 1 else [])
+        last = location[-1][:MOST_SHOWN]
+        near = difflib.get_close_matches(last, siblings, n=1, cutoff=0)
+        hint = f"; did you mean {_dotted([*location[:-1], *near], shared)!r}?" if near else ""
+        return f"unknown key {key[:MOST_SHOWN]!r}{hint}"
+    if error["type"] == "missing":
+        return f"the key {key!r} is missing"
+    reason = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "string_type":
+        reason += ": put it in quotes"
+    value = "" if error["type"] == "value_error" else f", not {str(error['input'])[:MOST_SHOWN]!r}"
+    if not key or reason.startswith(f"{key}."):
+        return reason
+    return f"{key}: {reason}{value}"
+
+
+def _dotted(location: Sequence[str], shared: Iterable[str]) -> str:
+    """A key as a manifest has it: what is wrong with a shared section is no stage's."""
+    return ".".join(location[1:] if len(location) > 1 and location[1] in shared else location)
+
+
+def _known_keys(model: type[BaseModel], location: Sequence[str]) -> list[str]:
+    """The keys of the section at ``location``."""
+    for part in location:
+        if part in model.model_fields:
+            inner = _models_in(model.model_fields[part].annotation)
+            if not inner:
+                return []
+            model = inner[0]
+    return list(model.model_fields)
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for argument in get_args(annotation) for model in _models_in(argument)]
