@@ -40,8 +40,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         how = _asked_for(body["messages"][-1]["content"])
-        counted = self.server.counted(body, how, self.headers["Authorization"])
-        with counted as times, suppress(OSError):  # the client had enough
+        # An OSError: the client had enough.
+        with self.server.counted(body, how, self.headers["Authorization"]) as times, suppress(OSError):
             self.server.behaviours.get(how, said(completion(GOOD)))(self, times)
 
     def reply(self, body: bytes, status: int = 200, **headers: str) -> None:
