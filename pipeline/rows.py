@@ -6,6 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from pipeline.errors import reading
 from pipeline.plan import read_part
 from pipeline.storage import Location, arrow_source
 
@@ -61,12 +62,13 @@ def kept_ids(path: Location) -> pa.Array:
 
 
 def ids_with_status(path: Location, status: str) -> pa.Array:
-    table = pq.read_table(arrow_source(path), columns=["id", "status"], partitioning=None)
+    with reading(path):
+        table = pq.read_table(arrow_source(path), columns=["id", "status"], partitioning=None)
     return table.filter(pc.equal(table["status"], status))["id"].combine_chunks()
 
 
 def _tables(path: Location, columns: list[str], batch: int) -> Iterator[pa.Table]:
-    with pq.ParquetFile(arrow_source(path)) as file:
+    with reading(path), pq.ParquetFile(arrow_source(path)) as file:
         for part in file.iter_batches(batch_size=batch, columns=columns):
             yield pa.Table.from_batches([part]).select(columns)
 

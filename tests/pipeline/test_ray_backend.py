@@ -34,7 +34,7 @@ def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
 def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
     run = make_run(captions=[f"cube {i}" for i in range(5)])
     run.switch("cuda")
-    with pytest.raises(StageError, match=r"1 units ended every worker, also row by row .*: CUDA error"):
+    with pytest.raises(StageError, match=r"draw stopped: 1 units lost one worker after the other, also row by row.*: CUDA error"):
         run.generate("rows_per_part=20", engine="ray")
     assert set(run.files()) == {"plan.parquet", "write/00000.parquet"}
 
