@@ -1,21 +1,59 @@
 """The command ``editpairs``. Everything heavy is imported by the command that needs it."""
 
 import re
+import signal
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from pipeline.errors import StageError, UserError
+from pipeline.errors import StageError, UserError, describe, input_output_error
+from pipeline.interrupts import heeded, received
 
 if TYPE_CHECKING:
     from pipeline.state import RunState
     from pipeline.storage import Location
 
+
+class Commands(TyperGroup):
+    """Every way a command can end has an exit code and at most one message.
+
+    2 for an error of the user or of a file, 1 for a stopped stage, after a signal 128 and its number. Said
+    here, because Typer ends a process on KeyboardInterrupt and SystemExit without a word.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            errors.print("\nstopped; what was committed stays, and the same command goes on from there")
+            raise typer.Exit(128 + (received() or signal.SIGINT)) from None
+        except (UserError, StageError) as error:
+            ending: UserError | StageError = error
+        except BrokenPipeError:
+            raise  # the reader has gone, as of `| head`: Typer ends quietly
+        except OSError as error:
+            ending = input_output_error(error)
+        except SystemExit as error:
+            if isinstance(error.__context__, BrokenPipeError):
+                raise  # rich's answer to it
+            ending = StageError(f"stopped: code of a stage or library ended the process ({describe(error)})")
+        errors.print("[bold red]error:[/bold red]", end=" ")
+        errors.print(str(ending), markup=False)
+        if isinstance(ending, StageError):
+            errors.print("What was committed stays; the same command goes on from there.")
+            if ending.details:
+                errors.print("The traceback is in last_error.txt in the run's folder.")
+        raise typer.Exit(ending.exit_code)
+
+
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
@@ -426,21 +464,9 @@ def parse_parts(text: str) -> range:
 
 
 def main() -> None:
-    """The console command: user errors are one message and exit code 2, a stopped stage is 1."""
-    errors = Console(stderr=True, soft_wrap=True, highlight=False)
-    try:
+    """The console command."""
+    with heeded():
         app()
-    except (UserError, StageError) as error:
-        errors.print("[bold red]error:[/bold red]", end=" ")
-        errors.print(str(error), markup=False)
-        if isinstance(error, StageError):
-            errors.print("What was committed stays; the same command goes on from there.")
-            if error.details:
-                errors.print("The traceback is in last_error.txt in the run's folder.")
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        errors.print("\nstopped; what was committed stays, and the same command goes on from there")
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pipeline import events
-from pipeline.errors import StageError, UserError
+from pipeline.errors import StageError, UserError, stopping
 from pipeline.fingerprint import differences, fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.local_backend import LocalBackend
@@ -182,10 +182,11 @@ def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks)
     """Light stages load no model, so what they have to say about their config is heard at once."""
     for name, stage in stages.items():
         if stage.light:
-            try:
-                stage(configs[name], tasks)
-            except ValueError as error:
-                raise UserError(str(error)) from error
+            with stopping(name, "start"):
+                try:
+                    stage(configs[name], tasks)
+                except ValueError as error:
+                    raise UserError(str(error)) from error
 
 
 def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from pipeline.errors import StageError
 from pipeline.guarded import FatalError
+from pipeline.interrupts import heeded
 from pipeline.worker import Job, Result, Unit, Worker
 
 
@@ -12,13 +13,14 @@ class LocalBackend:
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]:
         """Yield each unit's result as its file is committed."""
         worker = Worker(job)
-        for unit in units:
-            try:
-                yield worker.run(unit)
-            except FatalError as error:
-                raise StageError(
-                    f"{job.step.name} ended at unit {unit.number}: {error}", traceback.format_exc()
-                ) from error
+        with heeded():
+            for unit in units:
+                try:
+                    yield worker.run(unit)
+                except FatalError as error:
+                    raise StageError(
+                        f"{job.step.name} ended at unit {unit.number}: {error}", traceback.format_exc()
+                    ) from error
 
     def close(self) -> None:
         """Nothing is held."""

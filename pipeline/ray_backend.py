@@ -1,80 +1,46 @@
 """Stages on Ray: one stage at a time over workers in actors, each given one unit at a time.
 
-Pictures never travel through Ray. The only file that imports ray, and only once a stage is to run on it.
+Pictures never travel through Ray. With ``ray_start`` the only file that imports ray, and only once a stage
+is to run on it.
 """
 
-import logging
 import os
+import signal
 import socket
-import sys
-import time
 import traceback
-import warnings
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from pipeline.errors import StageError, UserError
+from pipeline.errors import StageError, UserError, describe, reading
 from pipeline.guarded import FatalError
+from pipeline.losses import Died, Heartbeats, Losses
 from pipeline.manifest import RayOptions
+from pipeline.ray_start import start_ray
 from pipeline.threads import thread_variables
-from pipeline.worker import Job, Result, Unit, Worker, row_under_way
+from pipeline.worker import Job, Result, Unit, Worker
 from stages.base import Resources
 
-OBJECT_STORE_BYTES = 100_000_000
-"""Only jobs, units and results pass through the store."""
 STARTS = 3
-"""How often a local Ray, or a worker, is started before giving up: a busy machine misses time limits."""
-RETRIES = 2
-"""How often a unit is given to a new worker after its worker died; then it is run row by row."""
+"""How often workers may end before they take up the stage, none of them doing so."""
 LOOK = 5.0
 """Seconds between two looks at the workers' heartbeats, at most."""
-MOST_POISON = 3
-"""Rows of a unit that may end their worker; more are no accident, and stop the stage."""
+LONGEST_REASON = 500
+"""Characters of what Ray says about a worker that ended."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A worker's answer if the stage cannot go on."""
+    """A worker's answer if the stage cannot go on. Text alone, for not every exception can be sent."""
 
     message: str
-    details: str
+    details: str = ""
+    user: bool = False
+    """Whether the input is wrong or a file is not to be read or written, and not the stage."""
 
-
-@dataclass(frozen=True)
-class Died:
-    """What ended a worker, or why it must end."""
-
-    reason: str
-    hung: bool = False
-
-
-class Heartbeats:
-    """Sees by the rows that workers leave behind (:func:`row_under_way`) which of them hang.
-
-    By what stands there and this process's own clock, so that no machine's clock matters.
-    """
-
-    def __init__(self, job: Job) -> None:
-        self._job, self._seen = job, dict[int, tuple[str, float]]()
-
-    def hangs(self, unit: int) -> bool:
-        """Whether the unit's worker has been over one batch for too long."""
-        note = row_under_way(self._job, unit)
-        try:
-            row = note.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            row = ""
-        now = time.monotonic()
-        if self._seen.get(unit, (None, 0))[0] != row:
-            self._seen[unit] = row, now
-        return now - self._seen[unit][1] > self._job.config.resources.hang_seconds
-
-    def begin(self, unit: int) -> None:
-        """The unit begins, or begins again."""
-        self._seen.pop(unit, None)
+    def error(self) -> StageError | UserError:
+        return UserError(self.message) if self.user else StageError(self.message, self.details)
 
 
 class RayBackend:
@@ -101,10 +67,10 @@ class RayBackend:
         import ray
 
         self._gather(job, min(job.config.resources.workers, len(units), self._room(job)))
-        shared = ray.put(job)
-        waiting, deaths, lost = deque(units), Counter[int](), dict[int, str]()
+        shared = _shared(job)
+        waiting, starts, lost = deque(units), 0, dict[int, str]()
         busy: dict[Any, tuple[Any, Unit | None]] = {w.take.remote(shared): (w, None) for w in self._crew}
-        hearts = Heartbeats(job)
+        hearts, losses = Heartbeats(job), Losses(job)
         look = min(LOOK, job.config.resources.hang_seconds / 2)
         while busy:
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=look)
@@ -115,26 +81,25 @@ class RayBackend:
             worker, unit = busy.pop(reference)
             outcome = _outcome(reference) if ready else _hung(job)
             if isinstance(outcome, Stopped):
-                raise StageError(outcome.message, outcome.details)
+                raise outcome.error()
             if isinstance(outcome, Result):
                 yield outcome
             if isinstance(outcome, Died):
                 self._dismiss(worker)
-                number = -1 if unit is None else unit.number
-                deaths[number] += 1
-                if unit is None and deaths[number] >= STARTS:
-                    raise StageError(f"{job.step.name}: no worker starts: {outcome.reason}")
-                if unit is not None:
-                    patience = 0 if outcome.hung else RETRIES
-                    again = unit if deaths[number] <= patience else _careful(job, unit)
-                    if again is None:
-                        lost[number] = outcome.reason
-                    else:
-                        waiting.append(again)
+                if unit is None:
+                    starts += 1
+                    if starts >= STARTS:
+                        raise StageError(f"{job.step.name}: no worker starts: {outcome.reason}")
+                elif (again := losses.again(unit, outcome)) is not None:
+                    waiting.append(again)
+                else:
+                    lost[unit.number] = outcome.reason
                 if waiting:
                     worker = self._hire()
                     busy[worker.take.remote(shared)] = worker, None
-            elif waiting:
+                continue
+            starts = 0
+            if waiting:
                 unit = waiting.popleft()
                 hearts.begin(unit.number)
                 busy[worker.run.remote(unit)] = worker, unit
@@ -176,43 +141,9 @@ class RayBackend:
         ray.kill(worker)
 
     def _start(self) -> None:
-        if self._started:
-            return
-        # Read by Ray when it is imported or started, so set before.
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault(
-            "RAY_prestart_worker_first_driver", "0"
-        )  # ours have an environment of their own
-        import ray
-
-        address = self._options.address or os.environ.get("RAY_ADDRESS")
-        local: dict[str, Any] = {
-            "num_cpus": len(os.sched_getaffinity(0)),
-            "object_store_memory": OBJECT_STORE_BYTES,
-            "include_dashboard": self._options.dashboard,
-            "dashboard_host": "127.0.0.1",
-        }
-        for attempt in range(1 if address else STARTS):
-            try:
-                with warnings.catch_warnings(), _stderr_closed():
-                    warnings.simplefilter("ignore")
-                    ray.init(
-                        address=address or "local",
-                        logging_level=logging.CRITICAL,
-                        log_to_driver=False,
-                        **({} if address else local),
-                    )
-                break
-            except Exception as error:  # Ray raises bare ones, such as when its 30 seconds are over
-                ray.shutdown()
-                if address or attempt == STARTS - 1:
-                    raise UserError(
-                        f"Ray did not start (ray.address: {address or 'this machine'}): {error}\n"
-                        "--engine local does without it"
-                    ) from error
-        self._started = True
+        if not self._started:
+            start_ray(self._options)
+            self._started = True
 
     def _room(self, job: Job) -> int:
         """How many workers of a stage the cluster has room for."""
@@ -241,38 +172,54 @@ class _Actor:
 
     def take(self, job: Job) -> Stopped | None:
         """Work for ``job`` from now on; the models of the one before are dropped."""
-        if not job.folder.plan.exists():
-            return Stopped(
-                f"{job.step.name}: node {socket.gethostname()} does not see {job.folder.root}: let the "
-                "manifest's key 'runs' name a path that every node shares, or s3://",
-                "",
-            )
-        self._worker = Worker(job, watched=True)
-        return None
+        try:
+            _end_by_signals()
+            with reading(job.folder.plan):
+                there = job.folder.plan.exists()
+            if there:
+                self._worker = Worker(job, watched=True)
+                return None
+        except BaseException as error:
+            return _stopped(f"{job.step.name} could not start", error)
+        return Stopped(
+            f"{job.step.name}: node {socket.gethostname()} does not see {job.folder.root}: let the "
+            "manifest's key 'runs' name a path that every node shares, or s3://"
+        )
 
     def run(self, unit: Unit) -> Result | Stopped | Died:
         try:
             return self._worker.run(unit)
         except FatalError as error:
-            return Died(str(error))
-        except StageError as error:
-            return Stopped(str(error), error.details)
-        except Exception as error:
-            name = self._worker.job.step.name
-            message = f"{name}, unit {unit.number}: {type(error).__name__}: {error}"
-            return Stopped(message, traceback.format_exc())
+            return Died(str(error), by_itself=True)
+        except BaseException as error:
+            return _stopped(f"{self._worker.job.step.name}, unit {unit.number}", error)
 
 
-def _careful(job: Job, unit: Unit) -> Unit | None:
-    """The unit once more, row by row, without the row that just ended its worker; None: give up."""
-    poison = unit.poison
-    if unit.careful:
-        note = row_under_way(job, unit.number)
-        if not note.exists() or len(poison) >= MOST_POISON:
-            return None
-        poison = (*poison, note.read_text(encoding="utf-8"))
-        note.unlink()
-    return replace(unit, careful=True, poison=poison)
+def _end_by_signals() -> None:
+    """Who ends this process with a signal means the process: Ray's handler would raise within a row."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda number, frame: os._exit(128 + number))
+
+
+def _stopped(what: str, error: BaseException) -> Stopped:
+    if isinstance(error, UserError):
+        return Stopped(str(error), user=True)
+    if isinstance(error, StageError):
+        return Stopped(str(error), error.details)
+    stage_error = StageError(f"{what}: {describe(error)}", traceback.format_exc())
+    return Stopped(str(stage_error), stage_error.details)
+
+
+def _shared(job: Job) -> Any:
+    """The job, where workers find it."""
+    import ray
+
+    try:
+        return ray.put(job)
+    except Exception as error:  # of any code that a stage's class or config brings
+        raise StageError(
+            f"{job.step.name} cannot be sent to workers: {describe(error)}", traceback.format_exc()
+        ) from error
 
 
 def _hung(job: Job) -> Died:
@@ -286,28 +233,14 @@ def _outcome(reference: Any) -> Result | Stopped | Died | None:
 
     try:
         return ray.get(reference)
-    except ray.exceptions.RayError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        return Died(" ".join(lines)[:500] or type(error).__name__)
+    except Exception as error:  # Ray's own, or what it could not make of an answer
+        lines = [line.strip() for line in describe(error).splitlines() if line.strip()]
+        return Died(" ".join(lines)[-LONGEST_REASON:])
 
 
 def _told(job: Job, lost: dict[int, str]) -> str:
     numbers = ", ".join(map(str, sorted(lost)[:10])) + (" ..." if len(lost) > 10 else "")
     return (
-        f"{job.step.name} stopped: {len(lost)} units ended every worker, also row by row "
-        f"({numbers}): {lost[min(lost)]}"
+        f"{job.step.name} stopped: {len(lost)} units lost one worker after the other, also row by row, and "
+        f"no few rows are to blame ({numbers}): {lost[min(lost)]}"
     )
-
-
-@contextmanager
-def _stderr_closed() -> Iterator[None]:
-    """Ray's compiled part says on the process's stderr how much it will say there, whatever the level."""
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)

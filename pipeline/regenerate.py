@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine import check_light_stages
-from pipeline.errors import UserError
+from pipeline.errors import UserError, stopping
 from pipeline.fingerprint import differences, fingerprint, stage_identity
+from pipeline.guarded import Guarded
 from pipeline.lockfile import read_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_part
@@ -72,7 +73,9 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
         (rows,) = read_rows(
             state.folder.plan, part, files, stage.reads, {"models": "{}"}, pa.array([row_id]), config.batch
         )
-        made = stage(config, tasks)(rows)
+        with stopping(step.name, "start"):
+            loaded = stage(config, tasks)
+        made, _ = Guarded(step.name, loaded, config.batch)(rows)
         yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
         if stored["status"][0].as_py() != "kept":
             return

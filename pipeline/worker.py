@@ -1,8 +1,9 @@
 """A worker: one loaded stage, run over units (a part, or the parts of a shard) batch by batch.
 
-A row that raises becomes ``failed("<Type>: message")``. Three things are not a row's fault and end
-more than the row: most rows of a part failing alike (nothing is committed, the stage stops), a
-stage that breaks its contract, and an error after which the process is not to be trusted.
+A row that raises becomes ``failed("<Type>: message")``. What is not a row's fault ends more than the row:
+most rows of a part failing alike (nothing is committed, the stage stops), a stage that breaks its contract
+over batches only, a file that cannot be read or written, and an error after which the process is not to
+be trusted.
 """
 
 import json
@@ -12,23 +13,22 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.counts import Counts
-from pipeline.errors import StageError, UserError
+from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
 from pipeline.folder import RunFolder
 from pipeline.guarded import Guarded
-from pipeline.new_file import temporary
+from pipeline.notes import Note, Notes
 from pipeline.parts import footer_content
 from pipeline.plan import Plan, read_part
 from pipeline.rows import ids_with_status, kept_ids, read_rows
 from pipeline.sealed import DamagedFileError, SealedWriter, check_digest, read_tables
 from pipeline.state import RunState
 from pipeline.steps import Step
-from pipeline.storage import Location
 from pipeline.threads import limit_threads
 from stages.base import Decision, StageConfig, output_schema, to_table
 from stages.tasks import Tasks
@@ -36,6 +36,10 @@ from stages.tasks import Tasks
 ALIKE = 4
 """Fewer equal failures than this never stop a stage."""
 POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
+
+
+Made: TypeAlias = tuple[pa.Table, list[BaseException]]
+"""Records, and what was raised on the way to them."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +66,11 @@ class Unit:
     retry: bool = False
     """Run only the rows that failed, keep the other records as they are."""
     careful: bool = False
-    """Run every row alone and leave its id behind, should the process end with it."""
+    """Run every row alone, and leave behind which one runs."""
+    suspects: tuple[str, ...] = ()
+    """Rows that a process has ended with: run last in their part, so that the others are done by then."""
     poison: tuple[str, ...] = ()
-    """Rows that ended their process: they fail without being run."""
+    """Rows that are known to end their process: they fail without being run."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,7 @@ class Worker:
     def __init__(self, job: Job, watched: bool = False) -> None:
         self.job, self._watched = job, watched
         self._guarded: Guarded | None = None
+        self._notes, self._finished = Notes(job.folder, job.step.name), 0
         self._state = RunState(job.folder, job.plan, job.steps)
 
     def run(self, unit: Unit) -> Result:
@@ -94,11 +101,24 @@ class Worker:
 
         Raises:
             StageError: nothing was committed, and other units would fare no better.
+            UserError: a file could not be read or written; nothing was committed.
             FatalError: this process must end.
         """
+        try:
+            return self._write(unit)
+        except (StageError, UserError):
+            raise
+        except OSError as error:  # a row's own were caught with the row
+            raise input_output_error(error, self._state.path(self.job.step, unit.number)) from error
+        except Exception as error:
+            raise StageError(
+                f"{self.job.step.name}, unit {unit.number}: {describe(error)}", traceback.format_exc()
+            ) from error
+
+    def _write(self, unit: Unit) -> Result:
         started, cpu_started = time.monotonic(), time.process_time()
         guarded = self._guarded = self._guarded or self._load()
-        guarded.smallest = None
+        guarded.smallest, self._finished = None, 0
         step = self.job.step
         path = self._state.path(step, unit.number)
         schema = self._file_schema()
@@ -121,7 +141,7 @@ class Worker:
             content = footer_content(step.fingerprint, inputs, counts, guarded.smallest)
             writer.commit(self._state.place(step, unit.number), content)
         if self._watched:
-            row_under_way(self.job, unit.number).unlink(missing_ok=True)
+            self._notes.remove(unit.number)
         cpu_seconds = time.process_time() - cpu_started
         seconds = time.monotonic() - started
         return Result(unit.number, counts.total(), seconds, cpu_seconds, guarded.smallest)
@@ -129,16 +149,12 @@ class Worker:
     def _load(self) -> Guarded:
         threads = self.job.config.resources.threads
         limit_threads(threads)
-        try:
+        with stopping(self.job.step.name, "start"):
             stage = self.job.stage(self.job.config, self.job.tasks)
-        except Exception as error:
-            raise StageError(
-                f"{self.job.step.name} could not start: {type(error).__name__}: {error}",
-                traceback.format_exc(),
-            ) from error
         limit_threads(threads)
         if self.job.step.wide:
-            stage.survey(self._everything())
+            with stopping(self.job.step.name, "survey the run"):
+                stage.survey(self._everything())
         return Guarded(self.job.step.name, stage, self.job.config.batch)
 
     def _file_schema(self) -> pa.Schema:
@@ -178,8 +194,9 @@ class Worker:
 
     def _everything(self) -> Iterator[pa.Table]:
         """The rows of all parts that are there, as the stage reads them."""
-        for part in self._state.all_readable(self.job.step):
-            yield from self._read(part, self._given(part))
+        with reading(self.job.folder.root):
+            for part in self._state.all_readable(self.job.step):
+                yield from self._read(part, self._given(part))
 
     def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job
@@ -194,45 +211,67 @@ class Worker:
         return kept_ids(self.job.folder.part(previous, part))
 
     def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
-        job = self.job
+        run = self._one_by_one if unit.careful else self._in_batches
         alike: Counter[str] = Counter()
-        for rows in self._read(part, ids):
-            records, errors = self._carefully(rows, unit) if unit.careful else self._run_batch(rows, unit)
-            for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
-                kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
-                alike[kind] += 1
-                if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
-                    raise StageError(
-                        f"{job.step.name} stopped: most rows of part {part} fail alike: {reason}",
-                        "".join(traceback.format_exception(errors[-1])) if errors else "",
-                    )
+        for records, errors in run(self._read(part, ids), unit):
+            if not unit.retry:  # those rows failed alike before, and are expected to
+                for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
+                    kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
+                    alike[kind] += 1
+                    if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
+                        raise StageError(
+                            f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
+                            "".join(traceback.format_exception(errors[-1])) if errors else "",
+                        )
             yield records
 
-    def _run_batch(self, rows: pa.Table, unit: Unit) -> tuple[pa.Table, list[Exception]]:
+    def _in_batches(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
         assert self._guarded is not None
+        for rows in batches:
+            self._note(unit)
+            yield self._guarded(rows)
+            self._finished += 1
+
+    def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
+        """The records of a part's rows, each run alone; poison fails, suspects are run once all others are.
+
+        In the batches of an undisturbed run, so that the file has the same row groups. From the first
+        suspect on, rows and records of the part are held in memory.
+        """
+        held: list[list[pa.Table | Made]] = []
+        for rows in batches:
+            batch = [self._made_or_later(rows.slice(i, 1), unit) for i in range(rows.num_rows)]
+            if held or any(isinstance(entry, pa.Table) for entry in batch):
+                held.append(batch)
+            else:
+                yield _joined(batch)
+        for batch in held:
+            yield _joined([self._alone(e, unit) if isinstance(e, pa.Table) else e for e in batch])
+
+    def _made_or_later(self, row: pa.Table, unit: Unit) -> pa.Table | Made:
+        """What comes of a row; the row itself if it is to be run later."""
+        row_id = row["id"][0].as_py()
+        if row_id in unit.suspects:
+            return row
+        if row_id in unit.poison:
+            return to_table([row_id], [POISONED], self.job.stage.schema), []
+        return self._alone(row, unit)
+
+    def _alone(self, row: pa.Table, unit: Unit) -> Made:
+        assert self._guarded is not None
+        self._note(unit, row["id"][0].as_py())
+        made = self._guarded(row)
+        self._finished += 1
+        self._note(unit)  # the process may end while it writes, which is no row's fault
+        return made
+
+    def _note(self, unit: Unit, row: str | None = None) -> None:
         if self._watched:
-            row_under_way(self.job, unit.number).write_text(rows["id"][0].as_py(), encoding="utf-8")
-        return self._guarded(rows)
-
-    def _carefully(self, rows: pa.Table, unit: Unit) -> tuple[pa.Table, list[Exception]]:
-        """The stage's records of rows run one by one; poison fails."""
-        records, errors = [], []
-        for i, row_id in enumerate(rows["id"].to_pylist()):
-            if row_id in unit.poison:
-                records.append(to_table([row_id], [POISONED], self.job.stage.schema))
-                continue
-            record, raised = self._run_batch(rows.slice(i, 1), unit)
-            records.append(record)
-            errors += raised
-        return pa.concat_tables(records), errors
+            self._notes.leave(unit.number, Note(self._finished, row))
 
 
-def row_under_way(job: Job, unit: int) -> Location:
-    """Where a watched worker leaves the first row of the batch that it runs: its heartbeat.
-
-    Removed like any temporary file.
-    """
-    return temporary(job.folder.part(job.step.name, unit), "row")
+def _joined(made: list[Made]) -> Made:
+    return pa.concat_tables([records for records, _ in made]), [e for _, errors in made for e in errors]
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:

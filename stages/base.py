@@ -190,15 +190,36 @@ def failed(error: Exception, **columns: Any) -> Decision:
 
 
 def to_table(ids: Iterable[str], decisions: Sequence[Decision], schema: pa.Schema) -> pa.Table:
-    """The stage's output: ``DECISION_FIELDS`` and ``schema``, one record a decision."""
+    """The stage's output: ``DECISION_FIELDS`` and ``schema``, one record a decision.
+
+    Text is made ``storable``; a reason that is no text is written as one.
+    """
     columns: dict[str, Any] = {
         "id": list(ids),
         "status": [d.status for d in decisions],
-        "reason": [d.reason for d in decisions],
+        "reason": [str(d.reason) for d in decisions],
     }
     for name in schema.names:
         columns[name] = [d.columns.get(name) for d in decisions]
-    return pa.Table.from_pydict(columns, schema=output_schema(schema))
+    return pa.Table.from_pydict(storable(columns), schema=output_schema(schema))
+
+
+def storable(value: Any) -> Any:
+    """A value whose texts, however deep in lists and dicts, can be written as UTF-8 by anyone.
+
+    Models and servers send halves of UTF-16 pairs and NULs: two halves are joined, what is left becomes
+    U+FFFD. All else is as it was.
+    """
+    if isinstance(value, str):
+        if value.isascii() and "\0" not in value:
+            return value
+        joined = value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return joined.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    if isinstance(value, list):
+        return [storable(item) for item in value]
+    if isinstance(value, dict):
+        return {storable(key): storable(item) for key, item in value.items()}
+    return value
 
 
 def output_schema(schema: pa.Schema) -> pa.Schema:

@@ -2,9 +2,11 @@
 
 import pytest
 
+from pipeline import engine
 from pipeline.errors import UserError
 from pipeline.ledger import count_run
-from tests.pipeline.runs import assert_sum_is_exact
+from tests.pipeline.fake_stages import FAKES, Write, switched_on
+from tests.pipeline.runs import QUIET, assert_sum_is_exact
 from tests.test_guard import made_again
 
 
@@ -64,6 +66,30 @@ def test_retry_keeps_rows_that_fail_again(make_run):
     state = run.rerun("write", retry_failed=True)
     assert run.files() == content
     assert count_run(state)[0].failed.total() == 2
+
+
+def test_rows_that_fail_again_alike_stop_nothing_and_what_follows_is_retried(make_run):
+    class Half(Write):
+        """Its mended half is that of the second part."""
+
+        def decide(self, row):
+            if "late" in row["caption"] and switched_on("half mended"):
+                return super().decide({**row, "caption": row["caption"].replace("broken", "")})
+            return super().decide(row)
+
+    early, late = ([f"{word} {i}" for i in range(4)] for word in ("broken", "broken late"))
+    cubes = [f"cube {i}" for i in range(8)]
+    run = make_run(captions=early + cubes[:4] + late + cubes[4:], rows_per_part=8)
+    stages = FAKES | {"write": Half}
+    state = engine.generate(run.manifest(), stages, progress=QUIET, engine="local")
+    assert count_run(state)[0].failed.total() == 8
+    run.switch("half mended")
+    state = engine.rerun(
+        run.manifest(), stages, "write", retry_failed=True, progress=QUIET, engine="local", replace=True
+    )
+    assert_sum_is_exact(state)
+    assert [state.footer(state.steps["write"], part).total("failed") for part in (0, 1)] == [4, 0]
+    assert count_run(state)[1].pending.total() == 0
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ class Draw(Fake):
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
         if switched_on(f"poison {row['instruction'].split()[-1]}"):
             os.kill(os.getpid(), signal.SIGKILL)
+        if switched_on(f"exit {row['instruction'].split()[-1]}"):
+            raise SystemExit(0)
         if switched_on(f"hang {row['instruction'].split()[-1]}"):
             time.sleep(10_000)
         if switched_on("die"):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
 def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
     run = make_run(captions=[f"cube {i}" for i in range(5)])
     run.switch("cuda")
-    with pytest.raises(StageError, match=r"1 units ended every worker, also row by row .*: CUDA error"):
+    with pytest.raises(
+        StageError,
+        match=r"draw stopped: 1 units lost one worker after the other, also row by row.*: CUDA error",
+    ):
         run.generate("rows_per_part=20", engine="ray")
     assert set(run.files()) == {"plan.parquet", "write/00000.parquet"}
 
@@ -54,10 +58,51 @@ def test_a_row_that_kills_every_worker_costs_one_row(make_run):
     assert run.files() == clean.files(), "run again it is as if nothing had been"
 
 
+def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_alone(make_run):
+    run, clean = make_run("struck"), make_run("clean")
+    run.switch("exit 7")
+    clean.switch("exit 7")
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]
+    struck, ended = [], threading.Event()
+
+    def strike():
+        """Each worker of the one that draws, once it is within its rows."""
+        while len(struck) < len(signals) and not ended.wait(0.05):
+            for pid in drawers():
+                if pid not in struck and any((run.run / "draw").glob("*.row.tmp")):
+                    struck.append(pid)
+                    os.kill(pid, signals[len(struck) - 1])
+
+    killer = threading.Thread(target=strike)
+    killer.start()
+    try:
+        state = run.generate(*ONE_AT_A_TIME, engine="ray")
+    finally:
+        ended.set()
+        killer.join()
+    assert len(struck) == len(signals)
+    assert_sum_is_exact(state)
+    clean.generate(*ONE_AT_A_TIME)
+    assert run.files() == clean.files()
+    reasons = [r for r in pq.read_table(run.run / "draw" / "00000.parquet")["reason"].to_pylist() if r]
+    assert reasons == ["SystemExit: 0"]
+
+
+ONE_AT_A_TIME = ("rows_per_part=20", "draw.pause=0.3", "draw.resources.workers=1", "draw.batch=4")
+
+
+def drawers() -> list[int]:
+    """The processes that have loaded ``Draw`` and live."""
+    loaded = Path(os.environ["FAKE_SWITCHES"]) / "processes"
+    lines = loaded.read_text().splitlines() if loaded.exists() else []
+    pids = [int(line.split()[1]) for line in lines if line.startswith("Draw ")]
+    return [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
+
+
 def test_a_row_that_hangs_costs_one_row(make_run):
     run, clean = make_run("hanging"), make_run("clean")
     run.switch("hang 7")
-    state = run.generate("draw.resources.hang_seconds=4", engine="ray")
+    state = run.generate("draw.resources.hang_seconds=8", engine="ray")
     assert_sum_is_exact(state)
     table = pq.read_table(run.run / "draw" / "00001.parquet")
     assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]

@@ -1,11 +1,18 @@
+import errno
+import os
 from typing import ClassVar
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import engine
-from pipeline.errors import StageError
+from pipeline.errors import StageError, UserError
 from pipeline.ledger import count_run
+from pipeline.manifest import tasks_of
+from pipeline.notes import Note, Notes
+from pipeline.parts import PartWriter
+from pipeline.worker import Job, Unit, Worker
 from stages.base import kept
 from tests.pipeline.fake_stages import FAKES, Write
 from tests.pipeline.runs import QUIET, assert_sum_is_exact
@@ -89,11 +96,10 @@ def test_stage_that_cannot_start_stops(run):
         generate(run, Missing)
 
 
-@pytest.mark.parametrize("error", [MemoryError("full"), RuntimeError("CUDA error: illegal address")])
-def test_error_that_spoils_the_process_is_no_rows_fault(run, error):
+def test_error_that_spoils_the_process_is_no_rows_fault(run):
     class Spoiled(Write):
         def decide(self, row):
-            raise error
+            raise RuntimeError("CUDA error: illegal address")
 
     with pytest.raises(StageError, match="write ended at unit 0"):
         generate(run, Spoiled)
@@ -112,3 +118,139 @@ def test_reason_is_one_line_of_bounded_length(make_run):
     reason = pq.read_table(run.run / "write" / "00000.parquet")["reason"][0].as_py()
     assert reason.startswith("ValueError: a bxxx")
     assert len(reason) == 300
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), ValueError("half \ud800 a pair")])
+@pytest.mark.parametrize("where", ["constructed", "survey"])
+def test_what_a_stage_raises_before_its_rows_stops_it_with_a_message(run, error, where):
+    class Refusing(Write):
+        wide: ClassVar[bool] = True
+
+        def __init__(self, config, tasks):
+            super().__init__(config, tasks)
+            if where == "constructed":
+                raise error
+
+        def survey(self, tables):
+            raise error
+
+    action = {"constructed": "start", "survey": "survey the run"}[where]
+    with pytest.raises(StageError, match=f"write could not {action}: {type(error).__name__}"):
+        generate(run, Refusing)
+    assert type(error).__name__ in (run.run / "last_error.txt").read_text()
+
+
+def test_a_light_stage_that_ends_the_process_when_constructed_says_so(run):
+    class Quitting(Write):
+        light: ClassVar[bool] = True
+
+        def __init__(self, config, tasks):
+            raise SystemExit(0)
+
+    with pytest.raises(StageError, match="write could not start: SystemExit: 0"):
+        generate(run, Quitting)
+
+
+def test_rows_that_end_or_interrupt_the_process_fail_alone(make_run):
+    class Quitting(Write):
+        errors: ClassVar = {1: SystemExit(0), 3: KeyboardInterrupt(), 6: GeneratorExit()}
+
+        def decide(self, row):
+            number = int(row["caption"][-1])
+            if number in self.errors:
+                raise self.errors[number]
+            return super().decide(row)
+
+    run = make_run(captions=captions())
+    state = generate(run, Quitting)
+    tables = [pq.read_table(path) for path in sorted((run.run / "write").glob("*.parquet"))]
+    status = [status for table in tables for status in table["status"].to_pylist()]
+    assert [i for i, s in enumerate(status) if s == "failed"] == [1, 3, 6]
+    assert_sum_is_exact(state)
+
+
+def watched(run, stage="draw"):
+    """A worker that leaves notes, of a stage whose input is there."""
+    state = run.generate()
+    steps = tuple(state.steps.values())
+    manifest = run.manifest()
+    job = Job(
+        folder=state.folder, plan=state.plan, steps=steps, step=state.steps[stage], stage=FAKES[stage],
+        config=manifest.section(stage), tasks=tasks_of(manifest), models={},
+    )  # fmt: skip
+    return Worker(job, watched=True)
+
+
+def test_rows_run_one_by_one_and_suspects_last_leave_the_same_bytes(make_run):
+    run = make_run(draw={"batch": 3})
+    worker = watched(run)
+    path = run.run / "draw" / "00001.parquet"
+    before, ids = path.read_bytes(), pq.read_table(path)["id"].to_pylist()
+    for suspects in [(), (ids[0],), (ids[1], ids[3]), tuple(ids)]:
+        path.unlink()
+        ran = []
+        guarded = worker._guarded or worker._load()
+        worker._guarded = lambda rows, run=guarded, ran=ran: (ran.extend(rows["id"].to_pylist()), run(rows))[
+            1
+        ]
+        worker._guarded.smallest = None
+        worker.run(Unit(1, (1,), careful=True, suspects=suspects))
+        worker._guarded = guarded
+        assert path.read_bytes() == before
+        assert ran == [i for i in ids if i not in suspects] + [i for i in ids if i in suspects]
+    assert not list(run.run.rglob("*.tmp"))
+
+
+def test_a_note_names_a_row_only_while_it_runs_alone(make_run, monkeypatch):
+    worker = watched(make_run())
+    left = []
+    monkeypatch.setattr(Notes, "leave", lambda self, unit, note: left.append(note))
+    worker.run(Unit(1, (1,)))
+    assert left == [Note(0)], "four rows in one batch"
+    left.clear()
+    worker.run(Unit(1, (1,), careful=True))
+    ids = pq.read_table(worker.job.folder.part("draw", 1))["id"].to_pylist()
+    assert left == [note for n, row in enumerate(ids) for note in (Note(n, row), Note(n + 1))]
+
+
+@pytest.mark.parametrize("failing", ["read", "write", "commit"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EACCES])
+def test_a_file_that_cannot_be_read_or_written_is_named_and_no_rows_fault(run, monkeypatch, failing, number):
+    def fail(*arguments, **options):
+        raise OSError(number, os.strerror(number))
+
+    run.generate(wave=1)
+    before = run.inodes()
+    with monkeypatch.context() as patch:
+        if failing == "read":
+            patch.setattr("pipeline.rows.pq.ParquetFile", fail)
+            named = "write/00001.parquet"
+        else:
+            patch.setattr(PartWriter, {"write": "write", "commit": "commit"}[failing], fail)
+            named = "write/00001.parquet"
+        with pytest.raises(UserError, match=f"{named}: {os.strerror(number)}"):
+            run.generate()
+    assert {name: inode for name, inode in run.inodes().items() if name in before} == before
+    assert not list(run.run.rglob("*.tmp"))
+    assert all(not count.failed.total() for count in count_run(run.generate()))
+
+
+def test_an_oserror_of_a_stages_own_code_costs_a_row(make_run):
+    class Reading(Write):
+        def decide(self, row):
+            if row["caption"].endswith("5"):
+                open("/nonexistent/picture")  # noqa: SIM115
+            return super().decide(row)
+
+    run = make_run(captions=captions())
+    assert count_run(generate(run, Reading))[0].failed.total() == 1
+
+
+def test_a_damaged_part_that_is_read_stops_the_stage_without_a_traceback(run, monkeypatch):
+    def damaged(*arguments, **options):
+        raise pa.ArrowInvalid("Parquet magic bytes not found")
+
+    run.generate(wave=1)
+    monkeypatch.setattr("pipeline.rows.pq.ParquetFile", damaged)
+    with pytest.raises(StageError, match="draw, unit 1: ArrowInvalid: Parquet magic bytes"):
+        run.generate()

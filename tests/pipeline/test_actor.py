@@ -1,0 +1,83 @@
+"""What a worker's process answers: text that can always be sent, and whose fault it was."""
+
+import errno
+import pickle
+import signal
+import threading
+
+import pytest
+
+from pipeline.errors import StageError, UserError
+from pipeline.losses import Died
+from pipeline.parts import PartWriter
+from pipeline.ray_backend import Stopped, _Actor
+from pipeline.worker import Job, Unit
+from tests.pipeline.fake_stages import FAKES, Write
+from tests.pipeline.runs import ROOT
+
+
+@pytest.fixture
+def actor(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield _Actor(str(ROOT))
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def job(run, stage=FAKES["write"]) -> Job:
+    state = run.generate()
+    steps, manifest = tuple(state.steps.values()), run.manifest()
+    return Job(state.folder, state.plan, steps, steps[0], stage, manifest.section("write"), {}, {})
+
+
+class UnsendableError(BaseException):
+    """Holds a lock, and needs two arguments to be made again."""
+
+    def __init__(self, first, second):
+        super().__init__("half \ud800 a pair")
+        self.lock = threading.Lock()
+
+
+class Unstartable(Write):
+    def __init__(self, config, tasks):
+        raise UnsendableError(1, 2)
+
+
+def test_an_error_that_cannot_be_sent_is_told_all_the_same(run, actor, monkeypatch):
+    assert actor.take(job(run, Unstartable)) is None
+    stopped = pickle.loads(pickle.dumps(actor.run(Unit(0, (0,)))))
+    assert stopped.message == "write could not start: UnsendableError: half \\ud800 a pair"
+    assert "UnsendableError" in stopped.details
+    assert isinstance(stopped.error(), StageError)
+
+    def fail(*arguments, **options):
+        raise UnsendableError(1, 2)
+
+    monkeypatch.setattr("pipeline.worker.Worker.run", fail)
+    assert pickle.loads(pickle.dumps(actor.run(Unit(0, (0,))))).message.startswith(
+        "write, unit 0: UnsendableError"
+    )
+    monkeypatch.setattr("pipeline.ray_backend.Worker", fail)
+    assert actor.take(job(run)).message.startswith("write could not start: UnsendableError")
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_user(run, actor, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    assert actor.take(job(run)) is None
+    monkeypatch.setattr(PartWriter, "write", full)
+    stopped = actor.run(Unit(0, (0,)))
+    assert stopped == Stopped(f"{run.run}/write/00000.parquet: No space left on device", user=True)
+    assert isinstance(stopped.error(), UserError)
+
+
+def test_a_process_that_is_not_to_be_trusted_says_so_itself(run, actor):
+    class Spoiled(Write):
+        def decide(self, row):
+            raise RuntimeError("CUDA error: device-side assert triggered")
+
+    assert actor.take(job(run, Spoiled)) is None
+    died = actor.run(Unit(0, (0,)))
+    assert died == Died("RuntimeError: CUDA error: device-side assert triggered", by_itself=True)
