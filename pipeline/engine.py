@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pipeline import events
-from pipeline.errors import StageError, UserError, stopping
+from pipeline.errors import StageError, UserError
 from pipeline.fingerprint import differences, fingerprint, models_of, stage_identity
 from pipeline.folder import RunFolder
 from pipeline.local_backend import LocalBackend
@@ -17,7 +17,7 @@ from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.new_file import write_text
 from pipeline.plan import Plan
 from pipeline.planning import ensure_plan
-from pipeline.preflight import Machine, judged_by, problems
+from pipeline.preflight import Machine, check_light_stages, judged_by, problems
 from pipeline.progress import Progress
 from pipeline.publish import publish
 from pipeline.state import RunState
@@ -176,17 +176,6 @@ def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: E
         if _todo(run, step, parts, forced):
             _check(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
             return
-
-
-def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
-    """Light stages load no model, so what they have to say about their config is heard at once."""
-    for name, stage in stages.items():
-        if stage.light:
-            with stopping(name, "start"):
-                try:
-                    stage(configs[name], tasks)
-                except ValueError as error:
-                    raise UserError(str(error)) from error
 
 
 def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:

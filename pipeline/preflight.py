@@ -6,7 +6,7 @@ loads no model and imports no model library; of the network it asks one connecti
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from pipeline.captions import caption_files
-from pipeline.errors import UserError
+from pipeline.errors import UserError, stopping
 from pipeline.fingerprint import model_identity
 from pipeline.manifest import SHARED, Manifest, Stages, tasks_of
 from pipeline.storage import is_local
@@ -65,6 +65,17 @@ def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> lis
     return list(dict.fromkeys(found))
 
 
+def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
+    """Light stages load no model, so what they have to say about their config is heard at once."""
+    for name, stage in stages.items():
+        if stage.light:
+            with stopping(name, "start"):
+                try:
+                    stage(configs[name], tasks)
+                except ValueError as error:
+                    raise UserError(str(error)) from error
+
+
 def judged_by(manifest: Manifest, machine: Machine) -> Machine | None:
     """The machine, unless a cluster is joined: then it says nothing of what the stages will have."""
     return None if manifest.ray.address or os.environ.get("RAY_ADDRESS") else machine
@@ -92,11 +103,10 @@ def _folder_problems(manifest: Manifest) -> Iterator[str]:
 
 def _stage_problems(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> Iterator[str]:
     yield from _model_problems(name.partition(".")[0], config)
-    if stage.light:
-        try:
-            stage(config, tasks)
-        except ValueError as error:
-            yield str(error)
+    try:
+        check_light_stages({name: stage}, {name: config}, tasks)
+    except UserError as error:
+        yield str(error)
     yield from stage.problems(config, tasks)
 
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.engine import check_light_stages
 from pipeline.errors import UserError, stopping
 from pipeline.fingerprint import differences, fingerprint, stage_identity
 from pipeline.guarded import Guarded
 from pipeline.lockfile import read_lock
 from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_part
+from pipeline.preflight import check_light_stages
 from pipeline.rows import read_rows
 from pipeline.sealed import read_metadata, read_table
 from pipeline.state import RunState

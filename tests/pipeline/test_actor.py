@@ -9,8 +9,8 @@ import pytest
 
 from pipeline.errors import StageError, UserError
 from pipeline.losses import Died
-from pipeline.parts import PartWriter
 from pipeline.ray_backend import Stopped, _Actor
+from pipeline.sealed import SealedWriter
 from pipeline.worker import Job, Unit
 from tests.pipeline.fake_stages import FAKES, Write
 from tests.pipeline.runs import ROOT
@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_written_is_an_error_of_the_user(run, actor, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     assert actor.take(job(run)) is None
-    monkeypatch.setattr(PartWriter, "write", full)
+    monkeypatch.setattr(SealedWriter, "write", full)
     stopped = actor.run(Unit(0, (0,)))
     assert stopped == Stopped(f"{run.run}/write/00000.parquet: No space left on device", user=True)
     assert isinstance(stopped.error(), UserError)

@@ -69,7 +69,7 @@ def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_a
         """Each worker of the one that draws, once it is within its rows."""
         while len(struck) < len(signals) and not ended.wait(0.05):
             for pid in drawers():
-                if pid not in struck and any((run.run / "draw").glob("*.row.tmp")):
+                if pid not in struck and any((run.run / "draw").glob(".editpairs-row-*.tmp")):
                     struck.append(pid)
                     os.kill(pid, signals[len(struck) - 1])
 

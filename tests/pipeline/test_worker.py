@@ -11,7 +11,7 @@ from pipeline.errors import StageError, UserError
 from pipeline.ledger import count_run
 from pipeline.manifest import tasks_of
 from pipeline.notes import Note, Notes
-from pipeline.parts import PartWriter
+from pipeline.sealed import SealedWriter
 from pipeline.worker import Job, Unit, Worker
 from stages.base import kept
 from tests.pipeline.fake_stages import FAKES, Write
@@ -223,10 +223,10 @@ def test_a_file_that_cannot_be_read_or_written_is_named_and_no_rows_fault(run, m
     before = run.inodes()
     with monkeypatch.context() as patch:
         if failing == "read":
-            patch.setattr("pipeline.rows.pq.ParquetFile", fail)
+            patch.setattr("pipeline.sealed.pq.ParquetFile", fail)
             named = "write/00001.parquet"
         else:
-            patch.setattr(PartWriter, {"write": "write", "commit": "commit"}[failing], fail)
+            patch.setattr(SealedWriter, {"write": "write", "commit": "commit"}[failing], fail)
             named = "write/00001.parquet"
         with pytest.raises(UserError, match=f"{named}: {os.strerror(number)}"):
             run.generate()
@@ -251,6 +251,6 @@ def test_a_damaged_part_that_is_read_stops_the_stage_without_a_traceback(run, mo
         raise pa.ArrowInvalid("Parquet magic bytes not found")
 
     run.generate(wave=1)
-    monkeypatch.setattr("pipeline.rows.pq.ParquetFile", damaged)
-    with pytest.raises(StageError, match="draw, unit 1: ArrowInvalid: Parquet magic bytes"):
+    monkeypatch.setattr("pipeline.sealed.pq.ParquetFile", damaged)
+    with pytest.raises(UserError, match=r"write/00001.parquet cannot be believed: Parquet magic bytes"):
         run.generate()
