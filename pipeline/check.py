@@ -4,14 +4,13 @@ Reads the manifest, its files and what a pilot (``--wave 1``) has committed. Loa
 network, writes nothing.
 """
 
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from pipeline.captions import read_captions
 from pipeline.engine import check_light_stages
@@ -22,9 +21,11 @@ from pipeline.ledger import StageCount, count_run
 from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
 from pipeline.report import plain_table
+from pipeline.shown import DataTable
 from pipeline.state import RunState
 from pipeline.steps import build_steps
 from pipeline.storage import reached
+from pipeline.threads import usable_cpus
 from stages.base import Resources
 
 
@@ -37,7 +38,7 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        return cls(len(os.sched_getaffinity(0)), len(list(Path("/dev").glob("nvidia[0-9]*"))))
+        return cls(usable_cpus(), len(list(Path("/dev").glob("nvidia[0-9]*"))))
 
 
 @dataclass(frozen=True)
@@ -88,9 +89,7 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     if problems:
         raise UserError("\n".join(problems))
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
-    console.print(
-        f"[bold]{manifest.name}[/bold]: {captions} captions, up to {planned} edits", highlight=False
-    )
+    console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))
     _print_cost(manifest, stages, identities, console)
 
@@ -105,9 +104,9 @@ def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str
         )
 
 
-def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> Table:
+def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
     """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
-    table = Table("model", "identity", box=None, header_style="bold", pad_edge=False)
+    table = DataTable("model", "identity", box=None, header_style="bold", pad_edge=False)
     for key, value in models_of(identities.values()).items():
         table.add_row(key, value)
     return table
@@ -167,7 +166,7 @@ def estimate(
     return costs
 
 
-def _cost_table(costs: Sequence[Cost]) -> Table:
+def _cost_table(costs: Sequence[Cost]) -> DataTable:
     table = plain_table("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")
     for cost in costs:
         table.add_row(

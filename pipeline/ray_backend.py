@@ -19,7 +19,7 @@ from typing import Any
 from pipeline.errors import StageError, UserError
 from pipeline.guarded import FatalError
 from pipeline.manifest import RayOptions
-from pipeline.threads import thread_variables
+from pipeline.threads import thread_variables, usable_cpus
 from pipeline.worker import Job, Result, Unit, Worker, row_under_way
 from stages.base import Resources
 
@@ -189,7 +189,7 @@ class RayBackend:
 
         address = self._options.address or os.environ.get("RAY_ADDRESS")
         local: dict[str, Any] = {
-            "num_cpus": len(os.sched_getaffinity(0)),
+            "num_cpus": usable_cpus(),
             "object_store_memory": OBJECT_STORE_BYTES,
             "include_dashboard": self._options.dashboard,
             "dashboard_host": "127.0.0.1",

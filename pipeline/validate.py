@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
 
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
 from pipeline.parts import read_metadata
 from pipeline.plan import read_part
+from pipeline.shown import DataTable
 from pipeline.state import RunState
 from pipeline.storage import Location, arrow_source
 from stages.images import decode_grey, decode_rgb
@@ -58,8 +58,8 @@ class Findings:
         if not fine:
             self.wrong[check].append(where)
 
-    def table(self) -> Table:
-        table = Table("check", "looked at", "wrong", "first", "meaning")
+    def table(self) -> DataTable:
+        table = DataTable("check", "looked at", "wrong", "first", "meaning")
         for check, meaning in CHECKS.items():
             wrong = self.wrong.get(check, [])
             style = "bold red" if wrong else None
