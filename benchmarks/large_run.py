@@ -31,9 +31,9 @@ from pipeline import events
 from pipeline.counts import Counts
 from pipeline.fingerprint import fingerprint, stage_identity
 from pipeline.folder import RunFolder
-from pipeline.gallery import sample_parts
 from pipeline.lockfile import write_lock
 from pipeline.manifest import read_manifest, tasks_of
+from pipeline.outcomes import sample_parts
 from pipeline.parts import footer_content
 from pipeline.plan import read_part
 from pipeline.planning import ensure_plan

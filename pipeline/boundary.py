@@ -6,8 +6,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.gallery import Outcome, sample_parts, survey
+from pipeline.outcomes import Outcome, finite, sample_parts, survey
 from pipeline.pairs import Pair
+from pipeline.reading import reading
 from pipeline.rows import read_rows
 from pipeline.state import RunState
 from stages.filter import rank
@@ -76,8 +77,9 @@ def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pai
     for part in sorted({case.row.part for case in cases}):
         ids = pa.array(sorted({case.row.id for case in cases if case.row.part == part}))
         files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-        for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
-            yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
+        with reading(state.folder.root):
+            for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
+                yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
 
 
 def _pair(row: Mapping[str, Any], task: Task) -> Pair:
@@ -94,5 +96,5 @@ def _pair(row: Mapping[str, Any], task: Task) -> Pair:
         row["precise_mask"],
         pair.input_caption,
         pair.output_caption,
-        {name: value for name, value in row["scores"][best].items() if value is not None},
+        finite(row["scores"][best]),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from pipeline import events
 from pipeline.captions import read_captions
@@ -21,6 +21,7 @@ from pipeline.manifest import Manifest, Stages, tasks_of
 from pipeline.plan import read_plan
 from pipeline.preflight import Machine, judged_by, problems
 from pipeline.report import plain_table
+from pipeline.shown import DataTable
 from pipeline.state import RunState
 from pipeline.steps import build_steps
 from pipeline.storage import reached
@@ -67,16 +68,14 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
         name: stage_identity(name, stage, manifest.section(name), tasks) for name, stage in stages.items()
     }
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
-    console.print(
-        f"[bold]{manifest.name}[/bold]: {captions} captions, up to {planned} edits", highlight=False
-    )
+    console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))
     _print_cost(manifest, stages, identities, console)
 
 
-def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> Table:
+def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
     """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
-    table = Table("model", "identity", box=None, header_style="bold", pad_edge=False)
+    table = DataTable("model", "identity", box=None, header_style="bold", pad_edge=False)
     for key, value in models_of(identities.values()).items():
         table.add_row(key, value)
     return table
@@ -136,7 +135,7 @@ def estimate(
     return costs
 
 
-def _cost_table(costs: Sequence[Cost]) -> Table:
+def _cost_table(costs: Sequence[Cost]) -> DataTable:
     table = plain_table("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")
     for cost in costs:
         table.add_row(

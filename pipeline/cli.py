@@ -2,17 +2,18 @@
 
 import re
 import signal
-import sys
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 from pipeline.errors import StageError, UserError, describe, input_output_error
 from pipeline.interrupts import heeded, received
+from pipeline.shown import Terminal, terminal
 
 if TYPE_CHECKING:
     from pipeline.state import RunState
@@ -27,7 +28,7 @@ class Commands(TyperGroup):
     """
 
     def invoke(self, ctx: Any) -> Any:
-        errors = Console(stderr=True, soft_wrap=True, highlight=False)
+        errors = Terminal(stderr=True, soft_wrap=True)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
@@ -43,8 +44,8 @@ class Commands(TyperGroup):
             if isinstance(error.__context__, BrokenPipeError):
                 raise  # rich's answer to it
             ending = StageError(f"stopped: code of a stage or library ended the process ({describe(error)})")
-        errors.print("[bold red]error:[/bold red]", end=" ")
-        errors.print(str(ending), markup=False)
+        errors.print(Text("error:", "bold red"), end=" ")
+        errors.print(str(ending))
         if isinstance(ending, StageError):
             errors.print("What was committed stays; the same command goes on from there.")
             if ending.details:
@@ -60,7 +61,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Captions in, a training set for instruction-based image editing out.",
 )
-console = Console(width=None if sys.stdout.isatty() else 140)
+console = terminal()
 
 
 class EngineName(str, Enum):
@@ -77,6 +78,7 @@ Set = Annotated[
 EngineOption = Annotated[
     EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for a debugger")
 ]
+Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, on a disk or s3://")]
 Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
 
 
@@ -206,8 +208,7 @@ def cost(
     seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
-        f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair",
-        highlight=False,
+        f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair"
     )
 
 
@@ -217,27 +218,30 @@ def cost(
 )
 def inspect(
     path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
-    out: Annotated[Path | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
+    out: Annotated[str | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
     rows: Annotated[int, typer.Option(min=1, help="how many pairs")] = 12,
     seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
     task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
 ) -> None:
     """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
+    from pipeline.contact_sheet import draw
+    from pipeline.outputs import new_file
     from pipeline.pairs import read_pairs, table_of
     from pipeline.storage import locate
 
     location = locate(path)
     if not location.exists():
         raise UserError(f"there is no run or shard at {path}")
-    pairs = read_pairs(location, rows, seed, task)
-    if not pairs:
-        raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
-    console.print(table_of(pairs))
+    with ExitStack() as files:
+        sheet = files.enter_context(new_file(locate(out))) if out is not None else None
+        pairs = read_pairs(location, rows, seed, task)
+        if not pairs:
+            raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
+        console.print(table_of(pairs))
+        if sheet is not None:
+            sheet.write(draw(pairs))
     if out is not None:
-        from pipeline.contact_sheet import draw
-
-        draw(pairs, out)
-        console.print(f"wrote {out}", highlight=False)
+        console.print(f"wrote {out}", soft_wrap=True)
 
 
 @app.command(
@@ -246,25 +250,30 @@ def inspect(
 )
 def report(
     run: RunArgument,
-    out: Annotated[Path | None, typer.Option(help="default: report.html in the run's folder")] = None,
+    out: Annotated[str | None, typer.Option(help="default: report.html in the run's folder")] = None,
     rows: Annotated[int, typer.Option(min=1, help="of the gallery, at most")] = 600,
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
 ) -> None:
     """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
-    from pipeline.html_report import write_report
+    from pipeline.html_report import report_page
     from pipeline.lockfile import locked_manifest
     from pipeline.manifest import tasks_of
+    from pipeline.outputs import new_file
+    from pipeline.storage import locate
     from stages import STAGES
     from stages.filter import resolve_bounds
 
     state = open_state(run)
-    state.scan()
     manifest = locked_manifest(state.folder.lock, STAGES)
+    config: Any = manifest.section("filter")
     tasks = tasks_of(manifest)
-    bounds = {name: resolve_bounds(task, manifest.section("filter")) for name, task in tasks.items()}  # type: ignore[arg-type]
-    where = out or state.folder.root / "report.html"
-    number = write_report(state, tasks, bounds, where, rows, seed)
-    console.print(f"wrote {where}: {number} rows to look at", highlight=False)
+    bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+    where = state.folder.root / "report.html" if out is None else locate(out)
+    with new_file(where) as file:
+        state.scan()
+        page, number = report_page(state, tasks, bounds, rows, seed)
+        file.write(page.encode("utf-8"))
+    console.print(f"wrote {where}: {number} rows to look at", soft_wrap=True)
 
 
 @app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
@@ -283,9 +292,9 @@ def regenerate(
     equal = True
     for verdict in again(manifest, unrolled(manifest.turns), state, row):
         told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
-        console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", markup=False, soft_wrap=True)
+        console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
         if verdict.why:
-            console.print(f"{'':10s} {verdict.why}", markup=False, soft_wrap=True)
+            console.print(f"{'':10s} {verdict.why}", soft_wrap=True)
         equal = equal and not verdict.different
     if not equal:
         raise typer.Exit(1)
@@ -313,11 +322,11 @@ def validate(
     else:
         raise UserError(f"there is no run and there are no shards at {path}")
     for where, findings in found.items():
-        console.print(where, markup=False, highlight=False)
+        console.print(where)
         console.print(findings.table())
     wrong = sum(len(findings.wrong) for findings in found.values())
     if wrong:
-        console.print(f"[bold red]{wrong} of the checks found something wrong[/bold red]")
+        console.print(Text(f"{wrong} of the checks found something wrong", "bold red"))
         raise typer.Exit(1)
     console.print("nothing is wrong")
 
@@ -329,34 +338,40 @@ def validate(
 def sweep(
     manifest: Manifest,
     overrides: Set = None,
-    out: Annotated[Path | None, typer.Option(help="plot the curves (PNG) here")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
+    out: Annotated[str | None, typer.Option(help="plot the curves (PNG) here")] = None,
+    sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
+    from pipeline.boundary import read_boundary
+    from pipeline.contact_sheet import draw
     from pipeline.manifest import read_manifest, tasks_of
+    from pipeline.outputs import new_file
+    from pipeline.storage import locate
     from pipeline.sweep import plot, read_scores, table_of
     from pipeline.sweep import sweep as run
     from stages import STAGES
+    from stages.filter import resolve_bounds
 
     content = read_manifest(manifest, overrides or [], STAGES)
+    config: Any = content.section("filter")
     state, tasks = open_state(content.folder), tasks_of(content)
-    scores = read_scores(state)
-    if not scores:
-        raise UserError(f"{content.folder} has no scores yet: run generate first")
-    curves = run(scores, tasks, content.section("filter"))  # type: ignore[arg-type]
-    console.print(table_of(curves))
+    with ExitStack() as files:
+        figure = files.enter_context(new_file(locate(out))) if out is not None else None
+        drawn = files.enter_context(new_file(locate(sheet))) if sheet is not None else None
+        curves = run(read_scores(state), tasks, config)
+        if not curves:
+            raise UserError(f"{content.folder} has no scores with a bound yet: run generate first")
+        console.print(table_of(curves))
+        if figure is not None:
+            figure.write(plot(curves))
+        if drawn is not None:
+            bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+            pairs = read_boundary(state, tasks, bounds)
+            drawn.write(draw(pairs))
     if out is not None:
-        plot(curves, out)
-        console.print(f"wrote {out}", highlight=False)
+        console.print(f"wrote {out}", soft_wrap=True)
     if sheet is not None:
-        from pipeline.boundary import read_boundary
-        from pipeline.contact_sheet import draw
-        from stages.filter import resolve_bounds
-
-        bounds = {name: resolve_bounds(task, content.section("filter")) for name, task in tasks.items()}  # type: ignore[arg-type]
-        pairs = read_boundary(state, tasks, bounds)
-        draw(pairs, sheet)
-        console.print(f"wrote {sheet}: {len(pairs)} rows next to a bound", highlight=False)
+        console.print(f"wrote {sheet}: {len(pairs)} rows next to a bound", soft_wrap=True)
 
 
 class Format(str, Enum):
@@ -373,16 +388,18 @@ class Format(str, Enum):
 def export(
     run: RunArgument,
     to: Annotated[Format, typer.Option(help="the layout")],
-    out: Annotated[Path, typer.Option(help="a new folder")],
+    out: Out,
     test_share: Annotated[float, typer.Option(min=0, max=1, help="of the captions, by their hash")] = 0.02,
 ) -> None:
     """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-    from pipeline.exports import Export, formats, new_folder
+    from pipeline.exports import Export, formats
     from pipeline.ledger import count_run, published
     from pipeline.lockfile import locked_manifest
     from pipeline.manifest import tasks_of
+    from pipeline.outputs import new_folder
+    from pipeline.storage import locate
     from stages import STAGES
 
     state = open_state(run)
@@ -390,16 +407,21 @@ def export(
     pairs = published(state, count_run(state))
     if not pairs:
         raise UserError(f"{run} has published no pairs yet: run generate first")
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with new_folder(out) as folder, Progress(*columns, console=console, transient=True) as bar:
-        shown = bar.add_task("rows", total=pairs)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with (
+        new_folder(locate(out)) as folder,
+        Progress(*columns, console=console, transient=True, disable=hidden) as bar,
+    ):
+        shown = bar.add_task("", total=pairs)
         exported = Export(
             state, manifest, tasks_of(manifest), folder, test_share, lambda rows: bar.advance(shown, rows)
         )
         formats()[to.value](exported)
-    console.print(f"wrote {out} ({to.value})", highlight=False)
+        rows = exported.written.total()
+        if not rows:
+            raise UserError(f"{run} has no rows for --to {to.value}: nothing was written")
+    console.print(f"wrote {out} ({to.value}): {rows} rows", soft_wrap=True)
 
 
 @app.command(
@@ -411,30 +433,39 @@ def export(
 def convert(
     model: Annotated[str, typer.Argument(help="groundingdino-swin-t or -b, sam-vit-b, -l or -h")],
     checkpoint: Annotated[Path, typer.Argument(help="the published .pth file")],
-    folder: Annotated[Path, typer.Argument(help="what to write; a manifest names it")],
+    folder: Annotated[str, typer.Argument(help="what to write, on a disk; a manifest names it")],
     text_encoder: Annotated[
         Path | None,
         typer.Option(help="a folder with bert-base-uncased's config and tokenizer"),
     ] = None,
 ) -> None:
     """Turn a published checkpoint into a folder of safetensors that a manifest can name."""
+    from safetensors import SafetensorError
+
+    from pipeline.storage import is_local, locate
     from stages import convert as conversion
 
     if model not in {**conversion.GROUNDING, **conversion.SEGMENTERS}:
         known = ", ".join([*conversion.GROUNDING, *conversion.SEGMENTERS])
         raise UserError(f"{model}: the models are {known}")
+    where = locate(folder)
+    if not is_local(where):
+        raise UserError(f"{folder}: weights are read from a disk; name a folder there")
     try:
+        where.mkdir(parents=True, exist_ok=True)
         if model in conversion.SEGMENTERS:
-            left = conversion.convert_segmenter(checkpoint, folder, conversion.SEGMENTERS[model])
+            left = conversion.convert_segmenter(checkpoint, where, conversion.SEGMENTERS[model])
         elif text_encoder is None:
             raise UserError("GroundingDINO needs --text-encoder, a folder with bert-base-uncased's files")
         else:
             architecture = conversion.GROUNDING[model]
-            left = conversion.convert_grounding(checkpoint, text_encoder, folder, architecture)
+            left = conversion.convert_grounding(checkpoint, text_encoder, where, architecture)
     except conversion.CheckpointError as error:
         raise UserError(str(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be written: {error}") from error
     rest = f"; {len(left)} tensors that it does not need were left out" if left else ""
-    console.print(f"wrote {folder}{rest}", highlight=False)
+    console.print(f"wrote {folder}{rest}", soft_wrap=True)
 
 
 def open_state(folder: "str | Location") -> "RunState":

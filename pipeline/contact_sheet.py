@@ -2,11 +2,14 @@
 
 from collections.abc import Sequence
 from io import BytesIO
-from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipeline.errors import UserError
 from pipeline.pairs import SHOWN_SCORES, Pair
+from pipeline.shown import shown
+from stages.images import decode_grey, decode_rgb
 
 COLUMNS = 2
 PICTURE = 256
@@ -22,10 +25,13 @@ _CELL_WIDTH = 3 * PICTURE + 2 * _GAP
 _CELL_HEIGHT = PICTURE + (MAX_LINES + 1) * _LINE + 8
 
 
-def draw(pairs: Sequence[Pair], path: Path) -> None:
-    """Write a contact sheet of ``pairs`` as a PNG.
+def draw(pairs: Sequence[Pair]) -> bytes:
+    """A contact sheet of ``pairs`` as a PNG.
 
     Instructions are drawn as plain text; a character that the font lacks is a box.
+
+    Raises:
+        UserError: a picture of a pair cannot be shown.
     """
     columns = max(1, min(COLUMNS, len(pairs)))
     rows = -(-len(pairs) // columns)
@@ -37,14 +43,15 @@ def draw(pairs: Sequence[Pair], path: Path) -> None:
         row, column = divmod(index, columns)
         at = (_MARGIN + column * (_CELL_WIDTH + _MARGIN), _MARGIN + row * (_CELL_HEIGHT + _MARGIN))
         sheet.paste(_cell(pair), at)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path, format="PNG")
+    content = BytesIO()
+    sheet.save(content, format="PNG")
+    return content.getvalue()
 
 
 def _cell(pair: Pair) -> Image.Image:
     cell = Image.new("RGB", (_CELL_WIDTH, _CELL_HEIGHT), _PAPER)
-    source, target = (Image.open(BytesIO(data)).convert("RGB") for data in (pair.input, pair.target))
-    mask = Image.open(BytesIO(pair.mask)).convert("L").resize(source.size)
+    source, target, mask = map(Image.fromarray, _pictures(pair))
+    mask = mask.resize(source.size)
     tinted = Image.composite(Image.blend(source, Image.new("RGB", source.size, _TINT), 0.6), source, mask)
     for index, picture in enumerate((source, tinted, target)):
         cell.paste(_fit(picture), (index * (PICTURE + _GAP), 0))
@@ -57,8 +64,15 @@ def _cell(pair: Pair) -> Image.Image:
     scores = [
         f"{name} {pair.scores[metric]:.3f}" for metric, name in SHOWN_SCORES.items() if metric in pair.scores
     ]
-    pen.text((0, y), "   ".join([pair.task, *scores, pair.id[:8]]), _FAINT, small)
+    pen.text((0, y), shown("   ".join([pair.task[:40], *scores, pair.id[:8]])), _FAINT, small)
     return cell
+
+
+def _pictures(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    try:
+        return decode_rgb(pair.input), decode_rgb(pair.target), decode_grey(pair.mask)
+    except ValueError as error:
+        raise UserError(f"row {pair.id} cannot be drawn: {error}; editpairs validate looks at all") from error
 
 
 def _fit(picture: Image.Image) -> Image.Image:

@@ -6,12 +6,11 @@ A worker's seconds are those it spent on files, its start and its models' loadin
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from pipeline import events
 from pipeline.events import Spent
 from pipeline.ledger import count_run, published
 from pipeline.report import plain_table
+from pipeline.shown import DataTable
 from pipeline.state import RunState
 
 
@@ -31,7 +30,7 @@ def measure(state: RunState) -> Cost:
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
 
 
-def table_of(cost: Cost, pairs: int) -> Table:
+def table_of(cost: Cost, pairs: int) -> DataTable:
     """What each stage took, a kept pair's share of it, and what ``pairs`` kept pairs would take."""
     names = ("stage", "rows", "worker s", "CPU-s", "GPU-s", "CPU-s a pair", "GPU-s a pair")
     table = plain_table(*names, f"hours of {pairs:,} pairs")

@@ -17,7 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
+from pipeline.outcomes import BEGINS, Outcome, finite
 from pipeline.plan import read_part
+from pipeline.reading import reading
 from pipeline.state import RunState
 from pipeline.storage import Location, arrow_source
 from stages.edit.annotate import draw_mask
@@ -28,8 +30,6 @@ from stages.tasks import Bounds, Task
 
 SIDE = 160
 """Longest side of a thumbnail in pixels; smaller pictures stay as they are."""
-SAMPLED = 20_000
-"""Rows of a large run that histograms are of and the gallery is drawn from; of a smaller run all are."""
 NEAR = 0.1
 """A score this near to its bound, as a share of the scores' spread, is a boundary case."""
 COLUMNS = {
@@ -40,22 +40,6 @@ COLUMNS = {
     "score": ["scores"],
     "filter": ["choice"],
 }
-BEGINS = "source"
-"""The stage that begins a later turn; its rows then have a task and a caption of their own."""
-
-
-@dataclass
-class Outcome:
-    """What became of a planned row in a turn: ``outcome`` is stage:status:reason, ``scores`` its best
-    candidate's.
-    """
-
-    part: int
-    id: str
-    task: str
-    turn: int = 1
-    outcome: str = "pending"
-    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -77,29 +61,8 @@ class Shown:
     target: str = ""
     overlay: str = ""
     difference: str = ""
-
-
-def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
-    """The parts that are looked at: all, or of a large run so many that they hold ``SAMPLED`` rows.
-
-    They are drawn by the seed, from those that have been through the most stages.
-
-    Args:
-        rows: that the parts should hold at least.
-    """
-    wanted = max(rows, SAMPLED)
-    if state.plan.rows <= wanted:
-        return list(range(state.plan.parts))
-    steps = [step for step in state.steps.values() if step.parts_per_unit is None]
-    drawn = np.random.default_rng(seed).permutation(state.plan.parts).tolist()
-    drawn.sort(key=lambda part: sum(state.done(step, part) for step in steps), reverse=True)
-    held = np.cumsum([state.plan.part_rows[part] for part in drawn])
-    return sorted(drawn[: int(np.searchsorted(held, wanted)) + 1])
-
-
-def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
-    """What became of the planned rows of some parts, turn by turn, in the plan's order."""
-    return [outcome for part in parts for outcome in outcomes(state, part)]
+    damage: str = ""
+    """Why a picture is missing that should be there."""
 
 
 def choose_rows(
@@ -129,35 +92,6 @@ def choose_rows(
             if depth < len(rows) and len(chosen) < wanted:
                 chosen.add(rows[depth])
     return [found[index] for index in sorted(chosen)]
-
-
-def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
-    """Each planned row of a part, once a turn that it began."""
-    plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
-    found = {(row["id"], 1): Outcome(part, row["id"], row["task"]) for row in plan}
-    for step in state.steps.values():
-        if step.parts_per_unit is not None or not state.done(step, part):
-            continue
-        begins = step.stage == BEGINS and step.turn > 1
-        columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
-        columns += ["task"] if begins else []
-        table = pq.read_table(arrow_source(state.path(step, part)), columns=columns, partitioning=None)
-        for record in table.to_pylist():
-            key = record["id"], step.turn
-            if begins and record["status"] == "kept":
-                found[key] = Outcome(part, record["id"], record["task"], step.turn)
-            elif begins:
-                continue
-            row = found[key]
-            row.outcome = f"{step.name}:{record['status']}:{record['reason']}"
-            if record.get("scores"):
-                row.scores = best_scores(record["scores"])
-    return iter(sorted(found.values(), key=lambda row: row.turn))
-
-
-def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """The scores of the candidate that changed most in the caption's direction."""
-    return {metric: value for metric, value in max(candidates, key=rank).items() if value is not None}
 
 
 def is_near(scores: Mapping[str, float], bounds: Mapping[str, Bounds]) -> bool:
@@ -225,19 +159,33 @@ def _shown(
     if choice is None and scores:
         choice = max(range(len(scores)), key=lambda k: rank(scores[k]))
     if scores and choice is not None:
-        shown.scores = {metric: value for metric, value in scores[choice].items() if value is not None}
+        shown.scores = finite(scores[choice])
         shown.near = is_near(shown.scores, bounds)
+    try:
+        _draw(shown, task, row, choice or 0)
+    except ValueError as error:
+        shown.damage = str(error)
+    return shown
+
+
+def _draw(shown: Shown, task: Task, row: Mapping[str, Any], choice: int) -> None:
+    """Fill in the pictures.
+
+    Raises:
+        ValueError: one cannot be decoded.
+    """
     candidates = row.get("candidates") or []
     if candidates:
-        pair = as_pair(task, row["anchor"], candidates[choice or 0]["image"], "", "")
+        pair = as_pair(task, row["anchor"], candidates[choice]["image"], "", "")
         i, tar = decode_rgb(pair.input), decode_rgb(pair.target)
+        mask = decode_mask(row["precise_mask"])
+        if i.shape != tar.shape or i.shape[:2] != mask.shape:
+            raise ValueError("the pictures differ in size")
         shown.input, shown.target = thumbnail(i), thumbnail(tar)
         shown.difference = thumbnail(np.abs(i.astype(int) - tar).astype(np.uint8))
-        mask = decode_mask(row["precise_mask"])
         shown.overlay = thumbnail(draw_mask({"source_image": i, "precise_mask": mask}))
     elif row.get("source_image"):
         shown.input = thumbnail(decode_rgb(row["source_image"]))
-    return shown
 
 
 def thumbnail(image: np.ndarray) -> str:
@@ -251,7 +199,7 @@ def thumbnail(image: np.ndarray) -> str:
 
 def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
     """The records of some rows; pictures are read of their row groups only."""
-    with pq.ParquetFile(arrow_source(path)) as file:
+    with reading(path), pq.ParquetFile(arrow_source(path)) as file:
         for group in range(file.num_row_groups):
             wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
             if pc.any(wanted).as_py():

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemai
 from rich.progress import Progress as Bar
 from rich.text import Text
 
+from pipeline.shown import shown_lines
+
 SECONDS_A_LINE = 10.0
 """How often a plain line is printed at most."""
 
@@ -28,20 +30,18 @@ class Progress:
             yield advance
         seconds = time.monotonic() - started
         rate = f"{rows / seconds:.1f} rows/s" if seconds > 0 else ""
-        self._console.print(
-            f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}", highlight=False
-        )
+        self._console.print(f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}")
 
     def note(self, text: str) -> None:
         """Say something on a line of its own."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(Text(shown_lines(text)), soft_wrap=True)
 
     @contextmanager
     def _bar(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
         columns = (
-            TextColumn("{task.description:10s}"),
+            TextColumn("{task.description:10s}", markup=False),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f} rows"),
+            TextColumn("{task.completed:.0f}/{task.total:.0f} rows", markup=False),
             _RateColumn(),
             TimeRemainingColumn(),
         )
@@ -62,9 +62,7 @@ class Progress:
                 printed = now
                 left = (rows - done) * (now - started) / done
                 rate = done / (now - started)
-                self._console.print(
-                    f"{name:10s} {done}/{rows} rows, {rate:.1f} rows/s, {left:.0f} s left", highlight=False
-                )
+                self._console.print(f"{name:10s} {done}/{rows} rows, {rate:.1f} rows/s, {left:.0f} s left")
 
         yield advance
 

@@ -2,26 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from pipeline import events
 from pipeline.events import Spent
 from pipeline.ledger import StageCount, count_run, published
+from pipeline.shown import DataTable, Terminal, brief
 from pipeline.state import RunState
 
 REASONS_A_STAGE = 12
 
 
-def print_report(state: RunState, console: Console) -> None:
+def print_report(state: RunState, console: Terminal) -> None:
     """Print where every planned row is, what the stages cost and where the pairs are."""
     counts = count_run(state)
     spent = events.spent(state.folder.events)
     plan = state.plan
     console.print(
-        f"\n[bold]{state.folder.root}[/bold]: {plan.captions} captions, {plan.duplicates} duplicates, "
-        f"{plan.rows} planned edits in {plan.parts} parts",
-        highlight=False,
+        Text.assemble(
+            "\n",
+            (str(state.folder.root), "bold"),
+            f": {plan.captions} captions, {plan.duplicates} duplicates, {plan.rows} planned edits in "
+            f"{plan.parts} parts",
+        ),
+        soft_wrap=True,
     )
     console.print(_stage_table(counts, spent))
     console.print(_task_table(counts, state))
@@ -30,7 +34,7 @@ def print_report(state: RunState, console: Console) -> None:
     _print_pairs(state, counts, spent, console)
 
 
-def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Table:
+def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> DataTable:
     table = plain_table(
         "stage", "parts", "given", "kept", "rejected", "failed", "pending", "seconds", "CPU-s", "GPU-s"
     )
@@ -46,7 +50,7 @@ def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Ta
     return table
 
 
-def _task_table(counts: Sequence[StageCount], state: RunState) -> Table:
+def _task_table(counts: Sequence[StageCount], state: RunState) -> DataTable:
     """Rows kept by each stage, by task; the first column is the plan, of later turns what was published."""
     publishing = {step.name for step in state.steps.values() if step.parts_per_unit is not None}
     shown = [count for count in counts if "." not in count.name or count.name in publishing]
@@ -62,12 +66,12 @@ def _task_table(counts: Sequence[StageCount], state: RunState) -> Table:
     return table
 
 
-def _reason_table(counts: Sequence[StageCount]) -> Table:
+def _reason_table(counts: Sequence[StageCount]) -> DataTable:
     table = plain_table("stage", "status", "reason", "rows", text=3)
     for count in counts:
         ordered = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
         for (status, reason), rows in ordered[:REASONS_A_STAGE]:
-            table.add_row(count.name, status, reason, str(rows))
+            table.add_row(count.name, status, brief(reason), str(rows))
         rest = ordered[REASONS_A_STAGE:]
         if rest:
             table.add_row(count.name, "", f"({len(rest)} other reasons)", str(sum(n for _, n in rest)))
@@ -75,7 +79,7 @@ def _reason_table(counts: Sequence[StageCount]) -> Table:
 
 
 def _print_pairs(
-    state: RunState, counts: Sequence[StageCount], spent: Mapping[str, Spent], console: Console
+    state: RunState, counts: Sequence[StageCount], spent: Mapping[str, Spent], console: Terminal
 ) -> None:
     publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
     files = sum(count.units_done for count in publishing)
@@ -87,16 +91,17 @@ def _print_pairs(
     seconds = sum(stage.wall_seconds for stage in spent.values())
     rate = f", {60 * pairs / seconds:.1f} pairs a minute" if seconds else ""
     console.print(
-        f"[bold]{pairs} pairs[/bold] in {files} shards: {where}/train-*.parquet "
-        f"({seconds:.1f} s in all{rate})",
-        highlight=False,
+        Text.assemble(
+            (f"{pairs} pairs", "bold"),
+            f" in {files} shards: {where}/train-*.parquet ({seconds:.1f} s in all{rate})",
+        ),
         soft_wrap=True,
     )
 
 
-def plain_table(*columns: str, text: int = 1) -> Table:
+def plain_table(*columns: str, text: int = 1) -> DataTable:
     """A table whose first ``text`` columns are words, the others numbers."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = DataTable(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < text else "right", overflow="fold")
     return table

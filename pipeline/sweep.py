@@ -6,14 +6,17 @@ nothing of the run is changed.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from io import BytesIO
 
 import numpy as np
 import pyarrow.parquet as pq
-from rich.table import Table
 
-from pipeline.plan import read_part
+from pipeline.outcomes import tasks_of_rows
+from pipeline.reading import reading
+from pipeline.shown import DataTable, shown
 from pipeline.state import RunState
+from pipeline.steps import Step
+from pipeline.storage import arrow_source
 from stages.filter import FilterConfig, Scores, choose, resolve_bounds
 from stages.tasks import Bounds, Tasks
 
@@ -38,23 +41,24 @@ class Curve:
 
 
 def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
-    """The candidates' scores of every row that the score stage kept, by task."""
-    step = state.steps["score"]
+    """The candidates' scores of every row that the score stage kept, in all turns, by task."""
     scores: dict[str, list[Sequence[Scores]]] = {}
-    for part in range(state.plan.parts):
-        if state.done(step, part):
-            for task, candidates in _scored(state, part):
-                scores.setdefault(task, []).append(candidates)
+    for step in state.steps.values():
+        for part in range(state.plan.parts) if step.stage == "score" else ():
+            if state.done(step, part):
+                for task, candidates in _scored(state, step, part):
+                    scores.setdefault(task, []).append(candidates)
     return scores
 
 
-def _scored(state: RunState, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
-    planned = read_part(state.folder.plan, part, ["id", "task"])
-    tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
-    path = state.folder.part("score", part)
-    for row in pq.read_table(path, columns=["id", "status", "scores"], partitioning=None).to_pylist():
-        if row["status"] == "kept":
-            yield tasks[row["id"]], row["scores"]
+def _scored(state: RunState, step: Step, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
+    path = state.path(step, part)
+    tasks = tasks_of_rows(state, step.turn, part)
+    with reading(path):
+        rows = pq.read_table(arrow_source(path), columns=["id", "status", "scores"], partitioning=None)
+        for row in rows.to_pylist():
+            if row["status"] == "kept":
+                yield tasks[row["id"]], row["scores"]
 
 
 def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
@@ -86,8 +90,8 @@ def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds]) -> int
     return sum(not choose(candidates, bounds).reason for candidates in rows)
 
 
-def plot(curves: Sequence[Curve], path: Path) -> None:
-    """Write a figure (PNG): a row of panels a task, the bound as it is drawn in."""
+def plot(curves: Sequence[Curve]) -> bytes:
+    """A figure (PNG): a row of panels a task, the bound as it is drawn in."""
     from matplotlib.figure import Figure
 
     tasks = sorted({curve.task for curve in curves})
@@ -99,18 +103,19 @@ def plot(curves: Sequence[Curve], path: Path) -> None:
         for axes, curve in zip(line, own, strict=False):
             axes.plot(curve.values, np.array(curve.kept) / curve.rows, color="tab:blue")
             axes.axvline(curve.now, color="tab:red", linewidth=1)
-            axes.set_title(f"{task}: {curve.metric}.{curve.side}", fontsize=8)
+            axes.set_title(shown(f"{task}: {curve.metric}.{curve.side}"), fontsize=8, parse_math=False)
             axes.set_ylim(0, 1.02)
             axes.tick_params(labelsize=7)
         for axes in line[len(own) :]:
             axes.axis("off")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
 
 
-def table_of(curves: Sequence[Curve]) -> Table:
+def table_of(curves: Sequence[Curve]) -> DataTable:
     """A line a curve: the bound and its yield now, then the yield without it, and at other values."""
-    table = Table(box=None, header_style="bold", pad_edge=False)
+    table = DataTable(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "bound", "now", "kept", "without", "kept at other values"):
         table.add_column(name, justify="right" if name in ("now", "kept", "without") else "left")
     for curve in curves:

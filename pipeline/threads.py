@@ -1,9 +1,16 @@
-"""How many threads a worker computes with: a manifest key, the same for Ray and the local engine."""
+"""CPUs there are, and how many threads a worker computes with (a manifest key, the same for both engines)."""
 
 import os
 import sys
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on; where the system does not tell (macOS), all there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def thread_variables(threads: int) -> dict[str, str]:

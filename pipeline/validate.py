@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich.table import Table
 
 from pipeline.file_checks import check_checksums, recount
 from pipeline.ledger import count_run
 from pipeline.lockfile import read_lock
 from pipeline.plan import read_part
 from pipeline.sealed import DamagedFileError, read_table
+from pipeline.shown import DataTable
 from pipeline.state import RunState
 from pipeline.storage import Location, arrow_source, list_folder
 from stages.images import decode_grey, decode_rgb
@@ -61,8 +61,8 @@ class Findings:
         if not fine:
             self.wrong[check].append(where)
 
-    def table(self) -> Table:
-        table = Table("check", "looked at", "wrong", "first", "meaning")
+    def table(self) -> DataTable:
+        table = DataTable("check", "looked at", "wrong", "first", "meaning")
         for check, meaning in CHECKS.items():
             wrong = self.wrong.get(check, [])
             style = "bold red" if wrong else None

@@ -5,13 +5,13 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rich.console import Console
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
 from pipeline import events
 from pipeline.folder import RunFolder
 from pipeline.ledger import StageCount, count_run
+from pipeline.shown import DataTable, Terminal, brief, shown
 from pipeline.state import RunState
 
 RECENT = 16
@@ -58,7 +58,7 @@ class Paces:
         }
 
 
-def watch(state: RunState, console: Console, every: float = 2.0) -> None:
+def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
     """Show a live table until nothing is pending, or Ctrl-C."""
     paces = Paces(state.folder)
     with Live(console=console, auto_refresh=False) as live:
@@ -72,9 +72,9 @@ def watch(state: RunState, console: Console, every: float = 2.0) -> None:
             time.sleep(max(every, PAUSE * (time.monotonic() - started)))
 
 
-def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> Table:
+def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
     """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
-    table = Table(title=str(folder.root), title_justify="left", box=None, pad_edge=False)
+    table = DataTable(title=Text(shown(str(folder.root))), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
         table.add_column(name, justify="left" if name in ("stage", "why not") else "right")
     for count in counts:
@@ -94,4 +94,4 @@ def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str
 
 def _reasons(count: StageCount) -> str:
     ordered = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
-    return ", ".join(f"{reason[:40]} {rows}" for (_, reason), rows in ordered[:TOP_REASONS])
+    return ", ".join(f"{brief(reason, 40)} {rows}" for (_, reason), rows in ordered[:TOP_REASONS])

@@ -1,9 +1,24 @@
-"""Pictures as bytes and arrays: lossless PNG in the parts, uint8 RGB arrays in the stages."""
+"""Pictures as bytes and arrays: lossless PNG in the parts, uint8 RGB arrays in the stages.
+
+The bytes may be of others, such as a shard that somebody passed on: before they are decoded their header
+says whether they are a picture of a kind that editpairs writes, and how large it is.
+"""
+
+import struct
 
 import cv2
 import numpy as np
 
+MAX_PIXELS = 4096 * 4096
+"""Of a picture that is decoded. A PNG of a few kilobytes may claim, and fill, gigabytes."""
 _FAST = [cv2.IMWRITE_PNG_COMPRESSION, 3]
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_GREY, _RGB = 0, 2
+"""Colour types of a PNG."""
+_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB", b"tEXt", b"tIME"}
+"""Those that a picture may have. Compressed texts and profiles are not among them, for they may be bombs,
+nor what makes readers show different pixels: animations, transparency, orientation.
+"""
 
 
 def encode_png(image: np.ndarray) -> bytes:
@@ -15,23 +30,64 @@ def encode_png(image: np.ndarray) -> bytes:
     return data.tobytes()
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
-    """PNG bytes to uint8 RGB [h,w,3]."""
+def decode_rgb(data: bytes | None) -> np.ndarray:
+    """PNG bytes to uint8 RGB [h,w,3].
+
+    Raises:
+        ValueError: they are no picture that editpairs writes, or a damaged one; see :func:`png_size`.
+    """
     return cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
-def decode_grey(data: bytes) -> np.ndarray:
-    """PNG bytes to uint8 grey [h,w]."""
+def decode_grey(data: bytes | None) -> np.ndarray:
+    """PNG bytes to uint8 grey [h,w]; raises as :func:`decode_rgb`."""
     return _decode(data, cv2.IMREAD_GRAYSCALE)
 
 
-def decode_mask(data: bytes) -> np.ndarray:
-    """Grey PNG bytes to a mask, float32 [h,w] in [0,1]."""
+def decode_mask(data: bytes | None) -> np.ndarray:
+    """Grey PNG bytes to a mask, float32 [h,w] in [0,1]; raises as :func:`decode_rgb`."""
     return decode_grey(data).astype(np.float32) / 255
 
 
-def _decode(data: bytes, flags: int) -> np.ndarray:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    if image is None:
+def png_size(data: bytes | None) -> tuple[int, int]:
+    """Height and width of a whole PNG of 8-bit RGB or grey, without decoding it.
+
+    Raises:
+        ValueError: there are no bytes, they are another format or another kind of PNG, they are cut short,
+            or the picture has more than ``MAX_PIXELS``.
+    """
+    if not data:
+        raise ValueError("there is no picture")
+    if data[:8] != _SIGNATURE or data[12:16] != b"IHDR" or len(data) < 33:
+        raise ValueError("the picture is not a PNG")
+    width, height, depth, colour = struct.unpack(">IIBB", data[16:26])
+    if depth != 8 or colour not in (_GREY, _RGB):
+        raise ValueError(
+            f"the picture has {depth} bits and PNG's colour type {colour}, not 8-bit RGB or grey"
+        )
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError(f"the picture claims {width} x {height} pixels; {MAX_PIXELS} are allowed")
+    _check_chunks(data)
+    return height, width
+
+
+def _check_chunks(data: bytes) -> None:
+    at, kind = len(_SIGNATURE), b""
+    while kind != b"IEND" and at + 12 <= len(data):
+        (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
+        if kind not in _CHUNKS:
+            raise ValueError(f"the picture has a PNG chunk {kind!r}, which a plain picture has not")
+        at += 12 + length
+    if kind != b"IEND" or at != len(data):
+        raise ValueError("the picture's bytes are cut short, or go on after its end")
+
+
+def _decode(data: bytes | None, flags: int) -> np.ndarray:
+    height, width = png_size(data)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)  # type: ignore[arg-type]
+    except cv2.error as error:
+        raise ValueError("the picture's bytes cannot be decoded") from error
+    if image is None or image.shape[:2] != (height, width):
         raise ValueError("the picture's bytes cannot be decoded")
     return image

@@ -18,14 +18,15 @@ from upath import UPath
 
 from stages.base import Stage, StageConfig, kept, to_table
 from stages.candidate import Policy
+from stages.card import PICTURE, columns_table, dataset_card, front_matter, provenance
 from stages.images import decode_mask, encode_png
 from stages.mask.soft_mask import edit_mask
 from stages.pair import as_pair, inverse_instruction
 from stages.score.metrics import METRICS
 from stages.tasks import Task, Tasks
 
-PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "id": (pa.string(), "the row's name, unique among those of one turn"),
     "I": (PICTURE, "input image (PNG)"),
     "T": (pa.string(), "edit instruction"),
     "Tar": (PICTURE, "target image (PNG)"),
@@ -55,9 +56,10 @@ _COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
     "turn": (pa.int16(), "of the session, from 1"),
 }
-"""Type and meaning of every published column besides ``id``."""
+"""Type and meaning of every published column."""
 
-SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in _COLUMNS.items()])
+SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items() if name != "id"])
+"""Of the published rows, besides ``id``."""
 
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
@@ -178,61 +180,21 @@ def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
     return encode_png(np.round(mask * 255).astype(np.uint8))
 
 
-_CARD = """---
-pretty_name: {title}
-task_categories:
-- image-to-image
-configs:
-- config_name: default
-  data_files:
-  - split: train
-    path: {paths}
----
-
-# {name}
-
-Synthetic image edits: {published} pairs, kept of {planned} planned (seed {seed}). Captions, pictures
-and masks were made by models and filtered by thresholds; no row was checked by a person.
-
-```python
+_EXAMPLE = """```python
 import pandas
 
 rows = pandas.read_parquet("{folder}")  # pictures are in rows.I[0]["bytes"]
 ```
 
 Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
-captions swapped.
-
-| task | pairs |
-|---|---:|
-{tasks}
-
-| model | identity |
-|---|---|
-{models}
-
-| column | type | meaning |
-|---|---|---|
-{columns}
-
-A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files.
-"""
+captions swapped."""
 
 
 def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
-    columns = {"id": (pa.string(), "the row's name, unique among those of one turn"), **_COLUMNS}
-    return _CARD.format(
-        title=json.dumps(summary["name"]),
-        name=summary["name"],
-        published=summary["published"],
-        planned=summary["planned"],
-        seed=summary["seed"],
-        tasks="\n".join(f"| {task} | {count} |" for task, count in sorted(tasks.items())),
-        models="\n".join(f"| {key} | `{identity}` |" for key, identity in summary["models"].items()),
-        columns="\n".join(
-            f"| `{name}` | {'image' if dtype == PICTURE else dtype} | {meaning} |"
-            for name, (dtype, meaning) in columns.items()
-        ),
-        paths=json.dumps([f"{folder}/train-*.parquet" for folder in summary["files"]]),
-        folder=next(iter(summary["files"])),
+    what, told, by_task, models = provenance(summary, tasks)
+    header = front_matter(
+        summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
     )
+    example = _EXAMPLE.format(folder=next(iter(summary["files"])))
+    end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
+    return dataset_card(header, what, told, example, by_task, models, columns_table(COLUMNS), end)

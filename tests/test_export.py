@@ -1,11 +1,17 @@
 """Exports of a toybox run, each read back by the package that its users have."""
 
 import json
+import re
+import shutil
+import sys
 from io import BytesIO
 from pathlib import Path
 
 import datasets
 import numpy as np
+import pandas
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 import webdataset
@@ -16,8 +22,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from pipeline.exports import side_of
+from pipeline.errors import UserError
+from pipeline.exports import file_key, parquet, preference, side_of
 from pipeline.exports.card import licence_of
+from pipeline.state import RunState
 from tests.toybox_runs import ROOT, Run
 
 
@@ -85,6 +93,106 @@ def test_the_same_run_gives_the_same_bytes(toybox_run, tmp_path, to):
     assert files[0]
 
 
+def test_datasets_reads_the_tars_too(toybox_run, tmp_path):
+    """By the types in the card: columns that are null in the first rows would be guessed wrongly."""
+    folder = exported(toybox_run, "webdataset", tmp_path / "out")
+    sides = load(folder, tmp_path / "cache")
+    published = toybox_run.shards().set_index("id")
+    assert set(sides) == {"train", "test"}
+    assert sum(len(side) for side in sides.values()) == len(published)
+    for row in [row for side in sides.values() for row in side]:
+        shard = published.loc[row["json"]["id"]]
+        assert row["json"]["T"] == shard["T"]
+        assert np.array_equal(pixels(row["target.png"]), pixels(shard["Tar"]))
+    assert sides["train"].features["json"]["clip_direction"] == datasets.Value("float32")
+
+
+@pytest.mark.parametrize("to", ["datasets", "magicbrush", "preference"])
+def test_pandas_and_arrow_read_every_parquet_layout(toybox_run, tmp_path, to):
+    folder = exported(toybox_run, to, tmp_path / "out")
+    paths = sorted((folder / "data").iterdir())
+    frames = [pandas.read_parquet(path) for path in paths]
+    rows = load(folder, tmp_path / "cache")
+    assert sum(map(len, frames)) == sum(len(side) for side in rows.values()) > 0
+    files = [pq.ParquetFile(path) for path in paths]
+    assert all(file.num_row_groups == 1 for file in files), "a few rows are one row group"
+
+
+def test_row_groups_are_bounded_by_rows_and_by_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet, "GROUP_ROWS", 10)
+    monkeypatch.setattr(parquet, "GROUP_BYTES", 5000)
+    schema = pa.schema([("n", pa.int64()), ("data", pa.binary())])
+    sizes = [1] * 25 + [900] * 12 + [9000] + [1] * 3
+    with pq.ParquetWriter(tmp_path / "x.parquet", schema) as writer:
+        groups = parquet.RowGroups(writer)
+        for start in range(0, len(sizes), 7):
+            rows = [{"n": n, "data": b"x" * sizes[n]} for n in range(start, min(start + 7, len(sizes)))]
+            groups.write(pa.Table.from_pylist(rows, schema))
+        groups.flush()
+    file = pq.ParquetFile(tmp_path / "x.parquet")
+    read = [file.read_row_group(k) for k in range(file.num_row_groups)]
+    assert pa.concat_tables(read)["n"].to_pylist() == list(range(len(sizes)))
+    assert all(t.num_rows <= 10 and (t.nbytes <= 5000 or t.num_rows == 1) for t in read)
+    assert len(read) < 15
+
+
+def test_an_export_without_rows_is_an_error(toybox_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(preference, "_preference", lambda *_: None)
+    told = export(toybox_run, "preference", tmp_path / "out")
+    assert isinstance(told.exception, UserError)
+    assert "no rows" in str(told.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("row_id", ["../../etc/x", "a.b", "a/b", "", "x" * 300, "\x1b", "猫"])
+def test_a_row_s_name_in_a_file_is_a_plain_one(row_id):
+    assert re.fullmatch(r"[0-9A-Za-z_-]{1,80}", file_key(row_id))
+    assert file_key("0c762de7a16ee206e313f19c605e7c66") == "0c762de7a16ee206e313f19c605e7c66"
+
+
+def foreign_id(rows: list[dict]) -> None:
+    rows[0]["id"] = "../../etc/x"
+
+
+def a_bomb(rows: list[dict]) -> None:
+    data = bytearray(rows[0]["I"]["bytes"])
+    data[16:24] = (60000).to_bytes(4, "big") * 2
+    rows[0]["I"]["bytes"] = bytes(data)
+
+
+def a_path_alone(rows: list[dict]) -> None:
+    rows[0]["Tar"] = {"bytes": None, "path": "/etc/passwd"}
+
+
+@pytest.mark.parametrize("change", [foreign_id, a_bomb, a_path_alone])
+@pytest.mark.parametrize("to", ["datasets", "webdataset"])
+def test_a_shard_that_was_changed_is_not_passed_on(toybox_run, tmp_path, change, to):
+    run = Run(tmp_path)
+    shutil.copytree(toybox_run.folder, run.folder)
+    path = sorted((run.folder / "shards").glob("train-*.parquet"))[0]
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    change(rows)
+    # The footer says that the file is done, as that of a careful forger would.
+    pq.write_table(pa.Table.from_pylist(rows, schema=table.schema), tmp_path / "changed.parquet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunState, "path", forged(path, tmp_path / "changed.parquet"))
+        told = export(run, to, tmp_path / "out")
+    assert isinstance(told.exception, UserError), told.exception
+    assert not (tmp_path / "out").exists()
+
+
+def forged(path: Path, instead: Path):
+    real = RunState.path
+
+    def place(self, step, unit):
+        found = real(self, step, unit)
+        # What is done is asked of the true file's footer.
+        return instead if found == path and sys._getframe(1).f_code.co_name == "tables" else found
+
+    return place
+
+
 def test_webdataset_reads_the_tars(toybox_run, tmp_path):
     folder = exported(toybox_run, "webdataset", tmp_path / "out", share=0)
     tars = [str(path) for path in sorted(folder.glob("train-*.tar"))]
@@ -130,6 +238,12 @@ def test_the_card_says_splits_thresholds_licences_and_limits(toybox_run, tmp_pat
     assert "| `toybox/weights/diffusion` | apache-2.0 |" in card
     assert "no person checked a row" in card
     assert licence_of("some/hub-model") == "not stated"
+
+
+def test_a_model_s_card_of_any_content_has_a_licence_or_none(tmp_path):
+    for text in ("---\nlicense: [\n---\n", "---\n" + "[" * 1500 + "\n---\n", "---\nlicense: 3\n---\n", "\0"):
+        (tmp_path / "README.md").write_text(text)
+        assert licence_of(str(tmp_path)) in ("not stated", "its card cannot be read")
 
 
 def test_a_folder_that_holds_something_is_left_alone(toybox_run, tmp_path):

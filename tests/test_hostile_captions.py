@@ -92,7 +92,8 @@ def test_the_page_has_its_own_script_and_no_other(page):
     assert "use strict" in script
     assert parsed.suspicious == []
     assert re.fullmatch(
-        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-[\w+/=]+'",
+        r"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-[\w+/=]+'; "
+        r"form-action 'none'; base-uri 'none'",
         parsed.policy,
     )
 

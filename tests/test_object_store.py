@@ -5,10 +5,13 @@ import os
 import re
 import signal
 import time
+from contextlib import nullcontext
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
+from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import lock as locks
@@ -16,10 +19,12 @@ from pipeline.cli import app
 from pipeline.errors import UserError
 from pipeline.ledger import count_run
 from pipeline.new_file import NewFile, write_text
+from pipeline.outputs import new_file, new_folder
 from pipeline.parts import read_footer
 from pipeline.state import RunState
 from pipeline.storage import arrow_source, locate
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
+from tests.toybox_runs import ROOT, SMALL
 
 SECRET = "nobody-may-find-this-in-a-run"
 
@@ -194,6 +199,55 @@ def test_no_file_of_a_run_holds_a_credential(on_s3):
     for path in on_s3.run.rglob("*"):
         if path.is_file():
             assert SECRET.encode() not in path.read_bytes(), path
+
+
+def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    locate("s3://pairs").fs.put(f"{toybox_run.folder}/", "pairs/runs/toybox", recursive=True)
+    out = "s3://pairs/out"
+    sets = [part for key in ("runs=s3://pairs/runs", *SMALL) for part in ("--set", key)]
+    run = "s3://pairs/runs/toybox"
+    for command in (
+        ["report", run, "--out", f"{out}/a.html"], ["report", run], ["inspect", run, "--out", f"{out}/b.png"],
+        ["sweep", "manifests/toybox.yaml", *sets, "--sheet", f"{out}/c.png"],
+        ["export", run, "--to", "datasets", "--out", f"{out}/d"],
+        ["export", run, "--to", "webdataset", "--out", f"{out}/e"],
+    ):  # fmt: skip
+        told = CliRunner().invoke(app, command)
+        assert told.exit_code == 0, (told.output, told.exception)
+        assert f"wrote {command[-1] if '--out' in command or '--sheet' in command else run}" in told.output
+    assert not Path("s3:").exists()
+    assert locate(f"{out}/a.html").read_bytes() == locate(f"{run}/report.html").read_bytes()
+    assert Image.open(locate(f"{out}/c.png").open("rb")).size[0] > 300
+    names = {path.name for path in locate(out).rglob("*") if path.is_file()}
+    assert {"README.md", "train-00000.parquet", "train-00000.tar"} <= names
+    assert not [name for name in names if name.endswith(".tmp")]
+    again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
+    assert "something already" in str(again.exception)
+    local = CliRunner().invoke(
+        app, ["export", str(toybox_run.folder), "--to", "datasets", "--out", str(tmp_path / "d")]
+    )
+    assert local.exit_code == 0
+    for path in (tmp_path / "d").rglob("*.*"):
+        if path.is_file():
+            there = locate(f"{out}/d/{path.relative_to(tmp_path / 'd')}")
+            assert there.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("make", [new_file, new_folder])
+def test_an_out_there_is_whole_or_not_at_all_and_tried_before_the_work(make):
+    with pytest.raises(UserError, match="--out s3://nobody-s/x"), make(locate("s3://nobody-s/x")):
+        pytest.fail("the work was begun")
+
+    def fail() -> None:
+        place = locate("s3://pairs/half/way")
+        with make(place) as made, made.file("a") if make is new_folder else nullcontext(made) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(locate("s3://pairs/half").rglob("*"))
 
 
 def test_an_unknown_protocol_is_named():

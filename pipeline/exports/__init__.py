@@ -5,27 +5,31 @@ not grow with the run, and the same shards give the same bytes.
 """
 
 import hashlib
-import shutil
+import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
 from pipeline.manifest import Manifest
+from pipeline.outputs import NewFolder
 from pipeline.plan import read_part
+from pipeline.reading import open_parquet
 from pipeline.state import RunState
 from pipeline.steps import Step
-from pipeline.storage import arrow_source
+from stages.images import png_size
+from stages.shards import PICTURE, SCHEMA
 from stages.tasks import Tasks
 
 Side = Literal["train", "test"]
 SIDES: tuple[Side, ...] = ("train", "test")
 BATCH = 64
+PUBLISHED = pa.schema([pa.field("id", pa.string()), *SCHEMA])
+_PICTURES = {"I": "input", "Tar": "target", "mask": "mask"}
+_NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
 
 @dataclass(frozen=True)
@@ -35,9 +39,11 @@ class Export:
     state: RunState
     manifest: Manifest
     tasks: Tasks
-    folder: Path
+    folder: NewFolder
     test_share: float
     done: Callable[[int], None]
+    written: Counter[str] = field(default_factory=Counter)
+    """Rows by task."""
 
     def files(self) -> Iterator[tuple[Step, int]]:
         """The published files that are up to date, in order: the first turn's, the second's, ..."""
@@ -48,15 +54,25 @@ class Export:
                         yield step, unit
 
     def tables(self, step: Step, unit: int) -> Iterator[tuple[Side, pa.Table]]:
-        """A published file a few rows at a time, each table of one side."""
+        """A published file a few rows at a time, each table of one side.
+
+        Raises:
+            UserError: it is damaged, or holds a row that is not of the run, or a picture that is none.
+        """
         sides = self.sides(step, unit)
-        with pq.ParquetFile(arrow_source(self.state.path(step, unit))) as file:
-            for batch in file.iter_batches(batch_size=BATCH):
-                table = pa.Table.from_batches([batch])
-                of_rows = [sides[row_id] for row_id in table["id"].to_pylist()]
+        path = self.state.path(step, unit)
+        with open_parquet(path, PUBLISHED) as file:
+            for batch in file.iter_batches(batch_size=BATCH, columns=PUBLISHED.names):
+                table = _named(pa.Table.from_batches([batch]))
+                ids = table["id"].to_pylist()
+                if foreign := set(ids) - set(sides):
+                    raise UserError(
+                        f"{path} holds row {min(map(str, foreign))}, which the run has not planned"
+                    )
                 for side in SIDES:
-                    rows = table.filter(pa.array([s == side for s in of_rows]))
+                    rows = table.filter(pa.array([sides[row_id] == side for row_id in ids]))
                     if rows.num_rows:
+                        self.written.update(rows["task"].to_pylist())
                         yield side, rows
                 self.done(table.num_rows)
 
@@ -75,28 +91,43 @@ def side_of(caption: str, test_share: float) -> Side:
     return "test" if int.from_bytes(digest, "big") < test_share * 2**64 else "train"
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that appears under its name once all is written.
+def file_key(row_id: str) -> str:
+    """A row's name within a file's: the id, or its hash if it is no plain name (``../a``, ``a.b``)."""
+    if _NAME.fullmatch(row_id):
+        return row_id
+    return hashlib.blake2b(row_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
+
+
+def picture(row_id: str, kind: str, data: bytes | None) -> dict[str, Any]:
+    """A picture as it is published, once its header was looked at.
+
+    Its path is made here: whoever has read a picture without bytes from a path has opened a file of another's
+    choice.
 
     Raises:
-        UserError: something is there already.
+        UserError: it is no picture.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"--out {out}: there is something already; name a new folder, or delete that one")
-    under_way = out.with_name(f".{out.name}.tmp")
-    shutil.rmtree(under_way, ignore_errors=True)
-    under_way.mkdir(parents=True)
     try:
-        yield under_way
-        if out.exists():
-            out.rmdir()
-        under_way.rename(out)
-    finally:
-        shutil.rmtree(under_way, ignore_errors=True)
+        png_size(data)
+    except ValueError as error:
+        raise UserError(f"row {row_id}, {kind}: {error}; editpairs validate looks at all rows") from error
+    return {"bytes": data, "path": f"{file_key(row_id)}-{kind}.png"}
 
 
-def formats() -> Mapping[str, Callable[[Export], Any]]:
+def _named(table: pa.Table) -> pa.Table:
+    """The table with its pictures looked at, and named by their rows."""
+    ids = table["id"].to_pylist()
+    for column, kind in _PICTURES.items():
+        pictures = [
+            picture(str(row_id), kind, (value or {}).get("bytes"))
+            for row_id, value in zip(ids, table[column].to_pylist(), strict=True)
+        ]
+        at = table.schema.get_field_index(column)
+        table = table.set_column(at, pa.field(column, PICTURE), pa.array(pictures, PICTURE))
+    return table
+
+
+def formats() -> Mapping[str, Callable[[Export], None]]:
     """What writes each format, by the name that ``--to`` takes."""
     from pipeline.exports import magicbrush, parquet, preference, tars
 

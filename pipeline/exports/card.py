@@ -1,46 +1,86 @@
-"""The dataset card of an export: the run's own, with thresholds, licences and known limits."""
+"""The dataset card of an export: what its rows are, thresholds, licences and known limits."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import yaml
 
 from pipeline.exports import SIDES, Export
+from pipeline.fingerprint import models_of
 from pipeline.lockfile import read_lock
-from pipeline.publish import CARD
+from stages.card import (
+    Columns,
+    code,
+    columns_table,
+    dataset_card,
+    features,
+    front_matter,
+    plain,
+    provenance,
+    table,
+)
 from stages.filter import FilterConfig, resolve_bounds
 
-LIMITS = """
+MOST_OF_A_CARD = 100_000
+"""Characters that are read of a model's card."""
+LIMITS = """## Known limits
+
 - Synthetic: captions, pictures, masks and targets were made by models; no person checked a row.
 - Filtered by thresholds on CLIP and a detector, which have blind spots and biases of their own.
 - What the models cannot draw, find or name is missing; what they draw often is there too often.
-- Licences and terms of use of the models and captions apply to what was made with them.
-"""
+- Licences and terms of use of the models and captions apply to what was made with them."""
 
 
-def write_card(export: Export) -> None:
-    """``README.md``: its front matter tells ``datasets`` which files are which side."""
-    there = [side for side in SIDES if any(export.folder.rglob(f"{side}-*"))]
-    header: dict[str, Any] = {"pretty_name": export.manifest.name, "task_categories": ["image-to-image"]}
-    if any(export.folder.rglob("*.parquet")):
-        paths = [{"split": side, "path": f"data/{side}-*.parquet"} for side in there]
-        header["configs"] = [{"config_name": "default", "data_files": paths}]
-    card = (export.state.folder.root / CARD).read_text(encoding="utf-8")
-    body = card.split("---\n", 2)[-1].strip()
-    text = (
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---\n\n{body}\n\n"
-        f"Split by the hash of the caption: {export.test_share:.0%} of the captions are in `test`.\n\n"
-        f"## Thresholds\n\n{_thresholds(export)}\n\n## Licences\n\n{_licences(export)}\n\n"
-        f"## Known limits\n{LIMITS}"
+def write_card(export: Export, columns: Columns, read: pa.Schema | None = None) -> None:
+    """``README.md``: its front matter tells ``datasets`` which files are which side.
+
+    Args:
+        columns: what the rows have.
+        read: what ``datasets`` reads of files that do not say it themselves.
+    """
+    data_files: dict[str, str] = {}
+    for side in SIDES:
+        names = [name for name in export.folder.names if name.rpartition("/")[2].startswith(f"{side}-")]
+        if names:
+            folder, _, name = names[0].rpartition("/")
+            data_files[side] = f"{folder + '/' if folder else ''}{side}-*.{name.rpartition('.')[2]}"
+    header = front_matter(export.manifest.name, data_files)
+    if read is not None:
+        header["dataset_info"] = {"features": features(read)}
+    text = dataset_card(
+        header,
+        *provenance(_summary(export), export.written),
+        columns_table(columns),
+        "A score that does not apply to a task is null.",
+        f"Split by the hash of the caption: {export.test_share:.0%} of the captions are in `test`.",
+        "## Thresholds",
+        _thresholds(export),
+        "## Licences",
+        _licences(export),
+        LIMITS,
     )
-    (export.folder / "README.md").write_text(text, encoding="utf-8")
+    with export.folder.file("README.md") as file:
+        file.write(text.encode("utf-8"))
+
+
+def _summary(export: Export) -> dict[str, Any]:
+    known = read_lock(export.state.folder.lock).get("identities", {})
+    identities = [known.get(step.fingerprint, {}) for step in export.state.steps.values()]
+    return {
+        "name": export.manifest.name,
+        "seed": export.manifest.seed,
+        "planned": export.state.plan.rows,
+        "published": export.written.total(),
+        "models": models_of(identities),
+    }
 
 
 def _thresholds(export: Export) -> str:
     config = export.manifest.section("filter")
     assert isinstance(config, FilterConfig)
-    lines = ["| task | bounds |", "|---|---|"]
+    lines = []
     for name, task in export.tasks.items():
         bounds = [
             f"{metric} {sign} {limit:g}"
@@ -48,13 +88,13 @@ def _thresholds(export: Export) -> str:
             for sign, limit in ((">=", bound.min), ("<=", bound.max))
             if limit is not None
         ]
-        lines.append(f"| {name} | {', '.join(bounds)} |")
-    return "\n".join(lines)
+        lines.append((plain(name), ", ".join(bounds)))
+    return table(("task", "bounds"), lines)
 
 
 def _licences(export: Export) -> str:
     models = sorted(set(_models(read_lock(export.state.folder.lock).get("manifest", {}))))
-    return "\n".join(["| model | licence |", "|---|---|", *(f"| `{m}` | {licence_of(m)} |" for m in models)])
+    return table(("model", "licence"), [(code(model), plain(licence_of(model))) for model in models])
 
 
 def _models(value: Any) -> list[str]:
@@ -68,10 +108,14 @@ def _models(value: Any) -> list[str]:
 def licence_of(model: str) -> str:
     """What the card in a model's folder, or in the one that holds it, says; ``not stated`` otherwise."""
     for folder in (Path(model), Path(model).parent):
-        card = folder / "README.md"
-        if card.is_file():
-            parts = card.read_text(encoding="utf-8", errors="replace").split("---\n")
+        try:
+            with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
+                parts = file.read(MOST_OF_A_CARD).split("---\n")
             header = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
-            if isinstance(header, dict) and isinstance(header.get("license"), str):
-                return header["license"]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except (OSError, yaml.YAMLError, RecursionError):
+            return "its card cannot be read"
+        if isinstance(header, dict) and isinstance(header.get("license"), str):
+            return header["license"]
     return "not stated"

@@ -8,9 +8,9 @@ import pyarrow as pa
 from pipeline.exports import Export
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_sides
-from stages.shards import PICTURE
+from stages.shards import COLUMNS, PICTURE
 
-COLUMNS = {
+NAMES = {
     "img_id": "id",
     "turn_index": "turn",
     "source_img": "I",
@@ -32,8 +32,8 @@ SCHEMA = pa.schema(
 
 def write(export: Export) -> None:
     write_sides(export, SCHEMA, _converted)
-    write_card(export)
+    write_card(export, {name: (SCHEMA.field(name).type, COLUMNS[ours][1]) for name, ours in NAMES.items()})
 
 
 def _converted(table: pa.Table) -> pa.Table:
-    return table.select(list(COLUMNS.values())).rename_columns(list(COLUMNS)).cast(SCHEMA)
+    return table.select(list(NAMES.values())).rename_columns(list(NAMES)).cast(SCHEMA)

@@ -6,17 +6,21 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exports import Export, Side
+from pipeline.exports import PUBLISHED, Export, Side
 from pipeline.exports.card import write_card
 from pipeline.steps import Step
-from stages.shards import SCHEMA, huggingface_metadata
+from stages.shards import COLUMNS, huggingface_metadata
+
+GROUP_ROWS = 1000
+"""Rows of a row group, at most."""
+GROUP_BYTES = 64 * 2**20
+"""Bytes of a row group before compression, at most, unless a single row has more."""
 
 
 def write(export: Export) -> None:
     """The published columns, unchanged."""
-    schema = pa.schema([pa.field("id", pa.string()), *SCHEMA])
-    write_sides(export, schema, lambda table: table.select(schema.names))
-    write_card(export)
+    write_sides(export, PUBLISHED, lambda table: table.select(PUBLISHED.names))
+    write_card(export, COLUMNS)
 
 
 def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table], pa.Table]) -> None:
@@ -31,16 +35,42 @@ def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table],
 
 def write_files(export: Export, schema: pa.Schema, files: Iterator[Iterator[tuple[Side, pa.Table]]]) -> None:
     """The same of tables that are already converted; a file that would be empty is not written."""
-    folder = export.folder / "data"
-    folder.mkdir()
     described = schema.with_metadata(huggingface_metadata(schema))
     for number, tables in enumerate(files):
-        writers: dict[Side, pq.ParquetWriter] = {}
+        writers: dict[Side, RowGroups] = {}
         with ExitStack() as open_files:
             for side, table in tables:
                 if side not in writers:
-                    path = folder / f"{side}-{number:05d}.parquet"
-                    writers[side] = open_files.enter_context(
-                        pq.ParquetWriter(path, described, compression="zstd")
-                    )
-                writers[side].write_table(table.cast(described))
+                    file = open_files.enter_context(export.folder.file(f"data/{side}-{number:05d}.parquet"))
+                    parquet = pq.ParquetWriter(file, described, compression="zstd")
+                    writers[side] = RowGroups(open_files.enter_context(parquet))
+                writers[side].write(table.cast(described))
+            for writer in writers.values():
+                writer.flush()
+
+
+class RowGroups:
+    """Gathers rows into row groups of at most ``GROUP_ROWS`` and ``GROUP_BYTES``."""
+
+    def __init__(self, writer: pq.ParquetWriter) -> None:
+        self._writer = writer
+        self._waiting: list[pa.Table] = []
+        self._rows = self._bytes = 0
+
+    def write(self, table: pa.Table) -> None:
+        if table.num_rows > 1 and (table.num_rows > GROUP_ROWS or table.nbytes > GROUP_BYTES):
+            middle = table.num_rows // 2
+            self.write(table.slice(0, middle))
+            self.write(table.slice(middle))
+            return
+        if self._rows + table.num_rows > GROUP_ROWS or self._bytes + table.nbytes > GROUP_BYTES:
+            self.flush()
+        self._waiting.append(table)
+        self._rows += table.num_rows
+        self._bytes += table.nbytes
+
+    def flush(self) -> None:
+        """Write what waits."""
+        if self._rows:
+            self._writer.write_table(pa.concat_tables(self._waiting))
+        self._waiting, self._rows, self._bytes = [], 0, 0

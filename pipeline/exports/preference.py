@@ -1,13 +1,15 @@
 """Preference pairs: the published target against a candidate of the same row that the filter rejects."""
 
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports import BATCH, Export, Side, side_of
+from pipeline.exports import BATCH, Export, Side, picture, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
+from pipeline.reading import reading
 from pipeline.rows import kept_ids, read_rows
 from stages.filter import FilterConfig, broken_bound, resolve_bounds
 from stages.pair import as_pair
@@ -22,19 +24,18 @@ READS = {
     "filter": ["choice"],
 }
 _SCORES = pa.struct([(metric, pa.float32()) for metric in METRICS])
-SCHEMA = pa.schema(
-    [
-        ("id", pa.string()),
-        ("task", pa.string()),
-        ("input", PICTURE),
-        ("instruction", pa.string()),
-        ("chosen", PICTURE),
-        ("rejected", PICTURE),
-        ("rejected_reason", pa.string()),
-        ("chosen_scores", _SCORES),
-        ("rejected_scores", _SCORES),
-    ]
-)
+COLUMNS = {
+    "id": (pa.string(), "the row's name"),
+    "task": (pa.string(), "name of the task"),
+    "input": (PICTURE, "input image (PNG)"),
+    "instruction": (pa.string(), "edit instruction"),
+    "chosen": (PICTURE, "the published target (PNG)"),
+    "rejected": (PICTURE, "the target of a candidate that the filter rejects (PNG)"),
+    "rejected_reason": (pa.string(), "the bound that it breaks"),
+    "chosen_scores": (_SCORES, "of the published target"),
+    "rejected_scores": (_SCORES, "of the rejected one"),
+}
+SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items()])
 
 
 def write(export: Export) -> None:
@@ -42,8 +43,13 @@ def write(export: Export) -> None:
 
     A reverse task's candidates are inputs, not targets, so that its rows give none either.
     """
-    write_files(export, SCHEMA, (_tables(export, part) for part in range(export.state.plan.parts)))
-    write_card(export)
+    parts = export.state.plan.parts
+    publishing = next(step for step in export.state.steps.values() if step.parts_per_unit is not None)
+    units = (publishing.parts(unit, parts) for unit in range(publishing.unit_count(parts)))
+    write_files(
+        export, SCHEMA, (chain.from_iterable(_tables(export, part) for part in unit) for unit in units)
+    )
+    write_card(export, COLUMNS)
 
 
 def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
@@ -51,13 +57,16 @@ def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
     if not state.done(state.steps["select"], part):
         return
     files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-    kept = kept_ids(state.folder.part("select", part))
-    for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
-        for row in table.to_pylist():
-            pair = _preference(export, row)
-            if pair is not None:
-                yield side_of(row["caption"], export.test_share), pa.Table.from_pylist([pair], schema=SCHEMA)
-        export.done(table.num_rows)
+    with reading(state.folder.root):
+        kept = kept_ids(state.folder.part("select", part))
+        for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
+            for row in table.to_pylist():
+                pair = _preference(export, row)
+                if pair is not None:
+                    export.written[row["task"]] += 1
+                    side = side_of(row["caption"], export.test_share)
+                    yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
+            export.done(table.num_rows)
 
 
 def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
@@ -87,5 +96,5 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
         "rejected_reason": broken[rejected],
         "chosen_scores": row["scores"][chosen],
         "rejected_scores": row["scores"][rejected],
-        **{name: {"bytes": data, "path": f"{row['id']}-{name}.png"} for name, data in named.items()},
+        **{name: picture(row["id"], name, data) for name, data in named.items()},
     }

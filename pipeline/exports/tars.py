@@ -2,12 +2,26 @@
 
 from contextlib import ExitStack
 
+import pyarrow as pa
 from webdataset import TarWriter
 
-from pipeline.exports import Export, Side
+from pipeline.exports import PUBLISHED, Export, Side, file_key
 from pipeline.exports.card import write_card
+from stages.shards import COLUMNS, PICTURE
 
 PICTURES = {"I": "input.png", "Tar": "target.png", "mask": "mask.png"}
+_TEXTS = pa.struct([field for field in PUBLISHED if field.name not in PICTURES])
+READ = pa.schema(
+    [
+        *((name, PICTURE) for name in PICTURES.values()),
+        ("json", _TEXTS),
+        ("__key__", pa.string()),
+        ("__url__", pa.string()),
+    ]
+)
+"""What ``datasets`` reads of a sample. It goes into the card: guessed from the first few rows, a column that
+is null there has the wrong type for the others.
+"""
 
 
 def write(export: Export) -> None:
@@ -17,10 +31,13 @@ def write(export: Export) -> None:
         with ExitStack() as open_files:
             for side, table in export.tables(step, unit):
                 if side not in writers:
-                    path = export.folder / f"{side}-{number:05d}.tar"
-                    writer = TarWriter(str(path), mtime=0, user="editpairs", group="editpairs")
+                    file = open_files.enter_context(export.folder.file(f"{side}-{number:05d}.tar"))
+                    writer = TarWriter(file, mtime=0, user="editpairs", group="editpairs")
                     writers[side] = open_files.enter_context(writer)
                 for row in table.to_pylist():
                     pictures = {name: row.pop(column)["bytes"] for column, name in PICTURES.items()}
-                    writers[side].write({"__key__": f"{row['id']}-{row['turn']}", **pictures, "json": row})
-    write_card(export)
+                    key = f"{file_key(row['id'])}-{row['turn']}"
+                    writers[side].write({"__key__": key, **pictures, "json": row})
+    texts = {name: column for name, column in COLUMNS.items() if name not in PICTURES}
+    pictures_read = {name: (PICTURE, COLUMNS[column][1]) for column, name in PICTURES.items()}
+    write_card(export, {**pictures_read, **{f"json.{name}": column for name, column in texts.items()}}, READ)

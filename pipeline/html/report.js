@@ -81,9 +81,12 @@ function card(row) {
   const decision = element("p", undefined, "captions");
   decision.append(element("span", row.status, "tag " + row.status));
   const turn = turns.length > 1 ? "turn " + row.turn + " · " : "";
-  decision.append(" " + turn + row.task + " · " + row.stage + (row.reason ? ": " + row.reason : "") + " · " + row.id);
+  // Each in a <bdi>: letters that run from right to left, or say so, turn nothing round beside them.
+  const told = [row.task, row.stage + (row.reason ? ": " + row.reason : ""), row.id].map((text) => element("bdi", text));
+  decision.append(" " + turn, told[0], " · ", told[1], " · ", told[2]);
   const scores = Object.entries(row.scores).map(([name, value]) => name + " " + value.toFixed(3));
   made.append(decision, element("p", scores.join("  "), "scores"));
+  if (row.damage) made.append(element("p", row.damage, "captions damage"));
   return made;
 }
 

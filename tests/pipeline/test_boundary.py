@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from pipeline.boundary import boundary_cases
 from pipeline.cli import app
-from pipeline.gallery import Outcome
+from pipeline.outcomes import Outcome
 from stages.tasks import Bounds
 from tests.toybox_runs import ROOT
 

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from io import BytesIO
 
 import numpy as np
 import pytest
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
 from pipeline.contact_sheet import MAX_LINES, PICTURE, draw, wrap
+from pipeline.errors import UserError
 from pipeline.pairs import Pair
 from stages.images import encode_png
 
@@ -29,13 +31,12 @@ def pair(height: int = 64, width: int = 64, instruction: str = "Make it blue.") 
     )
 
 
-def sheet(tmp_path, pairs: list[Pair]) -> np.ndarray:
-    draw(pairs, tmp_path / "sheets" / "sheet.png")
-    return np.asarray(Image.open(tmp_path / "sheets" / "sheet.png"))
+def sheet(pairs: list[Pair]) -> np.ndarray:
+    return np.asarray(Image.open(BytesIO(draw(pairs))))
 
 
-def test_a_pair_is_input_mask_and_target_side_by_side(tmp_path):
-    pixels = sheet(tmp_path, [pair()])
+def test_a_pair_is_input_mask_and_target_side_by_side():
+    pixels = sheet([pair()])
     row = pixels[16 + PICTURE // 4]
     starts = [16 + k * (PICTURE + 4) + PICTURE // 2 for k in range(3)]
     source, masked, target = (tuple(map(int, row[x])) for x in starts)
@@ -45,30 +46,36 @@ def test_a_pair_is_input_mask_and_target_side_by_side(tmp_path):
     assert tuple(map(int, below_the_mask)) == (200, 0, 0)
 
 
-def test_the_instruction_is_drawn(tmp_path):
-    blank = sheet(tmp_path, [pair(instruction="")])
-    written = sheet(tmp_path, [pair()])
+def test_the_instruction_is_drawn():
+    blank = sheet([pair(instruction="")])
+    written = sheet([pair()])
     assert blank.shape == written.shape
     assert (written != blank).any()
     assert (written[: 16 + PICTURE] == blank[: 16 + PICTURE]).all()
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_pairs_fill_a_grid(tmp_path, count):
-    pixels = sheet(tmp_path, [pair()] * count)
+def test_pairs_fill_a_grid(count):
+    pixels = sheet([pair()] * count)
     targets = (pixels == (0, 0, 200)).all(-1)
     assert targets.sum() == count * PICTURE * PICTURE
 
 
-def test_wide_and_large_pictures_are_shown_whole(tmp_path):
-    pixels = sheet(tmp_path, [pair(100, 400), pair(600, 300)])
+def test_wide_and_large_pictures_are_shown_whole():
+    pixels = sheet([pair(100, 400), pair(600, 300)])
     assert (pixels == (0, 0, 200)).all(-1).sum() == PICTURE * PICTURE // 4 + PICTURE * PICTURE // 2
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.text(max_size=400))
-def test_any_text_can_be_drawn(tmp_path_factory, text):
-    draw([replace(pair(8, 8), instruction=text)], tmp_path_factory.getbasetemp() / "any.png")
+def test_any_text_can_be_drawn(text):
+    assert draw([replace(pair(8, 8), instruction=text, task=text, id=text)])
+
+
+@pytest.mark.parametrize("name", ["input", "target", "mask"])
+def test_a_picture_that_is_none_is_a_message_with_the_row(name):
+    with pytest.raises(UserError, match="row 0123"):
+        draw([replace(pair(), **{name: b"\x89PNG\r\n\x1a\n"})])
 
 
 @given(st.text(max_size=300), st.integers(40, 400))

@@ -1,11 +1,15 @@
 """Which rows are shown, and what is near a bound."""
 
+from io import BytesIO
+
 import pyarrow as pa
 import pytest
+from PIL import Image
 
-from pipeline import gallery
+from pipeline import gallery, outcomes
 from pipeline.cli import open_state
-from pipeline.gallery import best_scores, choose_rows, is_near, sample_parts, survey, thumbnail
+from pipeline.gallery import choose_rows, is_near, thumbnail
+from pipeline.outcomes import best_scores, sample_parts, survey
 from stages.images import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run
@@ -53,7 +57,7 @@ def test_a_small_run_is_looked_at_as_a_whole_a_large_one_by_drawn_parts(make_run
     run = make_run(captions=[f"a red cube number {i}" for i in range(80)])
     state = run.generate()
     assert sample_parts(state, 1, seed=0) == list(range(20))
-    monkeypatch.setattr(gallery, "SAMPLED", 30)
+    monkeypatch.setattr(outcomes, "SAMPLED", 30)
     few = sample_parts(state, 1, seed=0)
     assert len(few) == 8, "of 4 rows each"
     assert few == sorted(set(few)) == sample_parts(state, 1, seed=0) != sample_parts(state, 1, seed=1)
@@ -64,7 +68,7 @@ def test_a_small_run_is_looked_at_as_a_whole_a_large_one_by_drawn_parts(make_run
 def test_parts_that_are_farthest_are_drawn_first(make_run, monkeypatch):
     run = make_run(captions=[f"a red cube number {i}" for i in range(80)])
     state = run.generate(wave=3)
-    monkeypatch.setattr(gallery, "SAMPLED", 20)
+    monkeypatch.setattr(outcomes, "SAMPLED", 20)
     few = sample_parts(state, 1, seed=0)
     assert {0, 1, 2} < set(few)
     assert len(few) == 5
@@ -87,4 +91,4 @@ def test_thumbnails_keep_small_pictures_and_shrink_large_ones():
 
     for side, expected in ((64, 64), (512, 160)):
         url = thumbnail(np.zeros((side, side, 3), np.uint8))
-        assert decode_rgb(base64.b64decode(url.partition(",")[2])).shape == (expected, expected, 3)
+        assert Image.open(BytesIO(base64.b64decode(url.partition(",")[2]))).size == (expected, expected)

@@ -1,3 +1,5 @@
+from io import BytesIO
+
 from PIL import Image
 
 from pipeline.sweep import plot, sweep, table_of
@@ -35,11 +37,18 @@ def test_a_curve_counts_what_the_filter_keeps_at_each_value():
     assert curves["clip_image", "max"].kept[-1] == 3
 
 
-def test_curves_can_be_read_and_looked_at(tmp_path):
+def test_curves_can_be_read_and_looked_at():
     curves = sweep(SCORES, TASKS, CONFIG)
     assert table_of(curves).row_count == 2
-    plot(curves, tmp_path / "sweep.png")
-    assert Image.open(tmp_path / "sweep.png").size[0] > 300
+    assert Image.open(BytesIO(plot(curves))).size[0] > 300
+
+
+def test_a_task_of_any_name_has_its_panel(recwarn):
+    """Dollars are no formula, and what no font has gives no warning with the name in it."""
+    name = "co$t_{$ \x1b[31m\u202e"
+    tasks = Tasks({name: tiny_task(name, metrics=["clip_direction", "clip_image"])})
+    plot(sweep({name: SCORES["local"]}, tasks, CONFIG))
+    assert not any("\x1b" in str(warning.message) for warning in recwarn)
 
 
 def test_a_task_without_bounds_has_no_curve():

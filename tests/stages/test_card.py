@@ -1,0 +1,58 @@
+"""A dataset card shows names of others as they are, whatever they hold."""
+
+import pyarrow as pa
+import yaml
+from datasets import Features
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages.card import code, dataset_card, features, front_matter, plain, provenance, table
+from stages.shards import SCHEMA, huggingface_metadata
+
+HOSTILE = "a|b\n| c | ``` `x` [y](http://evil) <img src=x> \x1b \u202e *d* \\"
+
+
+def cells(line: str) -> int:
+    """Of a line of a table: GitHub's Markdown splits at every ``|`` that no backslash is before."""
+    return line.replace("\\\\", "").replace("\\|", "").count("|") - 1
+
+
+@given(st.text(), st.text())
+def test_every_line_of_a_table_has_its_cells(first, second):
+    lines = table(("a", "b:"), [(plain(first), code(second))]).splitlines()
+    assert len(lines) == 3
+    assert all(cells(line) == 2 for line in lines)
+
+
+@given(st.text(st.sampled_from("`|\\ab \n"), max_size=20))
+def test_code_ends_where_it_should(text):
+    made = code(text)
+    fence = made[: len(made) - len(made.lstrip("`"))]
+    inner = made[len(fence) : len(made) - len(fence)]
+    assert made.endswith(fence)
+    assert fence not in [
+        run for run in inner.replace("a", " ").replace("b", " ").split() if set(run) == {"`"}
+    ]
+
+
+@given(st.text())
+def test_the_front_matter_gives_back_any_name(name):
+    card = dataset_card(front_matter(name, {"train": "train-*.parquet"}), "# text\n---\nmore")
+    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == name
+
+
+def test_hostile_names_break_nothing():
+    summary = {"name": HOSTILE, "seed": 0, "planned": 1, "published": 1, "models": {HOSTILE: HOSTILE}}
+    title, _, tasks, models = provenance(summary, {HOSTILE: 3})
+    assert len(title.splitlines()) == 1
+    for lines in (tasks.splitlines(), models.splitlines()):
+        assert len(lines) == 3
+        assert all(cells(line) == 2 for line in lines)
+    assert "\x1b" not in title + tasks + models
+    assert "\\[y\\](http://evil) \\<img" in title
+
+
+def test_the_features_are_what_datasets_writes():
+    schema = pa.schema([*SCHEMA, ("json", pa.struct([("a", pa.int16()), ("b", pa.list_(pa.float32()))]))])
+    told = Features.from_arrow_schema(schema.with_metadata(huggingface_metadata(schema)))
+    assert features(schema) == told._to_yaml_list()
