@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.storage import Location, NewFile, is_local, reached
+from pipeline.new_file import NewFile
+from pipeline.storage import Location, is_local, reached
 
 
 class OutputFile(NewFile):

@@ -18,6 +18,7 @@ from pipeline.errors import UserError, stopping
 from pipeline.fingerprint import model_identity
 from pipeline.manifest import SHARED, Manifest, Stages, tasks_of
 from pipeline.storage import is_local
+from pipeline.threads import usable_cpus
 from stages.base import Resources, StageConfig, Weights
 from stages.tasks import Tasks
 
@@ -31,7 +32,6 @@ class Machine:
 
     @classmethod
     def here(cls) -> "Machine":
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
         devices = Path("/dev")
         gpus = len(list(devices.glob("nvidia[0-9]*")))
         if not gpus and (devices / "kfd").exists():  # AMD's
@@ -41,7 +41,7 @@ class Machine:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
         if visible is not None:
             gpus = min(gpus, len([device for device in visible.split(",") if device.strip()]))
-        return cls(len(affinity(0)) if affinity else os.cpu_count() or 1, gpus)
+        return cls(usable_cpus(), gpus)
 
 
 def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> list[str]:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from pipeline.errors import UserError, describe
 from pipeline.manifest import RayOptions
+from pipeline.threads import usable_cpus
 
 OBJECT_STORE_BYTES = 100_000_000
 """Only jobs, units and results pass through the store."""
@@ -70,7 +71,7 @@ def _init_local(options: RayOptions) -> None:
         try:
             _init(
                 address="local",
-                num_cpus=len(os.sched_getaffinity(0)),
+                num_cpus=usable_cpus(),
                 object_store_memory=OBJECT_STORE_BYTES,
                 include_dashboard=options.dashboard,
                 dashboard_host="127.0.0.1",
