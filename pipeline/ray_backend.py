@@ -234,8 +234,9 @@ def _outcome(reference: Any) -> Result | Stopped | Died | None:
     try:
         return ray.get(reference)
     except Exception as error:  # Ray's own, or what it could not make of an answer
-        lines = [line.strip() for line in describe(error).splitlines() if line.strip()]
-        return Died(" ".join(lines)[-LONGEST_REASON:])
+        words = " ".join(describe(error).split())
+        raised = "Traceback" in words or "creation task" in words  # by our own code, whose words come last
+        return Died(words[-LONGEST_REASON:] if raised else words[:LONGEST_REASON])
 
 
 def _told(job: Job, lost: dict[int, str]) -> str:
