@@ -20,7 +20,7 @@ from pipeline.preflight import Machine, judged_by, problems
 from pipeline.progress import Progress
 from pipeline.state import RunState
 from pipeline.steps import Step, build_steps
-from pipeline.storage import write_text
+from pipeline.storage import reached, write_text
 from pipeline.worker import Job, Result, Unit
 from stages.tasks import Tasks
 
@@ -143,7 +143,8 @@ def rerun(
 @contextmanager
 def _opened(manifest: Manifest, stages: Stages, engine: Engine) -> Iterator[Run]:
     """Check all that can be checked before anything starts, then hold the run and its plan."""
-    fresh = not RunFolder(manifest.folder).plan.exists()
+    with reached(manifest.folder):
+        fresh = not RunFolder(manifest.folder).plan.exists()
     if fresh:
         _check(manifest, stages, engine)
     tasks = tasks_of(manifest)
