@@ -147,7 +147,8 @@ def rerun(
 @contextmanager
 def _opened(manifest: Manifest, stages: Stages, engine: Engine) -> Iterator[Run]:
     """Check all that can be checked before anything starts, then hold the run and its plan."""
-    fresh = not exists(RunFolder(manifest.folder).plan)
+    with reached(manifest.folder):
+        fresh = not exists(RunFolder(manifest.folder).plan)
     if fresh:
         _check(manifest, stages, engine)
     tasks = tasks_of(manifest)

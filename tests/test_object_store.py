@@ -1,5 +1,6 @@
 """Runs on s3://: the same guarantees as on a disk. The server is moto's, a real HTTP server in Python."""
 
+import gzip
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline import lock as locks
+from pipeline.captions import content_hash, read_captions
 from pipeline.cli import app
 from pipeline.errors import UserError
 from pipeline.ledger import count_run
@@ -270,3 +272,17 @@ def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(o
     check(on_s3.manifest(), FAKES, Machine(8, 1), Console())
     assert "Cost: not known" in capsys.readouterr().out
     locate("s3://pairs").fs.clear_instance_cache()
+
+
+def test_captions_of_a_folder_and_a_pattern_of_a_bucket_are_those_of_a_disk(tmp_path):
+    there = locate("s3://pairs/captions")
+    for name in "ba":
+        content = gzip.compress(f"caption\n{name}\n".encode())
+        (tmp_path / f"{name}.csv.gz").write_bytes(content)
+        (there / f"{name}.csv.gz").write_bytes(content)
+    (there / "README.md").write_text("notes")
+    for path in (there, locate("s3://pairs/captions/*.csv.gz"), locate("s3://pairs/capt*/[ab].csv.gz")):
+        assert read_captions(path, "caption").to_pylist() == ["a", "b"]
+        assert content_hash(path) == content_hash(tmp_path)
+    with pytest.raises(UserError, match=r"there is no file s3://pairs/none"):
+        read_captions(locate("s3://pairs/none*.csv"), "caption")
