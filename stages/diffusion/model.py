@@ -12,6 +12,7 @@ from stages.diffusion import DiffusionConfig
 from stages.diffusion.prompts import Embeddings, PromptEncoder
 from stages.diffusion.sampler import SCHEDULERS, Control, sample
 from stages.seeds import derive_seed
+from stages.weights import load_model
 
 
 class Diffusion:
@@ -28,13 +29,13 @@ class Diffusion:
         self.config = config
         self.device = default_device()
         self.dtype = getattr(torch, config.dtype)
-        pipeline = DiffusionPipeline.from_pretrained(
-            config.model,
+        pipeline = load_model(
+            DiffusionPipeline,
+            config,
+            "diffusion.model",
             dtype=self.dtype,
-            use_safetensors=True,
             safety_checker=None,  # Stable Diffusion's would be fetched and never asked
             low_cpu_mem_usage=False,
-            **config.source,
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         if config.compile:

@@ -26,14 +26,14 @@ def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
             raise ValueError(_missing("depth", methods.get("depth", methods.get("normal", ""))))
         from stages.edit.estimators import DepthEstimator
 
-        depth = DepthEstimator(config.depth)
+        depth = DepthEstimator(config.depth, "edit.depth.model")
         annotations |= {"depth": depth.draw_depth, "normal": depth.draw_normals}
     if "pose" in methods:
         if config.pose is None:
             raise ValueError(_missing("pose", methods["pose"]))
         from stages.edit.estimators import PoseEstimator
 
-        annotations["pose"] = PoseEstimator(config.pose).draw_pose
+        annotations["pose"] = PoseEstimator(config.pose, "edit.pose.model").draw_pose
     return annotations
 
 

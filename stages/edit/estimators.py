@@ -8,6 +8,7 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, VitPos
 from stages.base import Weights
 from stages.device import default_device
 from stages.edit.annotate import AnnotationError, Row
+from stages.weights import load_model, load_processor
 
 SURE = 0.3
 """Keypoints of a lower score are not drawn."""
@@ -19,12 +20,12 @@ LIMBS = (
 
 
 class DepthEstimator:
-    """A relative depth model, such as DPT or Depth Anything."""
+    """A relative depth model, such as DPT or Depth Anything, named under a manifest key."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, key: str) -> None:
         self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
-        self.model = AutoModelForDepthEstimation.from_pretrained(weights.model, **weights.source)
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(AutoModelForDepthEstimation, weights, key)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -61,10 +62,10 @@ def normals(nearness: np.ndarray) -> np.ndarray:
 class PoseEstimator:
     """A VitPose model of COCO's 17 keypoints; people are where the row's boxes are."""
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, key: str) -> None:
         self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.model, **weights.source)
-        self.model = VitPoseForPoseEstimation.from_pretrained(weights.model, **weights.source)
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(VitPoseForPoseEstimation, weights, key)
         self.model.to(self.device).eval()
 
     @torch.no_grad()

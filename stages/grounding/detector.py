@@ -3,13 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from groundingdino.util.misc import NestedTensor, nested_tensor_from_tensor_list
-from safetensors.torch import load_model
 from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
@@ -22,6 +20,7 @@ from stages.grounding.architecture import (
     build,
     groundingdino,
 )
+from stages.weights import fill_from_folder, require_files
 
 DUPLICATE_IOU = 0.8
 """Of two boxes that overlap more than this, the one with the lower score is dropped."""
@@ -57,13 +56,10 @@ class Detector:
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "Detector":
         """Read a weights folder (``stages.grounding.architecture`` says what is in it)."""
-        folder = Path(config.model)
-        for name in ("config.json", "model.safetensors", TEXT_ENCODER):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"manifest key grounding.model: {folder} has no {name}")
+        folder = require_files(config, "grounding.model", "config.json", "model.safetensors", TEXT_ENCODER)
         architecture = Architecture.model_validate_json((folder / "config.json").read_bytes())
         model = build(architecture, folder / TEXT_ENCODER)
-        load_model(model, folder / "model.safetensors")
+        fill_from_folder(model, config, "grounding.model")
         return cls(model.to(device), architecture.image, config)
 
     def find(self, images: Sequence[np.ndarray], phrases: Sequence[str], batch: int) -> list[Detections]:

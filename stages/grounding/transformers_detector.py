@@ -9,6 +9,7 @@ from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
 from stages.grounding import GroundingConfig
 from stages.grounding.detector import Detector, caption_of, not_words
+from stages.weights import load_model, load_processor
 
 TEXT_LENGTH = 64
 """Tokens a phrase is padded to: one shape for all batches, as with the other library."""
@@ -31,10 +32,8 @@ class TransformersDetector(Detector):
         Raises:
             OSError: there is no such model.
         """
-        model = GroundingDinoForObjectDetection.from_pretrained(
-            config.model, revision=config.revision or "main", use_safetensors=True
-        )
-        processor = AutoProcessor.from_pretrained(config.model, revision=config.revision or "main")
+        model = load_model(GroundingDinoForObjectDetection, config, "grounding.model")
+        processor = load_processor(AutoProcessor, config, "grounding.model")
         return cls(model.to(device), processor, config)
 
     @torch.inference_mode()

@@ -93,7 +93,7 @@ class Mask(Stage):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
         self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter.model, device)
+        self.segmenter = Segmenter.load(config.segmenter, device)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

@@ -6,11 +6,9 @@ parameter names of the published checkpoints.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_model
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -21,7 +19,8 @@ from segment_anything.modeling import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.base import Section
+from stages.base import Section, Weights
+from stages.weights import fill_from_folder, require_files
 
 
 class Encoder(Section):
@@ -91,18 +90,16 @@ class Segmenter:
         self.model = model.eval()
 
     @classmethod
-    def load(cls, model: str, device: str) -> "Segmenter":
+    def load(cls, weights: Weights, device: str) -> "Segmenter":
         """Read a weights folder.
 
         Raises:
             FileNotFoundError: the folder lacks a file; the message names the manifest key.
         """
-        folder = Path(model)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"manifest key mask.segmenter.model: {folder} has no {name}")
+        key = "mask.segmenter.model"
+        folder = require_files(weights, key, "config.json", "model.safetensors")
         sam = build(Architecture.model_validate_json((folder / "config.json").read_bytes()))
-        load_model(sam, folder / "model.safetensors")
+        fill_from_folder(sam, weights, key)
         return cls(sam.to(device))
 
     @torch.inference_mode()

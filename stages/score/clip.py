@@ -1,13 +1,15 @@
 """CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+
+from stages.base import Weights
+from stages.weights import load_clip
 
 
 class Clip:
@@ -19,30 +21,9 @@ class Clip:
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
 
     @classmethod
-    def load(cls, model: str, pretrained: str | None, device: str) -> "Clip":
-        """Load a model.
-
-        Args:
-            model: a local folder in open_clip's own layout (``open_clip_config.json``,
-                ``open_clip_model.safetensors`` and the tokenizer's files), or a name that open_clip
-                knows, such as ``ViT-L-14``.
-            pretrained: for a name, the tag of its weights, such as ``openai``.
-
-        Raises:
-            FileNotFoundError: the folder lacks its config or weights, or the name is unknown.
-        """
-        folder = Path(model)
-        if folder.is_dir():
-            for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-                if not (folder / name).exists():
-                    raise FileNotFoundError(f"clip.model: {folder} has no {name}")
-            model, pretrained = f"local-dir:{folder}", None
-        elif model not in open_clip.list_models():
-            raise FileNotFoundError(
-                f"clip.model: {model!r} is neither a folder nor a model that open_clip knows"
-            )
-        network = open_clip.create_model(model, pretrained, device=device, require_pretrained=True)
-        return cls(network, open_clip.get_tokenizer(model), device)
+    def load(cls, weights: Weights, device: str) -> "Clip":
+        """The model that ``clip`` names in a manifest; errors as of :func:`stages.weights.load_clip`."""
+        return cls(*load_clip(weights, "clip.model", device), device)
 
     @property
     def width(self) -> int:

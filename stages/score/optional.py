@@ -32,11 +32,11 @@ class OptionalModels:
         if config.dino is not None:
             from stages.score.dino import Dino
 
-            self.dino = Dino(config.dino, device)
+            self.dino = Dino(config.dino, "score.dino.model", device)
         if config.depth is not None:
             from stages.edit.estimators import DepthEstimator
 
-            self.depth = DepthEstimator(config.depth)
+            self.depth = DepthEstimator(config.depth, "score.depth.model")
         if config.ocr:
             from stages.score.ocr import TextReader
 

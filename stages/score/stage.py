@@ -117,7 +117,7 @@ class Score(Stage):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
-        self.clip = Clip.load(config.clip.model, config.clip.revision, device)
+        self.clip = Clip.load(config.clip, device)
         detects = any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
         self.detector = load_detector(config.grounding, device) if detects else None
         self.optional = OptionalModels(config, self.clip.width, device)

@@ -7,16 +7,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.base import Weights
 from stages.device import default_device
+from stages.weights import load_model, load_processor
 
 
 class SequenceClassifier:
     """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
 
     def __init__(self, weights: Weights, max_tokens: int) -> None:
-        self.tokenizer = AutoTokenizer.from_pretrained(weights.model, **weights.source)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            weights.model, use_safetensors=True, dtype=torch.float32, **weights.source
-        )
+        key = "task_check.predictor.model"
+        self.tokenizer = load_processor(AutoTokenizer, weights, key)
+        model = load_model(AutoModelForSequenceClassification, weights, key, dtype=torch.float32)
         self.model = model.to(default_device()).eval().requires_grad_(False)
         self.max_tokens = max_tokens
 
