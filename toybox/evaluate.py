@@ -82,7 +82,7 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
         seeds = list(range(start, start + len(texts)))
         guidance = torch.full((len(texts),), model.config.guidance_scale)
         latents = model.sample(model.initial_latents(seeds), model.prompts.encode(texts), guidance, seeds)
-        images += list(model.decode(latents))
+        images += list(model.decode(latents)[0])
     return images
 
 

@@ -8,10 +8,11 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
 from stages.edit.pixel_threshold import ALPHA
+from stages.finite import NotFiniteError
 from stages.images import decode_mask, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
 
@@ -134,6 +135,8 @@ def _annotated(row: dict, draw: Annotation) -> Decision:
         target = draw(row)
     except AnnotationError as error:
         return rejected(str(error))
+    except NotFiniteError as error:
+        return failed(error)
     candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
     return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
 

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import AutoProcessor, GroundingDinoForObjectDetection, PreTrainedTokenizerBase
 
 from stages.grounding import GroundingConfig
-from stages.grounding.detector import Detector, caption_of, not_words
+from stages.grounding.detector import Detector, scores_of
+from stages.grounding.words import caption_of, words_of
 from stages.weights import load_model, load_processor
 
 TEXT_LENGTH = 64
@@ -23,7 +24,10 @@ class TransformersDetector(Detector):
     ) -> None:
         self.model, self.processor, self.config = model.eval(), processor, config
         self.device = model.device
-        self._not_words = not_words(processor.tokenizer, self.device)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.processor.tokenizer
 
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
@@ -38,14 +42,15 @@ class TransformersDetector(Detector):
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        captions = [caption_of(phrase) for phrase in phrases]
         inputs = self.processor(
             images=list(images),
-            text=[caption_of(phrase) for phrase in phrases],
+            text=captions,
             padding="max_length",
             truncation=True,
             max_length=TEXT_LENGTH,
             return_tensors="pt",
         ).to(self.device)
         output = self.model(**inputs)
-        scores = output.logits[..., :TEXT_LENGTH].sigmoid()
-        return output.pred_boxes, scores, ~torch.isin(inputs["input_ids"], self._not_words)
+        words = words_of(self.tokenizer, captions, inputs["input_ids"])
+        return output.pred_boxes, scores_of(output.logits, words), words

@@ -105,7 +105,7 @@ class Segmenter:
     @torch.inference_mode()
     def segment(
         self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], batch: int
-    ) -> list[np.ndarray]:
+    ) -> list[np.ndarray | None]:
         """One mask a box (``multimask_output=False``).
 
         Args:
@@ -115,9 +115,9 @@ class Segmenter:
             batch: pictures an encoder's forward; a last, smaller batch is filled up.
 
         Returns:
-            For each picture bool [n,h,w].
+            For each picture bool [n,h,w]; None where the model's output is not finite.
         """
-        masks = [np.zeros((0, *image.shape[:2]), bool) for image in images]
+        masks: list[np.ndarray | None] = [np.zeros((0, *image.shape[:2]), bool) for image in images]
         boxed = [i for i, found in enumerate(boxes) if len(found)]
         for start in range(0, len(boxed), batch):
             rows = boxed[start : start + batch]
@@ -131,7 +131,7 @@ class Segmenter:
 
     def _decode(
         self, embedding: Tensor, boxes: np.ndarray, size: tuple[int, int], shape: tuple[int, int]
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
         """Boxes in a picture of ``shape``, whose ``embedding`` was made at ``size``, to masks."""
         sam = self.model
         scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
@@ -145,7 +145,7 @@ class Segmenter:
             multimask_output=False,
         )
         full = sam.postprocess_masks(logits, size, shape)[:, 0]
-        return (full > sam.mask_threshold).cpu().numpy()
+        return (full > sam.mask_threshold).cpu().numpy() if full.isfinite().all() else None
 
     def _resized(self, image: np.ndarray) -> Tensor:
         """uint8 RGB [h,w,3] to float [3,h',w'] in [0,255], the longer side at the model's size."""
