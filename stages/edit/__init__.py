@@ -68,11 +68,11 @@ class Edit(Stage):
 
     Tasks that annotate (:mod:`stages.edit.annotations`) need no sampling.
 
-    Rejections: ``adjustment_not_understood``, ``no_text_to_replace``, ``text_region_too_small`` and
-    ``no_pose``, of tasks that annotate.
+    Rejections of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and of written text those
+    of :func:`stages.edit.lettering.draw_text`. A drawing that is not finite fails its row.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["caption", "task", "seed"],
@@ -98,6 +98,7 @@ class Edit(Stage):
                             pa.field("self_until", pa.float32()),
                             pa.field("guidance_scale", pa.float32()),
                             pa.field("change_outside_raw", pa.float32()),
+                            pa.field("contrast_raw", pa.float32()),
                         ]
                     )
                 ),

@@ -28,7 +28,7 @@ from stages.finite import NotFiniteError
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
 from stages.pair import anchor_and_edit_prompts
-from stages.score.fidelity import as_float, mean_change
+from stages.score.fidelity import as_float, contrast, mean_change
 from stages.tasks import Candidate, Task, Tasks
 
 
@@ -172,6 +172,7 @@ class Drawing:
         drawings = zip(task.candidates, self._strengths(row), drawn[1:], strict=False)
         for index, (candidate, strength, image) in enumerate(drawings):
             raw = mean_change(as_float(anchor), as_float(image), outside)
+            contrast_raw = contrast(as_float(image))
             if task.composite:
                 image = paste_outside(anchor, image, candidate_mask(task, candidate, row))
             for thresholded, version in enumerate(self._versions(anchor, image)):
@@ -185,6 +186,7 @@ class Drawing:
                         "self_until": strength.self_until,
                         "guidance_scale": strength.guidance_scale,
                         "change_outside_raw": raw,
+                        "contrast_raw": contrast_raw,
                     }
                 )
         drift = float(np.abs(as_float(drawn[0]) - as_float(row["source_image"])).mean())

@@ -21,7 +21,9 @@ from stages.grounding.architecture import (
     build,
     groundingdino,
 )
-from stages.grounding.words import caption_of, unknown_words, words_of
+from stages.grounding.words import caption_of, words_of
+from stages.mask.soft_mask import share_within
+from stages.unknown_words import unknown_words
 from stages.weights import fill_from_folder, require_files
 
 DUPLICATE_IOU = 0.8
@@ -44,8 +46,19 @@ class Detections:
     best_score: float
     """The highest score of any box, found or not: 0 for a phrase without words; NaN where the detector's
     output is not finite."""
+    all_boxes: np.ndarray
+    """float32 [m,4]: of every box, found or not."""
+    all_scores: np.ndarray
+    """float32 [m]."""
     unknown: tuple[str, ...] = ()
     """The words of the phrase that the detector does not know: with any, nothing is looked for."""
+
+    def best_within(self, region: np.ndarray) -> float:
+        """The highest score of a box of which at least half lies in a region, bool [h,w]; 0 without one."""
+        if math.isnan(self.best_score):
+            return math.nan
+        inside = [share_within(box, region) >= 0.5 for box in self.all_boxes]
+        return float(self.all_scores[inside].max(initial=0))
 
 
 class Detector:
@@ -128,11 +141,14 @@ class Detector:
             scores[index].float().cpu().numpy(),
             pixels[best].float().cpu().numpy(),
             float(scores[best]),
+            pixels.float().cpu().numpy(),
+            scores.float().cpu().numpy(),
         )
 
 
+_NO_BOXES, _NO_SCORES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 _NOTHING = Detections(
-    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(4, np.float32), best_score=0.0
+    _NO_BOXES, _NO_SCORES, np.zeros(4, np.float32), best_score=0.0, all_boxes=_NO_BOXES, all_scores=_NO_SCORES
 )
 
 

@@ -1,5 +1,6 @@
 """CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +10,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from stages.base import Weights
+from stages.unknown_words import unknown_words
 from stages.weights import load_clip
 
 
@@ -24,6 +26,11 @@ class Clip:
     def load(cls, weights: Weights, device: str) -> "Clip":
         """The model that ``clip`` names in a manifest; errors as of :func:`stages.weights.load_clip`."""
         return cls(*load_clip(weights, "clip.model", device), device)
+
+    def knows(self, text: str) -> bool:
+        """Whether the tokenizer has a token for every word; byte-level ones such as CLIP's own always do."""
+        tokenizer = getattr(self.tokenizer, "tokenizer", None)
+        return tokenizer is None or not unknown_words(tokenizer, text)
 
     @property
     def width(self) -> int:
@@ -53,9 +60,9 @@ class Clip:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Cosine of two vectors, in [-1,1]; 0 if one of them is zero."""
+    """Cosine of two vectors, in [-1,1]; NaN if one of them is zero or not finite."""
     norm = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(first @ second / norm) if norm > 0 else 0.0
+    return float(first @ second / norm) if norm != 0 else math.nan
 
 
 def direction(
@@ -65,4 +72,5 @@ def direction(
 
     Of normalised embeddings [d], as in InstructPix2Pix (Brooks et al. 2023); 0 if nothing changed.
     """
-    return similarity(target_image - input_image, output_text - input_text)
+    change, wanted = target_image - input_image, output_text - input_text
+    return similarity(change, wanted) if change.any() and wanted.any() else 0.0
