@@ -98,7 +98,7 @@ class Detector:
             )
             for k, i in enumerate(rows):
                 if unknown := unknown_words(self.tokenizer, caption_of(phrases[i])):
-                    found.append(replace(_NOTHING, unknown=unknown))
+                    found.append(replace(NOTHING, unknown=unknown))
                     continue
                 size = (images[i].shape[0], images[i].shape[1])
                 found.append(self._select(boxes[k], word_scores[k][:, words[k]], size))
@@ -123,9 +123,9 @@ class Detector:
     def _select(self, boxes: Tensor, word_scores: Tensor, size: tuple[int, int]) -> Detections:
         """Apply the thresholds to boxes [q,4] with scores [q, words of the phrase]."""
         if not word_scores.shape[1]:
-            return _NOTHING
+            return NOTHING
         if not (boxes.isfinite().all() and word_scores.isfinite().all()):
-            return replace(_NOTHING, best_score=math.nan)
+            return replace(NOTHING, best_score=math.nan)
         height, width = size
         scale = boxes.new_tensor([width, height, width, height])
         pixels = clip_boxes_to_image(box_convert(boxes, "cxcywh", "xyxy") * scale, size)
@@ -147,9 +147,10 @@ class Detector:
 
 
 _NO_BOXES, _NO_SCORES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
-_NOTHING = Detections(
+NOTHING = Detections(
     _NO_BOXES, _NO_SCORES, np.zeros(4, np.float32), best_score=0.0, all_boxes=_NO_BOXES, all_scores=_NO_SCORES
 )
+"""What is found for a phrase without words."""
 
 
 def scores_of(logits: Tensor, words: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every task has a bound that a black, a flat, a noisy and an unchanged target break, whatever the models say."""
+"""Every task has a bound that a black, a flat, a noisy and an unchanged target break, whatever models say."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is not finite fails its row, with the stage that made it, and leaves the rows beside it as they were."""
+"""What is not finite fails its row, naming the stage that made it, and leaves its neighbours as they were."""
 
 import numpy as np
 import pyarrow as pa

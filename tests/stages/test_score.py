@@ -1,10 +1,11 @@
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from stages.grounding import GroundingConfig
+from stages.grounding.detector import NOTHING
 from stages.images import encode_png
 from stages.score import METRICS, ClipConfig, Score
 from stages.score import stage as score_stage
@@ -45,7 +46,10 @@ class RednessDetector:
         self.asked += phrases
         box = np.array([32, 32, 64, 96], np.float32)
         return [
-            SimpleNamespace(best_score=float(image[..., 0].mean() / 255), best_box=box) for image in images
+            replace(
+                NOTHING, best_score=redness, best_box=box, all_boxes=box[None], all_scores=np.array([redness])
+            )
+            for redness in (float(image[..., 0].mean() / 255) for image in images)
         ]
 
 
@@ -82,6 +86,7 @@ def row(task: str, anchor: np.ndarray, *candidates: np.ndarray, **columns) -> di
         "id": task,
         "task": task,
         "caption": "a red car in a meadow",
+        "instruction": "make the car blue",
         "output_caption": "a blue car in a meadow",
         "edited_object": "a blue car",
         "original_object": "a red car",
@@ -89,7 +94,8 @@ def row(task: str, anchor: np.ndarray, *candidates: np.ndarray, **columns) -> di
         "boxes": [[32, 32, 64, 64]],
         "anchor": encode_png(anchor),
         "candidates": [
-            {"image": encode_png(image), "mask": "soft", "change_outside_raw": 0.25} for image in candidates
+            {"image": encode_png(image), "mask": "soft", "change_outside_raw": 0.25, "contrast_raw": None}
+            for image in candidates
         ],
         **columns,
     }
