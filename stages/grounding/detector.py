@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,9 +46,9 @@ class Detections:
     best_score: float
     """The highest score of any box, found or not: 0 for a phrase without words; NaN where the detector's
     output is not finite."""
-    all_boxes: np.ndarray
+    all_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """float32 [m,4]: of every box, found or not."""
-    all_scores: np.ndarray
+    all_scores: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 [m]."""
     unknown: tuple[str, ...] = ()
     """The words of the phrase that the detector does not know: with any, nothing is looked for."""
@@ -146,9 +146,8 @@ class Detector:
         )
 
 
-_NO_BOXES, _NO_SCORES = np.zeros((0, 4), np.float32), np.zeros(0, np.float32)
 NOTHING = Detections(
-    _NO_BOXES, _NO_SCORES, np.zeros(4, np.float32), best_score=0.0, all_boxes=_NO_BOXES, all_scores=_NO_SCORES
+    np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(4, np.float32), best_score=0.0
 )
 """What is found for a phrase without words."""
 
