@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.score.metrics import METRICS, check_bounds
+from stages.score.metrics import METRICS, OPTIONAL, check_bounds
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 Scores = Mapping[str, float | None]
@@ -39,13 +39,13 @@ class FilterConfig(StageConfig):
 
 
 class Filter(Stage):
-    """Chooses a candidate of each row, or rejects the row as ``<metric>_low`` or ``<metric>_high``.
+    """Chooses a candidate of each row, or rejects the row as ``<metric>_low``, ``_high`` or ``_missing``.
 
     ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
     :func:`choose`), ``rank`` is that; its pictures' hashes are handed on to the select stage.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
@@ -103,10 +103,10 @@ class Filter(Stage):
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
-    """The bounds of a task's metrics, in the order of METRICS, after all overrides."""
+    """The bounds of the metrics that a task lists, in the order of METRICS, after all overrides."""
     layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
-    for metric in METRICS:
+    for metric in (metric for metric in METRICS if metric in task.metrics):
         stated: dict[str, Any] = {}
         for layer in layers:
             if metric in layer:
@@ -132,14 +132,14 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
     candidates breaks.
 
     Raises:
-        ValueError: there is no candidate, or a metric is not a number.
+        ValueError: there is no candidate, or a metric is not a finite number.
     """
     if not candidates:
         raise ValueError("the row has no candidate")
     for index, scores in enumerate(candidates):
         for metric, value in scores.items():
-            if value is not None and math.isnan(value):
-                raise ValueError(f"{metric} of candidate {index} is not a number")
+            if value is not None and not math.isfinite(value):
+                raise ValueError(f"{metric} of candidate {index} is not a finite number")
     reasons = [broken_bound(scores, bounds) for scores in candidates]
     passing = [index for index, reason in enumerate(reasons) if not reason]
     best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index]))
@@ -147,14 +147,20 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
 
 
 def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
-    """The first bound that a candidate breaks, as ``<metric>_low`` or ``<metric>_high``, or ""."""
+    """The first bound that a candidate breaks, as ``<metric>_low`` or ``<metric>_high``, or "".
+
+    A metric without a value breaks its bound, as ``<metric>_missing``, unless it is of a model that a
+    manifest may leave out (OPTIONAL): what was not measured is not known to be good.
+    """
     for metric, bound in bounds.items():
         value = scores.get(metric)
         if value is None:
-            continue
-        if bound.min is not None and value < bound.min:
+            if metric in OPTIONAL:
+                continue
+            return f"{metric}_missing"
+        if bound.min is not None and not value >= bound.min:
             return f"{metric}_low"
-        if bound.max is not None and value > bound.max:
+        if bound.max is not None and not value <= bound.max:
             return f"{metric}_high"
     return ""
 

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from typing import ClassVar
 
+import numpy as np
 import pyarrow as pa
 
-from stages.base import Decision, Stage, StageConfig, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.diffusion import DiffusionConfig
+from stages.finite import NotFiniteError
 from stages.images import encode_png
 from stages.pair import anchor_and_edit_prompts
 from stages.tasks import Tasks
@@ -15,7 +17,7 @@ from stages.tasks import Tasks
 class Source(Stage):
     """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar = {
         "plan": ["task", "seed"],
         "instruct": ["caption", "output_caption", "surroundings"],
@@ -51,12 +53,17 @@ class Source(Stage):
             else:
                 decisions[index] = rejected("caption_exceeds_text_encoder")
         if drawn:
-            for index, image in zip(drawn, self._draw(prompts, seeds), strict=True):
-                decisions[index] = kept(source_image=encode_png(image))
+            for index, image, finite in zip(drawn, *self._draw(prompts, seeds), strict=True):
+                if finite:
+                    decisions[index] = kept(source_image=encode_png(image))
+                else:
+                    decisions[index] = failed(NotFiniteError("source", "the drawn picture"))
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
 
-    def _draw(self, prompts: list[str], seeds: list[int]):
-        """Pictures of prompts; the batch is filled to its fixed size with copies of the last row."""
+    def _draw(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of prompts uint8 [n,H,W,3], and which are finite, bool [n]; the batch is filled to its
+        fixed size with copies of the last row.
+        """
         import torch
 
         wanted, missing = len(prompts), self.config.batch - len(prompts)
@@ -68,4 +75,5 @@ class Source(Stage):
             torch.full((len(prompts),), settings.guidance_scale),
             seeds,
         )
-        return model.decode(latents)[:wanted]
+        images, finite = model.decode(latents)
+        return images[:wanted], finite[:wanted]

@@ -82,7 +82,7 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
         seeds = list(range(start, start + len(texts)))
         guidance = torch.full((len(texts),), model.config.guidance_scale)
         latents = model.sample(model.initial_latents(seeds), model.prompts.encode(texts), guidance, seeds)
-        images += list(model.decode(latents))
+        images += list(model.decode(latents)[0])
     return images
 
 
@@ -110,10 +110,10 @@ def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
 
 def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
     """Mean IoU on held-out scenes from an object's true box."""
-    model = manifest.section("mask").segmenter.model  # type: ignore[attr-defined]
+    weights = manifest.section("mask").segmenter  # type: ignore[attr-defined]
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
-    found = Segmenter.load(model, DEVICE.type).segment(list(pictures.images), boxes, BATCH)
+    found = Segmenter.load(weights, DEVICE.type).segment(list(pictures.images), boxes, BATCH)
     ious = [(m[0] & t).sum() / (m[0] | t).sum() for m, t in zip(found, truth, strict=True)]
     return {"mean_iou": float(np.mean(ious))}
 
@@ -122,7 +122,7 @@ def clip_figures(manifest: Manifest) -> Figures:
     """The right caption of 64, and the right one of two that differ in one attribute."""
     from stages.score.clip import Clip
 
-    clip = Clip.load(manifest.section("score").clip.model, None, DEVICE.type)  # type: ignore[attr-defined]
+    clip = Clip.load(manifest.section("score").clip, DEVICE.type)  # type: ignore[attr-defined]
     unseen = train_clip.Unseen(load_autoencoder(), train_clip.tokenize_with(build_tokenizer()))
     with torch.no_grad():
         return unseen.figures(clip.model)

@@ -92,7 +92,7 @@ def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps
     for t in timesteps:
         predicted = diffusion.unet(latents, t, states).sample
         latents = diffusion.scheduler.step(predicted, t, latents).prev_sample
-    return diffusion.decode(latents)
+    return diffusion.decode(latents)[0]
 
 
 def degraded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -11,7 +11,9 @@ from stages.device import default_device
 from stages.diffusion import DiffusionConfig
 from stages.diffusion.prompts import Embeddings, PromptEncoder
 from stages.diffusion.sampler import SCHEDULERS, Control, sample
+from stages.finite import finite_rows
 from stages.seeds import derive_seed
+from stages.weights import load_model
 
 
 class Diffusion:
@@ -28,13 +30,13 @@ class Diffusion:
         self.config = config
         self.device = default_device()
         self.dtype = getattr(torch, config.dtype)
-        pipeline = DiffusionPipeline.from_pretrained(
-            config.name,
+        pipeline = load_model(
+            DiffusionPipeline,
+            config,
+            "diffusion.model",
             dtype=self.dtype,
-            use_safetensors=True,
             safety_checker=None,  # Stable Diffusion's would be fetched and never asked
             low_cpu_mem_usage=False,
-            **config.source,
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         if config.compile:
@@ -94,11 +96,17 @@ class Diffusion:
         )
 
     @torch.no_grad()
-    def decode(self, latents: torch.Tensor) -> np.ndarray:
-        """Latents [n,c,h,w] to pictures, uint8 [n,H,W,3]."""
+    def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+        """Latents [n,c,h,w] to pictures, uint8 [n,H,W,3], and which of them are finite, bool [n].
+
+        A picture is not finite if its latents or its decoded values are not: then its pixels are black and
+        say nothing, as of models that overflow in half precision.
+        """
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        decoded = self.vae.decode(scaled).sample.float().clamp(-1, 1)
-        return ((decoded + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        decoded = self.vae.decode(scaled).sample.float()
+        finite = finite_rows(latents) & finite_rows(decoded)
+        pixels = ((decoded.nan_to_num(-1).clamp(-1, 1) + 1) * 127.5).round().byte()
+        return pixels.permute(0, 2, 3, 1).cpu().numpy(), finite
 
     def _time_ids(self) -> torch.Tensor:
         """SDXL's original size, crop and target size: the picture's own, not cropped."""

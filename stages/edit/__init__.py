@@ -8,11 +8,12 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
 from stages.diffusion import DiffusionConfig
 from stages.edit.annotate import Annotation, AnnotationError
 from stages.edit.pixel_threshold import ALPHA
+from stages.finite import NotFiniteError
 from stages.images import decode_mask, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
 
@@ -71,11 +72,11 @@ class Edit(Stage):
 
     Tasks that annotate (:mod:`stages.edit.annotations`) need no sampling.
 
-    Rejections: ``adjustment_not_understood``, ``no_text_to_replace``, ``text_region_too_small`` and
-    ``no_pose``, of tasks that annotate.
+    Rejections of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and of written text those
+    of :func:`stages.edit.lettering.draw_text`. A drawing that is not finite fails its row.
     """
 
-    version: ClassVar[int] = 5
+    version: ClassVar[int] = 6
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["task", "seed"],
@@ -108,6 +109,7 @@ class Edit(Stage):
                             pa.field("self_until", pa.float32()),
                             pa.field("guidance_scale", pa.float32()),
                             pa.field("change_outside_raw", pa.float32()),
+                            pa.field("contrast_raw", pa.float32()),
                         ]
                     )
                 ),
@@ -158,6 +160,8 @@ def _annotated(row: dict, draw: Annotation) -> Decision:
         target = draw(row)
     except AnnotationError as error:
         return rejected(str(error))
+    except NotFiniteError as error:
+        return failed(error)
     candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
     return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
 

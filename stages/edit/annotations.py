@@ -29,12 +29,12 @@ def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
     if config.depth is not None and methods & {"depth", "normal"}:
         from stages.edit.estimators import DepthEstimator
 
-        depth = DepthEstimator(config.depth)
+        depth = DepthEstimator(config.depth, "edit.depth.model")
         annotations |= {"depth": depth.draw_depth, "normal": depth.draw_normals}
     if config.pose is not None and "pose" in methods:
         from stages.edit.estimators import PoseEstimator
 
-        annotations["pose"] = PoseEstimator(config.pose).draw_pose
+        annotations["pose"] = PoseEstimator(config.pose, "edit.pose.model").draw_pose
     return annotations
 
 

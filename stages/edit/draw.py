@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from stages.base import Decision, kept, rejected
+from stages.base import Decision, failed, kept, rejected
 from stages.diffusion.model import Diffusion
 from stages.diffusion.prompts import join
 from stages.edit import EditConfig
@@ -17,10 +17,11 @@ from stages.edit.control import EditRow, PromptToPrompt
 from stages.edit.pixel_threshold import keep_unchanged
 from stages.edit.recipe import Strength, draw_strength, edit_row, local_blend
 from stages.edit.windows import check_gates, with_candidates
+from stages.finite import NotFiniteError
 from stages.images import encode_png
 from stages.mask.soft_mask import edit_mask, regions
 from stages.pair import anchor_and_edit_prompts
-from stages.score.fidelity import as_float, mean_change
+from stages.score.fidelity import as_float, contrast, mean_change
 from stages.tasks import Candidate, Task, Tasks
 
 
@@ -50,14 +51,15 @@ class Drawing:
         decisions = {row["id"]: rejected("caption_exceeds_text_encoder") for row in rows}
         if fitting:
             missing = self.config.batch - len(fitting)
-            pictures = self._sample(fitting + fitting[-1:] * missing)
+            pictures, finite = self._sample(fitting + fitting[-1:] * missing)
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV holds no GIL
-                made = threads.map(self._decide, fitting, pictures)
+                made = threads.map(self._decide, fitting, pictures, finite)
                 decisions |= {row["id"]: decision for row, decision in zip(fitting, made, strict=True)}
         return decisions
 
-    def _sample(self, rows: list[dict]) -> np.ndarray:
-        """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the one before, then its candidates.
+    def _sample(self, rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the one before, then its candidates; and
+        which of them are finite, bool [rows, 1 + slots].
 
         Batch rows are the sources, then every turn so far (its chosen candidate), then the candidates
         of this turn; each turn's rows have those of the turn before as their sources.
@@ -106,9 +108,13 @@ class Drawing:
             seeds * past_rows + [seed for seed in seeds for _ in range(self.slots)],
             control,
         )
-        images = model.decode(latents[turns * len(rows) :])
-        candidates = images[len(rows) :].reshape(len(rows), self.slots, *images.shape[1:])
-        return np.concatenate([images[: len(rows), None], candidates], 1)
+        images, finite = model.decode(latents[turns * len(rows) :])
+        return self._by_row(images, len(rows)), self._by_row(finite, len(rows))
+
+    def _by_row(self, drawn: np.ndarray, rows: int) -> np.ndarray:
+        """What is in the batch's order (each row's picture before, then each row's candidates) by row."""
+        candidates = drawn[rows:].reshape(rows, self.slots, *drawn.shape[1:])
+        return np.concatenate([drawn[:rows, None], candidates], 1)
 
     def _prompts(self, row: dict) -> tuple[str, str]:
         return anchor_and_edit_prompts(self.tasks[row["task"]], row)
@@ -148,14 +154,18 @@ class Drawing:
             for index, candidate in enumerate(self.tasks[row["task"]].candidates)
         ]
 
-    def _decide(self, row: dict, drawn: np.ndarray) -> Decision:
+    def _decide(self, row: dict, drawn: np.ndarray, finite: np.ndarray) -> Decision:
         task = self.tasks[row["task"]]
+        for picture in np.flatnonzero(~finite):
+            name = f"the drawing of candidate {picture - 1}" if picture else "the source drawn again"
+            return failed(NotFiniteError("edit", name))
         anchor = row["source_image"] if row["history"] else drawn[0]
         _, outside = regions(task.region, row["precise_mask"], row["boxes"])
         candidates = []
         drawings = zip(task.candidates, self._strengths(row), drawn[1:], strict=False)
         for index, (candidate, strength, image) in enumerate(drawings):
             raw = mean_change(as_float(anchor), as_float(image), outside)
+            contrast_raw = contrast(as_float(image))
             if task.composite:
                 image = paste_outside(anchor, image, candidate_mask(task, candidate, row))
             for thresholded, version in enumerate(self._versions(anchor, image)):
@@ -169,6 +179,7 @@ class Drawing:
                         "self_until": strength.self_until,
                         "guidance_scale": strength.guidance_scale,
                         "change_outside_raw": raw,
+                        "contrast_raw": contrast_raw,
                     }
                 )
         drift = float(np.abs(as_float(drawn[0]) - as_float(row["source_image"])).mean())

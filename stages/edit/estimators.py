@@ -8,6 +8,8 @@ from transformers import AutoImageProcessor, AutoModelForDepthEstimation, VitPos
 from stages.base import Weights
 from stages.device import default_device
 from stages.edit.annotate import AnnotationError, Row
+from stages.finite import NotFiniteError
+from stages.weights import load_model, load_processor
 
 SURE = 0.3
 """Keypoints of a lower score are not drawn."""
@@ -19,21 +21,27 @@ LIMBS = (
 
 
 class DepthEstimator:
-    """A relative depth model, such as DPT or Depth Anything."""
+    """A relative depth model, such as DPT or Depth Anything, named under a manifest key."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
-        self.model = AutoModelForDepthEstimation.from_pretrained(weights.name, **weights.source)
+    def __init__(self, weights: Weights, key: str) -> None:
+        self.device, self.stage = default_device(), key.split(".")[0]
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(AutoModelForDepthEstimation, weights, key)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
     def nearness(self, image: np.ndarray) -> np.ndarray:
-        """Of a picture uint8 [H,W,3]: float32 [H,W] in [0,1], 1 the nearest, 0 the farthest."""
+        """Of a picture uint8 [H,W,3]: float32 [H,W] in [0,1], 1 the nearest, 0 the farthest.
+
+        Raises:
+            NotFiniteError: the model's depth is not.
+        """
         inputs = self.processor(images=image, return_tensors="pt").to(self.device)
         outputs = self.model(**inputs)
         (found,) = self.processor.post_process_depth_estimation(outputs, target_sizes=[image.shape[:2]])
         depth = found["predicted_depth"].float().cpu().numpy()
+        if not np.isfinite(depth).all():
+            raise NotFiniteError(self.stage, "the depth map")
         span = float(depth.max() - depth.min())
         return (depth - depth.min()) / (span or 1.0)
 
@@ -61,10 +69,10 @@ def normals(nearness: np.ndarray) -> np.ndarray:
 class PoseEstimator:
     """A VitPose model of COCO's 17 keypoints; people are where the row's boxes are."""
 
-    def __init__(self, weights: Weights) -> None:
-        self.device = default_device()
-        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
-        self.model = VitPoseForPoseEstimation.from_pretrained(weights.name, **weights.source)
+    def __init__(self, weights: Weights, key: str) -> None:
+        self.device, self.stage = default_device(), key.split(".")[0]
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(VitPoseForPoseEstimation, weights, key)
         self.model.to(self.device).eval()
 
     @torch.no_grad()
@@ -73,6 +81,7 @@ class PoseEstimator:
 
         Raises:
             AnnotationError: no_pose: no joint is sure enough.
+            NotFiniteError: the model's joints are not.
         """
         image = row["source_image"]
         boxes = [[[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in row["boxes"].tolist()]]
@@ -82,6 +91,8 @@ class PoseEstimator:
             np.column_stack([person["keypoints"].cpu().numpy(), person["scores"].cpu().numpy()])
             for person in people
         ]
+        if not all(np.isfinite(person).all() for person in joints):
+            raise NotFiniteError(self.stage, "the pose")
         return draw_skeletons(image.shape[:2], joints)
 
 

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from pydantic import Field
 from transformers import AutoTokenizer, BertConfig, BertModel
 
-from stages.base import Section
+from stages.base import Section, Weights
 from stages.grounding.compat import (
     FixedLengthTokenizer,
     fit_sine_embeddings,
@@ -20,6 +20,7 @@ from stages.grounding.compat import (
     keep_rows_apart,
     text_side,
 )
+from stages.weights import load_processor
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -104,8 +105,9 @@ def build(architecture: Architecture, text_encoder: Path) -> "groundingdino.Grou
     swin = SwinTransformer(drop_path_rate=0.0, **architecture.backbone.model_dump())
     backbone = Joiner(swin, build_position_encoding(args))
     backbone.num_channels = [swin.num_features[i] for i in architecture.backbone.out_indices]
-    tokenizer = AutoTokenizer.from_pretrained(text_encoder, local_files_only=True)
-    bert = BertModel(BertConfig.from_pretrained(text_encoder, local_files_only=True))
+    text = Weights(model=str(text_encoder))
+    tokenizer = load_processor(AutoTokenizer, text, "grounding.model")
+    bert = BertModel(load_processor(BertConfig, text, "grounding.model"))
     with text_side(FixedLengthTokenizer(tokenizer, architecture.text_length), bert):
         model = groundingdino.GroundingDINO(
             backbone,

@@ -5,10 +5,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoProcessor, GroundingDinoForObjectDetection
+from transformers import AutoProcessor, GroundingDinoForObjectDetection, PreTrainedTokenizerBase
 
 from stages.grounding import GroundingConfig
-from stages.grounding.detector import Detector, caption_of, not_words
+from stages.grounding.detector import Detector, scores_of
+from stages.grounding.words import caption_of, words_of
+from stages.weights import load_model, load_processor
 
 TEXT_LENGTH = 64
 """Tokens a phrase is padded to: one shape for all batches, as with the other library."""
@@ -22,7 +24,10 @@ class TransformersDetector(Detector):
     ) -> None:
         self.model, self.processor, self.config = model.eval(), processor, config
         self.device = model.device
-        self._not_words = not_words(processor.tokenizer, self.device)
+
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        return self.processor.tokenizer
 
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
@@ -31,22 +36,21 @@ class TransformersDetector(Detector):
         Raises:
             OSError: there is no such model.
         """
-        model = GroundingDinoForObjectDetection.from_pretrained(
-            config.name, use_safetensors=True, **config.source
-        )
-        processor = AutoProcessor.from_pretrained(config.name, **config.source)
+        model = load_model(GroundingDinoForObjectDetection, config, "grounding.model")
+        processor = load_processor(AutoProcessor, config, "grounding.model")
         return cls(model.to(device), processor, config)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+        captions = [caption_of(phrase) for phrase in phrases]
         inputs = self.processor(
             images=list(images),
-            text=[caption_of(phrase) for phrase in phrases],
+            text=captions,
             padding="max_length",
             truncation=True,
             max_length=TEXT_LENGTH,
             return_tensors="pt",
         ).to(self.device)
         output = self.model(**inputs)
-        scores = output.logits[..., :TEXT_LENGTH].sigmoid()
-        return output.pred_boxes, scores, ~torch.isin(inputs["input_ids"], self._not_words)
+        words = words_of(self.tokenizer, captions, inputs["input_ids"])
+        return output.pred_boxes, scores_of(output.logits, words), words

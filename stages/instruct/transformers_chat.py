@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from stages.base import Weights
 from stages.device import default_device
 from stages.instruct.prompt import Message
 from stages.instruct.reply import Reply
+from stages.weights import load_model, load_processor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,11 +167,9 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
             f"instruct.model: there is no folder {model}; correct the key, or make the weights "
             "(toybox: make toybox)"
         )
-    options: dict[str, Any] = {"revision": revision, "local_files_only": local, "trust_remote_code": False}
-    tokenizer = AutoTokenizer.from_pretrained(model, **options)
-    network = AutoModelForCausalLM.from_pretrained(
-        model, dtype=getattr(torch, dtype), use_safetensors=True, **options
-    )
+    weights = Weights(model=model, revision=revision)
+    tokenizer = load_processor(AutoTokenizer, weights, "instruct.model")
+    network = load_model(AutoModelForCausalLM, weights, "instruct.model", dtype=getattr(torch, dtype))
     torch.nn.Module.to(network, default_device())
     return network.eval(), tokenizer
 

@@ -1,5 +1,6 @@
 """Where a picture may change: the phrase is grounded, segmented and made a soft mask."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -8,7 +9,8 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.finite import NotFiniteError
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_rgb, encode_png
 from stages.mask.soft_mask import fill_boxes, smooth_mask, soft_mask, without_specks
@@ -70,11 +72,12 @@ class Mask(Stage):
     """Grounds each row's phrase in its anchor picture and writes its masks.
 
     Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is
-    recorded as the only box), ``too_many_boxes``, ``mask_area``. A task that grounds nothing gets
-    a mask of the whole picture and no box.
+    recorded as the only box), ``unknown_word`` (the phrase has a word that the detector does not
+    know), ``too_many_boxes``, ``mask_area``. A task that grounds nothing gets a mask of the whole
+    picture and no box.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
         "instruct": ["edited_object", "original_object"],
@@ -102,7 +105,7 @@ class Mask(Stage):
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
         self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter.name, device)
+        self.segmenter = Segmenter.load(config.segmenter, device)
 
     @classmethod
     def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
@@ -138,15 +141,21 @@ class Mask(Stage):
         masks = self.segmenter.segment(pictures, prompts, self.config.batch)
         decisions = []
         for phrase, detections, instances in zip(phrases.values(), found, masks, strict=True):
-            whole = [without_specks(mask, self.config.specks) for mask in instances]
             boxes, scores = detections.boxes, detections.scores
             columns = {"phrase": phrase, "boxes": boxes.tolist(), "box_scores": scores.tolist()}
-            if not len(boxes):
+            if detections.unknown:
+                decisions.append(rejected("unknown_word", **columns))
+            elif math.isnan(detections.best_score):
+                decisions.append(failed(NotFiniteError("mask", "the detector's output"), **columns))
+            elif instances is None:
+                decisions.append(failed(NotFiniteError("mask", "the segmenter's output"), **columns))
+            elif not len(boxes):
                 miss = {"boxes": [detections.best_box.tolist()], "box_scores": [detections.best_score]}
                 decisions.append(rejected("not_grounded", **{**columns, **miss}))
             elif len(boxes) > self.config.max_boxes:
                 decisions.append(rejected("too_many_boxes", **columns))
             else:
+                whole = [without_specks(mask, self.config.specks) for mask in instances]
                 decisions.append(self._decide(np.any(whole, axis=0), boxes, columns))
         return decisions
 

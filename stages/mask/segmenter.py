@@ -6,11 +6,9 @@ parameter names of the published checkpoints.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_model
 from segment_anything.modeling import (
     ImageEncoderViT,
     MaskDecoder,
@@ -21,7 +19,8 @@ from segment_anything.modeling import (
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.base import Section
+from stages.base import Section, Weights
+from stages.weights import fill_from_folder, require_files
 
 
 class Encoder(Section):
@@ -91,24 +90,22 @@ class Segmenter:
         self.model = model.eval()
 
     @classmethod
-    def load(cls, model: str, device: str) -> "Segmenter":
+    def load(cls, weights: Weights, device: str) -> "Segmenter":
         """Read a weights folder.
 
         Raises:
             FileNotFoundError: the folder lacks a file; the message names the manifest key.
         """
-        folder = Path(model)
-        for name in ("config.json", "model.safetensors"):
-            if not (folder / name).exists():
-                raise FileNotFoundError(f"manifest key mask.segmenter.model: {folder} has no {name}")
+        key = "mask.segmenter.model"
+        folder = require_files(weights, key, "config.json", "model.safetensors")
         sam = build(Architecture.model_validate_json((folder / "config.json").read_bytes()))
-        load_model(sam, folder / "model.safetensors")
+        fill_from_folder(sam, weights, key)
         return cls(sam.to(device))
 
     @torch.inference_mode()
     def segment(
         self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], batch: int
-    ) -> list[np.ndarray]:
+    ) -> list[np.ndarray | None]:
         """One mask a box (``multimask_output=False``).
 
         Args:
@@ -118,9 +115,9 @@ class Segmenter:
             batch: pictures an encoder's forward; a last, smaller batch is filled up.
 
         Returns:
-            For each picture bool [n,h,w].
+            For each picture bool [n,h,w]; None where the model's output is not finite.
         """
-        masks = [np.zeros((0, *image.shape[:2]), bool) for image in images]
+        masks: list[np.ndarray | None] = [np.zeros((0, *image.shape[:2]), bool) for image in images]
         boxed = [i for i, found in enumerate(boxes) if len(found)]
         for start in range(0, len(boxed), batch):
             rows = boxed[start : start + batch]
@@ -134,7 +131,7 @@ class Segmenter:
 
     def _decode(
         self, embedding: Tensor, boxes: np.ndarray, size: tuple[int, int], shape: tuple[int, int]
-    ) -> np.ndarray:
+    ) -> np.ndarray | None:
         """Boxes in a picture of ``shape``, whose ``embedding`` was made at ``size``, to masks."""
         sam = self.model
         scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
@@ -148,7 +145,7 @@ class Segmenter:
             multimask_output=False,
         )
         full = sam.postprocess_masks(logits, size, shape)[:, 0]
-        return (full > sam.mask_threshold).cpu().numpy()
+        return (full > sam.mask_threshold).cpu().numpy() if full.isfinite().all() else None
 
     def _resized(self, image: np.ndarray) -> Tensor:
         """uint8 RGB [h,w,3] to float [3,h',w'] in [0,255], the longer side at the model's size."""

@@ -26,6 +26,12 @@ def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return mask
 
 
+def share_within(box: np.ndarray, region: np.ndarray) -> float:
+    """The share of a box's pixels (x0, y0, x1, y1) that lie in a region, bool [h,w]; 0 of an empty box."""
+    covered = fill_boxes(box[None], region.shape) > 0
+    return float(region[covered].mean()) if covered.any() else 0.0
+
+
 def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
     """A mask bool [h,w] whose small holes are filled and whose small islands are gone, as SAM's own
     generator of masks does it.

@@ -1,13 +1,17 @@
 """CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
 
+import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
+
+from stages.base import Weights
+from stages.unknown_words import unknown_words
+from stages.weights import load_clip
 
 
 class Clip:
@@ -19,30 +23,14 @@ class Clip:
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
 
     @classmethod
-    def load(cls, model: str, pretrained: str | None, device: str) -> "Clip":
-        """Load a model.
+    def load(cls, weights: Weights, device: str) -> "Clip":
+        """The model that ``clip`` names in a manifest; errors as of :func:`stages.weights.load_clip`."""
+        return cls(*load_clip(weights, "clip.model", device), device)
 
-        Args:
-            model: a local folder in open_clip's own layout (``open_clip_config.json``,
-                ``open_clip_model.safetensors`` and the tokenizer's files), or a name that open_clip
-                knows, such as ``ViT-L-14``.
-            pretrained: for a name, the tag of its weights, such as ``openai``.
-
-        Raises:
-            FileNotFoundError: the folder lacks its config or weights, or the name is unknown.
-        """
-        folder = Path(model)
-        if folder.is_dir():
-            for name in ("open_clip_config.json", "open_clip_model.safetensors"):
-                if not (folder / name).exists():
-                    raise FileNotFoundError(f"clip.model: {folder} has no {name}")
-            model, pretrained = f"local-dir:{folder}", None
-        elif model not in open_clip.list_models():
-            raise FileNotFoundError(
-                f"clip.model: {model!r} is neither a folder nor a model that open_clip knows"
-            )
-        network = open_clip.create_model(model, pretrained, device=device, require_pretrained=True)
-        return cls(network, open_clip.get_tokenizer(model), device)
+    def knows(self, text: str) -> bool:
+        """Whether the tokenizer has a token for every word; byte-level ones such as CLIP's own always do."""
+        tokenizer = getattr(self.tokenizer, "tokenizer", None)
+        return tokenizer is None or not unknown_words(tokenizer, text)
 
     @property
     def width(self) -> int:
@@ -72,9 +60,9 @@ class Clip:
 
 
 def similarity(first: np.ndarray, second: np.ndarray) -> float:
-    """Cosine of two vectors, in [-1,1]; 0 if one of them is zero."""
+    """Cosine of two vectors, in [-1,1]; NaN if one of them is zero or not finite."""
     norm = np.linalg.norm(first) * np.linalg.norm(second)
-    return float(first @ second / norm) if norm > 0 else 0.0
+    return float(first @ second / norm) if norm != 0 else math.nan
 
 
 def direction(
@@ -84,4 +72,5 @@ def direction(
 
     Of normalised embeddings [d], as in InstructPix2Pix (Brooks et al. 2023); 0 if nothing changed.
     """
-    return similarity(target_image - input_image, output_text - input_text)
+    change, wanted = target_image - input_image, output_text - input_text
+    return similarity(change, wanted) if change.any() and wanted.any() else 0.0

@@ -7,14 +7,15 @@ import torch
 from transformers import AutoImageProcessor, AutoModel
 
 from stages.base import Weights
+from stages.weights import load_model, load_processor
 
 
 class Dino:
     """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
 
-    def __init__(self, weights: Weights, device: str) -> None:
-        self.processor = AutoImageProcessor.from_pretrained(weights.name, **weights.source)
-        self.model = AutoModel.from_pretrained(weights.name, **weights.source).to(device).eval()
+    def __init__(self, weights: Weights, key: str, device: str) -> None:
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(AutoModel, weights, key).to(device).eval()
         self.device = device
 
     @torch.inference_mode()

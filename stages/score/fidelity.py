@@ -50,6 +50,18 @@ def contrast(image: np.ndarray) -> float:
     return float(image.mean(-1, dtype=np.float64).std())
 
 
+def roughness(image: np.ndarray) -> float:
+    """Mean difference of neighbouring grey values over their deviation (float [h,w,3] in [0,1]).
+
+    Noise has 1.1, whatever its strength; a picture of things far less. 0 of a flat picture.
+    """
+    _check(image)
+    grey = image.mean(-1, dtype=np.float64)
+    deviation = float(grey.std())
+    steps = [np.abs(np.diff(grey, axis=axis)).mean() for axis in (0, 1)]
+    return float(np.mean(steps)) / deviation if deviation else 0.0
+
+
 def mask_fit(boxes: np.ndarray, precise: np.ndarray) -> float:
     """Whether detector and segmenter saw one thing: IoU in [0,1] of the frames around what each found.
 

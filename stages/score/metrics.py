@@ -19,16 +19,24 @@ METRICS = {
     "present": "the detector's best score in Tar for what must be there",
     "present_overlap": "share of that detection's box that lies where the edit is",
     "absent": "the detector's best score in Tar for what must be gone (an upper bound)",
+    "absent_before": "the detector's best score in I, where the edit is, for what Tar adds (an upper bound)",
     "mask_fit": "overlap (IoU) of the frames around the grounded boxes and around the precise mask",
-    "clipped": "share of Tar's pixels that are pure black or pure white",
-    "contrast": "standard deviation of Tar's grey values in [0,1]: a flat picture has none",
+    "clipped": "share of pixels that are pure black or pure white, of I or Tar: the greater one",
+    "contrast": "standard deviation of the grey values in [0,1], of I, Tar or the drawing before its outside "
+    "was pasted: the least one; a flat picture has none",
+    "roughness": "mean difference of neighbouring grey values over their deviation, of I or Tar: the greater "
+    "one; noise has 1.1",
     "dino": "DINOv2 similarity of I and Tar, where score.dino names a model",
     "depth_change": "mean |difference| of I's and Tar's depth maps in [0,1], where score.depth names a model",
     "text_read": "1 - character error rate of what is read where text was written, where score.ocr is true",
-    "aesthetic": "linear probe of Tar's CLIP embedding, where score.aesthetic names one",
-    "nsfw": "linear probe of Tar's CLIP embedding, where score.nsfw names one",
+    "aesthetic": "linear probe of CLIP's embedding of I or Tar, the lower, where score.aesthetic names one",
+    "nsfw": "linear probe of CLIP's embedding of I or Tar, the higher, where score.nsfw names one",
 }
 """Name and meaning of every metric. A metric that does not apply to a task is null."""
+
+OPTIONAL = frozenset({"dino", "depth_change", "text_read", "aesthetic", "nsfw"})
+"""Metrics that are null where the section ``score`` names no model for them. Of the others, one that a task
+lists and a row lacks could not be measured: a bound on it is broken."""
 
 
 LOGITS = ("aesthetic", "nsfw")
@@ -69,9 +77,10 @@ def check_metrics(tasks: Tasks) -> None:
             where = f"prompts/{task.name}.yaml: key 'metrics': {metric!r}"
             if metric not in METRICS:
                 raise ValueError(f"{where} is unknown; known: {', '.join(METRICS)}")
-            if metric in ("present", "present_overlap") and task.fields.edited_object != "in_output":
+            makes = task.fields.edited_object == "in_output"
+            if metric in ("present", "present_overlap", "absent_before") and not makes:
                 raise ValueError(f"{where} needs fields.edited_object: in_output")
-            if metric == "mask_fit" and task.ground == "none":
+            if metric in ("mask_fit", "absent_before") and task.ground == "none":
                 raise ValueError(f"{where} needs boxes: ground an object")
             if metric == "absent" and _phrase_gone(task) is None:
                 raise ValueError(
@@ -81,8 +90,8 @@ def check_metrics(tasks: Tasks) -> None:
 
 
 def detector_phrase(task: Task, metric: str, row: Mapping[str, str | None]) -> str | None:
-    """The phrase that ``present`` or ``absent`` looks for in Tar; None if the row has none."""
-    field = "edited_object" if metric == "present" else _phrase_gone(task)
+    """The phrase that a detector metric looks for; None if the row has none."""
+    field = _phrase_gone(task) if metric == "absent" else "edited_object"
     return row[field] or None if field else None
 
 

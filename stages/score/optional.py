@@ -59,11 +59,11 @@ class OptionalModels:
         if config.dino is not None:
             from stages.score.dino import Dino
 
-            self.dino = Dino(config.dino, device)
+            self.dino = Dino(config.dino, "score.dino.model", device)
         if config.depth is not None:
             from stages.edit.estimators import DepthEstimator
 
-            self.depth = DepthEstimator(config.depth)
+            self.depth = DepthEstimator(config.depth, "score.depth.model")
         if config.ocr:
             from stages.score.ocr import TextReader
 
@@ -95,12 +95,16 @@ class OptionalModels:
         return found
 
     def score(
-        self, pair: EditPair[int], embedding: np.ndarray, found: Mapping[str, Sequence[Any]]
+        self, pair: EditPair[int], embeddings: np.ndarray, found: Mapping[str, Sequence[Any]]
     ) -> dict[str, float | None]:
-        """The metrics of a pair, from CLIP's embedding [d] of its target and what :meth:`look` found."""
-        scores: dict[str, float | None] = {
-            name: probe.score(embedding) for name, probe in self.probes.items()
-        }
+        """The metrics of a pair, from CLIP's embeddings [images,d] and what :meth:`look` found.
+
+        A probe's is that of the worse picture: both are published.
+        """
+        scores: dict[str, float | None] = {}
+        for name, probe in self.probes.items():
+            both = [probe.score(embeddings[picture]) for picture in (pair.input, pair.target)]
+            scores[name] = max(both) if name == "nsfw" else min(both)
         if features := found.get("dino"):
             scores["dino"] = float(features[pair.input] @ features[pair.target])
         if depths := found.get("depth_change"):

@@ -11,10 +11,11 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
-from stages.edit.lettering import new_text
+from stages.edit.written_text import new_text
+from stages.finite import NotFiniteError
 from stages.grounding import GroundingConfig, load_detector
 from stages.images import decode_mask, decode_rgb
-from stages.mask.soft_mask import fill_boxes, regions
+from stages.mask.soft_mask import fill_boxes, regions, share_within
 from stages.pair import EditPair, as_pair
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
 from stages.score.optional import OptionalModels
@@ -23,7 +24,7 @@ from stages.tasks import Task, Tasks
 if TYPE_CHECKING:
     from stages.grounding.detector import Detections
 
-DETECTOR_METRICS = ("present", "absent")
+DETECTOR_METRICS = ("present", "absent", "absent_before")
 
 
 class ClipConfig(Weights):
@@ -53,7 +54,7 @@ class ScoreConfig(StageConfig):
 
 
 @dataclass(frozen=True)
-class _Row:
+class Row:
     """A row with its pictures decoded: the anchor, then the candidates."""
 
     task: Task
@@ -80,6 +81,13 @@ class _Row:
         """What the detector found: float [n,4]."""
         return np.array(self.record["boxes"], np.float32)
 
+    @property
+    def written(self) -> str:
+        """What is to be read where text was written; empty where the task writes none."""
+        if "text_read" not in self.task.metrics:
+            return ""
+        return new_text(self.record["edited_object"], self.record["instruction"])
+
     @cached_property
     def regions(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Where the edit is, and where nothing may change: bool [h,w]."""
@@ -89,13 +97,15 @@ class _Row:
 class Score(Stage):
     """Computes the metrics that each task lists; the others are null. Decides nothing.
 
-    A metric that is not a number fails its row. Each picture and each caption is encoded once.
+    A metric that is not finite fails its row. One that cannot be measured is null: CLIP's of a caption
+    and the detector's of a phrase with a word that its tokenizer does not know. Each picture and each
+    caption is encoded once.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
-        "instruct": ["caption", "output_caption", "edited_object", "original_object"],
+        "instruct": ["caption", "instruction", "output_caption", "edited_object", "original_object"],
         "mask": ["precise_mask", "boxes"],
         "edit": ["anchor", "candidates"],
     }
@@ -117,7 +127,7 @@ class Score(Stage):
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
-        self.clip = Clip.load(config.clip.name, config.clip.revision, device)
+        self.clip = Clip.load(config.clip, device)
         self.detector = load_detector(config.grounding, device) if _detects(tasks) else None
         self.optional = OptionalModels(config, self.clip.width, device)
 
@@ -137,50 +147,57 @@ class Score(Stage):
         yield from optional_problems(config)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        work = [_Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
+        work = [Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
         texts, pictures = self._encode_texts(work), self._encode_images(work)
         found = self._detect(work)
         decisions = []
         for row, features, detections in zip(work, pictures, found, strict=True):
-            written = new_text(row.record["edited_object"])
-            seen = self.optional.look(row.task.metrics, row.images, row.boxes, written)
+            try:
+                seen = self.optional.look(row.task.metrics, row.images, row.boxes, row.written)
+            except NotFiniteError as error:
+                decisions.append(failed(error))
+                continue
             scores = [
                 _clip_metrics(pair, features, texts)
-                | _fidelity_metrics(row, pair, candidate)
+                | fidelity_metrics(row, pair, candidate)
                 | _detector_metrics(row, pair, detections)
-                | self.optional.score(pair, features[pair.target], seen)
+                | self.optional.score(pair, features, seen)
                 for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
             ]
             decisions.append(_decide(row, scores))
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
-    def _encode_texts(self, work: list[_Row]) -> dict[str, np.ndarray]:
+    def _encode_texts(self, work: list[Row]) -> dict[str, np.ndarray]:
+        """By caption, of those that CLIP knows all words of."""
         pairs = [pair for row in work for pair in row.pairs]
         captions = [c for pair in pairs for c in (pair.input_caption, pair.output_caption)]
         texts = list(dict.fromkeys(captions))
-        return dict(zip(texts, self.clip.encode_texts(texts, self.config.batch), strict=True))
+        encoded = zip(texts, self.clip.encode_texts(texts, self.config.batch), strict=True)
+        return {text: features for text, features in encoded if self.clip.knows(text)}
 
-    def _encode_images(self, work: list[_Row]) -> list[np.ndarray]:
+    def _encode_images(self, work: list[Row]) -> list[np.ndarray]:
         """For each row [images,d]."""
         images = [image for row in work for image in row.images]
         features = self.clip.encode_images(images, self.config.batch)
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
 
-    def _detect(self, work: list[_Row]) -> list[dict[tuple[str, int], "Detections"]]:
+    def _detect(self, work: list[Row]) -> list[dict[tuple[str, int], "Detections"]]:
         """For each row what was found, by (metric, index of the picture)."""
         queries: list[tuple[int, str, int, str]] = []
         for r, row in enumerate(work):
             for metric in DETECTOR_METRICS:
                 phrase = detector_phrase(row.task, metric, row.record)
                 if metric in row.task.metrics and phrase:
-                    targets = dict.fromkeys(pair.target for pair in row.pairs)
-                    queries += [(r, metric, target, phrase) for target in targets]
+                    before = metric == "absent_before"
+                    pictures = dict.fromkeys(pair.input if before else pair.target for pair in row.pairs)
+                    queries += [(r, metric, picture, phrase) for picture in pictures]
         results: list[dict[tuple[str, int], Detections]] = [{} for _ in work]
         if self.detector is not None:
-            images = [work[r].images[target] for r, _, target, _ in queries]
+            images = [work[r].images[picture] for r, _, picture, _ in queries]
             found = self.detector.find(images, [phrase for *_, phrase in queries], self.config.batch)
-            for (r, metric, target, _), detections in zip(queries, found, strict=True):
-                results[r][metric, target] = detections
+            for (r, metric, picture, _), detections in zip(queries, found, strict=True):
+                if not detections.unknown:
+                    results[r][metric, picture] = detections
         return results
 
 
@@ -195,36 +212,35 @@ def _clip_metrics(
     from stages.score.clip import direction, similarity
 
     i, tar = images[pair.input], images[pair.target]
-    before, after = texts[pair.input_caption], texts[pair.output_caption]
-    same = pair.input_caption == pair.output_caption
+    before, after = texts.get(pair.input_caption), texts.get(pair.output_caption)
+    change = None
+    if before is not None and after is not None and pair.input_caption != pair.output_caption:
+        change = direction(i, tar, before, after)
     return {
-        "clip_text_input": similarity(i, before),
-        "clip_text_output": similarity(tar, after),
-        "clip_direction": None if same else direction(i, tar, before, after),
+        "clip_text_input": None if before is None else similarity(i, before),
+        "clip_text_output": None if after is None else similarity(tar, after),
+        "clip_direction": change,
         "clip_image": similarity(i, tar),
     }
 
 
 def _detector_metrics(
-    row: _Row, pair: EditPair[int], found: Mapping[tuple[str, int], "Detections"]
+    row: Row, pair: EditPair[int], found: Mapping[tuple[str, int], "Detections"]
 ) -> dict[str, float | None]:
-    """The best score of any box, found or not, and how much of what is there lies where the edit is."""
-    there, gone = (found.get((metric, pair.target)) for metric in DETECTOR_METRICS)
-    overlap = None
-    if there is not None:
-        inside, _ = row.regions
-        box = fill_boxes(there.best_box[None], inside.shape) > 0
-        overlap = float(inside[box].mean()) if box.any() else 0.0
+    """The best scores of any box, found or not, and how much of what is there lies where the edit is."""
+    there, gone = found.get(("present", pair.target)), found.get(("absent", pair.target))
+    before = found.get(("absent_before", pair.input))
+    inside, _ = row.regions
+    frame = fill_boxes(row.boxes, inside.shape) > 0
     return {
         "present": there.best_score if there else None,
-        "present_overlap": overlap,
+        "present_overlap": share_within(there.best_box, inside) if there else None,
         "absent": gone.best_score if gone else None,
+        "absent_before": before.best_within(frame) if before else None,
     }
 
 
-def _fidelity_metrics(
-    row: _Row, pair: EditPair[int], candidate: Mapping[str, Any]
-) -> dict[str, float | None]:
+def fidelity_metrics(row: Row, pair: EditPair[int], candidate: Mapping[str, Any]) -> dict[str, float | None]:
     from stages.score.fidelity import (
         as_float,
         clipped,
@@ -232,11 +248,13 @@ def _fidelity_metrics(
         gmsd,
         mask_fit,
         mean_change,
+        roughness,
         ssim,
     )
 
     i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
     inside, outside = row.regions
+    drawn = candidate["contrast_raw"]
     return {
         "change": float(np.abs(tar - i).mean()),
         "change_inside": mean_change(i, tar, inside),
@@ -245,17 +263,18 @@ def _fidelity_metrics(
         "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
         "gmsd": gmsd(i, tar) if "gmsd" in row.task.metrics else None,
         "mask_fit": mask_fit(row.boxes, row.precise) if "mask_fit" in row.task.metrics else None,
-        "clipped": clipped(tar),
-        "contrast": contrast(tar),
+        "clipped": max(clipped(i), clipped(tar)),
+        "contrast": min(contrast(i), contrast(tar), *([] if drawn is None else [drawn])),
+        "roughness": max(roughness(i), roughness(tar)),
     }
 
 
-def _decide(row: _Row, scores: list[dict[str, float | None]]) -> Decision:
+def _decide(row: Row, scores: list[dict[str, float | None]]) -> Decision:
     listed = [{m: values.get(m) if m in row.task.metrics else None for m in METRICS} for values in scores]
     for k, values in enumerate(listed):
         for metric, value in values.items():
-            if value is not None and math.isnan(value):
-                return failed(ValueError(f"{metric} of candidate {k} is not a number"))
+            if value is not None and not math.isfinite(np.float32(value)):
+                return failed(NotFiniteError("score", f"{metric} of candidate {k}"))
     from stages.score.perceptual_hash import perceptual_hash
 
     anchor, *candidates = map(perceptual_hash, row.images)

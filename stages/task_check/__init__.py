@@ -15,7 +15,9 @@ class TaskPredictor(Protocol):
     """Tells a task from an instruction."""
 
     def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
-        """The probability of each task that it knows, by name, for each instruction."""
+        """The probability of each task that it knows, by name, for each instruction; empty for one that it
+        cannot read whole.
+        """
         ...
 
 
@@ -36,7 +38,7 @@ class TaskCheck(Stage):
     task stays beside it. Only the label moves: the pair was drawn and filtered by its planned task.
     """
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["task"], "instruct": ["instruction"]}
     task_keys: ClassVar[Sequence[str]] = ("index",)
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -79,6 +81,8 @@ class TaskCheck(Stage):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, planned: str, probabilities: Mapping[str, float]) -> Decision:
+        if not probabilities:
+            return kept(checked_task=planned)
         predicted = max(probabilities, key=lambda name: probabilities[name])
         sure = probabilities[predicted] >= self.config.confidence
         return kept(

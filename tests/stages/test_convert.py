@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.errors import UserError
 from stages import convert
+from stages.base import Weights
 from stages.convert import CheckpointError, convert_grounding, convert_segmenter, read_checkpoint
 from stages.grounding import GroundingConfig, load_detector
 from stages.mask.segmenter import Segmenter
@@ -48,7 +49,7 @@ def test_a_segmenter_comes_back_as_it_was(tmp_path):
     model = save_segmenter(tmp_path / "written")
     torch.save(model.state_dict(), tmp_path / "sam.pth")
     assert convert_segmenter(tmp_path / "sam.pth", tmp_path / "made", SEGMENTER) == []
-    loaded = Segmenter.load(str(tmp_path / "made"), "cpu").model
+    loaded = Segmenter.load(Weights(model=str(tmp_path / "made")), "cpu").model
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 

@@ -90,7 +90,8 @@ def test_prompt_to_prompt_controls_both_families(folders, family):
     assert changed[2:6, 2:6].any()
     changed[2:6, 2:6] = False
     assert not changed.any()
-    images = model.decode(latents)
+    images, finite = model.decode(latents)
+    assert finite.all()
     assert images.dtype == np.uint8
     assert images.shape == (2, 16, 16, 3)
 

@@ -2,13 +2,6 @@
 
 import numpy as np
 import pytest
-import torch
-from transformers import (
-    VitPoseBackboneConfig,
-    VitPoseConfig,
-    VitPoseForPoseEstimation,
-    VitPoseImageProcessor,
-)
 
 from stages.base import Weights
 from stages.edit import EditConfig
@@ -16,7 +9,7 @@ from stages.edit.annotate import AnnotationError
 from stages.edit.annotations import load_annotations
 from stages.edit.estimators import LIMBS, DepthEstimator, PoseEstimator, draw_skeletons, normals
 from stages.tasks import Tasks
-from tests.stages.tiny_estimators import save_tiny_depth
+from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_tasks import tiny_task
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 80, 3), np.uint8)
@@ -29,27 +22,11 @@ def depth_model(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="module")
 def pose_model(tmp_path_factory) -> str:
-    torch.manual_seed(0)
-    backbone = VitPoseBackboneConfig(
-        image_size=[64, 48],
-        patch_size=[16, 16],
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        out_indices=[2],
-    )
-    names = {joint: str(joint) for joint in range(17)}
-    config = VitPoseConfig(
-        backbone_config=backbone, id2label=names, label2id={v: k for k, v in names.items()}
-    )
-    folder = tmp_path_factory.mktemp("pose")
-    VitPoseForPoseEstimation(config).save_pretrained(folder)
-    VitPoseImageProcessor(size={"height": 64, "width": 48}).save_pretrained(folder)
-    return str(folder)
+    return save_tiny_pose(tmp_path_factory.mktemp("pose"))
 
 
 def test_depth_is_a_grey_picture_of_the_whole_range(depth_model):
-    estimator = DepthEstimator(Weights(model=depth_model))
+    estimator = DepthEstimator(Weights(model=depth_model), "edit.depth.model")
     nearness = estimator.nearness(IMAGE)
     assert nearness.shape == IMAGE.shape[:2]
     assert (nearness.min(), nearness.max()) == (0, 1)
@@ -69,7 +46,7 @@ def test_normals_point_at_the_viewer_where_it_is_flat_and_away_from_what_is_near
 
 
 def test_poses_are_asked_for_within_the_boxes(pose_model, monkeypatch):
-    estimator = PoseEstimator(Weights(model=pose_model))
+    estimator = PoseEstimator(Weights(model=pose_model), "edit.pose.model")
     monkeypatch.setattr("stages.edit.estimators.SURE", -np.inf)
     centres = []
     for x0 in (2, 42):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.filter import Filter, FilterConfig, choose, resolve_bounds
-from stages.score.metrics import METRICS
+from stages.filter import Filter, FilterConfig, broken_bound, choose, resolve_bounds
+from stages.score.metrics import METRICS, OPTIONAL
 from stages.tasks import Bounds, Tasks
 from tests.stages.tiny_tasks import tiny_task
 
@@ -41,7 +41,10 @@ def run(rows: list[tuple[str, list[dict]]], **config) -> list[dict]:
 
 def within(scores: dict, limits: dict) -> bool:
     for name, bound in limits.items():
-        if scores[name] is not None:
+        if scores[name] is None:
+            if name not in OPTIONAL:
+                return False
+        else:
             low = -math.inf if bound.min is None else bound.min
             high = math.inf if bound.max is None else bound.max
             if not low <= scores[name] <= high:
@@ -62,6 +65,9 @@ def test_the_choice_is_the_best_of_the_passing(scores, limits):
     assert choice.index == min(i for i in pool if directions[i] == best)
     if choice.reason:
         metric, side = choice.reason.rsplit("_", 1)
+        if side == "missing":
+            assert scores[choice.index][metric] is None
+            return
         broken = getattr(limits[metric], {"low": "min", "high": "max"}[side])
         assert (scores[choice.index][metric] < broken) == (side == "low")
 
@@ -98,9 +104,25 @@ def test_mistake_7_a_change_of_the_outside_is_rejected_however_good_clip_finds_i
     assert (row["status"], row["reason"]) == ("rejected", "change_outside_high")
 
 
-def test_a_null_metric_is_skipped():
-    [row] = run([("local", [{**GOOD, "change_outside": None}])], default={"change_outside": {"max": 0.0}})
+def test_what_was_not_measured_does_not_count_as_good():
+    [row] = run([("local", [{**GOOD, "change_outside": None}])], default={"change_outside": {"max": 1.0}})
+    assert (row["status"], row["reason"]) == ("rejected", "change_outside_missing")
+
+
+def test_a_metric_whose_model_the_manifest_leaves_out_is_skipped():
+    assert broken_bound({"dino": None}, {"dino": Bounds(min=0.4)}) == ""
+    assert broken_bound({"dino": 0.3}, {"dino": Bounds(min=0.4)}) == "dino_low"
+
+
+def test_a_bound_on_a_metric_that_the_task_does_not_list_is_not_used():
+    [row] = run([("local", [GOOD])], default={"present": 0.5})
     assert row["status"] == "kept"
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf])
+def test_an_infinite_score_fails_its_row(value):
+    [row] = run([("local", [{**GOOD, "clip_image": value}])])
+    assert row["status"] == "failed"
 
 
 def test_a_metric_that_is_not_a_number_fails_its_row_only():

@@ -9,7 +9,8 @@ from groundingdino.util.slconfig import SLConfig
 from stages.grounding import GroundingConfig, load_detector
 from stages.grounding import architecture as grounding
 from stages.grounding.compat import TextEncoder, fit_sine_embeddings, groundingdino, sine_embedding
-from stages.grounding.detector import Detector, caption_of, preprocess
+from stages.grounding.detector import Detector, preprocess
+from stages.grounding.words import caption_of
 from tests.stages.tiny_models import DETECTOR, save_detector, save_text_encoder
 from toybox.world import render, sample_scene
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from stages.base import Weights
 from stages.score.clip import Clip
 from stages.score.probe import Probe
 from toybox.world import render, sample_held_out_scene
@@ -11,7 +12,7 @@ from toybox.world import render, sample_held_out_scene
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return Clip.load("toybox/weights/clip", None, "cpu")
+    return Clip.load(Weights(model="toybox/weights/clip"), "cpu")
 
 
 def test_a_probe_fitted_on_clip_tells_night_from_day(clip, tmp_path):

@@ -121,7 +121,7 @@ def test_open_gates_keep_the_picture_closer_to_the_source(model, layers):
 
 
 def test_decoded_pictures_are_bytes_of_the_right_size(model):
-    images = model.decode(model.initial_latents([1, 2]))
+    images, _ = model.decode(model.initial_latents([1, 2]))
     assert images.dtype == np.uint8
     assert images.shape == (2, 64, 64, 3)
 

@@ -1,14 +1,16 @@
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 from stages.grounding import GroundingConfig
+from stages.grounding.detector import NOTHING
 from stages.images import encode_png
 from stages.score import METRICS, ClipConfig, Score
 from stages.score import stage as score_stage
 from stages.score.metrics import check_metrics, detector_phrase
+from stages.score.stage import ProbeWeights
 from stages.tasks import Tasks
 from tests.stages.test_lettering import BOX, sign
 from tests.stages.tiny_clip import save_tiny_clip
@@ -44,7 +46,10 @@ class RednessDetector:
         self.asked += phrases
         box = np.array([32, 32, 64, 96], np.float32)
         return [
-            SimpleNamespace(best_score=float(image[..., 0].mean() / 255), best_box=box) for image in images
+            replace(
+                NOTHING, best_score=redness, best_box=box, all_boxes=box[None], all_scores=np.array([redness])
+            )
+            for redness in (float(image[..., 0].mean() / 255) for image in images)
         ]
 
 
@@ -81,6 +86,7 @@ def row(task: str, anchor: np.ndarray, *candidates: np.ndarray, **columns) -> di
         "id": task,
         "task": task,
         "caption": "a red car in a meadow",
+        "instruction": "make the car blue",
         "output_caption": "a blue car in a meadow",
         "edited_object": "a blue car",
         "original_object": "a red car",
@@ -88,7 +94,8 @@ def row(task: str, anchor: np.ndarray, *candidates: np.ndarray, **columns) -> di
         "boxes": [[32, 32, 64, 64]],
         "anchor": encode_png(anchor),
         "candidates": [
-            {"image": encode_png(image), "mask": "soft", "change_outside_raw": 0.25} for image in candidates
+            {"image": encode_png(image), "mask": "soft", "change_outside_raw": 0.25, "contrast_raw": None}
+            for image in candidates
         ],
         **columns,
     }
@@ -244,3 +251,62 @@ def test_what_must_be_gone_follows_from_the_fields():
     assert detector_phrase(tiny_task(fields=REMOVE_FIELDS), "absent", row) == "edited"
     assert detector_phrase(tiny_task(fields=CHANGED), "absent", row) == "original"
     assert detector_phrase(tiny_task(fields=SAME_FIELDS), "absent", row) is None
+
+
+def test_what_is_added_is_looked_for_in_i_where_the_edit_is_and_in_tar(score, detector):
+    metrics = ("present", "absent_before")
+    score.tasks = Tasks({"add": tiny_task("add", direction="reverse", fields=ADD_FIELDS, metrics=metrics)})
+    frame = [[32, 32, 64, 96]]
+    [[there]] = scores_of(score, row("add", picture(red=255), picture(red=51), boxes=frame))
+    assert there["present"] == pytest.approx(1.0)
+    assert there["absent_before"] == pytest.approx(0.2)
+    [[elsewhere]] = scores_of(
+        score, row("add", picture(red=255), picture(red=51), boxes=[[90, 90, 120, 120]])
+    )
+    assert elsewhere["absent_before"] == 0, "another one of its kind, elsewhere, is no harm"
+
+
+def test_a_phrase_that_the_detector_does_not_know_has_no_score(score, monkeypatch):
+    unknown = replace(NOTHING, unknown=("zebra",))
+    monkeypatch.setattr(score.detector, "find", lambda images, phrases, batch: [unknown] * len(images))
+    [[gone]] = scores_of(score, row("remove", picture(), picture(), edited_object="a zebra"))
+    assert gone["absent"] is None, "not 0: what it cannot find is not gone"
+    [[there]] = scores_of(score, row("local", picture(), picture(seed=1)))
+    assert (there["present"], there["present_overlap"]) == (None, None)
+
+
+def test_a_caption_that_clip_does_not_know_has_no_score(score, monkeypatch):
+    monkeypatch.setattr(score.clip, "knows", lambda text: "blue" not in text)
+    [[scores]] = scores_of(score, row("local", picture(), picture(seed=1)))
+    assert scores["clip_text_input"] is not None
+    assert (scores["clip_text_output"], scores["clip_direction"]) == (None, None)
+
+
+def test_both_pictures_answer_for_what_both_are_published_with(score, tmp_path):
+    from safetensors.numpy import save_file
+
+    weight = np.zeros(score.clip.width, np.float32)
+    weight[0] = 1
+    save_file({"weight": weight, "bias": np.zeros(1, np.float32)}, tmp_path / "probe.safetensors")
+    probe = {"model": str(tmp_path / "probe.safetensors")}
+    config = score.config.model_copy(
+        update={"nsfw": ProbeWeights(**probe), "aesthetic": ProbeWeights(**probe)}
+    )
+    tasks = Tasks(
+        {
+            name: tiny_task(name, direction=direction, fields=ADD_FIELDS, metrics=("nsfw", "aesthetic"))
+            for name, direction in (("forward", "forward"), ("reverse", "reverse"))
+        }
+    )
+    stage = Score(config, tasks)
+    one, other = picture(red=255), picture(red=0, seed=3)
+    first, second = stage.clip.encode_images([one, other], 2)[:, 0]
+    for name in tasks:
+        for pictures in ((one, other), (other, one)):
+            [[scores]] = scores_of(stage, row(name, *pictures))
+            assert scores["nsfw"] == pytest.approx(max(first, second), abs=1e-5)
+            assert scores["aesthetic"] == pytest.approx(min(first, second), abs=1e-5)
+
+
+def test_quotes_of_a_task_that_writes_nothing_are_not_read(score):
+    scores_of(score, row("local", picture(), picture(seed=1), edited_object='a 5" blue car'))

@@ -3,6 +3,7 @@ import open_clip
 import pytest
 import torch
 
+from stages.base import Weights
 from stages.score.clip import Clip, direction, similarity
 from tests.stages.tiny_clip import save_tiny_clip
 from toybox.world import SIZE
@@ -15,7 +16,7 @@ def clip_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(clip_folder) -> Clip:
-    return Clip.load(str(clip_folder), None, "cpu")
+    return Clip.load(Weights(model=str(clip_folder)), "cpu")
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -69,6 +70,6 @@ def test_mistake_5_a_picture_that_did_not_change_has_direction_zero():
 
 def test_missing_weights_are_an_error_that_names_the_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"clip\.model.*open_clip_config\.json"):
-        Clip.load(str(tmp_path), None, "cpu")
+        Clip.load(Weights(model=str(tmp_path)), "cpu")
     with pytest.raises(FileNotFoundError, match=r"clip\.model.*nowhere/clip"):
-        Clip.load("nowhere/clip", None, "cpu")
+        Clip.load(Weights(model="nowhere/clip"), "cpu")

@@ -3,6 +3,7 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
+from stages.base import Weights
 from stages.mask.segmenter import Architecture, Segmenter, build
 from tests.stages.tiny_models import save_segmenter
 
@@ -11,7 +12,7 @@ from tests.stages.tiny_models import save_segmenter
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter")
     save_segmenter(folder)
-    return Segmenter.load(str(folder), "cpu")
+    return Segmenter.load(Weights(model=str(folder)), "cpu")
 
 
 def pictures(count, height=64, width=64):
@@ -56,7 +57,7 @@ def test_no_box_at_all_needs_no_forward(segmenter):
 
 def test_missing_weights_name_the_manifest_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mask\.segmenter\.model.*config\.json"):
-        Segmenter.load(str(tmp_path), "cpu")
+        Segmenter.load(Weights(model=str(tmp_path)), "cpu")
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,17 @@ def test_a_row_does_not_depend_on_its_neighbours(predictor):
     assert together == [predictor.predict([text], 4)[0] for text in texts]
 
 
-def test_a_long_or_strange_instruction_is_read_too(predictor):
-    for text in ("remove " * 500, "", "\u5220\u9664\u7403 \U0001f388"):
+def test_a_long_or_an_empty_instruction_is_read_too(predictor):
+    for text in ("remove " * 500, ""):
         assert sum(predictor.predict([text], 4)[0].values()) == pytest.approx(1, abs=1e-4)
+
+
+def test_an_instruction_with_words_that_the_predictor_does_not_know_moves_no_label(predictor):
+    text = "\u5220\u9664\u7403 \U0001f388"  # Latin words it spells by letter
+    assert predictor.predict([text], 4) == [{}]
+    rows = pa.table({"id": ["a"], "task": ["local"], "instruction": [text]})
+    [row] = TaskCheck(TaskCheckConfig(), TASKS, predictor)(rows).to_pylist()
+    assert (row["checked_task"], row["predicted_task"]) == ("local", None)
 
 
 def test_a_moved_row_is_published_with_both_tasks():

@@ -1,0 +1,139 @@
+"""Weights of other people's models: one loader, which reads safetensors alone and runs nothing it finds.
+
+transformers, diffusers and open_clip also take pickles (``.bin``, ``.pt``, ``.ckpt``), which may run code
+as they are read, and Python modules that lie beside the weights. All models, tokenizers and processors
+come through here, so that neither is ever opened (``tests/stages/test_weights.py`` reads the sources for it).
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model as fill
+
+from stages.base import Weights
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+"""Endings of files that may run code as they are read."""
+_REFUSED = {"trust_remote_code": False}
+"""Said aloud: where it is not said, transformers asks at the terminal."""
+
+
+def load_model(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
+    """A model of transformers, or a pipeline of diffusers.
+
+    Args:
+        kind: the class whose ``from_pretrained`` reads it.
+        weights: names it.
+        key: of the manifest, such as ``diffusion.model``; for errors.
+        options: further ones of ``from_pretrained``.
+
+    Raises:
+        FileNotFoundError: there is no such model, or its weights are there as a pickle alone.
+        OSError: it cannot be read.
+    """
+    return _load(kind, weights, key, use_safetensors=True, **options)
+
+
+def load_processor(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
+    """A tokenizer, a processor or a configuration of transformers; otherwise as :func:`load_model`."""
+    return _load(kind, weights, key, **options)
+
+
+def _load(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
+    try:
+        return kind.from_pretrained(weights.name, **weights.source, **_REFUSED, **options)
+    except (OSError, ValueError, SafetensorError) as error:
+        _refuse_pickles(Path(weights.name), key)
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"{key}: {weights.model} cannot be loaded: {reason}") from error
+
+
+def fill_from_folder(module: torch.nn.Module, weights: Weights, key: str) -> None:
+    """Give a module the tensors of ``model.safetensors`` in a folder of ``editpairs convert``.
+
+    Raises:
+        OSError: the file cannot be read, or is of another architecture.
+    """
+    try:
+        fill(module, Path(weights.name) / "model.safetensors")
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"{key}: {weights.model}/model.safetensors cannot be loaded: {reason}") from error
+
+
+def require_files(weights: Weights, key: str, *names: str) -> Path:
+    """The folder that ``weights`` names, which must hold some files.
+
+    Raises:
+        FileNotFoundError: it lacks one; or it has its weights as a pickle alone.
+    """
+    folder = Path(weights.name)
+    for name in names:
+        if not (folder / name).exists():
+            _refuse_pickles(folder, key)
+            raise FileNotFoundError(f"manifest key {key}: {folder} has no {name}")
+    return folder
+
+
+def load_clip(weights: Weights, key: str, device: str) -> tuple[torch.nn.Module, Any]:
+    """A CLIP of open_clip and its tokenizer.
+
+    Args:
+        weights: a folder in open_clip's own layout (``open_clip_config.json``,
+            ``open_clip_model.safetensors`` and the tokenizer's files), or a name that open_clip knows,
+            such as ``ViT-L-14``, with the tag of its weights as ``revision``, such as ``openai``.
+        key: of the manifest.
+
+    Raises:
+        FileNotFoundError: the folder lacks its config or weights, the name or the tag is unknown, or
+            there are no safetensors of that tag.
+    """
+    import open_clip
+
+    model, tag = weights.name, weights.revision
+    if weights.path is not None:
+        folder = require_files(weights, key, "open_clip_config.json", "open_clip_model.safetensors")
+        model, tag = f"local-dir:{folder}", None
+    elif model not in open_clip.list_models():
+        raise FileNotFoundError(f"{key}: {model!r} is neither a folder nor a model that open_clip knows")
+    else:
+        _fetch_safetensors(model, tag, key.removesuffix(".model"))
+    network = open_clip.create_model(model, tag, device=device, require_pretrained=True)
+    # a folder's own config may ask for its code to be run: what is said here wins
+    remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
+    return network, open_clip.get_tokenizer(model, **remote)
+
+
+def _fetch_safetensors(model: str, tag: str | None, section: str) -> None:
+    """Bring a tag's weights into the cache where open_clip looks for them, unless they are a pickle."""
+    from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
+
+    tags = list_pretrained_tags_by_model(model)
+    if tag not in tags:
+        raise FileNotFoundError(
+            f"{section}.revision: {tag!r} is no tag of weights of {model}; open_clip has {', '.join(tags)}"
+        )
+    file = Path(download_pretrained(get_pretrained_cfg(model, tag)))
+    if file.suffix != ".safetensors":
+        raise FileNotFoundError(
+            f"{section}.revision: of the tag {tag!r} of {model} open_clip has {file.name} alone, a pickle, "
+            "which may run code as it is read: choose another tag, or name a folder with safetensors"
+        )
+
+
+def _refuse_pickles(folder: Path, key: str) -> None:
+    """Raise if some part of a model in a folder is there as a pickle alone."""
+    for file in _pickles_alone(folder):
+        raise FileNotFoundError(
+            f"{key}: {file} is a pickle, which may run code as it is read, and no safetensors lie beside it: "
+            "convert it to safetensors, or name a model that has them"
+        )
+
+
+def _pickles_alone(folder: Path) -> Iterator[Path]:
+    for file in sorted(folder.rglob("*")) if folder.is_dir() else ():
+        if file.suffix in PICKLES and not any(file.parent.glob("*.safetensors")):
+            yield file
