@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -237,8 +237,9 @@ def _advance(
         for note in publish(run):
             progress.note(note)
     except StageError as error:
-        if error.details:
-            write_text(run.folder.last_error, error.details)
+        with suppress(OSError):  # the disk may be what is wrong
+            if error.details:
+                write_text(run.folder.last_error, error.details)
         raise
     finally:
         backend.close()

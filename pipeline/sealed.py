@@ -165,8 +165,10 @@ class SealedWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.hold()  # where nothing was committed, the writer's last words are for nobody
-        self._writer.close()
-        self._file.__exit__(kind, error, trace)
+        try:
+            self._writer.close()
+        finally:
+            self._file.__exit__(kind, error, trace)
 
 
 class _HashedFile(NewFile):
