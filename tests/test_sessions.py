@@ -6,7 +6,8 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app, open_state
-from pipeline.gallery import read_shown, survey
+from pipeline.gallery import read_shown
+from pipeline.outcomes import survey
 from pipeline.ledger import count_run, published
 from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, Run
