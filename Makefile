@@ -55,13 +55,14 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
-	@for model in autoencoder diffusion language_model detector segmenter clip judge task_predictor; do \
-		$(BIN)/python -m toybox.train_$$model || exit 1; \
+	@for recipe in recipes.train_autoencoder recipes.train_diffusion recipes.train_language_model recipes.train_detector \
+		recipes.train_segmenter recipes.train_clip evaluation.train_judge recipes.train_task_predictor; do \
+		$(BIN)/python -m toybox.$$recipe || exit 1; \
 	done
 
 toybox-eval: setup  ## measure the toybox's models and 40 edits a task (figures into toybox/; half an hour)
 	@$(BIN)/editpairs generate manifests/toybox.yaml --set name=toybox-eval --set rows=440 --set repeats=2
-	@$(BIN)/python -m toybox.evaluate runs/toybox-eval
+	@$(BIN)/python -m toybox.evaluation.evaluate runs/toybox-eval
 	@$(BIN)/editpairs inspect runs/toybox-eval --rows 48 --seed 2 --out toybox/kept-pairs.png
 
 clean:  ## remove the environment and the caches (runs and weights stay)

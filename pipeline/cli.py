@@ -16,8 +16,8 @@ from pipeline.interrupts import heeded, received
 from pipeline.shown import Terminal, terminal
 
 if TYPE_CHECKING:
-    from pipeline.state import RunState
-    from pipeline.storage import Location
+    from pipeline.engine.state import RunState
+    from pipeline.store.location import Location
 
 
 class Commands(TyperGroup):
@@ -96,12 +96,12 @@ def generate(
     replace: Replace = False,
 ) -> None:
     """Run what is missing or stale. The same command goes on after any interruption."""
-    from pipeline.engine import generate as run
-    from pipeline.manifest import read_manifest
-    from pipeline.progress import Progress
-    from pipeline.report import print_report
+    from pipeline.engine.generate import generate as run
+    from pipeline.engine.progress import Progress
+    from pipeline.manifest.manifest import read_manifest
+    from pipeline.views.status import print_report
     from stages import STAGES
-    from stages.turns import unrolled
+    from stages.sessions.turns import unrolled
 
     content = read_manifest(manifest, overrides or [], STAGES)
     stages = unrolled(content.turns)
@@ -126,12 +126,12 @@ def rerun(
     replace: Replace = False,
 ) -> None:
     """Run a stage again on the parts it has committed, then whatever became stale."""
-    from pipeline.engine import rerun as run
-    from pipeline.manifest import read_manifest
-    from pipeline.progress import Progress
-    from pipeline.report import print_report
+    from pipeline.engine.generate import rerun as run
+    from pipeline.engine.progress import Progress
+    from pipeline.manifest.manifest import read_manifest
+    from pipeline.views.status import print_report
     from stages import STAGES
-    from stages.turns import unrolled
+    from stages.sessions.turns import unrolled
 
     content = read_manifest(manifest, overrides or [], STAGES)
     state = run(
@@ -159,11 +159,11 @@ def check(
     cpus: Annotated[int | None, typer.Option(min=1, help="of the machine; default: of this one")] = None,
 ) -> None:
     """Whether a manifest would run: keys, files, models, resources. After a pilot: what it will cost."""
-    from pipeline.check import Machine
-    from pipeline.check import check as run
-    from pipeline.manifest import read_manifest
+    from pipeline.audit.check import Machine
+    from pipeline.audit.check import check as run
+    from pipeline.manifest.manifest import read_manifest
     from stages import STAGES
-    from stages.turns import unrolled
+    from stages.sessions.turns import unrolled
 
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
@@ -177,8 +177,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
-    from pipeline.report import print_report
-    from pipeline.watch import watch as watch_run
+    from pipeline.views.status import print_report
+    from pipeline.views.watch import watch as watch_run
 
     state = open_state(run)
     if watch:
@@ -197,7 +197,7 @@ def cost(
     pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
-    from pipeline.cost import measure, table_of
+    from pipeline.views.cost import measure, table_of
 
     state = open_state(run)
     state.scan()
@@ -224,10 +224,10 @@ def inspect(
     task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
 ) -> None:
     """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
-    from pipeline.contact_sheet import draw
-    from pipeline.outputs import new_file
-    from pipeline.pairs import read_pairs, table_of
-    from pipeline.storage import locate
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.contact_sheet import draw
+    from pipeline.views.pairs import read_pairs, table_of
 
     location = locate(path)
     if not location.exists():
@@ -255,13 +255,13 @@ def report(
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
 ) -> None:
     """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
-    from pipeline.html_report import report_page
-    from pipeline.lockfile import locked_manifest
-    from pipeline.manifest import tasks_of
-    from pipeline.outputs import new_file
-    from pipeline.storage import locate
+    from pipeline.manifest.lockfile import locked_manifest
+    from pipeline.manifest.manifest import tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.report import report_page
     from stages import STAGES
-    from stages.filter import resolve_bounds
+    from stages.filter.stage import resolve_bounds
 
     state = open_state(run)
     manifest = locked_manifest(state.folder.lock, STAGES)
@@ -282,10 +282,10 @@ def regenerate(
     row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
 ) -> None:
     """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""
-    from pipeline.lockfile import locked_manifest
-    from pipeline.regenerate import regenerate as again
+    from pipeline.audit.regenerate import regenerate as again
+    from pipeline.manifest.lockfile import locked_manifest
     from stages import STAGES
-    from stages.turns import unrolled
+    from stages.sessions.turns import unrolled
 
     state = open_state(run)
     manifest = locked_manifest(state.folder.lock, STAGES)
@@ -308,9 +308,9 @@ def validate(
     path: Annotated[str, typer.Argument(metavar="RUN_OR_SHARDS", help="a run's folder, or one of shards")],
 ) -> None:
     """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if any is wrong."""
-    from pipeline.folder import RunFolder
-    from pipeline.storage import locate
-    from pipeline.validate import validate as run
+    from pipeline.audit.validate import validate as run
+    from pipeline.store.folder import RunFolder
+    from pipeline.store.location import locate
 
     location = locate(path)
     if RunFolder(location).lock.exists():
@@ -342,15 +342,15 @@ def sweep(
     sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
-    from pipeline.boundary import read_boundary
-    from pipeline.contact_sheet import draw
-    from pipeline.manifest import read_manifest, tasks_of
-    from pipeline.outputs import new_file
-    from pipeline.storage import locate
-    from pipeline.sweep import plot, read_scores, table_of
-    from pipeline.sweep import sweep as run
+    from pipeline.manifest.manifest import read_manifest, tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.boundary import read_boundary
+    from pipeline.views.contact_sheet import draw
+    from pipeline.views.sweep import plot, read_scores, table_of
+    from pipeline.views.sweep import sweep as run
     from stages import STAGES
-    from stages.filter import resolve_bounds
+    from stages.filter.stage import resolve_bounds
 
     content = read_manifest(manifest, overrides or [], STAGES)
     config: Any = content.section("filter")
@@ -394,12 +394,12 @@ def export(
     """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
+    from pipeline.engine.ledger import count_run, published
     from pipeline.exports import Export, formats
-    from pipeline.ledger import count_run, published
-    from pipeline.lockfile import locked_manifest
-    from pipeline.manifest import tasks_of
-    from pipeline.outputs import new_folder
-    from pipeline.storage import locate
+    from pipeline.manifest.lockfile import locked_manifest
+    from pipeline.manifest.manifest import tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_folder
     from stages import STAGES
 
     state = open_state(run)
@@ -442,8 +442,8 @@ def convert(
     """Turn a published checkpoint into a folder of safetensors that a manifest can name."""
     from safetensors import SafetensorError
 
-    from pipeline.storage import is_local, locate
-    from stages import convert as conversion
+    from pipeline.store.location import is_local, locate
+    from stages.models import convert as conversion
 
     if model not in {**conversion.GROUNDING, **conversion.SEGMENTERS}:
         known = ", ".join([*conversion.GROUNDING, *conversion.SEGMENTERS])
@@ -470,10 +470,10 @@ def convert(
 
 def open_state(folder: "str | Location") -> "RunState":
     """The state of a run as its lock file tells it, without importing a stage."""
-    from pipeline.folder import RunFolder
-    from pipeline.lockfile import locked_steps, read_lock
-    from pipeline.plan import read_plan
-    from pipeline.state import RunState
+    from pipeline.engine.state import RunState
+    from pipeline.manifest.lockfile import locked_steps, read_lock
+    from pipeline.store.folder import RunFolder
+    from pipeline.store.plan import read_plan
 
     run = RunFolder(folder)
     plan = read_plan(run.plan)

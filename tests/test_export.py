@@ -22,10 +22,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from pipeline.cli import app
+from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.exports import file_key, parquet, preference, side_of
 from pipeline.exports.card import licence_of
-from pipeline.state import RunState
 from tests.toybox_runs import ROOT, Run
 
 

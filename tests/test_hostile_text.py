@@ -65,7 +65,7 @@ def test_commands_of_a_run_with_hostile_reasons(failing, editpairs, command):
 
 
 def test_progress_shows_hostile_text(failing, capsys):
-    from pipeline.progress import Progress
+    from pipeline.engine.progress import Progress
     from pipeline.shown import terminal
 
     progress = Progress(terminal())

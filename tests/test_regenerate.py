@@ -8,11 +8,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from pipeline.audit.regenerate import compare
 from pipeline.cli import app
 from pipeline.errors import UserError
-from pipeline.regenerate import compare
-from pipeline.sealed import Place, SealedWriter, read_metadata
-from stages.images import encode_png
+from pipeline.store.sealed import Place, SealedWriter, read_metadata
+from stages.pictures.png import encode_png
 from tests.toybox_runs import ROOT, STAGES, Run
 
 

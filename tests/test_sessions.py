@@ -6,8 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from pipeline.cli import app, open_state
-from pipeline.gallery import read_shown, survey
-from pipeline.ledger import count_run, published
+from pipeline.engine.ledger import count_run, published
+from pipeline.views.gallery import read_shown
+from pipeline.views.outcomes import survey
 from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, Run
 

@@ -6,10 +6,10 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.engine.steps import Step
 from pipeline.exports import PUBLISHED, Export, Side
 from pipeline.exports.card import write_card
-from pipeline.steps import Step
-from stages.shards import COLUMNS, huggingface_metadata
+from stages.shards.stage import COLUMNS, huggingface_metadata
 
 GROUP_ROWS = 1000
 """Rows of a row group, at most."""

@@ -11,10 +11,10 @@ from tests.pipeline.runs import ROOT, FakeRun
 from tests.test_resume import wait_for_files
 
 CODE = """
-import stages, stages.turns
+import stages, stages.sessions.turns
 from tests.pipeline.fake_stages import FAKES, Publish
 stages.STAGES = FAKES
-stages.turns.unrolled = lambda turns: FAKES
+stages.sessions.turns.unrolled = lambda turns: FAKES
 {before}
 from pipeline.cli import main
 main()

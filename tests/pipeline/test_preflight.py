@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.fingerprint import model_identity
-from pipeline.manifest import read_manifest
-from pipeline.preflight import Machine, problems
+from pipeline.inputs.preflight import Machine, problems
+from pipeline.manifest.fingerprint import model_identity
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.base import Weights
-from stages.instruct import InstructConfig
+from stages.instruct.stage import InstructConfig
 from tests.pipeline.fake_stages import FAKES
 from tests.pipeline.runs import ROOT
 

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import events
 from pipeline.cli import app
-from pipeline.cost import measure
-from pipeline.ledger import count_run
-from pipeline.watch import Pace, Paces, table_of
+from pipeline.engine.ledger import count_run
+from pipeline.store import events
+from pipeline.views.cost import measure
+from pipeline.views.watch import Pace, Paces, table_of
 
 
 def text_of(renderable: object) -> str:

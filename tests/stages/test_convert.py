@@ -7,11 +7,11 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.errors import UserError
-from stages import convert
 from stages.base import Weights
-from stages.convert import CheckpointError, convert_grounding, convert_segmenter, read_checkpoint
-from stages.grounding import GroundingConfig, load_detector
-from stages.mask.segmenter import Segmenter
+from stages.models import convert
+from stages.models.convert import CheckpointError, convert_grounding, convert_segmenter, read_checkpoint
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.segmenter import Segmenter
 from tests.stages.tiny_models import (
     DETECTOR,
     SEGMENTER,

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from stages.base import Weights
-from stages.edit import EditConfig
-from stages.edit.annotate import AnnotationError
-from stages.edit.annotations import load_annotations
-from stages.edit.estimators import LIMBS, DepthEstimator, PoseEstimator, draw_skeletons, normals
+from stages.edit.annotations.estimated import LIMBS, DepthEstimator, PoseEstimator, draw_skeletons, normals
+from stages.edit.annotations.marks import AnnotationError
+from stages.edit.annotations.methods import load_annotations
+from stages.edit.stage import EditConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_tasks import tiny_task
@@ -47,7 +47,7 @@ def test_normals_point_at_the_viewer_where_it_is_flat_and_away_from_what_is_near
 
 def test_poses_are_asked_for_within_the_boxes(pose_model, monkeypatch):
     estimator = PoseEstimator(Weights(model=pose_model), "edit.pose.model")
-    monkeypatch.setattr("stages.edit.estimators.SURE", -np.inf)
+    monkeypatch.setattr("stages.edit.annotations.estimated.SURE", -np.inf)
     centres = []
     for x0 in (2, 42):
         boxes = np.array([[x0, 4, x0 + 30, 44]], np.float32)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from stages.base import Weights
-from stages.diffusion.model import Diffusion
-from stages.edit import Edit
-from stages.edit.estimators import DepthEstimator, PoseEstimator
+from stages.edit.annotations.estimated import DepthEstimator, PoseEstimator
+from stages.edit.stage import Edit
 from stages.finite import NotFiniteError
-from stages.images import decode_rgb, encode_png
-from stages.mask import Mask
-from stages.source import Source
+from stages.mask.stage import Mask
+from stages.models.diffusion.model import Diffusion
+from stages.pictures.png import decode_rgb, encode_png
+from stages.source.stage import Source
 from stages.tasks import Tasks
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_models import save_detector, save_segmenter

@@ -5,12 +5,12 @@ import json
 import pyarrow as pa
 import pytest
 
-from pipeline.fingerprint import stage_identity
-from stages.instruct import EndpointConfig, Instruct, InstructConfig
-from stages.instruct.bounded_client import EndpointError
-from stages.instruct.openai_chat import OpenAIChat
+from pipeline.manifest.fingerprint import stage_identity
 from stages.instruct.prompt import ANSWER_KEYS
-from stages.instruct.reply import Reply
+from stages.instruct.stage import EndpointConfig, Instruct, InstructConfig
+from stages.models.chat.bounded_client import EndpointError
+from stages.models.chat.openai_chat import OpenAIChat
+from stages.models.chat.reply import Reply
 from stages.tasks import Tasks
 from tests.stages.chat_server import ANSWER, GOOD, ChatServer, completion, said, then_good
 from tests.stages.tiny_tasks import tiny_task

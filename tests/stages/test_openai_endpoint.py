@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
-from stages.instruct import EndpointConfig, InstructConfig
-from stages.instruct.bounded_client import MAX_BYTES, is_here
-from stages.instruct.completion import CompletionError, error_status, error_text, read_completion
-from stages.instruct.openai_chat import OpenAIChat
-from stages.instruct.reply import Reply
+from stages.instruct.stage import EndpointConfig, InstructConfig
+from stages.models.chat.bounded_client import MAX_BYTES, is_here
+from stages.models.chat.completion import CompletionError, error_status, error_text, read_completion
+from stages.models.chat.openai_chat import OpenAIChat
+from stages.models.chat.reply import Reply
 from tests.pipeline.runs import ROOT
 from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said
 

@@ -4,9 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.grounding import GroundingConfig
-from stages.grounding.detector import NOTHING
-from stages.images import encode_png
+from stages.models.grounding import GroundingConfig
+from stages.models.grounding.detector import NOTHING
+from stages.pictures.png import encode_png
 from stages.score import METRICS, ClipConfig, Score
 from stages.score import stage as score_stage
 from stages.score.metrics import check_metrics, detector_phrase

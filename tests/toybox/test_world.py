@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from toybox import world
-from toybox.world import (
+from toybox.world import scene as world
+from toybox.world.scene import (
     CAPTION_FORMS,
     JOINERS,
     SIZE,
