@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from benchmarks import models
 from benchmarks.stages import Clock
-from pipeline.cli import app, open_state
+from pipeline.cli import app
 from pipeline.engine.ledger import count_run
+from pipeline.views.run import open_state
 from tests.pipeline.runs import ROOT
 
 

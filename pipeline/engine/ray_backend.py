@@ -175,7 +175,7 @@ class _Actor:
         try:
             _end_by_signals()
             with reading(job.folder.plan):
-                there = job.folder.plan.exists()
+                there = exists(job.folder.plan)
             if there:
                 self._worker = Worker(job, watched=True)
                 return None

@@ -10,10 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.audit.file_checks import check_checksums, recount
-from pipeline.cli import open_state
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
+from pipeline.views.run import open_state
 from tests.pipeline.runs import FakeRun
 
 NO_CONTENT = (".lock", "last_error.txt")

@@ -57,13 +57,13 @@ def test_help_shows_an_example(monkeypatch, capsys, command):
 
 @pytest.mark.parametrize(("text", "parts"), [("3", range(3, 4)), ("0-4", range(5))])
 def test_parts(text, parts):
-    assert cli.parse_parts(text) == parts
+    assert parse_parts(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "a", "4-2", "1-", "-1"])
 def test_wrong_parts(text):
     with pytest.raises(UserError, match="--parts"):
-        cli.parse_parts(text)
+        parse_parts(text)
 
 
 def test_commands_start_without_the_heavy_libraries():

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.cli import open_state
 from pipeline.views import gallery, outcomes
 from pipeline.views.gallery import choose_rows, is_near, thumbnail
 from pipeline.views.outcomes import best_scores, sample_parts, survey
+from pipeline.views.run import open_state
 from stages.pictures.png import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, open_state
+from pipeline.cli import app
 from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.lockfile import read_lock
+from pipeline.views.run import open_state
 from tests.pipeline.fake_stages import Sieve
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 

@@ -115,7 +115,7 @@ def test_a_plan_that_is_gone_is_not_made_anew_over_parts(run):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b"", lambda content: b"x"])
 def test_a_damaged_plan_stops_every_command(run, damage):
-    from pipeline.cli import open_state
+    from pipeline.views.run import open_state
 
     run.generate()
     before = run.inodes()
