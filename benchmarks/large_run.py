@@ -28,11 +28,11 @@ from rich.table import Table
 
 from benchmarks.engine import ROWS_A_PART, write_captions
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step, build_steps
 from pipeline.inputs.planning import ensure_plan
 from pipeline.manifest.fingerprint import fingerprint, stage_identity
 from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import read_manifest, tasks_of
+from pipeline.manifest.steps import Step, build_steps
 from pipeline.store import events
 from pipeline.store.counts import Counts
 from pipeline.store.folder import RunFolder

@@ -18,7 +18,8 @@ from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError
 from pipeline.manifest.manifest import parse_manifest, read_manifest
 from stages import STAGES
-from stages.instruct.stage import EndpointConfig, Instruct
+from stages.instruct.stage import Instruct
+from stages.models.chat.config import EndpointConfig
 from stages.tasks import load_tasks
 from tests.pipeline.runs import QUIET, ROOT
 

@@ -1,7 +1,7 @@
 """``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
 
 Reads the manifest, its files and what a pilot (``--wave 1``) has committed;
-:mod:`pipeline.inputs.preflight` has what would stop it. Loads no model and leaves nothing behind.
+:mod:`pipeline.engine.preflight` has what would stop it. Loads no model and leaves nothing behind.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,13 +12,13 @@ from rich.console import Console
 from rich.text import Text
 
 from pipeline.engine.ledger import StageCount, count_run
+from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import build_steps
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
-from pipeline.inputs.preflight import Machine, judged_by, problems
 from pipeline.manifest.fingerprint import fingerprint, models_of, stage_identity
 from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.steps import build_steps
 from pipeline.shown import DataTable
 from pipeline.store import events
 from pipeline.store.folder import RunFolder

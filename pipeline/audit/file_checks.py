@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline.engine.publish import CARD, CHECKSUMS
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
+from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.counts import Counts
 from pipeline.store.location import Location, list_folder

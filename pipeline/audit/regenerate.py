@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.guarded import Guarded
+from pipeline.engine.preflight import check_light_stages
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
-from pipeline.inputs.preflight import check_light_stages
 from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
 from pipeline.manifest.lockfile import read_lock
 from pipeline.manifest.manifest import Manifest, Stages, tasks_of

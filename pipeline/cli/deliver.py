@@ -29,7 +29,7 @@ def validate(
     """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if any is wrong."""
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
-    from pipeline.store.location import locate
+    from pipeline.store.location import exists, locate
 
     location = locate(path)
     if exists(RunFolder(location).lock):

@@ -68,7 +68,7 @@ def inspect(
     task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
 ) -> None:
     """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
-    from pipeline.store.location import locate
+    from pipeline.store.location import exists, locate
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
     from pipeline.views.pairs import read_pairs, table_of

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from pipeline.engine.local_backend import LocalBackend
+from pipeline.engine.preflight import Machine, check_light_stages, judged_by, problems
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step, build_steps
 from pipeline.engine.worker import Job, Result, Unit
 from pipeline.errors import StageError, UserError
 from pipeline.inputs.planning import ensure_plan
-from pipeline.inputs.preflight import Machine, check_light_stages, judged_by, problems
 from pipeline.manifest.fingerprint import differences, fingerprint, models_of, stage_identity
 from pipeline.manifest.lockfile import read_lock, write_lock
 from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.steps import Step, build_steps
 from pipeline.store import events
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import exists, reached

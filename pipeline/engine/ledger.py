@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
+from pipeline.manifest.steps import Step
 from pipeline.store.counts import unpack
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.ledger import count_run
-from pipeline.engine.steps import Step
 from pipeline.manifest.fingerprint import models_of
+from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.location import Location, list_folder
 from pipeline.store.new_file import write_text

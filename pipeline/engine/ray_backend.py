@@ -20,6 +20,7 @@ from pipeline.engine.threads import thread_variables
 from pipeline.engine.worker import Job, Result, Unit, Worker
 from pipeline.errors import StageError, UserError, describe, reading
 from pipeline.manifest.manifest import RayOptions
+from pipeline.store.location import exists
 from stages.base import Resources
 
 STARTS = 3

@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
-from pipeline.engine.steps import Step
 from pipeline.errors import UserError
+from pipeline.manifest.steps import Step
 from pipeline.store.folder import RunFolder, part_name, shard_name
 from pipeline.store.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
 from pipeline.store.location import Location, stamps

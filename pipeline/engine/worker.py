@@ -21,9 +21,9 @@ import pyarrow.compute as pc
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.notes import Note, Notes
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
+from pipeline.manifest.steps import Step
 from pipeline.store.counts import Counts
 from pipeline.store.folder import RunFolder
 from pipeline.store.parts import footer_content

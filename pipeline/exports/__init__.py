@@ -14,9 +14,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.steps import Step
 from pipeline.store.outputs import NewFolder
 from pipeline.store.plan import read_part
 from pipeline.store.reading import open_parquet

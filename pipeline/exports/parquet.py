@@ -6,9 +6,9 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.engine.steps import Step
 from pipeline.exports import PUBLISHED, Export, Side
 from pipeline.exports.card import write_card
+from pipeline.manifest.steps import Step
 from stages.shards.stage import COLUMNS, huggingface_metadata
 
 GROUP_ROWS = 1000

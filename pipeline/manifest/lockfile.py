@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pipeline.engine.steps import Step
 from pipeline.errors import UserError
+from pipeline.manifest.steps import Step
 from pipeline.store.location import Location
 from pipeline.store.new_file import write_text
 

@@ -17,7 +17,7 @@ from pydantic import (
 from typing_extensions import Self
 
 from pipeline.errors import UserError
-from pipeline.manifest_errors import MOST_SHOWN, explain
+from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
 from pipeline.store.location import Location, locate
 from stages.base import StageConfig
 from stages.section import Section

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
+from pipeline.manifest.steps import Step
 from pipeline.shown import DataTable, shown
 from pipeline.store.location import arrow_source
 from pipeline.store.reading import reading

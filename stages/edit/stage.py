@@ -10,12 +10,13 @@ from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
-from stages.edit.annotations.marks import Annotation, AnnotationError
+from stages.edit.annotations.marks import Annotation
 from stages.finite import NotFiniteError
 from stages.models.diffusion import DiffusionConfig
 from stages.pictures.pixel_threshold import ALPHA
 from stages.pictures.png import decode_mask, decode_rgb, encode_png
 from stages.tasks import Candidate, Tasks
+from stages.written_text import AnnotationError
 
 
 class PixelThreshold(Section):

@@ -1,24 +1,20 @@
 """Captions to edit instructions: a language model answers in context, its answers are checked."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Protocol, get_args
+from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import Field
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.instruct.answer import AnswerError, check_answer, has_control_characters, parse_answer
-from stages.instruct.prompt import SYSTEM, Message, choose, conversation
-from stages.models.chat.address import checked_address, checked_variable
-from stages.models.chat.reply import Reply
+from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, choose, conversation
+from stages.models.chat.config import ChatConfig
+from stages.models.chat.conversation import ChatModel, Reply
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
 from stages.words import normalised
 
-Parameter = Literal["temperature", "top_p", "max_tokens", "seed", "response_format"]
-"""What a request to an endpoint says besides the model and the messages."""
-PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 _MAX_ANSWER_CHARS = 20_000
 """What of a reply is kept, from its end: thoughts come first."""
 _ENDINGS = {
@@ -29,71 +25,12 @@ _ENDINGS = {
 """Why a reply that did not end by itself is no answer, whatever it says."""
 
 
-class ChatModel(Protocol):
-    """What the stage needs of a language model, in process or behind an endpoint."""
+class InstructConfig(StageConfig, ChatConfig):
+    """The manifest's section ``instruct``."""
 
-    batch: int
-    """Conversations at a time, in process; a server has batches of its own."""
-
-    def complete(
-        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
-    ) -> Sequence[Reply | Exception]:
-        """The next turn of each conversation, or why there is none; conversation i draws from
-        ``seeds[i]`` alone."""
-        ...
-
-
-class EndpointConfig(Section):
-    """Where an OpenAI-compatible server is and how it is asked. Not part of the fingerprint."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-    identity: ClassVar[bool] = False
-
-    base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
-    api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
-    concurrency: int = Field(32, ge=1, le=4096, description="requests a worker has under way at once")
-    timeout_seconds: float = Field(
-        120, gt=0, le=86_400, description="of one request, until its answer is read"
-    )
-    retries: int = Field(5, ge=0, le=100, description="of a request that may pass yet, with growing pauses")
-
-    _address = field_validator("base_url")(checked_address)
-    _variable = field_validator("api_key_variable")(checked_variable)
-
-
-class InstructConfig(StageConfig, Weights):
-    """The manifest's section ``instruct``. With an ``endpoint``, ``model`` is the server's name for it."""
-
-    endpoint: EndpointConfig | None = Field(None, description="None: transformers, in process")
-    parameters: Mapping[Parameter, Annotated[str, BeforeValidator(lambda name: name or "")]] = Field(
-        default={},
-        description="what the endpoint's model calls a parameter of requests, such as max_tokens: "
-        "max_completion_tokens; null leaves it out, such as seed: null",
-    )
-    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     attempts: int = Field(3, ge=1, le=100, description="how often a row is asked before it is rejected")
-    temperature: float = Field(0.9, ge=0, le=100, description="Emu Edit: 0.9")
-    top_p: float = Field(0.9, gt=0, le=1, description="Emu Edit: 0.9")
-    max_new_tokens: int = Field(256, ge=1, le=1 << 16)
-    prompt_multiple: int = Field(
-        64, ge=1, le=4096, description="prompts are padded to a multiple of it, in tokens"
-    )
     max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
-
-    @field_validator("parameters")
-    @classmethod
-    def _distinct(cls, parameters: Mapping[Parameter, str]) -> Mapping[Parameter, str]:
-        names = [parameters.get(name, name) for name in PARAMETERS] + ["model", "messages"]
-        twice = {name for name in names if name and names.count(name) > 1}
-        if twice:
-            raise ValueError(f"two things of a request would be called {', '.join(sorted(twice))}")
-        return parameters
-
-    @property
-    def path(self) -> Path | None:
-        """A server's name for its model is no path here, whatever it looks like."""
-        return super().path if self.endpoint is None else None
 
 
 class Instruct(Stage):
@@ -233,7 +170,7 @@ def _load_chat(config: InstructConfig) -> ChatModel:
     if config.endpoint is not None:
         from stages.models.chat.openai_chat import OpenAIChat
 
-        return OpenAIChat(config, config.endpoint)
+        return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA)
     from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
 
     model, tokenizer = load(config.name, config.revision, config.dtype)

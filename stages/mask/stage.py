@@ -9,8 +9,9 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.base import Decision, Section, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.finite import NotFiniteError
+from stages.models.config import SegmenterWeights
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.pictures.masks import fill_boxes, smooth_mask, soft_mask, without_specks
 from stages.pictures.png import decode_rgb, encode_png
@@ -33,14 +34,6 @@ class SoftMaskWeights(Section):
                 "change one of them so that they do"
             )
         return self
-
-
-class SegmenterWeights(Weights):
-    """A SAM folder of ``editpairs convert``."""
-
-    @property
-    def from_hub(self) -> bool:
-        return False
 
 
 class MaskConfig(StageConfig):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from stages.models.weight_files import check_tensors, problems_of, read_json
 
 if TYPE_CHECKING:
-    from stages.score.stage import ClipConfig
+    from stages.models.config import ClipConfig
 
 _ASK = """
 import importlib, importlib.util, json, sys, types

@@ -61,7 +61,7 @@ class OptionalModels:
 
             self.dino = Dino(config.dino, "score.dino.model", device)
         if config.depth is not None:
-            from stages.edit.annotations.estimated import DepthEstimator
+            from stages.models.depth import DepthEstimator
 
             self.depth = DepthEstimator(config.depth, "score.depth.model")
         if config.ocr:

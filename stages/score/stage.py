@@ -11,8 +11,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
-from stages.edit.annotations.written_text import new_text
 from stages.finite import NotFiniteError
+from stages.models.config import ClipConfig, ProbeWeights
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.pair import EditPair, as_pair
 from stages.pictures.masks import fill_boxes, regions, share_within
@@ -20,25 +20,12 @@ from stages.pictures.png import decode_mask, decode_rgb
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
 from stages.score.optional import OptionalModels
 from stages.tasks import Task, Tasks
+from stages.written_text import new_text
 
 if TYPE_CHECKING:
     from stages.models.grounding.detector import Detections
 
 DETECTOR_METRICS = ("present", "absent", "absent_before")
-
-
-class ClipConfig(Weights):
-    """The manifest's section ``clip``: a folder in open_clip's layout, or a name and, as ``revision``,
-    the tag of its weights (such as ``ViT-L-14`` and ``openai``).
-    """
-
-
-class ProbeWeights(Weights):
-    """A safetensors file (:class:`stages.models.probe.Probe`)."""
-
-    @property
-    def from_hub(self) -> bool:
-        return False
 
 
 class ScoreConfig(StageConfig):

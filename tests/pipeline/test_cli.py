@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from pipeline import cli
+from pipeline.cli.options import parse_parts
 from pipeline.errors import UserError
 from tests.pipeline.runs import FakeRun
 

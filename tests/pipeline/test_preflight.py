@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.preflight import Machine, problems
 from pipeline.errors import UserError
-from pipeline.inputs.preflight import Machine, problems
 from pipeline.manifest.fingerprint import model_identity
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES

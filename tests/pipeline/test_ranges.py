@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import SHARED, manifest_model, read_manifest
-from pipeline.manifest_errors import _models_in
+from pipeline.manifest.manifest_errors import _models_in
 from stages import STAGES
 from stages.filter.stage import Filter
 from stages.tasks import Task, TaskError, Tasks, load_tasks

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from pipeline.engine.state import RunState
-from pipeline.engine.steps import Step
+from pipeline.manifest.steps import Step
 from pipeline.store.folder import RunFolder
 from pipeline.store.plan import Plan
 

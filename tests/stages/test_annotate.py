@@ -13,7 +13,8 @@ from stages.edit.annotations.adjust import (
     adjustment,
     draw_adjusted,
 )
-from stages.edit.annotations.marks import COLOR, AnnotationError, draw_boxes, draw_mask, draw_sketch
+from stages.edit.annotations.marks import COLOR, draw_boxes, draw_mask, draw_sketch
+from stages.written_text import AnnotationError
 from tests.stages.test_composite import ANCHOR, square
 
 PHOTO = np.random.default_rng(0).integers(60, 190, (48, 64, 3), np.uint8)

@@ -11,7 +11,7 @@ from stages import STAGES
 from stages.base import output_schema
 from stages.instruct.prompt import Message
 from stages.instruct.stage import Instruct, InstructConfig
-from stages.models.chat.reply import Reply
+from stages.models.chat.conversation import Reply
 from stages.sessions.turns import unrolled
 from stages.tasks import Tasks, load_tasks
 

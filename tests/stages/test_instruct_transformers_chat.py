@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.instruct.prompt import conversation
-from stages.models.chat.reply import Reply
+from stages.models.chat.conversation import Reply
 from stages.models.chat.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
 from stages.tasks import load_tasks
 from toybox.recipes.language_model import END, build_tokenizer

@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 from stages.edit.annotations.adjust import OPERATIONS, adjustment
-from stages.edit.annotations.written_text import new_text
 from stages.instruct.answer import check_answer, parse_answer, words_of
 from stages.instruct.prompt import answer_text, verb_of
 from stages.score.metrics import METRICS
 from stages.tasks import TaskError, load_tasks
+from stages.written_text import new_text
 from toybox.world.scene import vocabulary
 
 ROOT = Path(__file__).parents[2]

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.engine.steps import build_steps
+from pipeline.manifest.steps import build_steps
 from stages import STAGES
 from stages.base import output_schema
 from stages.sessions.next_turn import Before

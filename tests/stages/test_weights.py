@@ -12,15 +12,16 @@ import pytest
 from transformers import AutoModel, AutoTokenizer
 
 from stages.base import Weights
-from stages.edit.annotations.estimated import DepthEstimator, PoseEstimator
 from stages.models.chat.transformers_chat import load as load_chat
 from stages.models.classifier import SequenceClassifier
 from stages.models.clip import Clip
+from stages.models.depth import DepthEstimator
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
 from stages.models.dino import Dino
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.models.grounding.architecture import TEXT_ENCODER
+from stages.models.pose import PoseEstimator
 from stages.models.probe import Probe
 from stages.models.segmenter import Segmenter
 from stages.models.weights import load_model, load_processor

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from stages.edit.annotations.font import check_glyphs
 from stages.edit.annotations.lettering import draw_text, letters
-from stages.edit.annotations.marks import AnnotationError
-from stages.edit.annotations.written_text import _PAIRS, new_text
+from stages.written_text import _PAIRS, AnnotationError, new_text
 from tests.stages.test_lettering import inside, row, sign
 
 WORDS = st.text(st.characters(categories=("Lu", "Ll", "Nd"), max_codepoint=0x24F), min_size=1, max_size=8)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from stages.edit.annotations.marks import AnnotationError, Row
+from stages.edit.annotations.marks import Row
+from stages.written_text import AnnotationError
 
 STRENGTHS = ("slightly", "moderately", "strongly")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from PIL import ImageFont
 
-from stages.edit.annotations.marks import AnnotationError
+from stages.written_text import AnnotationError
 
 _SHAPED = ("Mn", "Mc", "Me", "Cf")
 """Categories of characters that belong to the one before or join others: marks, joiners, directions."""

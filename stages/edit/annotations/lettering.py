@@ -1,6 +1,6 @@
 """Written text: what stands in a region is erased, and new text is set in its place, size and colour.
 
-The new text is that of :func:`stages.edit.annotations.written_text.new_text`. One that cannot be drawn as
+The new text is that of :func:`stages.written_text.new_text`. One that cannot be drawn as
 it is asked for is not drawn at all.
 """
 
@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stages.edit.annotations.font import check_glyphs, font_of_size
-from stages.edit.annotations.marks import AnnotationError, Row
-from stages.edit.annotations.written_text import new_text
+from stages.edit.annotations.marks import Row
+from stages.written_text import AnnotationError, new_text
 
 _CONTRAST = 40
 """How far letters stand out from what they are written on, in levels of grey."""

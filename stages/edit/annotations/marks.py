@@ -22,10 +22,6 @@ Row = Mapping[str, Any]
 Annotation = Callable[[Row], np.ndarray]
 
 
-class AnnotationError(ValueError):
-    """A row that cannot be annotated; the message is the short reason that is counted."""
-
-
 def draw_boxes(row: Row) -> np.ndarray:
     """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels); the line runs around them, on no pixel of
     the object.

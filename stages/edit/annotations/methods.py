@@ -1,6 +1,7 @@
 """Which annotation a task's ``method`` is; those that need a model load it."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from stages.edit.annotations.adjust import draw_adjusted
 from stages.edit.annotations.lettering import draw_text
@@ -27,14 +28,14 @@ def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
         raise ValueError(problem)
     methods = {task.method for task in tasks.values()}
     if config.depth is not None and methods & {"depth", "normal"}:
-        from stages.edit.annotations.estimated import DepthEstimator
+        from stages.edit.annotations.estimated import DepthEstimator, draw_depth, draw_normals
 
         depth = DepthEstimator(config.depth, "edit.depth.model")
-        annotations |= {"depth": depth.draw_depth, "normal": depth.draw_normals}
+        annotations |= {"depth": partial(draw_depth, depth), "normal": partial(draw_normals, depth)}
     if config.pose is not None and "pose" in methods:
-        from stages.edit.annotations.estimated import PoseEstimator
+        from stages.edit.annotations.estimated import PoseEstimator, draw_pose
 
-        annotations["pose"] = PoseEstimator(config.pose, "edit.pose.model").draw_pose
+        annotations["pose"] = partial(draw_pose, PoseEstimator(config.pose, "edit.pose.model"))
     return annotations
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any
 
-from stages.models.chat.reply import Ending, Reply
+from stages.models.chat.conversation import Ending, Reply
 
 _ENDINGS: dict[str, Ending] = {
     "length": "truncated",

@@ -7,33 +7,18 @@ the server gave them: a seed is sent, but whether it decides is the server's aff
 
 import asyncio
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.request import getproxies
 
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-from stages.instruct.prompt import ANSWER_KEYS, Message
-from stages.instruct.stage import PARAMETERS, EndpointConfig, InstructConfig, Parameter
 from stages.models.chat.bounded_client import BoundedClient, EndpointError, is_here
 from stages.models.chat.completion import CompletionError, error_text, excerpt, read_completion
-from stages.models.chat.reply import Reply
+from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Parameter
+from stages.models.chat.conversation import Message, Reply
 
-ANSWER_SCHEMA: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "edit",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {key: {"type": "string"} for key in ANSWER_KEYS},
-            "required": list(ANSWER_KEYS),
-            "additionalProperties": False,
-        },
-    },
-}
-"""``response_format``: the texts of an answer and nothing else."""
 _SHORTEST_SECRET = 6
 """Characters of a key that is worth hiding."""
 
@@ -41,13 +26,21 @@ _SHORTEST_SECRET = 6
 class OpenAIChat:
     """Completes conversations over HTTP, at most ``concurrency`` at a time.
 
+    Args:
+        config: what is asked, and how it is sampled.
+        endpoint: where.
+        batch: conversations that are given at once.
+        response_format: what the server is told of the form of an answer.
+
     Raises:
         ValueError: the environment lacks the key, or names a proxy that cannot be used.
     """
 
-    def __init__(self, config: InstructConfig, endpoint: EndpointConfig) -> None:
+    def __init__(
+        self, config: ChatConfig, endpoint: EndpointConfig, batch: int, response_format: Mapping[str, Any]
+    ) -> None:
         self._config, self._endpoint, self._key = config, endpoint, _key(endpoint.api_key_variable)
-        self.batch = config.batch
+        self.batch, self._response_format = batch, response_format
         try:
             self._http()
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -102,7 +95,7 @@ class OpenAIChat:
             "top_p": config.top_p,
             "max_tokens": config.max_new_tokens,
             "seed": seed % 2**31,
-            "response_format": ANSWER_SCHEMA,
+            "response_format": self._response_format,
         }
         sent = {name: values[parameter] for parameter, name in self._names().items() if name}
         return {"model": config.model, "messages": messages, **sent}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from stages.instruct.stage import EndpointConfig
+from stages.models.chat.config import EndpointConfig
 from stages.models.weight_files import TOKENIZER, of_transformers, read_json
 
 CONNECT_SECONDS = 3.0

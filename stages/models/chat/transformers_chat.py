@@ -14,8 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.base import Weights
-from stages.instruct.prompt import Message
-from stages.models.chat.reply import Reply
+from stages.models.chat.conversation import Message, Reply
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 

@@ -3,7 +3,10 @@
 import re
 import unicodedata
 
-from stages.edit.annotations.marks import AnnotationError
+
+class AnnotationError(ValueError):
+    """A row that cannot be annotated; the message is the short reason that is counted."""
+
 
 _PAIRS = {
     '"': '"', "\uff02": "\uff02", "\u201c": "\u201d", "\u201d": "\u201d", "\u201e": "\u201c\u201d",
