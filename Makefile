@@ -6,6 +6,7 @@ STAGE ?= filter
 SHEET ?= $(RUN)/contact-sheet.png
 ARGS ?=
 N ?= 30
+KILLS ?= 1000
 
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
@@ -46,8 +47,9 @@ test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
 test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)
 	@$(BIN)/python -m pytest -m full $(ARGS)
 
-chaos: setup  ## random faults over toybox runs, compared byte by byte: make chaos N=30
+chaos: setup  ## random faults over toybox runs, then kills of cheap stages: make chaos N=30 KILLS=1000
 	@$(BIN)/python -m benchmarks.chaos --faults $(N)
+	@$(BIN)/python -m tests.kills --kills $(KILLS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
