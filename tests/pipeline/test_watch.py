@@ -96,8 +96,8 @@ def test_cpu_seconds_are_what_the_worker_computed_not_what_it_waited(run):
 
 
 def test_cost_before_any_pair_says_what_to_do(make_run):
-    run = make_run(captions=[" "])
+    run = make_run(captions=["a broken cube"])
     run.generate()
     told = CliRunner().invoke(app, ["cost", str(run.run)])
     assert told.exit_code != 0
-    assert "no pairs yet" in str(told.exception)
+    assert "no pairs yet" in told.output

@@ -182,7 +182,7 @@ def test_an_annotation_that_is_not_finite_fails_its_row_alone(folder):
             list(columns).index("boxes"), pa.field("boxes", pa.list_(pa.list_(pa.float32())))
         )
     )
-    estimator = stage.annotations["depth"].__self__
+    estimator = stage.annotations["depth"].args[0]
     whole = estimator.nearness
 
     def spoiled(image: np.ndarray) -> np.ndarray:

@@ -16,7 +16,8 @@ from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.instruct.prompt import ANSWER_SCHEMA
 from stages.instruct.stage import InstructConfig
-from stages.models.chat.bounded_client import MAX_BYTES, is_here
+from stages.models.chat.address import is_here
+from stages.models.chat.bounded_client import MAX_BYTES
 from stages.models.chat.completion import CompletionError, error_status, error_text, read_completion
 from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply

@@ -1,6 +1,7 @@
 """Where an endpoint is and what its key is called: both land in the lock file, so neither may be a secret."""
 
 import re
+from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 _FORM = "write it as https://host/v1"
@@ -48,3 +49,12 @@ def checked_variable(name: str) -> str:
             "underscores); the key itself belongs into the environment, not into the manifest"
         )
     return name
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine: a loopback address, or the one that stands for all of its own."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified

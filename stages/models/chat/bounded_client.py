@@ -4,12 +4,12 @@ import asyncio
 import ssl
 import zlib
 from functools import cache
-from ipaddress import ip_address
 from typing import Any
 
 import httpx2
 from openai import OpenAIError
 
+from stages.models.chat.address import is_here
 from stages.models.chat.completion import error_status
 
 MAX_BYTES = 1 << 20
@@ -78,15 +78,6 @@ class BoundedClient(httpx2.AsyncClient):
             request=request,
             extensions={"sent_status": response.status_code},
         )
-
-
-def is_here(host: str) -> bool:
-    """Whether a host is this machine: a loopback address, or the one that stands for all of its own."""
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-    return address.is_loopback or address.is_unspecified
 
 
 async def _body(response: httpx2.Response) -> bytes:

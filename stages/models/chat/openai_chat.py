@@ -14,7 +14,8 @@ from urllib.request import getproxies
 import httpx2
 from openai import APIConnectionError, APIStatusError, AsyncOpenAI
 
-from stages.models.chat.bounded_client import BoundedClient, EndpointError, is_here
+from stages.models.chat.address import is_here
+from stages.models.chat.bounded_client import BoundedClient, EndpointError
 from stages.models.chat.completion import CompletionError, error_text, excerpt, read_completion
 from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Parameter
 from stages.models.chat.conversation import Message, Reply

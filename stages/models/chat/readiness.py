@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from stages.models.chat.address import is_here
 from stages.models.chat.config import EndpointConfig
 from stages.models.weight_files import TOKENIZER, of_transformers, read_json
 
@@ -22,16 +23,10 @@ def endpoint_problems(endpoint: EndpointConfig) -> Iterator[str]:
             "export the key under that name (any text for a server that wants none)"
         )
     key = "instruct.endpoint.base_url"
-    try:
-        url = urlsplit(endpoint.base_url)
-        host, port = url.hostname, url.port or {"http": 80, "https": 443}[url.scheme]
-    except (ValueError, KeyError):
-        host, port = None, 0
-    if not host:
-        yield f"{key}: must be a URL such as http://127.0.0.1:8000/v1"
-        return
+    url = urlsplit(endpoint.base_url)
+    host, port = url.hostname or "", url.port or {"http": 80, "https": 443}[url.scheme]
     proxy = urllib.request.getproxies().get(url.scheme)
-    if proxy and not urllib.request.proxy_bypass(host):
+    if proxy and not is_here(host) and not urllib.request.proxy_bypass(host):
         through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
         reached, host, port = f"the proxy {through.hostname}", through.hostname or "", through.port or 80
     else:
