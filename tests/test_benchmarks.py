@@ -33,7 +33,7 @@ def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
     counts = count_run(state)
     assert not sum(count.pending.total() for count in counts)
     assert counts[0].given.total() == 6 * 256
-    monkeypatch.setattr("pipeline.views.gallery.SAMPLED", 300)
+    monkeypatch.setattr("pipeline.views.outcomes.SAMPLED", 300)
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
     assert "all those of 2 of 6 parts, drawn by the seed" in page.read_text()

@@ -126,7 +126,10 @@ def _answers(address: str) -> None:
         answer = b""
         while len(answer) < 9:
             connection.settimeout(max(0.1, deadline - time.monotonic()))
-            received = connection.recv(9 - len(answer))
+            try:
+                received = connection.recv(9 - len(answer))
+            except ConnectionResetError:
+                break
             if not received:
                 break
             answer += received

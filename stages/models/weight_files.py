@@ -64,10 +64,10 @@ def read_json(file: Path) -> dict[str, Any]:
     Raises:
         ValueError: it is missing or none.
     """
-    if not file.is_file():
-        raise ValueError(f"{file.parent} has no {file.name}")
     try:
         content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{file.parent} has no {file.name}") from None
     except (ValueError, RecursionError):
         content = None
     if not isinstance(content, dict):

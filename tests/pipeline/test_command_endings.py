@@ -55,7 +55,7 @@ def test_a_signal_ends_a_run_with_a_message_and_without_a_loss(run, make_run, nu
 
 
 def test_code_that_ends_the_process_does_not_end_it_silently(run):
-    driver = generating(run, before="Publish.finish = classmethod(lambda *arguments: exit(0))")
+    driver = generating(run, before="Publish.describe = classmethod(lambda *arguments: exit(0))")
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 1
     assert errors.startswith("error: stopped: code of a stage or library ended the process (SystemExit: 0)")

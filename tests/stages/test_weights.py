@@ -258,6 +258,7 @@ ALLOWED = {
     "weights.py": {"kind.from_pretrained", "fill", "open_clip.create_model", "open_clip.get_tokenizer"},
     "convert.py": {"torch.load"},  # with weights_only=True (tests/test_safety.py)
     "probe.py": {"load_file"},  # of safetensors
+    "weight_files.py": {"safe_open"},
 }
 
 
