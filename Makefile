@@ -6,6 +6,7 @@ STAGE ?= filter
 SHEET ?= $(RUN)/contact-sheet.png
 ARGS ?=
 N ?= 30
+KILLS ?= 1000
 
 BIN := .venv/bin
 export PYTHONPATH := $(CURDIR)
@@ -46,8 +47,9 @@ test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
 test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)
 	@$(BIN)/python -m pytest -m full $(ARGS)
 
-chaos: setup  ## random faults over toybox runs, compared byte by byte: make chaos N=30
+chaos: setup  ## random faults over toybox runs, then kills of cheap stages: make chaos N=30 KILLS=1000
 	@$(BIN)/python -m benchmarks.chaos --faults $(N)
+	@$(BIN)/python -m tests.kills --kills $(KILLS)
 
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -55,13 +57,14 @@ lint: setup  ## ruff and mypy
 	@$(BIN)/mypy
 
 toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
-	@for model in autoencoder diffusion language_model detector segmenter clip judge task_predictor; do \
-		$(BIN)/python -m toybox.train_$$model || exit 1; \
+	@for recipe in recipes.train_autoencoder recipes.train_diffusion recipes.train_language_model recipes.train_detector \
+		recipes.train_segmenter recipes.train_clip evaluation.train_judge recipes.train_task_predictor; do \
+		$(BIN)/python -m toybox.$$recipe || exit 1; \
 	done
 
 toybox-eval: setup  ## measure the toybox's models and 40 edits a task (figures into toybox/; half an hour)
 	@$(BIN)/editpairs generate manifests/toybox.yaml --set name=toybox-eval --set rows=440 --set repeats=2
-	@$(BIN)/python -m toybox.evaluate runs/toybox-eval
+	@$(BIN)/python -m toybox.evaluation.evaluate runs/toybox-eval
 	@$(BIN)/editpairs inspect runs/toybox-eval --rows 48 --seed 2 --out toybox/kept-pairs.png
 
 clean:  ## remove the environment and the caches (runs and weights stay)

@@ -32,11 +32,11 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import models, published
-from stages.diffusion.sampler import sample
-from stages.edit.alignment import TokenMap
-from stages.edit.attention import install
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate
+from stages.edit.prompt_to_prompt.alignment import TokenMap
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.models.diffusion.sampler import sample
 
 TOKENS = 77
 SMALL = {

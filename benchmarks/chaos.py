@@ -26,9 +26,9 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from pipeline.cli import open_state
-from pipeline.ledger import count_run
-from pipeline.new_file import temporary
+from pipeline.engine.ledger import count_run
+from pipeline.store.new_file import temporary
+from pipeline.views.run import open_state
 from stages import STAGES
 
 ROOT = Path(__file__).parents[1]

@@ -25,13 +25,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from pipeline.engine import generate
-from pipeline.folder import RunFolder
-from pipeline.ledger import count_run
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.planning import ensure_plan
-from pipeline.progress import Progress
-from pipeline.state import RunState
+from pipeline.engine.generate import generate
+from pipeline.engine.ledger import count_run
+from pipeline.engine.progress import Progress
+from pipeline.engine.state import RunState
+from pipeline.inputs.planning import ensure_plan
+from pipeline.manifest.manifest import Manifest, read_manifest
+from pipeline.store.folder import RunFolder
 from stages.base import Stage, StageConfig, kept, to_table
 
 PROMPTS = Path(__file__).parents[1] / "prompts"

@@ -27,22 +27,22 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.engine import ROWS_A_PART, write_captions
-from pipeline import events
-from pipeline.counts import Counts
-from pipeline.fingerprint import fingerprint, stage_identity
-from pipeline.folder import RunFolder
-from pipeline.lockfile import write_lock
-from pipeline.manifest import read_manifest, tasks_of
-from pipeline.outcomes import sample_parts
-from pipeline.parts import footer_content
-from pipeline.plan import read_part
-from pipeline.planning import ensure_plan
-from pipeline.sealed import SealedWriter
-from pipeline.state import RunState
-from pipeline.steps import Step, build_steps
+from pipeline.engine.state import RunState
+from pipeline.inputs.planning import ensure_plan
+from pipeline.manifest.fingerprint import fingerprint, stage_identity
+from pipeline.manifest.lockfile import write_lock
+from pipeline.manifest.manifest import read_manifest, tasks_of
+from pipeline.manifest.steps import Step, build_steps
+from pipeline.store import events
+from pipeline.store.counts import Counts
+from pipeline.store.folder import RunFolder
+from pipeline.store.parts import footer_content
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import SealedWriter
+from pipeline.views.outcomes import sample_parts
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
-from stages.images import encode_png
+from stages.pictures.png import encode_png
 from stages.score.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]

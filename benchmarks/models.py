@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
-from stages.edit.attention import install
+from stages.edit.prompt_to_prompt.attention import install
 
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 FAMILIES: dict[str, dict[str, Any]] = {

@@ -24,9 +24,9 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.engine import generate
-from pipeline.manifest import read_manifest
-from pipeline.progress import Progress
+from pipeline.engine.generate import generate
+from pipeline.engine.progress import Progress
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 
 

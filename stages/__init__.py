@@ -1,14 +1,14 @@
 """The stages of the pipeline (``stages.base.Stage``), in order. Importing them loads no model library."""
 
-from stages.edit import Edit
-from stages.filter import Filter
-from stages.instruct import Instruct
-from stages.mask import Mask
+from stages.edit.stage import Edit
+from stages.filter.stage import Filter
+from stages.instruct.stage import Instruct
+from stages.mask.stage import Mask
 from stages.score import Score
-from stages.select import Select
-from stages.shards import Shards
-from stages.source import Source
-from stages.task_check import TaskCheck
+from stages.select.stage import Select
+from stages.shards.stage import Shards
+from stages.source.stage import Source
+from stages.task_check.stage import TaskCheck
 
 STAGES: dict[str, type] = {
     "instruct": Instruct,

@@ -121,7 +121,7 @@ class Stage(Protocol):
     scope: ClassVar[Literal["part", "group"]] = "part"
     """What one call of the engine covers, and so what one file holds."""
     turn: ClassVar[int] = 1
-    """Of a session, from 1 (:mod:`stages.turns`)."""
+    """Of a session, from 1 (:mod:`stages.sessions.turns`)."""
     redraws: ClassVar[bool] = False
     """Whether it is given ``history`` in later turns: the turns before its own."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}

@@ -5,8 +5,12 @@ bound. So each output of a model is looked at once, before it becomes one of the
 fails its row.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+if TYPE_CHECKING:  # the driver imports the stages, and no model
+    import torch
 
 
 class NotFiniteError(ValueError):
@@ -16,6 +20,6 @@ class NotFiniteError(ValueError):
         super().__init__(f"{stage}: {output} is not finite (NaN or infinity)")
 
 
-def finite_rows(values: torch.Tensor) -> np.ndarray:
+def finite_rows(values: "torch.Tensor") -> np.ndarray:
     """Which rows of a tensor [n,...] are finite throughout, bool [n]."""
     return values.isfinite().flatten(1).all(1).cpu().numpy()

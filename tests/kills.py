@@ -22,8 +22,8 @@ import pytest
 from rich.console import Console
 from rich.progress import Progress
 
-from pipeline.cli import open_state
 from pipeline.errors import UserError
+from pipeline.views.run import open_state
 from tests.pipeline.faulty_disk import FaultyDisk
 from tests.pipeline.runs import ROOT, FakeRun, assert_sum_is_exact
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.engine.ledger import count_run
 from pipeline.errors import UserError
-from pipeline.ledger import count_run
 from tests.pipeline.runs import assert_sum_is_exact
 
 

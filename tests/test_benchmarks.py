@@ -10,8 +10,9 @@ from typer.testing import CliRunner
 
 from benchmarks import models
 from benchmarks.stages import Clock
-from pipeline.cli import app, open_state
-from pipeline.ledger import count_run
+from pipeline.cli import app
+from pipeline.engine.ledger import count_run
+from pipeline.views.run import open_state
 from tests.pipeline.runs import ROOT
 
 
@@ -32,7 +33,7 @@ def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
     counts = count_run(state)
     assert not sum(count.pending.total() for count in counts)
     assert counts[0].given.total() == 6 * 256
-    monkeypatch.setattr("pipeline.gallery.SAMPLED", 300)
+    monkeypatch.setattr("pipeline.views.outcomes.SAMPLED", 300)
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
     assert "all those of 2 of 6 parts, drawn by the seed" in page.read_text()

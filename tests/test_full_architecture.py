@@ -17,23 +17,23 @@ from transformers import AutoTokenizer, BertConfig, CLIPTextConfig, CLIPTextMode
 
 from benchmarks.models import FAMILIES
 from stages.base import Weights
-from stages.convert import GROUNDING, SEGMENTERS
-from stages.diffusion import DiffusionConfig
-from stages.edit import EditConfig
-from stages.edit.attention import install
 from stages.edit.draw import Drawing
-from stages.grounding import GroundingConfig, load_detector
-from stages.grounding import architecture as grounding
-from stages.grounding.transformers_detector import TransformersDetector
-from stages.images import decode_rgb
-from stages.mask import segmenter
-from stages.mask.segmenter import Segmenter
-from stages.score.clip import Clip
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.stage import EditConfig
+from stages.models import segmenter
+from stages.models.clip import Clip
+from stages.models.convert import GROUNDING, SEGMENTERS
+from stages.models.diffusion import DiffusionConfig
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.grounding import architecture as grounding
+from stages.models.grounding.transformers_detector import TransformersDetector
+from stages.models.segmenter import Segmenter
+from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
 from tests.stages.detector_weights import in_transformers
 from tests.stages.tiny_models import save_text_encoder
 from tests.stages.tiny_tasks import tiny_task
-from toybox.tokenizer import build_tokenizer
+from toybox.recipes.tokenizer import build_tokenizer
 
 pytestmark = pytest.mark.full
 

@@ -16,6 +16,8 @@ from tests.toybox_runs import ROOT, SMALL
 
 FOLDER = "[INST] [red]x :smile: \x1b]0;t\x07 \x9b31m \u202e\u200b\u2028"
 """A name that a file system takes."""
+IN_A_MANIFEST = "".join(character for character in FOLDER if character >= " ")
+"""A manifest's paths have no control characters."""
 
 
 @pytest.fixture
@@ -41,7 +43,7 @@ def editpairs(monkeypatch, capsys):
 @pytest.fixture
 def failing(make_run, monkeypatch) -> FakeRun:
     """A run in which a row fails with a hostile reason, in a folder of a hostile name."""
-    run = make_run(FOLDER)
+    run = make_run(IN_A_MANIFEST)
     decide = Write.decide
 
     def fails(self, row):
@@ -65,7 +67,7 @@ def test_commands_of_a_run_with_hostile_reasons(failing, editpairs, command):
 
 
 def test_progress_shows_hostile_text(failing, capsys):
-    from pipeline.progress import Progress
+    from pipeline.engine.progress import Progress
     from pipeline.shown import terminal
 
     progress = Progress(terminal())
@@ -105,12 +107,14 @@ def test_commands_of_a_run_in_a_hostile_folder(named, editpairs):
     for command in (
         ["status", named], ["cost", named], ["validate", named], ["inspect", named, "--out", out / "a.png"],
         ["report", named, "--out", out / "a.html"], ["export", named, "--to", "datasets", "--out", out / "d"],
-        ["sweep", "manifests/toybox.yaml", *sets, "--sheet", out / "c.png"],
     ):  # fmt: skip
         code, shown, errors = editpairs(*command)
         assert (code, errors) == (0, ""), command
-        assert "[red]x" in shown or command[0] in ("cost", "sweep")
-    assert {path.name for path in out.iterdir()} == {"a.png", "a.html", "c.png", "d"}
+        assert "[red]x" in shown or command[0] == "cost"
+    assert {path.name for path in out.iterdir()} == {"a.png", "a.html", "d"}
+    code, _, errors = editpairs("sweep", "manifests/toybox.yaml", *sets, "--sheet", out / "c.png")
+    assert code == 2
+    assert "runs" in errors
     page = (out / "a.html").read_text(encoding="utf-8")
     assert not forbidden(page)
     assert editpairs("regenerate", named, HOSTILE)[0] == 2

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifest import read_manifest
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.edit.draw import needs_guidance
-from stages.edit.windows import check_gates, with_candidates
-from stages.filter import Filter
+from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+from stages.filter.stage import Filter
 from stages.tasks import load_tasks
 
 ROOT = Path(__file__).parents[1]

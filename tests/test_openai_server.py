@@ -13,12 +13,13 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from pipeline import engine
+from pipeline.engine import generate as engine
+from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError
-from pipeline.ledger import count_run
-from pipeline.manifest import parse_manifest, read_manifest
+from pipeline.manifest.manifest import parse_manifest, read_manifest
 from stages import STAGES
-from stages.instruct import EndpointConfig, Instruct
+from stages.instruct.stage import Instruct
+from stages.models.chat.config import EndpointConfig
 from stages.tasks import load_tasks
 from tests.pipeline.runs import QUIET, ROOT
 

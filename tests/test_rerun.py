@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline import engine
+from pipeline.engine import generate as engine
+from pipeline.engine.ledger import count_run
 from pipeline.errors import UserError
-from pipeline.ledger import count_run
 from tests.pipeline.fake_stages import FAKES, Write, switched_on
 from tests.pipeline.runs import QUIET, assert_sum_is_exact
 from tests.test_guard import made_again

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.new_file import temporary
+from pipeline.store.new_file import temporary
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
 

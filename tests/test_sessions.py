@@ -5,10 +5,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, open_state
-from pipeline.gallery import read_shown
-from pipeline.outcomes import survey
-from pipeline.ledger import count_run, published
+from pipeline.cli import app
+from pipeline.engine.ledger import count_run, published
+from pipeline.views.gallery import read_shown
+from pipeline.views.outcomes import survey
+from pipeline.views.run import open_state
 from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, Run
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from stages.images import decode_rgb
+from stages.pictures.png import decode_rgb
 from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, STAGES, Run
 

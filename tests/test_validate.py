@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, open_state
-from pipeline.validate import CHECKS, validate
-from stages.images import decode_rgb, encode_png
+from pipeline.audit.validate import CHECKS, validate
+from pipeline.cli import app
+from pipeline.views.run import open_state
+from stages.pictures.png import decode_rgb, encode_png
 from tests.toybox_runs import ROOT, Run
 
 

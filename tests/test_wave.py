@@ -1,6 +1,6 @@
 """A wave takes the first parts through every stage, shards included; later waves go on from there."""
 
-from pipeline.ledger import count_run
+from pipeline.engine.ledger import count_run
 from tests.pipeline.runs import assert_sum_is_exact
 
 

@@ -13,15 +13,15 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from pipeline.engine.state import RunState
 from pipeline.errors import UserError
-from pipeline.manifest import Manifest
-from pipeline.outputs import NewFolder
-from pipeline.plan import read_part
-from pipeline.reading import open_parquet
-from pipeline.state import RunState
-from pipeline.steps import Step
-from stages.images import png_size
-from stages.shards import PICTURE, SCHEMA
+from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.steps import Step
+from pipeline.store.outputs import NewFolder
+from pipeline.store.plan import read_part
+from pipeline.store.reading import open_parquet
+from stages.pictures.png import png_size
+from stages.shards.stage import PICTURE, SCHEMA
 from stages.tasks import Tasks
 
 Side = Literal["train", "test"]

@@ -8,9 +8,10 @@ import pyarrow as pa
 import yaml
 
 from pipeline.exports import SIDES, Export
-from pipeline.fingerprint import models_of
-from pipeline.lockfile import read_lock
-from stages.card import (
+from pipeline.manifest.fingerprint import models_of
+from pipeline.manifest.lockfile import read_lock
+from stages.filter.stage import FilterConfig, resolve_bounds
+from stages.shards.card import (
     Columns,
     code,
     columns_table,
@@ -21,7 +22,6 @@ from stages.card import (
     provenance,
     table,
 )
-from stages.filter import FilterConfig, resolve_bounds
 
 MOST_OF_A_CARD = 100_000
 """Characters that are read of a model's card."""

@@ -8,7 +8,7 @@ import pyarrow as pa
 from pipeline.exports import Export
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_sides
-from stages.shards import COLUMNS, PICTURE
+from stages.shards.stage import COLUMNS, PICTURE
 
 NAMES = {
     "img_id": "id",

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 
 from pipeline.exports import PUBLISHED, Export, Side
 from pipeline.exports.card import write_card
-from pipeline.steps import Step
-from stages.shards import COLUMNS, huggingface_metadata
+from pipeline.manifest.steps import Step
+from stages.shards.stage import COLUMNS, huggingface_metadata
 
 GROUP_ROWS = 1000
 """Rows of a row group, at most."""

@@ -9,12 +9,12 @@ import pyarrow as pa
 from pipeline.exports import BATCH, Export, Side, picture, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
-from pipeline.reading import reading
-from pipeline.rows import kept_ids, read_rows
-from stages.filter import FilterConfig, broken_bound, resolve_bounds
+from pipeline.store.reading import reading
+from pipeline.store.rows import kept_ids, read_rows
+from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
 from stages.pair import as_pair
 from stages.score.metrics import METRICS
-from stages.shards import PICTURE
+from stages.shards.stage import PICTURE
 
 READS = {
     "plan": ["task", "caption"],

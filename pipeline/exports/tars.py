@@ -7,7 +7,7 @@ from webdataset import TarWriter
 
 from pipeline.exports import PUBLISHED, Export, Side, file_key
 from pipeline.exports.card import write_card
-from stages.shards import COLUMNS, PICTURE
+from stages.shards.stage import COLUMNS, PICTURE
 
 PICTURES = {"I": "input.png", "Tar": "target.png", "mask": "mask.png"}
 _TEXTS = pa.struct([field for field in PUBLISHED if field.name not in PICTURES])

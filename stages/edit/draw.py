@@ -7,21 +7,21 @@ import numpy as np
 import torch
 
 from stages.base import Decision, failed, kept, rejected
-from stages.diffusion.model import Diffusion
-from stages.diffusion.prompts import join
-from stages.edit import EditConfig
-from stages.edit.alignment import tokenize
-from stages.edit.attention import install
-from stages.edit.composite import paste_outside
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.pixel_threshold import keep_unchanged
-from stages.edit.recipe import Strength, draw_strength, edit_row, local_blend
-from stages.edit.windows import check_gates, with_candidates
+from stages.edit.prompt_to_prompt.alignment import tokenize
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
+from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+from stages.edit.stage import EditConfig
 from stages.finite import NotFiniteError
-from stages.images import encode_png
-from stages.mask.soft_mask import edit_mask, regions
+from stages.models.diffusion.model import Diffusion
+from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
-from stages.score.fidelity import as_float, contrast, mean_change
+from stages.pictures.composite import paste_outside
+from stages.pictures.fidelity import as_float, contrast, mean_change
+from stages.pictures.masks import edit_mask, regions
+from stages.pictures.pixel_threshold import keep_unchanged
+from stages.pictures.png import encode_png
 from stages.tasks import Candidate, Task, Tasks
 
 

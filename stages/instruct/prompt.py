@@ -9,7 +9,9 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from stages.models.chat.conversation import Message
 from stages.tasks import Exemplar, Task
 
 SYSTEM = (
@@ -28,11 +30,22 @@ KEPT_SHARE = 0.6
 
 ANSWER_KEYS = ("original_object", "edit", "edited_object", "output_caption", "surroundings")
 """In the order they are asked for: what is copied from the caption first, then what is said of it."""
+ANSWER_SCHEMA: dict[str, Any] = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "edit",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {key: {"type": "string"} for key in ANSWER_KEYS},
+            "required": list(ANSWER_KEYS),
+            "additionalProperties": False,
+        },
+    },
+}
+"""``response_format``: the texts of an answer and nothing else."""
 NO_EDIT = json.dumps({"edit": ""})
 """The answer that says that the caption offers nothing to edit."""
-
-Message = dict[str, str]
-"""One turn: its ``role`` (system, user, assistant) and its ``content``."""
 
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
 

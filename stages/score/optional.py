@@ -17,7 +17,7 @@ PROBES = ("aesthetic", "nsfw")
 
 def optional_problems(config: "ScoreConfig") -> Iterator[str]:
     """What would stop the models that the section ``score`` names."""
-    from stages.weight_files import PREPROCESSOR, of_transformers, problems_of
+    from stages.models.weight_files import PREPROCESSOR, of_transformers, problems_of
 
     if config.dino is not None:
         check = of_transformers("a DINO model", ("Dino",), PREPROCESSOR)
@@ -34,7 +34,7 @@ def optional_problems(config: "ScoreConfig") -> Iterator[str]:
 
 
 def _check_probe(file: Path) -> None:
-    from stages.weight_files import check_tensors
+    from stages.models.weight_files import check_tensors
 
     if set(check_tensors(file)) != {"weight", "bias"}:
         raise ValueError(f"{file} must hold 'weight' and one 'bias' alone")
@@ -53,19 +53,19 @@ class OptionalModels:
     """
 
     def __init__(self, config: "ScoreConfig", clip_width: int, device: str) -> None:
-        from stages.score.probe import Probe
+        from stages.models.probe import Probe
 
         self.dino = self.depth = self.reader = None
         if config.dino is not None:
-            from stages.score.dino import Dino
+            from stages.models.dino import Dino
 
             self.dino = Dino(config.dino, "score.dino.model", device)
         if config.depth is not None:
-            from stages.edit.estimators import DepthEstimator
+            from stages.models.depth import DepthEstimator
 
             self.depth = DepthEstimator(config.depth, "score.depth.model")
         if config.ocr:
-            from stages.score.ocr import TextReader
+            from stages.models.ocr import TextReader
 
             self.reader = TextReader()
         self.probes = {

@@ -11,34 +11,21 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
-from stages.edit.written_text import new_text
 from stages.finite import NotFiniteError
-from stages.grounding import GroundingConfig, load_detector
-from stages.images import decode_mask, decode_rgb
-from stages.mask.soft_mask import fill_boxes, regions, share_within
+from stages.models.config import ClipConfig, ProbeWeights
+from stages.models.grounding import GroundingConfig, load_detector
 from stages.pair import EditPair, as_pair
+from stages.pictures.masks import fill_boxes, regions, share_within
+from stages.pictures.png import decode_mask, decode_rgb
 from stages.score.metrics import METRICS, check_metrics, detector_phrase
 from stages.score.optional import OptionalModels
 from stages.tasks import Task, Tasks
+from stages.written_text import new_text
 
 if TYPE_CHECKING:
-    from stages.grounding.detector import Detections
+    from stages.models.grounding.detector import Detections
 
 DETECTOR_METRICS = ("present", "absent", "absent_before")
-
-
-class ClipConfig(Weights):
-    """The manifest's section ``clip``: a folder in open_clip's layout, or a name and, as ``revision``,
-    the tag of its weights (such as ``ViT-L-14`` and ``openai``).
-    """
-
-
-class ProbeWeights(Weights):
-    """A safetensors file (:class:`stages.score.probe.Probe`)."""
-
-    @property
-    def from_hub(self) -> bool:
-        return False
 
 
 class ScoreConfig(StageConfig):
@@ -123,7 +110,7 @@ class Score(Stage):
         check_metrics(tasks)
         import torch
 
-        from stages.score.clip import Clip
+        from stages.models.clip import Clip
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
         self.config, self.tasks = config, tasks
@@ -133,8 +120,8 @@ class Score(Stage):
 
     @classmethod
     def problems(cls, config: ScoreConfig, tasks: Tasks) -> Iterator[str]:
-        from stages.grounding.folder import grounding_problems
-        from stages.score.clip_files import clip_problems
+        from stages.models.clip_files import clip_problems
+        from stages.models.grounding.folder import grounding_problems
         from stages.score.optional import optional_problems
 
         try:
@@ -209,7 +196,7 @@ def _detects(tasks: Tasks) -> bool:
 def _clip_metrics(
     pair: EditPair[int], images: np.ndarray, texts: Mapping[str, np.ndarray]
 ) -> dict[str, float | None]:
-    from stages.score.clip import direction, similarity
+    from stages.models.clip import direction, similarity
 
     i, tar = images[pair.input], images[pair.target]
     before, after = texts.get(pair.input_caption), texts.get(pair.output_caption)
@@ -241,7 +228,7 @@ def _detector_metrics(
 
 
 def fidelity_metrics(row: Row, pair: EditPair[int], candidate: Mapping[str, Any]) -> dict[str, float | None]:
-    from stages.score.fidelity import (
+    from stages.pictures.fidelity import (
         as_float,
         clipped,
         contrast,
@@ -275,7 +262,7 @@ def _decide(row: Row, scores: list[dict[str, float | None]]) -> Decision:
         for metric, value in values.items():
             if value is not None and not math.isfinite(np.float32(value)):
                 return failed(NotFiniteError("score", f"{metric} of candidate {k}"))
-    from stages.score.perceptual_hash import perceptual_hash
+    from stages.pictures.perceptual_hash import perceptual_hash
 
     anchor, *candidates = map(perceptual_hash, row.images)
     return kept(scores=listed, anchor_hash=anchor, candidate_hashes=candidates)

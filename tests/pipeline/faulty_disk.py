@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline import plan, sealed
+from pipeline.store import plan, sealed
 
 
 class FaultyDisk:

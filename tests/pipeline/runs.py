@@ -10,11 +10,11 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from pipeline import engine
-from pipeline.manifest import Manifest, read_manifest
-from pipeline.progress import Progress
-from pipeline.state import RunState
-from pipeline.storage import Location, locate
+from pipeline.engine import generate as engine
+from pipeline.engine.progress import Progress
+from pipeline.engine.state import RunState
+from pipeline.manifest.manifest import Manifest, read_manifest
+from pipeline.store.location import Location, locate
 from tests.pipeline.fake_stages import FAKES
 
 ROOT = Path(__file__).parents[2]
@@ -115,7 +115,7 @@ def generate_in_process(path: Path, engine_name: engine.Engine, overrides: list[
 
 def assert_sum_is_exact(state: RunState) -> None:
     """given = kept + rejected + failed + pending, and what a stage keeps the next is given."""
-    from pipeline.ledger import count_run
+    from pipeline.engine.ledger import count_run
 
     counts = count_run(state)
     assert counts[0].given == state.plan.tasks

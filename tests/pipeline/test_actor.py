@@ -7,11 +7,11 @@ import threading
 
 import pytest
 
+from pipeline.engine.losses import Died
+from pipeline.engine.ray_backend import Stopped, _Actor
+from pipeline.engine.worker import Job, Unit
 from pipeline.errors import StageError, UserError
-from pipeline.losses import Died
-from pipeline.ray_backend import Stopped, _Actor
-from pipeline.sealed import SealedWriter
-from pipeline.worker import Job, Unit
+from pipeline.store.sealed import SealedWriter
 from tests.pipeline.fake_stages import FAKES, Write
 from tests.pipeline.runs import ROOT
 
@@ -54,11 +54,11 @@ def test_an_error_that_cannot_be_sent_is_told_all_the_same(run, actor, monkeypat
     def fail(*arguments, **options):
         raise UnsendableError(1, 2)
 
-    monkeypatch.setattr("pipeline.worker.Worker.run", fail)
+    monkeypatch.setattr("pipeline.engine.worker.Worker.run", fail)
     assert pickle.loads(pickle.dumps(actor.run(Unit(0, (0,))))).message.startswith(
         "write, unit 0: UnsendableError"
     )
-    monkeypatch.setattr("pipeline.ray_backend.Worker", fail)
+    monkeypatch.setattr("pipeline.engine.ray_backend.Worker", fail)
     assert actor.take(job(run)).message.startswith("write could not start: UnsendableError")
 
 

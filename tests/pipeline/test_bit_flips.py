@@ -9,11 +9,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.cli import open_state
+from pipeline.audit.file_checks import check_checksums, recount
+from pipeline.engine.ledger import count_run
+from pipeline.engine.state import RunState
 from pipeline.errors import UserError
-from pipeline.file_checks import check_checksums, recount
-from pipeline.ledger import count_run
-from pipeline.state import RunState
+from pipeline.views.run import open_state
 from tests.pipeline.runs import FakeRun
 
 NO_CONTENT = (".lock", "last_error.txt")
@@ -82,8 +82,8 @@ def test_every_flipped_bit(small):
 
 def test_kept_footers_with_flipped_bits_tell_nothing_else(make_run, monkeypatch):
     """``footers.parquet`` is a copy: one that is damaged is not read."""
-    monkeypatch.setattr("pipeline.state.WORTH", 1)
-    monkeypatch.setattr("pipeline.storage.SETTLED_S", 0.0)
+    monkeypatch.setattr("pipeline.engine.state.WORTH", 1)
+    monkeypatch.setattr("pipeline.store.location.SETTLED_S", 0.0)
     run = make_run()
     run.generate()
     state = open_state(run.run)
@@ -93,7 +93,7 @@ def test_kept_footers_with_flipped_bits_tell_nothing_else(make_run, monkeypatch)
     for _ in range(100):
         before = flip(kept, rng.randrange(8 * kept.stat().st_size))
         state = open_state(run.run)
-        monkeypatch.setattr("pipeline.state.WORTH", 1000)
+        monkeypatch.setattr("pipeline.engine.state.WORTH", 1000)
         state.scan()
         assert count_run(state) == expected
         kept.write_bytes(before)

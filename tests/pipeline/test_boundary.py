@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from PIL import Image
 from typer.testing import CliRunner
 
-from pipeline.boundary import boundary_cases
 from pipeline.cli import app
-from pipeline.outcomes import Outcome
+from pipeline.views.boundary import boundary_cases
+from pipeline.views.outcomes import Outcome
 from stages.tasks import Bounds
 from tests.toybox_runs import ROOT
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.captions import content_hash, read_captions
 from pipeline.errors import UserError
+from pipeline.inputs.captions import content_hash, read_captions
 
 AWKWARD = ["a red cube", "", "  ", "x" * 100_000, "tab\tbell\x07 nul\x00", "line\u2028sep\x1c", "emoji 🎈"]
 

@@ -4,9 +4,9 @@ import socket
 import pytest
 from rich.console import Console
 
-from pipeline.check import Machine, check
+from pipeline.audit.check import Machine, check
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from tests.pipeline.fake_stages import FAKES
 from tests.pipeline.runs import ROOT

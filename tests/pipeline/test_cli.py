@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from pipeline import cli
+from pipeline.cli.options import parse_parts
 from pipeline.errors import UserError
 from tests.pipeline.runs import FakeRun
 
@@ -57,18 +58,19 @@ def test_help_shows_an_example(monkeypatch, capsys, command):
 
 @pytest.mark.parametrize(("text", "parts"), [("3", range(3, 4)), ("0-4", range(5))])
 def test_parts(text, parts):
-    assert cli.parse_parts(text) == parts
+    assert parse_parts(text) == parts
 
 
 @pytest.mark.parametrize("text", ["", "a", "4-2", "1-", "-1"])
 def test_wrong_parts(text):
     with pytest.raises(UserError, match="--parts"):
-        cli.parse_parts(text)
+        parse_parts(text)
 
 
 def test_commands_start_without_the_heavy_libraries():
     """They take seconds to import, and only a worker needs them."""
     heavy = ("torch", "ray", "transformers", "diffusers", "datasets", "segment_anything")
-    code = f"import sys, pipeline.engine, pipeline.report, stages; print(set({heavy}) & set(sys.modules))"
+    modules = "sys, pipeline.engine.generate, pipeline.views.status, stages"
+    code = f"import {modules}; print(set({heavy}) & set(sys.modules))"
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "set()"

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
-from pipeline.folder import RunFolder
-from pipeline.ray_backend import _Actor
-from pipeline.worker import Job
+from pipeline.engine.ray_backend import _Actor
+from pipeline.engine.worker import Job
+from pipeline.store.folder import RunFolder
 from stages.base import StageConfig
 from stages.tasks import Tasks
 from tests.pipeline.fake_stages import FAKES

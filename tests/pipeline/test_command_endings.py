@@ -11,10 +11,10 @@ from tests.pipeline.runs import ROOT, FakeRun
 from tests.test_resume import wait_for_files
 
 CODE = """
-import stages, stages.turns
+import stages, stages.sessions.turns
 from tests.pipeline.fake_stages import FAKES, Publish
 stages.STAGES = FAKES
-stages.turns.unrolled = lambda turns: FAKES
+stages.sessions.turns.unrolled = lambda turns: FAKES
 {before}
 from pipeline.cli import main
 main()
@@ -55,7 +55,7 @@ def test_a_signal_ends_a_run_with_a_message_and_without_a_loss(run, make_run, nu
 
 
 def test_code_that_ends_the_process_does_not_end_it_silently(run):
-    driver = generating(run, before="Publish.finish = classmethod(lambda *arguments: exit(0))")
+    driver = generating(run, before="Publish.describe = classmethod(lambda *arguments: exit(0))")
     _, errors = driver.communicate(timeout=60)
     assert driver.returncode == 1
     assert errors.startswith("error: stopped: code of a stage or library ended the process (SystemExit: 0)")

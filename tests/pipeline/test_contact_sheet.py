@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from pipeline.contact_sheet import MAX_LINES, PICTURE, draw, wrap
 from pipeline.errors import UserError
-from pipeline.pairs import Pair
-from stages.images import encode_png
+from pipeline.views.contact_sheet import MAX_LINES, PICTURE, draw, wrap
+from pipeline.views.pairs import Pair
+from stages.pictures.png import encode_png
 
 FONT = ImageFont.load_default(17)
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.counts import key_number, known_keys, pack, unpack
+from pipeline.store.counts import key_number, known_keys, pack, unpack
 
 KEYS = st.tuples(*[st.text(max_size=3)] * 3)
 COUNTS = st.dictionaries(KEYS, st.integers(1, 2**31 - 1), max_size=5)

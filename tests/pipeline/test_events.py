@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import events
-from pipeline.events import Spent
+from pipeline.store import events
+from pipeline.store.events import Spent
 
 UNIT = {
     "stage": "edit",

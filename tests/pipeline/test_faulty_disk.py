@@ -5,8 +5,8 @@ from contextlib import suppress
 
 import pytest
 
-from pipeline.cli import open_state
 from pipeline.errors import StageError, UserError
+from pipeline.views.run import open_state
 from tests.pipeline.faulty_disk import FaultyDisk
 from tests.pipeline.runs import assert_sum_is_exact
 

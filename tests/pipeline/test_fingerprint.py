@@ -4,7 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.errors import UserError
-from pipeline.fingerprint import differences, fingerprint, model_identity, stage_identity
+from pipeline.manifest.fingerprint import differences, fingerprint, model_identity, stage_identity
 from stages.base import Weights
 from stages.tasks import load_tasks
 from tests.pipeline.fake_stages import FAKES

@@ -10,9 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import footers, state, storage
-from pipeline.ledger import count_run
-from pipeline.state import RunState
+from pipeline.engine import state
+from pipeline.engine.ledger import count_run
+from pipeline.engine.state import RunState
+from pipeline.store import footers
+from pipeline.store import location as storage
 from tests.pipeline.runs import FakeRun
 
 TICKS_S = 0.02

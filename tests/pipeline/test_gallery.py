@@ -6,11 +6,11 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline import gallery, outcomes
-from pipeline.cli import open_state
-from pipeline.gallery import choose_rows, is_near, thumbnail
-from pipeline.outcomes import best_scores, sample_parts, survey
-from stages.images import decode_rgb
+from pipeline.views import gallery, outcomes
+from pipeline.views.gallery import choose_rows, is_near, thumbnail
+from pipeline.views.outcomes import best_scores, sample_parts, survey
+from pipeline.views.run import open_state
+from stages.pictures.png import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run
 

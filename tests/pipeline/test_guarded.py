@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import interrupts
+from pipeline.engine.guarded import Guarded
+from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError
-from pipeline.guarded import Guarded
-from pipeline.ledger import count_run
-from pipeline.sealed import read_metadata
+from pipeline.store.sealed import read_metadata
 from stages.base import Decision, StageConfig, kept, rejected, to_table
 
 

@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 
 import pipeline
-from pipeline.html_report import _histogram, _yield, as_json
-from pipeline.ledger import StageCount
+from pipeline.engine.ledger import StageCount
+from pipeline.views.report import _histogram, _yield, as_json
 from tests.pipeline.test_shown import HOSTILE, forbidden
 
-CSS = (Path(pipeline.__file__).parent / "html" / "report.css").read_text()
+CSS = (Path(pipeline.__file__).parent / "views" / "html" / "report.css").read_text()
 COLOURS = {
     name: (light, dark) for name, light, dark in re.findall(r"--(\w+): light-dark\((#\w+), (#\w+)\)", CSS)
 }

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.folder import RunFolder
-from pipeline.losses import CONVICTING, MOST_HANGS, MOST_LOSSES, MOST_ROWS, WHOLE, Died, Losses
-from pipeline.notes import Note, Notes
-from pipeline.worker import Unit
+from pipeline.engine.losses import CONVICTING, MOST_HANGS, MOST_LOSSES, MOST_ROWS, WHOLE, Died, Losses
+from pipeline.engine.notes import Note, Notes
+from pipeline.engine.worker import Unit
+from pipeline.store.folder import RunFolder
 
 KILLED, HUNG, SPOILED = Died("killed"), Died("no batch ended", hung=True), Died("CUDA error", by_itself=True)
 
@@ -30,7 +30,7 @@ class Job:
 def attempt(
     notes: Notes, unit: Unit, rows: list[str], deadly: set[str], killed_after: int | None, alone: Counter[str]
 ) -> bool:
-    """Whether a worker ends well. It leaves the notes that ``pipeline.worker`` leaves.
+    """Whether a worker ends well. It leaves the notes that ``pipeline.engine.worker`` leaves.
 
     ``killed_after`` steps it is killed: a step is to begin a row alone, or to end one. ``alone`` counts the
     rows that were running alone.

@@ -9,10 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.cli import app, open_state
+from pipeline.cli import app
+from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError, UserError
-from pipeline.ledger import count_run
-from pipeline.lockfile import read_lock
+from pipeline.manifest.lockfile import read_lock
+from pipeline.views.run import open_state
 from tests.pipeline.fake_stages import Sieve
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
@@ -230,7 +231,7 @@ def test_a_driver_whose_lock_was_deleted_stops(run, monkeypatch):
 
 
 def test_a_driver_that_lost_its_lock_leaves_the_others_unfinished_files(run, monkeypatch):
-    from pipeline.new_file import temporary
+    from pipeline.store.new_file import temporary
 
     theirs = temporary(run.run / "draw" / "00003.parquet", "0af3")
 

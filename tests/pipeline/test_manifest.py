@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.manifest import apply_override, parse_manifest, read_manifest
+from pipeline.manifest.manifest import apply_override, parse_manifest, read_manifest
 from tests.pipeline.fake_stages import FAKES
 
 CONTENT = {

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import outputs
 from pipeline.errors import UserError
-from pipeline.outputs import new_file, new_folder
+from pipeline.store import outputs
+from pipeline.store.outputs import new_file, new_folder
 
 
 def write(path: Path) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from pipeline.pairs import read_pairs, table_of
+from pipeline.views.pairs import read_pairs, table_of
 from tests.stages.tiny_shards import TASKS, flat, given_row, write_shards
 
 ROWS = [[given_row(task, 10 * shard + k) for k, task in enumerate([*TASKS] * 2)] for shard in range(2)]
@@ -58,7 +58,7 @@ def test_the_table_shows_text_as_it_is(tmp_path):
 
 def test_looking_at_pairs_needs_no_model_packages():
     code = (
-        "import sys, pipeline.pairs, pipeline.contact_sheet;"
+        "import sys, pipeline.views.pairs, pipeline.views.contact_sheet;"
         "print([m for m in ('torch', 'ray', 'open_clip', 'transformers') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

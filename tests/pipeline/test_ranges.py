@@ -9,10 +9,10 @@ import yaml
 from pydantic import BaseModel
 
 from pipeline.errors import UserError
-from pipeline.manifest import SHARED, manifest_model, read_manifest
-from pipeline.manifest_errors import _models_in
+from pipeline.manifest.manifest import SHARED, manifest_model, read_manifest
+from pipeline.manifest.manifest_errors import _models_in
 from stages import STAGES
-from stages.filter import Filter
+from stages.filter.stage import Filter
 from stages.tasks import Task, TaskError, Tasks, load_tasks
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_what_is_no_number_within_its_range_is_refused_by_its_key(key, value):
         ("edit.resources.gpus=1.5", "gpus must be a whole number or less than 1"),
         ("edit.resources.gpus=1e-9", "gpus must be 0 or at least 0.0001"),
         ("ray.dashboard='yes'", "ray.dashboard: Input should be a valid boolean"),
-        ("instruct.json_schema=1", "instruct.json_schema: Input should be a valid boolean"),
+        ("ray.dashboard=1", "ray.dashboard: Input should be a valid boolean"),
         (
             "edit.candidates.local=[{cross_from: .5, cross_until: .2}]",
             "edit.candidates.local.0: cross_from = 0.5",

@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError
-from pipeline.ledger import count_run
 from tests.pipeline.runs import assert_sum_is_exact
 from tests.test_resume import wait_for_files
 

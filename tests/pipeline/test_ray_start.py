@@ -7,10 +7,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline import ray_start
+from pipeline.engine import ray_start
+from pipeline.engine.ray_start import HTTP2_PREFACE, named_address, start_ray
 from pipeline.errors import UserError
-from pipeline.manifest import RayOptions
-from pipeline.ray_start import HTTP2_PREFACE, named_address, start_ray
+from pipeline.manifest.manifest import RayOptions
 
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 

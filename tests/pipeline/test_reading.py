@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.contact_sheet import draw
 from pipeline.errors import UserError
-from pipeline.pairs import read_pairs
+from pipeline.views.contact_sheet import draw
+from pipeline.views.pairs import read_pairs
 from tests.stages.tiny_shards import TASKS, given_row, published, write_shards
 
 

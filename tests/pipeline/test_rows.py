@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.rows import read_rows
+from pipeline.store.rows import read_rows
 
 
 @pytest.fixture

@@ -9,8 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import sealed
-from pipeline.sealed import DamagedFileError, Place, SealedWriter, check_digest, read_metadata, read_tables
+from pipeline.store import sealed
+from pipeline.store.sealed import (
+    DamagedFileError,
+    Place,
+    SealedWriter,
+    check_digest,
+    read_metadata,
+    read_tables,
+)
 
 FORGED = '"seal": "' + "0" * 32 + '"'
 TABLE = pa.table({"id": ["a", FORGED, "c"], "picture": [b"1" * 300, b"2" * 300, None]})

@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from pipeline.folder import RunFolder
-from pipeline.plan import Plan
-from pipeline.state import RunState
-from pipeline.steps import Step
+from pipeline.engine.state import RunState
+from pipeline.manifest.steps import Step
+from pipeline.store.folder import RunFolder
+from pipeline.store.plan import Plan
 
 STEPS = [
     Step("write", "f1", ()),

@@ -2,8 +2,8 @@ from io import BytesIO
 
 from PIL import Image
 
-from pipeline.sweep import plot, sweep, table_of
-from stages.filter import FilterConfig, choose, resolve_bounds
+from pipeline.views.sweep import plot, sweep, table_of
+from stages.filter.stage import FilterConfig, choose, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task

@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from pipeline import events
 from pipeline.cli import app
-from pipeline.cost import measure
-from pipeline.ledger import count_run
-from pipeline.watch import Pace, Paces, table_of
+from pipeline.engine.ledger import count_run
+from pipeline.store import events
+from pipeline.views.cost import measure
+from pipeline.views.watch import Pace, Paces, table_of
 
 
 def text_of(renderable: object) -> str:
@@ -96,8 +96,8 @@ def test_cpu_seconds_are_what_the_worker_computed_not_what_it_waited(run):
 
 
 def test_cost_before_any_pair_says_what_to_do(make_run):
-    run = make_run(captions=[" "])
+    run = make_run(captions=["a broken cube"])
     run.generate()
     told = CliRunner().invoke(app, ["cost", str(run.run)])
     assert told.exit_code != 0
-    assert "no pairs yet" in str(told.exception)
+    assert "no pairs yet" in told.output

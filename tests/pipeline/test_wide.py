@@ -6,9 +6,9 @@ from typing import ClassVar
 import pyarrow as pa
 import pytest
 
-from pipeline import engine
-from pipeline.ledger import count_run
-from pipeline.manifest import read_manifest
+from pipeline.engine import generate as engine
+from pipeline.engine.ledger import count_run
+from pipeline.manifest.manifest import read_manifest
 from stages.base import Decision, kept, rejected
 from tests.pipeline.fake_stages import FAKES, Fake, Publish
 from tests.pipeline.runs import QUIET, FakeRun, assert_sum_is_exact

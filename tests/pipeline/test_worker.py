@@ -6,13 +6,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import engine
+from pipeline.engine import generate as engine
+from pipeline.engine.ledger import count_run
+from pipeline.engine.notes import Note, Notes
+from pipeline.engine.worker import Job, Unit, Worker
 from pipeline.errors import StageError, UserError
-from pipeline.ledger import count_run
-from pipeline.manifest import tasks_of
-from pipeline.notes import Note, Notes
-from pipeline.sealed import SealedWriter
-from pipeline.worker import Job, Unit, Worker
+from pipeline.manifest.manifest import tasks_of
+from pipeline.store.sealed import SealedWriter
 from stages.base import kept
 from tests.pipeline.fake_stages import FAKES, Write
 from tests.pipeline.runs import QUIET, assert_sum_is_exact
@@ -223,7 +223,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named_and_no_rows_fault(run, m
     before = run.inodes()
     with monkeypatch.context() as patch:
         if failing == "read":
-            patch.setattr("pipeline.sealed.pq.ParquetFile", fail)
+            patch.setattr("pipeline.store.sealed.pq.ParquetFile", fail)
             named = "write/00001.parquet"
         else:
             patch.setattr(SealedWriter, {"write": "write", "commit": "commit"}[failing], fail)
@@ -251,6 +251,6 @@ def test_a_damaged_part_that_is_read_stops_the_stage_without_a_traceback(run, mo
         raise pa.ArrowInvalid("Parquet magic bytes not found")
 
     run.generate(wave=1)
-    monkeypatch.setattr("pipeline.sealed.pq.ParquetFile", damaged)
+    monkeypatch.setattr("pipeline.store.sealed.pq.ParquetFile", damaged)
     with pytest.raises(UserError, match=r"write/00001.parquet cannot be believed: Parquet magic bytes"):
         run.generate()

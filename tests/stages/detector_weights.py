@@ -14,7 +14,7 @@ from transformers import (
     SwinConfig,
 )
 
-from stages.grounding.architecture import Architecture
+from stages.models.grounding.architecture import Architecture
 
 SWIN = "model.backbone.conv_encoder.model"
 DEFORMABLE = {

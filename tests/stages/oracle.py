@@ -33,7 +33,7 @@ class OracleEdit:
 
 
 class Oracle:
-    """A control of ``stages.diffusion.sampler.sample`` and the state of its attention processors."""
+    """A control of ``stages.models.diffusion.sampler.sample`` and the state of its attention processors."""
 
     def __init__(
         self,

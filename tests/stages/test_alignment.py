@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.alignment import (
+from stages.edit.prompt_to_prompt.alignment import (
     Prompt,
     changed_positions,
     published_replace_map,
@@ -16,7 +16,7 @@ from stages.edit.alignment import (
     tokenize,
     word_positions,
 )
-from toybox.tokenizer import build_tokenizer
+from toybox.recipes.tokenizer import build_tokenizer
 
 LENGTH = 32
 

@@ -5,8 +5,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.adjust import OPERATIONS, STRENGTHS, Adjustment, adjust, adjustment, draw_adjusted
-from stages.edit.annotate import COLOR, AnnotationError, draw_boxes, draw_mask, draw_sketch
+from stages.edit.annotations.adjust import (
+    OPERATIONS,
+    STRENGTHS,
+    Adjustment,
+    adjust,
+    adjustment,
+    draw_adjusted,
+)
+from stages.edit.annotations.marks import COLOR, draw_boxes, draw_mask, draw_sketch
+from stages.written_text import AnnotationError
 from tests.stages.test_composite import ANCHOR, square
 
 PHOTO = np.random.default_rng(0).integers(60, 190, (48, 64, 3), np.uint8)

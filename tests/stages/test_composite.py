@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from stages.edit.composite import paste_outside
+from stages.pictures.composite import paste_outside
 
 ANCHOR = np.full((64, 64, 3), 40, np.uint8)
 TARGET = np.full((64, 64, 3), 200, np.uint8)

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.edit.annotate import draw_boxes, draw_mask, draw_sketch
-from stages.filter import FilterConfig, broken_bound, resolve_bounds
-from stages.images import encode_png
-from stages.mask.soft_mask import regions
+from stages.edit.annotations.marks import draw_boxes, draw_mask, draw_sketch
+from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
 from stages.pair import as_pair
-from stages.score.fidelity import as_float, contrast, mean_change, roughness
+from stages.pictures.fidelity import as_float, contrast, mean_change, roughness
+from stages.pictures.masks import regions
+from stages.pictures.png import encode_png
 from stages.score.stage import Row, fidelity_metrics
 from stages.tasks import load_tasks
-from toybox.world import render, sample_scene
+from toybox.world.scene import render, sample_scene
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
 SIDE = 64

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.grounding import GroundingConfig, load_detector
-from stages.grounding.words import caption_of
-from stages.images import encode_png
-from stages.mask import Mask
+from stages.mask.stage import Mask
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.grounding.words import caption_of
+from stages.pictures.png import encode_png
 from stages.tasks import Tasks
 from tests.stages.test_transformers_detector import pictures, twins  # noqa: F401
 from tests.stages.tiny_models import save_detector, save_segmenter

@@ -10,13 +10,13 @@ from diffusers import (
 )
 from pydantic import ValidationError
 
-from stages.diffusion import DiffusionConfig
-from stages.diffusion.model import Diffusion
-from stages.diffusion.sampler import sample
-from stages.edit.alignment import TokenMap, token_map, tokenize
-from stages.edit.attention import install
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate
+from stages.edit.prompt_to_prompt.alignment import TokenMap, token_map, tokenize
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.model import Diffusion
+from stages.models.diffusion.sampler import sample
 from tests.stages.tiny_pipelines import save_sdxl, save_stable_diffusion
 
 PROMPTS = ["a red car on a beach", "a blue ball in a meadow"]

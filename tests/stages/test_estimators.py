@@ -4,11 +4,20 @@ import numpy as np
 import pytest
 
 from stages.base import Weights
-from stages.edit import EditConfig
-from stages.edit.annotate import AnnotationError
-from stages.edit.annotations import load_annotations
-from stages.edit.estimators import LIMBS, DepthEstimator, PoseEstimator, draw_skeletons, normals
+from stages.edit.annotations.estimated import (
+    LIMBS,
+    draw_depth,
+    draw_normals,
+    draw_pose,
+    draw_skeletons,
+    normals,
+)
+from stages.edit.annotations.methods import load_annotations
+from stages.edit.stage import EditConfig
+from stages.models.depth import DepthEstimator
+from stages.models.pose import PoseEstimator
 from stages.tasks import Tasks
+from stages.written_text import AnnotationError
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_tasks import tiny_task
 
@@ -30,10 +39,10 @@ def test_depth_is_a_grey_picture_of_the_whole_range(depth_model):
     nearness = estimator.nearness(IMAGE)
     assert nearness.shape == IMAGE.shape[:2]
     assert (nearness.min(), nearness.max()) == (0, 1)
-    drawn = estimator.draw_depth({"source_image": IMAGE})
+    drawn = draw_depth(estimator, {"source_image": IMAGE})
     assert drawn.dtype == np.uint8
     assert (drawn == np.round(nearness * 255)[..., None]).all()
-    assert estimator.draw_normals({"source_image": IMAGE}).shape == IMAGE.shape
+    assert draw_normals(estimator, {"source_image": IMAGE}).shape == IMAGE.shape
 
 
 def test_normals_point_at_the_viewer_where_it_is_flat_and_away_from_what_is_near():
@@ -47,11 +56,11 @@ def test_normals_point_at_the_viewer_where_it_is_flat_and_away_from_what_is_near
 
 def test_poses_are_asked_for_within_the_boxes(pose_model, monkeypatch):
     estimator = PoseEstimator(Weights(model=pose_model), "edit.pose.model")
-    monkeypatch.setattr("stages.edit.estimators.SURE", -np.inf)
+    monkeypatch.setattr("stages.edit.annotations.estimated.SURE", -np.inf)
     centres = []
     for x0 in (2, 42):
         boxes = np.array([[x0, 4, x0 + 30, 44]], np.float32)
-        drawn = estimator.draw_pose({"source_image": IMAGE, "boxes": boxes})
+        drawn = draw_pose(estimator, {"source_image": IMAGE, "boxes": boxes})
         assert drawn.shape == IMAGE.shape
         centres.append(np.where(drawn.any(-1))[1].mean())
     assert 20 < centres[1] - centres[0] < 60, "the people are where the boxes are"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.filter import Filter, FilterConfig, broken_bound, choose, resolve_bounds
+from stages.filter.stage import Filter, FilterConfig, broken_bound, choose, resolve_bounds
 from stages.score.metrics import METRICS, OPTIONAL
 from stages.tasks import Bounds, Tasks
 from tests.stages.tiny_tasks import tiny_task

@@ -6,13 +6,15 @@ import pytest
 import torch
 
 from stages.base import Weights
-from stages.diffusion.model import Diffusion
-from stages.edit import Edit
-from stages.edit.estimators import DepthEstimator, PoseEstimator
+from stages.edit.annotations.estimated import draw_depth, draw_pose
+from stages.edit.stage import Edit
 from stages.finite import NotFiniteError
-from stages.images import decode_rgb, encode_png
-from stages.mask import Mask
-from stages.source import Source
+from stages.mask.stage import Mask
+from stages.models.depth import DepthEstimator
+from stages.models.diffusion.model import Diffusion
+from stages.models.pose import PoseEstimator
+from stages.pictures.png import decode_rgb, encode_png
+from stages.source.stage import Source
 from stages.tasks import Tasks
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_models import save_detector, save_segmenter
@@ -161,9 +163,9 @@ def test_an_estimate_that_is_not_finite_is_told(tmp_path):
         for parameter in estimator.model.parameters():
             parameter.data.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="edit: the depth map is not finite"):
-        depth.draw_depth({"source_image": image})
+        draw_depth(depth, {"source_image": image})
     with pytest.raises(NotFiniteError, match="edit: the pose is not finite"):
-        pose.draw_pose({"source_image": image, "boxes": np.array([[2, 4, 32, 44]], np.float32)})
+        draw_pose(pose, {"source_image": image, "boxes": np.array([[2, 4, 32, 44]], np.float32)})
 
 
 def test_an_annotation_that_is_not_finite_fails_its_row_alone(folder):
@@ -180,7 +182,7 @@ def test_an_annotation_that_is_not_finite_fails_its_row_alone(folder):
             list(columns).index("boxes"), pa.field("boxes", pa.list_(pa.list_(pa.float32())))
         )
     )
-    estimator = stage.annotations["depth"].__self__
+    estimator = stage.annotations["depth"].args[0]
     whole = estimator.nearness
 
     def spoiled(image: np.ndarray) -> np.ndarray:

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.gates import cross_gate, self_gate, shared_gate
-from stages.edit.windows import count_window
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
+from stages.edit.prompt_to_prompt.windows import count_window
 
 
 @pytest.mark.parametrize(

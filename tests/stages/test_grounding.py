@@ -6,13 +6,13 @@ import torch
 from groundingdino.models.GroundingDINO.utils import gen_sineembed_for_position, get_sine_pos_embed
 from groundingdino.util.slconfig import SLConfig
 
-from stages.grounding import GroundingConfig, load_detector
-from stages.grounding import architecture as grounding
-from stages.grounding.compat import TextEncoder, fit_sine_embeddings, groundingdino, sine_embedding
-from stages.grounding.detector import Detector, preprocess
-from stages.grounding.words import caption_of
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.grounding import architecture as grounding
+from stages.models.grounding.compat import TextEncoder, fit_sine_embeddings, groundingdino, sine_embedding
+from stages.models.grounding.detector import Detector, preprocess
+from stages.models.grounding.words import caption_of
 from tests.stages.tiny_models import DETECTOR, save_detector, save_text_encoder
-from toybox.world import render, sample_scene
+from toybox.world.scene import render, sample_scene
 
 EVERYTHING = {"box_threshold": 0.0, "text_threshold": 0.0}
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
-from stages.images import MAX_PIXELS, decode_grey, decode_mask, decode_rgb, encode_png, png_size
+from stages.pictures.png import MAX_PIXELS, decode_grey, decode_mask, decode_rgb, encode_png, png_size
 
 NOISE = np.random.default_rng(0).integers(0, 255, (48, 40, 3)).astype(np.uint8)
 

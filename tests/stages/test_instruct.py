@@ -9,11 +9,11 @@ import pytest
 
 from stages import STAGES
 from stages.base import output_schema
-from stages.instruct import Instruct, InstructConfig
 from stages.instruct.prompt import Message
-from stages.instruct.reply import Reply
+from stages.instruct.stage import Instruct, InstructConfig
+from stages.models.chat.conversation import Reply
+from stages.sessions.turns import unrolled
 from stages.tasks import Tasks, load_tasks
-from stages.turns import unrolled
 
 PROMPTS = Path(__file__).parents[2] / "prompts"
 TASKS = load_tasks(PROMPTS)

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.instruct.prompt import conversation
-from stages.instruct.reply import Reply
-from stages.instruct.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
+from stages.models.chat.conversation import Reply
+from stages.models.chat.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
 from stages.tasks import load_tasks
-from toybox.language_model import END, build_tokenizer
-from toybox.world import vocabulary
+from toybox.recipes.language_model import END, build_tokenizer
+from toybox.world.scene import vocabulary
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
 SAMPLING = Sampling(temperature=1.0, top_p=0.95, max_new_tokens=12)

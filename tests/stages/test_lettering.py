@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from stages.edit.annotate import AnnotationError
-from stages.edit.lettering import draw_text, letters, new_text
+from stages.edit.annotations.lettering import draw_text, letters, new_text
+from stages.written_text import AnnotationError
 
 BOX = (40, 30, 160, 80)
 INK, BOARD = (200, 30, 40), (240, 230, 210)

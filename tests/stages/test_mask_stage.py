@@ -5,13 +5,13 @@ import pyarrow as pa
 import pytest
 
 from stages.base import output_schema
-from stages.grounding.detector import Detections
-from stages.images import decode_grey, encode_png
-from stages.mask import Mask
-from stages.mask.soft_mask import without_specks
+from stages.mask.stage import Mask
+from stages.models.grounding.detector import Detections
+from stages.pictures.masks import without_specks
+from stages.pictures.png import decode_grey, encode_png
 from stages.tasks import load_tasks
 from tests.stages.tiny_models import save_detector, save_segmenter
-from toybox.world import render, sample_held_out_scene
+from toybox.world.scene import render, sample_held_out_scene
 
 ROOT = Path(__file__).parents[2]
 TASKS = load_tasks(ROOT / "prompts", names=["local", "add", "global"])

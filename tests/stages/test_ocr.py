@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.lettering import draw_text
-from stages.score.ocr import TextReader, likeness
+from stages.edit.annotations.lettering import draw_text
+from stages.models.ocr import TextReader, likeness
 from tests.stages.test_lettering import BOX, row, sign
 
 

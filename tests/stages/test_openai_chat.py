@@ -5,12 +5,13 @@ import json
 import pyarrow as pa
 import pytest
 
-from pipeline.fingerprint import stage_identity
-from stages.instruct import EndpointConfig, Instruct, InstructConfig
-from stages.instruct.bounded_client import EndpointError
-from stages.instruct.openai_chat import OpenAIChat
-from stages.instruct.prompt import ANSWER_KEYS
-from stages.instruct.reply import Reply
+from pipeline.manifest.fingerprint import stage_identity
+from stages.instruct.prompt import ANSWER_KEYS, ANSWER_SCHEMA
+from stages.instruct.stage import Instruct, InstructConfig
+from stages.models.chat.bounded_client import EndpointError
+from stages.models.chat.config import EndpointConfig
+from stages.models.chat.conversation import Reply
+from stages.models.chat.openai_chat import OpenAIChat
 from stages.tasks import Tasks
 from tests.stages.chat_server import ANSWER, GOOD, ChatServer, completion, said, then_good
 from tests.stages.tiny_tasks import tiny_task
@@ -36,7 +37,7 @@ def endpoint(server: ChatServer, **keys) -> EndpointConfig:
 def chat(server: ChatServer, parameters: dict | None = None, **keys) -> OpenAIChat:
     where = endpoint(server, **keys)
     config = InstructConfig(model="m", endpoint=where, temperature=0.5, parameters=parameters or {})
-    return OpenAIChat(config, where)
+    return OpenAIChat(config, where, config.batch, ANSWER_SCHEMA)
 
 
 def ask(*texts: str) -> list[list[dict[str, str]]]:

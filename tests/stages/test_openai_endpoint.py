@@ -12,13 +12,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import UserError
-from pipeline.manifest import read_manifest
+from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
-from stages.instruct import EndpointConfig, InstructConfig
-from stages.instruct.bounded_client import MAX_BYTES, is_here
-from stages.instruct.completion import CompletionError, error_status, error_text, read_completion
-from stages.instruct.openai_chat import OpenAIChat
-from stages.instruct.reply import Reply
+from stages.instruct.prompt import ANSWER_SCHEMA
+from stages.instruct.stage import InstructConfig
+from stages.models.chat.address import is_here
+from stages.models.chat.bounded_client import MAX_BYTES
+from stages.models.chat.completion import CompletionError, error_status, error_text, read_completion
+from stages.models.chat.config import EndpointConfig
+from stages.models.chat.conversation import Reply
+from stages.models.chat.openai_chat import OpenAIChat
 from tests.pipeline.runs import ROOT
 from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said
 
@@ -38,7 +41,7 @@ def _key(monkeypatch):
 
 def complete(url: str, *texts: str, seconds: float = 30, retries: int = 0) -> list[Reply | Exception]:
     where = EndpointConfig(base_url=url, retries=retries, timeout_seconds=seconds)
-    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where)
+    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA)
     return chat.complete([[{"role": "user", "content": text}] for text in texts], range(len(texts)))
 
 

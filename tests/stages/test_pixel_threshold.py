@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.edit.pixel_threshold import keep_unchanged
+from stages.pictures.pixel_threshold import keep_unchanged
 
 PICTURES = arrays(np.float32, (9, 7, 3), elements=st.floats(0, 1, width=32))
 

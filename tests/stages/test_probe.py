@@ -5,9 +5,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from stages.base import Weights
-from stages.score.clip import Clip
-from stages.score.probe import Probe
-from toybox.world import render, sample_held_out_scene
+from stages.models.clip import Clip
+from stages.models.probe import Probe
+from toybox.world.scene import render, sample_held_out_scene
 
 
 @pytest.fixture(scope="module")

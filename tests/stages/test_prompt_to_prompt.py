@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from stages.diffusion import DiffusionConfig
-from stages.diffusion.model import Diffusion
-from stages.edit.alignment import token_map, tokenize
-from stages.edit.attention import install
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate
+from stages.edit.prompt_to_prompt.alignment import token_map, tokenize
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.model import Diffusion
 
 STEPS = 8
 SOURCE, TARGET = "a red ball in a meadow", "a blue ball in a meadow"

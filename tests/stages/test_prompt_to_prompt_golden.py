@@ -14,11 +14,11 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
-from stages.diffusion.sampler import sample
-from stages.edit.alignment import Prompt, refine_map, replace_map
-from stages.edit.attention import install
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate
+from stages.edit.prompt_to_prompt.alignment import Prompt, refine_map, replace_map
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.models.diffusion.sampler import sample
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_TOLERANCE = 1e-9

@@ -11,8 +11,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from stages.diffusion.sampler import SCHEDULERS, sample
-from stages.edit.alignment import (
+from stages.edit.prompt_to_prompt.alignment import (
     Prompt,
     TokenMap,
     published_replace_map,
@@ -20,10 +19,11 @@ from stages.edit.alignment import (
     replace_map,
     reweighted,
 )
-from stages.edit.attention import install
-from stages.edit.control import EditRow, PromptToPrompt
-from stages.edit.gates import cross_gate, self_gate, shared_gate
-from stages.edit.local_blend import Blend
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
+from stages.edit.prompt_to_prompt.local_blend import Blend
+from stages.models.diffusion.sampler import SCHEDULERS, sample
 from tests.stages import oracle as maps
 from tests.stages.oracle import Oracle, OracleEdit
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.edit.alignment import tokenize
-from stages.edit.recipe import draw_strength, edit_row, local_blend
-from stages.edit.windows import with_candidates
+from stages.edit.prompt_to_prompt.alignment import tokenize
+from stages.edit.prompt_to_prompt.recipe import draw_strength, edit_row, local_blend
+from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.tasks import Candidate, Tasks
 from tests.stages.tiny_tasks import tiny_task
-from toybox.tokenizer import build_tokenizer
+from toybox.recipes.tokenizer import build_tokenizer
 
 STEPS, LENGTH = 10, 32
 

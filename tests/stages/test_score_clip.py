@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from stages.base import Weights
-from stages.score.clip import Clip, direction, similarity
+from stages.models.clip import Clip, direction, similarity
 from tests.stages.tiny_clip import save_tiny_clip
-from toybox.world import SIZE
+from toybox.world.scene import SIZE
 
 
 @pytest.fixture(scope="module")

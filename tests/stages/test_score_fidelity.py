@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.score.fidelity import as_float, gmsd, mask_fit, mean_change, ssim
+from stages.pictures.fidelity import as_float, gmsd, mask_fit, mean_change, ssim
 
 SHAPE = (32, 32)
 EVERYWHERE = np.ones(SHAPE, bool)

@@ -4,7 +4,7 @@ import torch
 from segment_anything import SamPredictor, sam_model_registry
 
 from stages.base import Weights
-from stages.mask.segmenter import Architecture, Segmenter, build
+from stages.models.segmenter import Architecture, Segmenter, build
 from tests.stages.tiny_models import save_segmenter
 
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.score.perceptual_hash import perceptual_hash
-from stages.select import Select, SelectConfig
+from stages.pictures.perceptual_hash import perceptual_hash
 from stages.select.balance import quotas
 from stages.select.near_duplicates import MOST_BITS, near_duplicates
+from stages.select.stage import Select, SelectConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from stages.images import decode_grey, decode_rgb
+from stages.pictures.png import decode_grey, decode_rgb
 from stages.score.metrics import METRICS
-from stages.shards import Shards
+from stages.shards.stage import Shards
 from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
 
 ALL = [given_row(task, number) for number, task in enumerate(TASKS)]

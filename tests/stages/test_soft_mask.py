@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.mask import SoftMaskWeights
-from stages.mask.soft_mask import edit_mask, fill_boxes, regions, smooth_mask, soft_mask, without_specks
+from stages.mask.stage import SoftMaskWeights
+from stages.pictures.masks import edit_mask, fill_boxes, regions, smooth_mask, soft_mask, without_specks
 
 SIDE = 64
 

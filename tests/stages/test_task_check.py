@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from stages.base import Weights
-from stages.task_check import TaskCheck, TaskCheckConfig
-from stages.task_check.classifier import SequenceClassifier
+from stages.models.classifier import SequenceClassifier
+from stages.task_check.stage import TaskCheck, TaskCheckConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_shards import given_row, published
 from tests.stages.tiny_tasks import tiny_task

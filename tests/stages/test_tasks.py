@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from stages.edit.adjust import OPERATIONS, adjustment
-from stages.edit.written_text import new_text
+from stages.edit.annotations.adjust import OPERATIONS, adjustment
 from stages.instruct.answer import check_answer, parse_answer, words_of
 from stages.instruct.prompt import answer_text, verb_of
 from stages.score.metrics import METRICS
 from stages.tasks import TaskError, load_tasks
-from toybox.world import vocabulary
+from stages.written_text import new_text
+from toybox.world.scene import vocabulary
 
 ROOT = Path(__file__).parents[2]
 PROMPTS, TOYBOX_EXEMPLARS = ROOT / "prompts", ROOT / "toybox" / "exemplars"

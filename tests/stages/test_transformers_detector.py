@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from stages.grounding import GroundingConfig, load_detector
-from stages.grounding.architecture import TEXT_ENCODER
-from stages.grounding.transformers_detector import TransformersDetector
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.grounding.architecture import TEXT_ENCODER
+from stages.models.grounding.transformers_detector import TransformersDetector
 from tests.stages.detector_weights import in_transformers
 from tests.stages.tiny_models import DETECTOR, save_detector
 

@@ -3,13 +3,13 @@
 import pyarrow as pa
 import pytest
 
-from pipeline.steps import build_steps
+from pipeline.manifest.steps import build_steps
 from stages import STAGES
 from stages.base import output_schema
-from stages.before import Before
-from stages.source import Source
+from stages.sessions.next_turn import Before
+from stages.sessions.turns import unrolled
+from stages.source.stage import Source
 from stages.tasks import Tasks
-from stages.turns import unrolled
 from tests.stages.tiny_shards import flat, given_row, mask
 from tests.stages.tiny_tasks import tiny_task
 

@@ -5,10 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.edit.annotate import AnnotationError
-from stages.edit.font import check_glyphs
-from stages.edit.lettering import draw_text, letters
-from stages.edit.written_text import _PAIRS, new_text
+from stages.edit.annotations.font import check_glyphs
+from stages.edit.annotations.lettering import draw_text, letters
+from stages.written_text import _PAIRS, AnnotationError, new_text
 from tests.stages.test_lettering import inside, row, sign
 
 WORDS = st.text(st.characters(categories=("Lu", "Ll", "Nd"), max_codepoint=0x24F), min_size=1, max_size=8)
@@ -138,7 +137,7 @@ def test_what_the_font_cannot_write_is_rejected(text, reason):
 def test_no_text_is_drawn_as_the_box_of_a_missing_glyph(text):
     from matplotlib.ft2font import FT2Font
 
-    from stages.edit.font import _file
+    from stages.edit.annotations.font import _file
 
     try:
         check_glyphs(text)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 
-from toybox.tokenizer import build_tokenizer
-from toybox.train_clip import build, save
+from toybox.recipes.tokenizer import build_tokenizer
+from toybox.recipes.train_clip import build, save
 
 
 def save_tiny_clip(folder: Path) -> Path:

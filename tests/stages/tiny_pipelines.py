@@ -12,7 +12,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from toybox.tokenizer import build_tokenizer
+from toybox.recipes.tokenizer import build_tokenizer
 
 WIDTH, POOLED = 16, 8
 

@@ -6,9 +6,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from stages.images import encode_png
+from stages.pictures.png import encode_png
 from stages.score.metrics import METRICS
-from stages.shards import Shards, ShardsConfig
+from stages.shards.stage import Shards, ShardsConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from stages.instruct.answer import check_answer, parse_answer
 from stages.instruct.prompt import answer_text, verb_of
 from stages.tasks import load_tasks
-from toybox.answers import TASKS as WORLD_TASKS
-from toybox.answers import Description, answers, changes, sample_answer, sample_description
-from toybox.wordings import TEMPLATES
-from toybox.world import CAPTION_FORMS, JOINERS, Scene, Thing, caption, sample_scene
+from toybox.world.answers import TASKS as WORLD_TASKS
+from toybox.world.answers import Description, answers, changes, sample_answer, sample_description
+from toybox.world.scene import CAPTION_FORMS, JOINERS, Scene, Thing, caption, sample_scene
+from toybox.world.wordings import TEMPLATES
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts", names=WORLD_TASKS)
 NAMES = pytest.mark.parametrize("name", list(TASKS))

@@ -7,14 +7,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.plan import PLACE, SCHEMA
-from pipeline.sealed import SealedWriter
-from stages.images import encode_png
-from toybox.evaluate import held_out_scenes
-from toybox.evaluate_edits import judge_run
-from toybox.judge import FILE, Judge
-from toybox.reading import Content, Look, agreement, content_of
-from toybox.world import Thing, caption, is_held_out, render, sample_scene, without
+from pipeline.store.plan import PLACE, SCHEMA
+from pipeline.store.sealed import SealedWriter
+from stages.pictures.png import encode_png
+from toybox.evaluation.evaluate import held_out_scenes
+from toybox.evaluation.evaluate_edits import judge_run
+from toybox.evaluation.judge import FILE, Judge
+from toybox.world.reading import Content, Look, agreement, content_of
+from toybox.world.scene import Thing, caption, is_held_out, render, sample_scene, without
 
 TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
 SCENE = replace(

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from toybox.judge import FILE, Judge, JudgeNetwork, Logits, _read
-from toybox.reading import content_of
-from toybox.train_judge import NOTHING, labels_of, loss_of_batch, moved
-from toybox.world import COLORS, KINDS, TEXTURE_NAMES, box_of, render, sample_held_out_scene, without
+from toybox.evaluation.judge import FILE, Judge, JudgeNetwork, Logits, _read
+from toybox.evaluation.train_judge import NOTHING, labels_of, loss_of_batch, moved
+from toybox.world.reading import content_of
+from toybox.world.scene import COLORS, KINDS, TEXTURE_NAMES, box_of, render, sample_held_out_scene, without
 
 TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
 

@@ -11,11 +11,10 @@ from transformers import AutoTokenizer
 
 from stages.instruct.answer import parse_answer
 from stages.instruct.prompt import NO_EDIT, choose, conversation, question
-from stages.instruct.transformers_chat import Sampling, TransformersChat, load
+from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
 from stages.tasks import load_tasks
-from toybox import answers
-from toybox.language_model import END, build_model, build_tokenizer
-from toybox.train_language_model import (
+from toybox.recipes.language_model import END, build_model, build_tokenizer
+from toybox.recipes.train_language_model import (
     PROMPT_WEIGHT,
     encode,
     evaluate,
@@ -23,6 +22,7 @@ from toybox.train_language_model import (
     sample_conversation,
     world_words,
 )
+from toybox.world import answers
 
 ROOT = Path(__file__).parents[2]
 TASKS = load_tasks(ROOT / "prompts", ROOT / "toybox" / "exemplars", answers.TASKS)

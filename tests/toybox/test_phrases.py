@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toybox.phrases import absent_phrase, present_phrase
-from toybox.world import COLORS, KINDS, TEXTURE_NAMES, Thing, sample_scene, vocabulary
+from toybox.world.phrases import absent_phrase, present_phrase
+from toybox.world.scene import COLORS, KINDS, TEXTURE_NAMES, Thing, sample_scene, vocabulary
 
 seeds = st.integers(0, 2**32 - 1)
 

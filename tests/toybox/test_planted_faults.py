@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from stages.images import decode_rgb, encode_png
+from stages.pictures.png import decode_rgb, encode_png
 from tests.stages.tiny_tasks import tiny_task
-from toybox.mask_ablation import interval
-from toybox.planted_faults import FAULTS, Pair
+from toybox.studies.mask_ablation import interval
+from toybox.studies.planted_faults import FAULTS, Pair
 
 RNG = np.random.default_rng(0)
 SIDE = 64

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toybox.reading import Content, Look, content_of, read_caption
-from toybox.world import sample_caption, sample_scene
+from toybox.world.reading import Content, Look, content_of, read_caption
+from toybox.world.scene import sample_caption, sample_scene
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -1,6 +1,6 @@
 import pytest
 
-from toybox.report import BEGIN, END, FIGURES, tables_of, write_readme
+from toybox.evaluation.report import BEGIN, END, FIGURES, tables_of, write_readme
 
 ROW = {"drawn": 80, "right": 0.7, "right_by_candidate": [0.8, 0.6], "kept": 20, "kept_right": None}
 FIGURE_VALUES = {section: {} for section, *_ in FIGURES}

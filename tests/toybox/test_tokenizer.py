@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from transformers import CLIPTokenizer
 
-from toybox.tokenizer import CONTEXT_LENGTH, build_tokenizer
-from toybox.world import sample_caption, sample_scene, vocabulary
+from toybox.recipes.tokenizer import CONTEXT_LENGTH, build_tokenizer
+from toybox.world.scene import sample_caption, sample_scene, vocabulary
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,6 @@ def test_it_survives_saving(tokenizer, tmp_path):
 
 
 def test_another_process_builds_the_same_vocabulary(tokenizer):
-    code = "from toybox.tokenizer import build_tokenizer as b; print(sorted(b().get_vocab().items()))"
+    code = "from toybox.recipes.tokenizer import build_tokenizer as b; print(sorted(b().get_vocab().items()))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == str(sorted(tokenizer.get_vocab().items()))

@@ -6,8 +6,8 @@ from itertools import pairwise
 import pytest
 import torch
 
-from toybox import training
-from toybox.training import Schedule, Training
+from toybox.recipes import training
+from toybox.recipes.training import Schedule, Training
 
 SCHEDULE = Schedule(steps=12, learning_rate=0.1, warmup=3, plateau=0.2, average=0.9)
 

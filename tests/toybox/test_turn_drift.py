@@ -1,7 +1,7 @@
 import numpy as np
 
-from toybox.turn_drift import PICTURES, chain, drift, sample_edits, untouched
-from toybox.world import render, sample_held_out_scene
+from toybox.studies.turn_drift import PICTURES, chain, drift, sample_edits, untouched
+from toybox.world.scene import render, sample_held_out_scene
 
 
 def test_thresholding_slows_the_drift_of_what_no_edit_touched():

@@ -1,0 +1,151 @@
+"""``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
+
+Reads the manifest, its files and what a pilot (``--wave 1``) has committed;
+:mod:`pipeline.engine.preflight` has what would stop it. Loads no model and leaves nothing behind.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from pipeline.engine.ledger import StageCount, count_run
+from pipeline.engine.preflight import Machine, judged_by, problems
+from pipeline.engine.state import RunState
+from pipeline.errors import UserError
+from pipeline.inputs.captions import read_captions
+from pipeline.manifest.fingerprint import fingerprint, models_of, stage_identity
+from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.steps import build_steps
+from pipeline.shown import DataTable
+from pipeline.store import events
+from pipeline.store.folder import RunFolder
+from pipeline.store.location import reached
+from pipeline.store.plan import read_plan
+from pipeline.views.status import plain_table
+from stages.base import Resources
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A stage's share of what is still to be done."""
+
+    stage: str
+    rows: float
+    """Rows still to come, by the shares that earlier stages kept so far."""
+    seconds_a_row: float
+    """Of one worker, its start included."""
+    resources: Resources
+
+    @property
+    def hours(self) -> float:
+        """Wall-clock hours with the manifest's workers."""
+        return self.rows * self.seconds_a_row / self.resources.workers / 3600
+
+    @property
+    def gpu_hours(self) -> float:
+        return self.rows * self.seconds_a_row * self.resources.gpus / 3600
+
+
+def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console) -> None:
+    """Print what would run, on what, and what it will cost.
+
+    Raises:
+        UserError: something would stop ``generate`` at once; all of it is named, a line each.
+    """
+    found = problems(manifest, stages, judged_by(manifest, machine))
+    captions = 0
+    try:
+        captions = len(read_captions(manifest.captions.location, manifest.captions.column))
+    except UserError as error:
+        found.insert(0, str(error))
+    if found:
+        raise UserError("\n".join(dict.fromkeys(found)))
+    tasks = tasks_of(manifest)
+    identities = {
+        name: stage_identity(name, stage, manifest.section(name), tasks) for name, stage in stages.items()
+    }
+    planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
+    console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
+    console.print(_model_table(identities))
+    _print_cost(manifest, stages, identities, console)
+
+
+def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
+    """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
+    table = DataTable("model", "identity", box=None, header_style="bold", pad_edge=False)
+    for key, value in models_of(identities.values()).items():
+        table.add_row(key, value)
+    return table
+
+
+def _print_cost(
+    manifest: Manifest, stages: Stages, identities: Mapping[str, Mapping[str, Any]], console: Console
+) -> None:
+    folder = RunFolder(manifest.folder)
+    try:
+        with reached(folder.root):
+            plan = read_plan(folder.plan)
+    except UserError as error:
+        console.print(f"Cost: not known: {error}", markup=False)
+        return
+    if plan is None:
+        console.print("Cost: not known before a pilot. Run generate with --wave 1, then check again.")
+        return
+    configs = {name: manifest.section(name) for name in stages}
+    fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
+    state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
+    state.scan()
+    counts = count_run(state)
+    resources = {name: config.resources for name, config in configs.items()}
+    console.print(_cost_table(estimate(folder, counts, plan.rows, resources)))
+    unknown = [count.name for count in counts if not judged(count)]
+    if unknown:
+        console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
+    else:
+        expected, pairs = float(plan.rows), 0.0
+        for count in counts:
+            expected *= count.kept.total() / judged(count)
+            pairs += expected if state.steps[count.name].parts_per_unit is not None else 0
+        console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
+
+
+def judged(count: StageCount) -> int:
+    """Rows that a stage has decided about."""
+    return count.given.total() - count.pending.total()
+
+
+def estimate(
+    folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
+) -> list[Cost]:
+    """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
+    spent = events.spent(folder.events)
+    costs = []
+    expected = float(planned)
+    for count in counts:
+        name, done = count.name, judged(count)
+        if not done:
+            break
+        if spent[name].rows:
+            each = spent[name].worker_seconds / spent[name].rows
+            costs.append(Cost(name, max(0.0, expected - done), each, resources[name]))
+        expected *= count.kept.total() / done
+    return costs
+
+
+def _cost_table(costs: Sequence[Cost]) -> DataTable:
+    table = plain_table("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")
+    for cost in costs:
+        table.add_row(
+            cost.stage,
+            f"{cost.rows:.0f}",
+            f"{cost.seconds_a_row:.3f}",
+            str(cost.resources.workers),
+            f"{cost.hours:.2f}",
+            f"{cost.gpu_hours:.2f}",
+        )
+    hours, gpu_hours = sum(cost.hours for cost in costs), sum(cost.gpu_hours for cost in costs)
+    table.add_row("all", "", "", "", f"{hours:.2f}", f"{gpu_hours:.2f}", style="bold")
+    return table

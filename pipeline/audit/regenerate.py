@@ -1,0 +1,115 @@
+"""``editpairs regenerate``: one row made again alone, stage by stage, and compared with what is on the disk.
+
+Every stage is given what the stages before it committed, so a difference is the stage's own.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.engine.guarded import Guarded
+from pipeline.engine.preflight import check_light_stages
+from pipeline.engine.state import RunState
+from pipeline.engine.threads import limit_threads
+from pipeline.errors import UserError, stopping
+from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
+from pipeline.manifest.lockfile import read_lock
+from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.store.plan import read_part
+from pipeline.store.rows import read_rows
+from pipeline.store.sealed import read_metadata, read_table
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What became of a row's record in one stage; ``different`` names columns, with what differs."""
+
+    stage: str
+    status: str
+    different: Mapping[str, str]
+    why: str = ""
+
+
+def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str) -> Iterator[Verdict]:
+    """Run each stage that has committed the row on it alone, but for those that see the whole run.
+
+    Published files are not written again.
+
+    Raises:
+        UserError: the run has no such row.
+    """
+    part = find_row(state, row_id)
+    tasks = tasks_of(manifest)
+    check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
+    known = read_lock(state.folder.lock).get("identities", {})
+    for step in state.steps.values():
+        if step.parts_per_unit is not None or step.wide:
+            continue
+        if not state.done(step, part):
+            if (step.name, part) in state.damaged:
+                raise state.damaged[step.name, part]
+            return
+        stage = stages[step.name]
+        path = state.folder.part(step.name, part)
+        stored = read_table(path)
+        stored = stored.filter(pa.compute.equal(stored["id"], row_id))
+        if not stored.num_rows:
+            return
+        config = manifest.section(step.name)
+        identity = stage_identity(step.name, stage, config, tasks)
+        why = ""
+        if fingerprint(identity) != step.fingerprint:
+            why = "made with other settings: " + "; ".join(
+                differences(known.get(step.fingerprint, {}), identity)
+            )
+        footer, _ = read_metadata(path, state.place(step, part))
+        if "smallest_batch" in footer:
+            smallest = footer["smallest_batch"]
+            why += f"{'; ' if why else ''}memory was too small: batches down to {smallest} rows"
+        limit_threads(config.resources.threads)
+        files = {name: state.folder.part(name, part) for name in step.inputs}
+        (rows,) = read_rows(
+            state.folder.plan, part, files, stage.reads, {"models": "{}"}, pa.array([row_id]), config.batch
+        )
+        with stopping(step.name, "start"):
+            loaded = stage(config, tasks)
+        made, _ = Guarded(step.name, loaded, config.batch)(rows)
+        yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
+        if stored["status"][0].as_py() != "kept":
+            return
+
+
+def find_row(state: RunState, row_id: str) -> int:
+    """The part that holds a row."""
+    for part in range(state.plan.parts):
+        if row_id in read_part(state.folder.plan, part, ["id"])["id"].to_pylist():
+            return part
+    raise UserError(f"{state.folder.root} plans no row {row_id!r}: inspect and report show ids")
+
+
+def compare(stored: pa.Table, made: pa.Table) -> dict[str, str]:
+    """The columns of two records of one row that are not equal, and how far they are apart."""
+    before, after = stored.to_pylist()[0], made.to_pylist()[0]
+    return {name: _apart(before[name], after.get(name)) for name in before if before[name] != after.get(name)}
+
+
+def _apart(before: Any, after: Any) -> str:
+    """How two values differ, pictures by their pixels."""
+    if isinstance(before, bytes) and isinstance(after, bytes):
+        from stages.pictures.png import decode_rgb
+
+        first, second = decode_rgb(before).astype(int), decode_rgb(after).astype(int)
+        if first.shape != second.shape:
+            return f"pictures of {first.shape} and {second.shape}"
+        change = abs(first - second)
+        return f"{(change.max(-1) > 0).mean():.2%} of the pixels, by {change.max()} levels at most"
+    if isinstance(before, dict) and isinstance(after, dict):
+        return ", ".join(f"{k}: {_apart(v, after.get(k))}" for k, v in before.items() if v != after.get(k))
+    if isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        pairs = enumerate(zip(before, after, strict=True))
+        return ", ".join(f"[{k}] {_apart(a, b)}" for k, (a, b) in pairs if a != b)
+    if isinstance(before, float) and isinstance(after, float):
+        return f"{after - before:+.3g}"
+    return f"{str(before)[:60]!r}, now {str(after)[:60]!r}"

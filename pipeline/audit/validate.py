@@ -1,0 +1,194 @@
+"""``editpairs validate``: is a run, or are its shards, what they say they are?
+
+Everything is read once. Of a run its parts are checked too: that their bytes are those that were
+committed, and that each published pair is the one that the edit stage drew and the filter chose. Shards
+that were taken away from their run are checked for what can be known of them alone.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.audit.file_checks import check_checksums, recount
+from pipeline.engine.ledger import count_run
+from pipeline.engine.state import RunState
+from pipeline.manifest.lockfile import read_lock
+from pipeline.shown import DataTable
+from pipeline.store.location import Location, arrow_source, list_folder
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import DamagedFileError, read_table
+from stages.pair import as_pair
+from stages.pictures.png import decode_grey, decode_rgb
+from stages.shards.stage import SCHEMA
+from stages.tasks import Tasks, load_tasks
+
+CHECKS = {
+    "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
+    "part": "parts and shards are where they belong, and hold the bytes that were committed (runs only)",
+    "given": "a file's rows are those that the stage before it kept (runs only)",
+    "recount": "a file's rows add up to what its footer says (runs only)",
+    "event": "the lines of events.jsonl are as they were written (runs only)",
+    "schema": "every shard has the published columns and types",
+    "row id": "no row is published twice",
+    "picture": "I, Tar and mask can be decoded and have one size",
+    "identical": "I and Tar differ",
+    "swapped": "I and Tar are the pictures that were drawn, each on its side (runs only)",
+    "text": "instruction and both captions are there",
+    "task": "TI is known, and one task has one TI",
+    "score": "no score is NaN",
+    "count": "as many rows are published as the ledger says (runs only)",
+    "unfinished": "nothing is pending or stale (runs only)",
+}
+"""What is checked, in the order of the table."""
+_ROWS = 64
+
+
+@dataclass
+class Findings:
+    """What is wrong: by check how often, and the first few places."""
+
+    checked: Counter[str] = field(default_factory=Counter)
+    wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+
+    def see(self, check: str, fine: bool, where: str) -> None:
+        self.checked[check] += 1
+        if not fine:
+            self.wrong[check].append(where)
+
+    def table(self) -> DataTable:
+        table = DataTable("check", "looked at", "wrong", "first", "meaning")
+        for check, meaning in CHECKS.items():
+            wrong = self.wrong.get(check, [])
+            style = "bold red" if wrong else None
+            shown = "; ".join(wrong[:2])
+            table.add_row(check, str(self.checked[check]), str(len(wrong)), shown, meaning, style=style)
+        return table
+
+
+def validate(shards: Location, state: RunState | None) -> Findings:
+    """Check a folder of shards and, with ``state``, the run that they are of (in the turn of the folder).
+
+    Raises:
+        OSError: a file that is there cannot be read.
+    """
+    findings = Findings()
+    names = sorted(list_folder(shards))
+    files = [shards / name for name in names if name.startswith("train-") and name.endswith(".parquet")]
+    for found in [*check_checksums(shards, state is not None), *(recount(state) if state else [])]:
+        findings.see(found.check, found.fine, found.where)
+    drawn = None
+    known: Mapping[str, int] | None = None
+    if state is not None:
+        tasks = _tasks_of(state)
+        known = {name: task.index for name, task in tasks.items()}
+        drawn = _Drawn(state, tasks, shards.name)
+    seen: set[str] = set()
+    indices: dict[str, int] = dict(known or {})
+    rows = 0
+    for path in files:
+        for row in _rows(path, findings):
+            rows += 1
+            findings.see("row id", row["id"] not in seen, row["id"])
+            seen.add(row["id"])
+            _check_row(row, indices, known is not None, findings)
+            if drawn is not None:
+                drawn.check(row, findings)
+    if state is not None:
+        (kept,) = (count.kept.total() for count in count_run(state) if count.name == shards.name)
+        findings.see("count", rows == kept, f"{rows} published, {kept} in the ledger")
+    return findings
+
+
+def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
+    """The rows of a shard, if it has the published schema."""
+    try:
+        file = pq.ParquetFile(arrow_source(path))
+        expected = {"id": pa.string()} | {column.name: column.type for column in SCHEMA}
+        fine = {column.name: column.type for column in file.schema_arrow} == expected
+        findings.see("schema", fine, path.name)
+        if fine:
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        findings.see("schema", False, f"{path.name} cannot be read: {error}")
+
+
+def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:
+    where = row["id"]
+    texts = [row["T"], row["input_caption"], row["output_caption"]]
+    findings.see("text", all(text and text.strip() for text in texts), where)
+    if closed:
+        known = indices.get(row["task"]) == row["TI"]
+    else:
+        known = row["TI"] is not None and indices.setdefault(row["task"], row["TI"]) == row["TI"]
+    findings.see("task", known, f"{where}: {row['task']} with TI {row['TI']}")
+    scores = [value for value in row.values() if isinstance(value, float)]
+    findings.see("score", not any(np.isnan(scores)), where)
+    try:
+        i, tar = decode_rgb(row["I"]["bytes"]), decode_rgb(row["Tar"]["bytes"])
+        mask = decode_grey(row["mask"]["bytes"])
+    except (ValueError, TypeError):
+        findings.see("picture", False, where)
+        return
+    findings.see("picture", i.shape == tar.shape and mask.shape == i.shape[:2], where)
+    findings.see("identical", i.shape != tar.shape or bool((i != tar).any()), where)
+
+
+class _Drawn:
+    """The pictures as the edit stage drew them, a part at a time: shards hold their parts in order."""
+
+    def __init__(self, state: RunState, tasks: Tasks, shards: str) -> None:
+        self._state, self._tasks = state, tasks
+        _, dot, turn = shards.partition(".")
+        self._turn = dot + turn
+        self._part = -1
+        self._pairs: dict[str, tuple[bytes, bytes]] = {}
+
+    def check(self, row: Mapping[str, Any], findings: Findings) -> None:
+        while row["id"] not in self._pairs and self._part + 1 < self._state.plan.parts:
+            self._part += 1
+            self._pairs |= self._read(self._part)
+        published = (row["I"]["bytes"], row["Tar"]["bytes"])
+        findings.see("swapped", self._pairs.pop(row["id"], None) == published, row["id"])
+
+    def _read(self, part: int) -> dict[str, tuple[bytes, bytes]]:
+        folder = self._state.folder
+        tables = {}
+        try:
+            for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
+                tables[stage] = read_table(folder.part(stage + self._turn, part), ["id", "status", *columns])
+            planned = self._planned(part)
+        except (FileNotFoundError, DamagedFileError):  # found by ``recount``
+            return {}
+        choices = {
+            row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
+        }
+        tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
+        pairs = {}
+        for row in tables["edit"].to_pylist():
+            if row["id"] in choices:
+                chosen = row["candidates"][choices[row["id"]]]["image"]
+                pair = as_pair(self._tasks[tasks[row["id"]]], row["anchor"], chosen, "", "")
+                pairs[row["id"]] = (pair.input, pair.target)
+        return pairs
+
+    def _planned(self, part: int) -> pa.Table:
+        """The task of each row: a later turn's stands where the turn begins."""
+        folder = self._state.folder
+        if self._turn:
+            return read_table(folder.part("source" + self._turn, part), ["id", "task"])
+        return read_part(folder.plan, part, ["id", "task"])
+
+
+def _tasks_of(state: RunState) -> Tasks:
+    """The run's tasks, from where its lock file says that their files are."""
+    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
+    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

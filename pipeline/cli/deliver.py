@@ -1,0 +1,117 @@
+"""Commands that check what a run made and hand it over."""
+
+from enum import Enum
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from pipeline.cli.app import app, console
+from pipeline.cli.options import Out, RunArgument
+from pipeline.errors import UserError
+from pipeline.views.run import open_state
+
+
+class Format(str, Enum):
+    datasets = "datasets"
+    webdataset = "webdataset"
+    magicbrush = "magicbrush"
+    preference = "preference"
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs validate runs/toybox\n\n"
+    "  editpairs validate somewhere/shards && echo fine"
+)
+def validate(
+    path: Annotated[str, typer.Argument(metavar="RUN_OR_SHARDS", help="a run's folder, or one of shards")],
+) -> None:
+    """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if any is wrong."""
+    from pipeline.audit.validate import validate as run
+    from pipeline.store.folder import RunFolder
+    from pipeline.store.location import exists, locate
+
+    location = locate(path)
+    if exists(RunFolder(location).lock):
+        state = open_state(location)
+        publishing = [step.name for step in state.steps.values() if step.parts_per_unit is not None]
+        found = {f"{path}/{name}": run(location / name, state) for name in publishing}
+    elif any(location.glob("train-*.parquet")):
+        found = {path: run(location, None)}
+    else:
+        raise UserError(f"there is no run and there are no shards at {path}")
+    for where, findings in found.items():
+        console.print(where)
+        console.print(findings.table())
+    wrong = sum(len(findings.wrong) for findings in found.values())
+    if wrong:
+        console.print(Text(f"{wrong} of the checks found something wrong", "bold red"))
+        raise typer.Exit(1)
+    console.print("nothing is wrong")
+
+
+@app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
+def regenerate(
+    run: RunArgument,
+    row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
+) -> None:
+    """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""
+    from pipeline.audit.regenerate import regenerate as again
+    from pipeline.manifest.lockfile import locked_manifest
+    from stages import STAGES
+    from stages.sessions.turns import unrolled
+
+    state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
+    equal = True
+    for verdict in again(manifest, unrolled(manifest.turns), state, row):
+        told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
+        console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
+        if verdict.why:
+            console.print(f"{'':10s} {verdict.why}", soft_wrap=True)
+        equal = equal and not verdict.different
+    if not equal:
+        raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs export runs/toybox --to datasets --out toybox-dataset\n\n"
+    "  editpairs export runs/sdxl --to webdataset --out sdxl-tars --test-share 0.01"
+)
+def export(
+    run: RunArgument,
+    to: Annotated[Format, typer.Option(help="the layout")],
+    out: Out,
+    test_share: Annotated[float, typer.Option(min=0, max=1, help="of the captions, by their hash")] = 0.02,
+) -> None:
+    """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    from pipeline.engine.ledger import count_run, published
+    from pipeline.exports import Export, formats
+    from pipeline.manifest.lockfile import locked_manifest
+    from pipeline.manifest.manifest import tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_folder
+    from stages import STAGES
+
+    state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
+    pairs = published(state, count_run(state))
+    if not pairs:
+        raise UserError(f"{run} has published no pairs yet: run generate first")
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    hidden = not console.is_terminal
+    with (
+        new_folder(locate(out)) as folder,
+        Progress(*columns, console=console, transient=True, disable=hidden) as bar,
+    ):
+        shown = bar.add_task("", total=pairs)
+        exported = Export(
+            state, manifest, tasks_of(manifest), folder, test_share, lambda rows: bar.advance(shown, rows)
+        )
+        formats()[to.value](exported)
+        rows = exported.written.total()
+        if not rows:
+            raise UserError(f"{run} has no rows for --to {to.value}: nothing was written")
+    console.print(f"wrote {out} ({to.value}): {rows} rows", soft_wrap=True)

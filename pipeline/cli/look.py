@@ -1,0 +1,163 @@
+"""Commands that look at a run: where its rows are, what it took, its pairs and its scores."""
+
+from contextlib import ExitStack
+from typing import Annotated, Any
+
+import typer
+
+from pipeline.cli.app import app, console
+from pipeline.cli.options import (
+    Manifest,
+    RunArgument,
+    Set,
+)
+from pipeline.errors import UserError
+from pipeline.views.run import open_state
+
+
+@app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
+def status(
+    run: RunArgument,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
+) -> None:
+    """Where every planned row of a run is, from the files' footers alone."""
+    from pipeline.views.status import print_report
+    from pipeline.views.watch import watch as watch_run
+
+    state = open_state(run)
+    if watch:
+        watch_run(state, console)
+    else:
+        state.scan()
+        print_report(state, console)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs cost runs/toybox\n\n"
+    "  editpairs generate manifests/sdxl.yaml --wave 1 && editpairs cost runs/sdxl --pairs 10000000"
+)
+def cost(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder; a pilot (--wave 1) will do")],
+    pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
+) -> None:
+    """What the kept pairs of a run took, stage by stage, and what more of them would take."""
+    from pipeline.views.cost import measure, table_of
+
+    state = open_state(run)
+    state.scan()
+    measured = measure(state)
+    if not measured.pairs:
+        raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
+    console.print(table_of(measured, pairs))
+    seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
+    console.print(
+        f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
+        f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair"
+    )
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs inspect runs/toybox --out sheet.png\n\n"
+    "  editpairs inspect runs/toybox/shards/train-00000-of-00002.parquet --rows 24 --seed 3"
+)
+def inspect(
+    path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
+    out: Annotated[str | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="how many pairs")] = 12,
+    seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
+    task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
+) -> None:
+    """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
+    from pipeline.store.location import exists, locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.contact_sheet import draw
+    from pipeline.views.pairs import read_pairs, table_of
+
+    location = locate(path)
+    if not exists(location):
+        raise UserError(f"there is no run or shard at {path}")
+    with ExitStack() as files:
+        sheet = files.enter_context(new_file(locate(out))) if out is not None else None
+        pairs = read_pairs(location, rows, seed, task)
+        if not pairs:
+            raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
+        console.print(table_of(pairs))
+        if sheet is not None:
+            sheet.write(draw(pairs))
+    if out is not None:
+        console.print(f"wrote {out}", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs report runs/toybox\n\n"
+    "  editpairs report runs/sdxl --rows 3000 --out sdxl.html"
+)
+def report(
+    run: RunArgument,
+    out: Annotated[str | None, typer.Option(help="default: report.html in the run's folder")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="of the gallery, at most")] = 600,
+    seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
+) -> None:
+    """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
+    from pipeline.manifest.lockfile import locked_manifest
+    from pipeline.manifest.manifest import tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.report import report_page
+    from stages import STAGES
+    from stages.filter.stage import resolve_bounds
+
+    state = open_state(run)
+    manifest = locked_manifest(state.folder.lock, STAGES)
+    config: Any = manifest.section("filter")
+    tasks = tasks_of(manifest)
+    bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+    where = state.folder.root / "report.html" if out is None else locate(out)
+    with new_file(where) as file:
+        state.scan()
+        page, number = report_page(state, tasks, bounds, rows, seed)
+        file.write(page.encode("utf-8"))
+    console.print(f"wrote {where}: {number} rows to look at", soft_wrap=True)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs sweep manifests/toybox.yaml --out thresholds.png\n\n"
+    "  editpairs sweep manifests/toybox.yaml --set filter.default.clip_direction=0.25 --sheet boundary.png"
+)
+def sweep(
+    manifest: Manifest,
+    overrides: Set = None,
+    out: Annotated[str | None, typer.Option(help="plot the curves (PNG) here")] = None,
+    sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
+) -> None:
+    """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
+    from pipeline.manifest.manifest import read_manifest, tasks_of
+    from pipeline.store.location import locate
+    from pipeline.store.outputs import new_file
+    from pipeline.views.boundary import read_boundary
+    from pipeline.views.contact_sheet import draw
+    from pipeline.views.sweep import plot, read_scores, table_of
+    from pipeline.views.sweep import sweep as run
+    from stages import STAGES
+    from stages.filter.stage import resolve_bounds
+
+    content = read_manifest(manifest, overrides or [], STAGES)
+    config: Any = content.section("filter")
+    state, tasks = open_state(content.folder), tasks_of(content)
+    with ExitStack() as files:
+        figure = files.enter_context(new_file(locate(out))) if out is not None else None
+        drawn = files.enter_context(new_file(locate(sheet))) if sheet is not None else None
+        curves = run(read_scores(state), tasks, config)
+        if not curves:
+            raise UserError(f"{content.folder} has no scores with a bound yet: run generate first")
+        console.print(table_of(curves))
+        if figure is not None:
+            figure.write(plot(curves))
+        if drawn is not None:
+            bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+            pairs = read_boundary(state, tasks, bounds)
+            drawn.write(draw(pairs))
+    if out is not None:
+        console.print(f"wrote {out}", soft_wrap=True)
+    if sheet is not None:
+        console.print(f"wrote {sheet}: {len(pairs)} rows next to a bound", soft_wrap=True)

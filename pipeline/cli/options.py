@@ -1,0 +1,39 @@
+"""Arguments and options that several commands have, and how their texts are read."""
+
+import re
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import UserError
+
+
+class EngineName(str, Enum):
+    ray = "ray"
+    local = "local"
+
+
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]
+Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the YAML file of a run")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="override a key of the manifest; may be repeated"),
+]
+EngineOption = Annotated[
+    EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for a debugger")
+]
+Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, on a disk or s3://")]
+Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
+
+
+def parse_parts(text: str) -> range:
+    """``"3"`` or ``"0-4"``, both ends included."""
+    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    if not match:
+        raise UserError(f"--parts {text}: write a part or a range, such as 0-4")
+    first, last = int(match[1]), int(match[2] or match[1])
+    if last < first:
+        raise UserError(f"--parts {text}: the range is empty")
+    return range(first, last + 1)

@@ -1,0 +1,143 @@
+"""Commands that make a run, or say whether it could be made."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import app, console
+from pipeline.cli.options import EngineName, EngineOption, Manifest, Replace, Set, parse_parts
+from pipeline.errors import UserError
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs generate manifests/toybox.yaml\n\n"
+    "  editpairs generate manifests/sdxl.yaml --wave 2 --set name=trial\n\n"
+    "  editpairs generate manifests/toybox.yaml --set filter.default.clip_direction=0.25"
+)
+def generate(
+    manifest: Manifest,
+    overrides: Set = None,
+    wave: Annotated[int | None, typer.Option(min=1, help="only the first N parts, all stages")] = None,
+    engine: EngineOption = EngineName.ray,
+    replace: Replace = False,
+) -> None:
+    """Run what is missing or stale. The same command goes on after any interruption."""
+    from pipeline.engine.generate import generate as run
+    from pipeline.engine.progress import Progress
+    from pipeline.manifest.manifest import read_manifest
+    from pipeline.views.status import print_report
+    from stages import STAGES
+    from stages.sessions.turns import unrolled
+
+    content = read_manifest(manifest, overrides or [], STAGES)
+    stages = unrolled(content.turns)
+    state = run(content, stages, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
+    state.scan()
+    print_report(state, console)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage filter --set filter.default.clip_direction=0.25\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage edit --parts 0-3\n\n"
+    "  editpairs rerun manifests/toybox.yaml --stage instruct --retry-failed"
+)
+def rerun(
+    manifest: Manifest,
+    stage: Annotated[str, typer.Option(help="the stage to run again")],
+    parts: Annotated[str | None, typer.Option(metavar="A-B", help="only these parts, both included")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="only rows that failed")] = False,
+    overrides: Set = None,
+    engine: EngineOption = EngineName.ray,
+    replace: Replace = False,
+) -> None:
+    """Run a stage again on the parts it has committed, then whatever became stale."""
+    from pipeline.engine.generate import rerun as run
+    from pipeline.engine.progress import Progress
+    from pipeline.manifest.manifest import read_manifest
+    from pipeline.views.status import print_report
+    from stages import STAGES
+    from stages.sessions.turns import unrolled
+
+    content = read_manifest(manifest, overrides or [], STAGES)
+    state = run(
+        content,
+        unrolled(content.turns),
+        stage,
+        progress=Progress(console),
+        parts=parse_parts(parts) if parts else None,
+        retry_failed=retry_failed,
+        engine=engine.value,
+        replace=replace,
+    )
+    state.scan()
+    print_report(state, console)
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs check manifests/toybox.yaml\n\n"
+    "  editpairs check manifests/sdxl.yaml --gpus 8 --cpus 96"
+)
+def check(
+    manifest: Manifest,
+    overrides: Set = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="of the machine; default: of this one")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="of the machine; default: of this one")] = None,
+) -> None:
+    """Whether a manifest would run: keys, files, models, resources. After a pilot: what it will cost."""
+    from pipeline.audit.check import Machine
+    from pipeline.audit.check import check as run
+    from pipeline.manifest.manifest import read_manifest
+    from stages import STAGES
+    from stages.sessions.turns import unrolled
+
+    here = Machine.here()
+    machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
+    content = read_manifest(manifest, overrides or [], STAGES)
+    run(content, unrolled(content.turns), machine, console)
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "  editpairs convert sam-vit-b sam_vit_b_01ec64.pth weights/sam-vit-b\n\n"
+    "  editpairs convert groundingdino-swin-t groundingdino_swint_ogc.pth weights/groundingdino "
+    "--text-encoder weights/bert-base-uncased"
+)
+def convert(
+    model: Annotated[str, typer.Argument(help="groundingdino-swin-t or -b, sam-vit-b, -l or -h")],
+    checkpoint: Annotated[Path, typer.Argument(help="the published .pth file")],
+    folder: Annotated[str, typer.Argument(help="what to write, on a disk; a manifest names it")],
+    text_encoder: Annotated[
+        Path | None,
+        typer.Option(help="a folder with bert-base-uncased's config and tokenizer"),
+    ] = None,
+) -> None:
+    """Turn a published checkpoint into a folder of safetensors that a manifest can name."""
+    from safetensors import SafetensorError
+
+    from pipeline.store.location import is_local, locate
+    from stages.models import convert as conversion
+
+    if model not in {**conversion.GROUNDING, **conversion.SEGMENTERS}:
+        known = ", ".join([*conversion.GROUNDING, *conversion.SEGMENTERS])
+        raise UserError(f"{model}: the models are {known}")
+    where = locate(folder)
+    if not is_local(where):
+        raise UserError(f"{folder}: weights are read from a disk; name a folder there")
+    try:
+        where.mkdir(parents=True, exist_ok=True)
+        if model in conversion.SEGMENTERS:
+            left = conversion.convert_segmenter(checkpoint, where, conversion.SEGMENTERS[model])
+        elif text_encoder is None:
+            raise UserError("GroundingDINO needs --text-encoder, a folder with bert-base-uncased's files")
+        else:
+            architecture = conversion.GROUNDING[model]
+            left = conversion.convert_grounding(checkpoint, text_encoder, where, architecture)
+    except conversion.CheckpointError as error:
+        raise UserError(str(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder} cannot be written: {error}") from error
+    rest = f"; {len(left)} tensors that it does not need were left out" if left else ""
+    console.print(f"wrote {folder}{rest}", soft_wrap=True)

@@ -1,0 +1,313 @@
+"""``generate`` and ``rerun``: stages in order, one at a time, exactly what is missing or stale."""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from pipeline.engine.local_backend import LocalBackend
+from pipeline.engine.preflight import Machine, check_light_stages, judged_by, problems
+from pipeline.engine.progress import Progress
+from pipeline.engine.publish import publish
+from pipeline.engine.state import RunState
+from pipeline.engine.worker import Job, Result, Unit
+from pipeline.errors import StageError, UserError
+from pipeline.inputs.planning import ensure_plan
+from pipeline.manifest.fingerprint import differences, fingerprint, models_of, stage_identity
+from pipeline.manifest.lockfile import read_lock, write_lock
+from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.steps import Step, build_steps
+from pipeline.store import events
+from pipeline.store.folder import RunFolder
+from pipeline.store.location import exists, reached
+from pipeline.store.lock import Check
+from pipeline.store.new_file import write_text
+from pipeline.store.plan import Plan
+from stages.tasks import Tasks
+
+Engine = Literal["ray", "local"]
+
+
+class Backend(Protocol):
+    """What runs units: the plain loop, or Ray."""
+
+    def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True)
+class Forced:
+    """Units of a stage that run although they are done."""
+
+    stage: str
+    units: frozenset[int]
+    retry_failed: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is open: checked, planned, and held by this process."""
+
+    manifest: Manifest
+    stages: Stages
+    tasks: Tasks
+    identities: Mapping[str, Mapping[str, Any]]
+    folder: RunFolder
+    plan: Plan
+    steps: tuple[Step, ...]
+    state: RunState
+    check: Check
+    """Raises once this process no longer holds the run."""
+    fresh: bool
+    """Whether it was planned just now."""
+
+
+def generate(
+    manifest: Manifest,
+    stages: Stages,
+    *,
+    progress: Progress,
+    wave: int | None = None,
+    engine: Engine = "ray",
+    replace: bool = False,
+) -> RunState:
+    """Run what is missing or stale.
+
+    Args:
+        manifest: what the run is.
+        stages: stage classes by name, in order.
+        progress: told of every committed file.
+        wave: only the first ``wave`` parts, through every stage.
+        engine: where stages that are not light run.
+        replace: whether committed parts of expensive stages may be replaced.
+
+    Raises:
+        UserError: something is wrong with the input; nothing was run.
+        StageError: a stage could not go on; what was committed before stays.
+    """
+    with _opened(manifest, stages, engine) as run:
+        parts = range(run.plan.parts)[:wave]
+        if not replace:
+            _guard(run, parts, consent=None)
+        _advance(run, parts, None, engine, progress)
+        return run.state
+
+
+def rerun(
+    manifest: Manifest,
+    stages: Stages,
+    stage: str,
+    *,
+    progress: Progress,
+    parts: range | None = None,
+    retry_failed: bool = False,
+    engine: Engine = "ray",
+    replace: bool = False,
+) -> RunState:
+    """Run a stage again on parts it has committed, then whatever became stale.
+
+    Args:
+        manifest: what the run is.
+        stages: stage classes by name, in order.
+        stage: the stage to run again.
+        progress: told of every committed file.
+        parts: the parts; None for all that the stage has committed.
+        retry_failed: only rows that failed; other records stay as they are.
+        engine: where stages that are not light run.
+        replace: whether committed parts of other expensive stages may be replaced.
+
+    Raises:
+        UserError: as ``generate``; or the stage or parts are unknown, or nothing was committed.
+        StageError: a stage could not go on; what was committed before stays.
+    """
+    if stage not in stages:
+        raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
+    if not exists(RunFolder(manifest.folder).plan):
+        raise UserError(f"there is no run at {manifest.folder} yet: start it with generate")
+    with _opened(manifest, stages, engine) as run:
+        step = run.state.steps[stage]
+        if parts is not None and parts.stop > run.plan.parts:
+            raise UserError(f"--parts: {run.folder.root} has parts 0-{run.plan.parts - 1}")
+        units = step.units(range(run.plan.parts) if parts is None else parts)
+        footers = {unit: run.state.footer(step, unit) for unit in units}
+        chosen = [u for u, f in footers.items() if f and (not retry_failed or f.total("failed"))]
+        if not any(footers.values()):
+            raise UserError(f"{stage} has not committed any of these parts yet: run generate")
+        scope = [part for unit in chosen for part in step.parts(unit, run.plan.parts)]
+        if parts is not None:
+            scope = [part for part in scope if part in parts or step.parts_per_unit]
+        if not replace:
+            _guard(run, scope, consent=stage)
+        _advance(run, scope, Forced(stage, frozenset(chosen), retry_failed), engine, progress)
+        return run.state
+
+
+@contextmanager
+def _opened(manifest: Manifest, stages: Stages, engine: Engine) -> Iterator[Run]:
+    """Check all that can be checked before anything starts, then hold the run and its plan."""
+    with reached(manifest.folder):
+        fresh = not exists(RunFolder(manifest.folder).plan)
+    if fresh:
+        _check(manifest, stages, engine)
+    tasks = tasks_of(manifest)
+    configs = {name: manifest.section(name) for name in stages}
+    check_light_stages(stages, configs, tasks)
+    identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
+    steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
+    folder = RunFolder(manifest.folder)
+    with reached(folder.root), folder.owned() as check:
+        plan = ensure_plan(folder, manifest)
+        state = RunState(folder, plan, steps)
+        state.scan()
+        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state, check, fresh)
+
+
+def _check(manifest: Manifest, stages: Stages, engine: Engine) -> None:
+    """Name all that would stop these stages, before any is paid for. The local engine counts no resources."""
+    machine = judged_by(manifest, Machine.here()) if engine == "ray" else None
+    if found := problems(manifest, stages, machine):
+        raise UserError("\n".join(found))
+
+
+def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine) -> None:
+    """The same of a run that goes on: of the first stage that has something to do and all after it."""
+    for index, step in enumerate(run.steps):
+        if _todo(run, step, parts, forced):
+            _check(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
+            return
+
+
+def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
+    """Refuse to replace committed parts of expensive stages: a key changed, or they are of another plan.
+
+    ``consent`` names the stage the user asked to run again.
+    """
+    for step in run.steps:
+        if step.light or step.name == consent:
+            continue
+        units = step.units(parts)
+        for unit in units:
+            error = run.state.damaged.get((step.name, unit))
+            if error is not None and error.other_run:
+                raise UserError(
+                    f"{error}. Running would replace it: move it away, use another run name "
+                    "(--set name=...), or allow it with --replace"
+                )
+        changed = [
+            footer.fingerprint
+            for unit in units
+            if (footer := run.state.footer(step, unit)) and footer.fingerprint != step.fingerprint
+        ]
+        if not changed:
+            continue
+        known = read_lock(run.folder.lock).get("identities", {})
+        old = known.get(changed[0])
+        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
+        raise UserError(
+            f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
+            "were made with other settings:\n"
+            + "".join(f"  {key}\n" for key in keys)
+            + "Making them again replaces them and all that follows. Allow it with --replace, keep both "
+            "with another run name (--set name=...), or undo the change"
+        )
+
+
+def _advance(
+    run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine, progress: Progress
+) -> None:
+    if not run.fresh:
+        _check_rest(run, parts, forced, engine)
+    in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
+    write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
+    run.folder.last_error.unlink(missing_ok=True)
+    for error in run.state.damaged.values():
+        progress.note(f"{error}; it is made again")
+    local = LocalBackend()
+    backend = local if engine == "local" else _ray(run.manifest)
+    try:
+        everywhere = False
+        for step in run.steps:
+            everywhere = everywhere or step.wide
+            scope = range(run.plan.parts) if everywhere and step.light else parts
+            units = _todo(run, step, scope, forced)
+            if units:
+                _run_stage(run, step, units, local if step.light else backend, progress)
+        for note in publish(run):
+            progress.note(note)
+    except StageError as error:
+        with suppress(OSError):  # the disk may be what is wrong
+            if error.details:
+                write_text(run.folder.last_error, error.details)
+        raise
+    finally:
+        backend.close()
+
+
+def _ray(manifest: Manifest) -> Backend:
+    from pipeline.engine.ray_backend import RayBackend
+
+    return RayBackend(manifest.ray)
+
+
+def _footers(run: Run, step: Step) -> Iterator[Any]:
+    return (run.state.footer(step, unit) for unit in step.units(range(run.plan.parts)))
+
+
+def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> list[Unit]:
+    todo = []
+    for number in step.units(parts):
+        readable = run.state.readable(step, number)
+        if not readable:
+            continue
+        done = run.state.done(step, number)
+        again = forced is not None and forced.stage == step.name and number in forced.units
+        if again or not done:
+            retry = again and done and forced is not None and forced.retry_failed
+            todo.append(Unit(number, tuple(readable), retry and step.parts_per_unit is None))
+    return todo
+
+
+def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, progress: Progress) -> None:
+    job = Job(
+        folder=run.folder,
+        plan=run.plan,
+        steps=run.steps,
+        step=step,
+        stage=run.stages[step.name],
+        config=run.manifest.section(step.name),
+        tasks=run.tasks,
+        models=models_of(run.identities.values()),
+    )
+    given = {unit.number: run.state.given(step, unit.parts) for unit in units}
+    last = time.monotonic()
+    with progress.stage(step.name, len(units), sum(given.values())) as advance:
+        for result in backend.run(job, units):
+            now = time.monotonic()
+            run.check()
+            run.state.refresh(step, result.unit)
+            if run.state.footer(step, result.unit) is None:
+                why = run.state.damaged.get((step.name, result.unit), "it is not there")
+                raise StageError(
+                    f"{run.state.path(step, result.unit)} was written, and right after: {why}. "
+                    "Something else deletes or changes files of the run"
+                )
+            events.append(
+                run.folder.events,
+                stage=step.name,
+                unit=result.unit,
+                rows=result.rows,
+                seconds=round(result.seconds, 3),
+                cpu_seconds=round(result.cpu_seconds, 3),
+                gpu_seconds=round(result.seconds * job.config.resources.gpus, 3),
+                wall=round(now - last, 3),
+                **({"smallest_batch": result.smallest_batch} if result.smallest_batch else {}),
+            )
+            if result.smallest_batch:
+                progress.note(
+                    f"{step.name}: memory was too small in {result.unit:05d}; batches down to "
+                    f"{result.smallest_batch} of {job.config.batch} rows: lower {step.name}.batch"
+                )
+            last = now
+            advance(given[result.unit])

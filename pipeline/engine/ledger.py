@@ -1,0 +1,60 @@
+"""Accounting: a sum over footers, so it is exact whatever happened to the run.
+
+For every stage, and every task in it: given = kept + rejected + failed + pending. The task is the
+planned one; later turns of a session count as their first.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from pipeline.engine.state import RunState
+from pipeline.manifest.steps import Step
+from pipeline.store.counts import unpack
+
+
+@dataclass
+class StageCount:
+    """Rows of one stage. Counters are by task."""
+
+    name: str
+    given: Counter[str]
+    kept: Counter[str] = field(default_factory=Counter)
+    rejected: Counter[str] = field(default_factory=Counter)
+    failed: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Rows by (status, reason), of those rejected or failed."""
+    units_done: int = 0
+    units: int = 0
+
+    @property
+    def pending(self) -> Counter[str]:
+        """Rows given and not yet judged."""
+        return self.given - self.kept - self.rejected - self.failed
+
+
+def count_run(state: RunState) -> list[StageCount]:
+    """The funnel: one entry a stage, in order. Files that are not done count as pending."""
+    counts: dict[str, StageCount] = {}
+    for step in state.steps.values():
+        given = state.plan.tasks if step.previous is None else counts[step.previous].kept
+        counts[step.name] = _count_stage(state, step, Counter(given))
+    return list(counts.values())
+
+
+def published(state: RunState, counts: Iterable[StageCount]) -> int:
+    """The pairs that a run has published, in all its turns."""
+    return sum(c.kept.total() for c in counts if state.steps[c.name].parts_per_unit is not None)
+
+
+def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount:
+    count = StageCount(step.name, given, units=step.unit_count(state.plan.parts))
+    footers = (state.footer(step, unit) for unit in range(count.units) if state.done(step, unit))
+    done = [footer.packed for footer in footers if footer is not None]
+    count.units_done = len(done)
+    by_status = {"kept": count.kept, "rejected": count.rejected, "failed": count.failed}
+    for (task, status, reason), rows in unpack(done).items():
+        by_status[status][task] += rows
+        if status != "kept":
+            count.reasons[status, reason] += rows
+    return count

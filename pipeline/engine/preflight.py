@@ -1,0 +1,132 @@
+"""What would stop a run, asked before it starts: all of it at once, and no stage is paid for in vain.
+
+``editpairs check`` asks it of every stage, ``generate`` and ``rerun`` of those that have something to do. It
+loads no model and imports no model library; of the network it asks one connection to an endpoint.
+"""
+
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.engine.threads import usable_cpus
+from pipeline.errors import UserError, stopping
+from pipeline.inputs.captions import caption_files
+from pipeline.manifest.fingerprint import model_identity
+from pipeline.manifest.manifest import SHARED, Manifest, Stages, tasks_of
+from pipeline.store.location import is_local
+from stages.base import Resources, StageConfig, Weights
+from stages.tasks import Tasks
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the stages may use: of this machine, or of the one that is asked about."""
+
+    cpus: int
+    gpus: int
+
+    @classmethod
+    def here(cls) -> "Machine":
+        devices = Path("/dev")
+        gpus = len(list(devices.glob("nvidia[0-9]*")))
+        if not gpus and (devices / "kfd").exists():  # AMD's
+            gpus = len(list(devices.glob("dri/renderD*")))
+        if not gpus and (devices / "dxg").exists():  # under Windows, which does not say how many
+            gpus = 1
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        if visible is not None:
+            gpus = min(gpus, len([device for device in visible.split(",") if device.strip()]))
+        return cls(usable_cpus(), gpus)
+
+
+def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> list[str]:
+    """What would stop ``stages``, a line each with its manifest key.
+
+    Args:
+        manifest: what the run is.
+        stages: those that have something to do, by name.
+        machine: what they run on; None where that is not for this machine to say.
+    """
+    found = [*_captions_problems(manifest), *_folder_problems(manifest)]
+    try:
+        tasks = tasks_of(manifest)
+    except UserError as error:
+        return [*found, str(error)]
+    for name, stage in stages.items():
+        config = manifest.section(name)
+        found += _stage_problems(name, stage, config, tasks)
+        if machine is not None and not stage.light:
+            found += _misfits(name, config.resources, machine)
+    return list(dict.fromkeys(found))
+
+
+def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
+    """Light stages load no model, so what they have to say about their config is heard at once."""
+    for name, stage in stages.items():
+        if stage.light:
+            with stopping(name, "start"):
+                try:
+                    stage(configs[name], tasks)
+                except ValueError as error:
+                    raise UserError(str(error)) from error
+
+
+def judged_by(manifest: Manifest, machine: Machine) -> Machine | None:
+    """The machine, unless a cluster is joined: then it says nothing of what the stages will have."""
+    return None if manifest.ray.address or os.environ.get("RAY_ADDRESS") else machine
+
+
+def _captions_problems(manifest: Manifest) -> Iterator[str]:
+    try:
+        caption_files(manifest.captions.location)
+    except UserError as error:
+        yield str(error)
+
+
+def _folder_problems(manifest: Manifest) -> Iterator[str]:
+    """Whether the run's folder can be made; nothing is left behind."""
+    folder = manifest.folder
+    if not is_local(folder):
+        return
+    try:
+        there = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        with tempfile.TemporaryDirectory(dir=there, prefix=".writable-"):
+            pass
+    except OSError as error:
+        yield f"runs: {folder} cannot be written: {error.strerror or error}: name another folder under 'runs'"
+
+
+def _stage_problems(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> Iterator[str]:
+    yield from _model_problems(name.partition(".")[0], config)
+    try:
+        check_light_stages({name: stage}, {name: config}, tasks)
+    except UserError as error:
+        yield str(error)
+    yield from stage.problems(config, tasks)
+
+
+def _model_problems(key: str, section: BaseModel) -> Iterator[str]:
+    """Weights of a section, and of those in it, that are not where it says."""
+    if isinstance(section, Weights):
+        try:
+            model_identity(key, section)
+        except UserError as error:
+            yield str(error)
+    for name, value in section:
+        if isinstance(value, BaseModel):
+            yield from _model_problems(name if name in SHARED else f"{key}.{name}", value)
+
+
+def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str]:
+    kind = "gpus" if resources.gpus else "cpus"
+    each, there = getattr(resources, kind), getattr(machine, kind)
+    if each > there:
+        yield (
+            f"{stage}.resources.{kind}: a worker asks for {each:g}, there are {there}; "
+            f"to check for another machine say check --{kind} N"
+        )

@@ -1,0 +1,127 @@
+"""The last step of a run: the dataset card and the checksums of what was published, in the run's folder.
+
+Both are made again whenever they are not what they should be: deleted, emptied, cut short, or of other
+shards. ``events.jsonl`` says what was written last, and the files themselves are compared with it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine.ledger import count_run
+from pipeline.manifest.fingerprint import models_of
+from pipeline.manifest.steps import Step
+from pipeline.store import events
+from pipeline.store.location import Location, list_folder
+from pipeline.store.new_file import write_text
+from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
+
+if TYPE_CHECKING:
+    from pipeline.engine.generate import Run
+
+CARD = "README.md"
+CHECKSUMS = "SHA256SUMS"
+
+
+def publish(run: "Run") -> Iterator[str]:
+    """Describe the published files; yields what a user should know.
+
+    Raises:
+        DamagedFileError: a shard is not what was committed.
+    """
+    steps = [step for step in run.steps if step.parts_per_unit is not None]
+    for step in steps:
+        yield from _remove_other_sizes(run, step)
+    files = {step.name: list(_files_of(run, step)) for step in steps}
+    if not any(files.values()):
+        return
+    summary = _summary(run, files)
+    digest = _blake2b(repr([summary, *(step.fingerprint for step in steps)]))
+    card, checksums = run.folder.root / CARD, run.folder.root / CHECKSUMS
+    last = _last_published(run.folder.events)
+    if last.get("published") == digest and last.get("written") == [_content(card), _content(checksums)]:
+        return
+    text = run.stages[steps[0].name].describe(run.folder.root, summary)
+    if not last and _content(card) not in (None, _blake2b(""), _blake2b(text)):
+        yield f"{card} is not one that editpairs wrote, so the dataset card was not written: move it away"
+        return
+    lines = [
+        f"{check_digest(run.state.path(step, file['unit']), run.state.place(step, file['unit']))}  "
+        f"{step.name}/{file['name']}\n"
+        for step in steps
+        for file in files[step.name]
+    ]
+    write_text(card, text)
+    sums = "".join([*lines, f"{hashlib.sha256(text.encode()).hexdigest()}  {CARD}\n"])
+    write_text(checksums, sums)
+    events.append(run.folder.events, published=digest, written=[_blake2b(text), _blake2b(sums)])
+
+
+def _summary(run: "Run", files: Mapping[str, Any]) -> dict[str, Any]:
+    counts = count_run(run.state)
+    return {
+        "name": run.manifest.name,
+        "seed": run.manifest.seed,
+        "planned": run.plan.rows,
+        "published": sum(file["rows"] for folder in files.values() for file in folder),
+        "models": models_of(run.identities.values()),
+        "funnel": {
+            c.name: {
+                "given": c.given.total(),
+                "kept": c.kept.total(),
+                "rejected": c.rejected.total(),
+                "failed": c.failed.total(),
+                "pending": c.pending.total(),
+            }
+            for c in counts
+        },
+        "rejected": {
+            c.name: {r: n for (status, r), n in sorted(c.reasons.items()) if status == "rejected"}
+            for c in counts
+        },
+        "files": files,
+    }
+
+
+def _files_of(run: "Run", step: Step) -> Iterator[dict[str, Any]]:
+    for unit in step.units(range(run.plan.parts)):
+        if footer := run.state.footer(step, unit):
+            name = run.state.path(step, unit).name
+            yield {"name": name, "unit": unit, "rows": footer.total("kept"), "digest": footer.digest}
+
+
+def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:
+    """Remove shards of this step that were cut by another ``parts_per_shard``; no file of anyone else."""
+    folder = run.folder.root / step.name
+    current = {run.state.path(step, unit).name for unit in step.units(range(run.plan.parts))}
+    for name in sorted(list_folder(folder)):
+        if not name.startswith("train-") or not name.endswith(".parquet") or name in current:
+            continue
+        number = name.removeprefix("train-").partition("-of-")[0]
+        try:
+            unit = int(number) if number.isdecimal() else -1
+            read_metadata(folder / name, run.state.place(step, unit))
+        except DamagedFileError:
+            yield f"{folder / name} is not a shard of this run: readers of the folder will take it for one"
+        else:
+            (folder / name).unlink()
+
+
+def _last_published(path: Location) -> dict[str, Any]:
+    last: dict[str, Any] = {}
+    for _, event in events.read(path):
+        if "published" in event:
+            last = event
+    return last
+
+
+def _content(path: Location) -> str | None:
+    """The digest of a file's content; None if it is not there."""
+    try:
+        return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _blake2b(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,281 @@
+"""A worker: one loaded stage, run over units (a part, or the parts of a shard) batch by batch.
+
+A row that raises becomes ``failed("<Type>: message")``. What is not a row's fault ends more than the row:
+most rows of a part failing alike (nothing is committed, the stage stops), a stage that breaks its contract
+over batches only, a file that cannot be read or written, and an error after which the process is not to
+be trusted.
+"""
+
+import json
+import re
+import time
+import traceback
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.engine.guarded import Guarded
+from pipeline.engine.notes import Note, Notes
+from pipeline.engine.state import RunState
+from pipeline.engine.threads import limit_threads
+from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
+from pipeline.manifest.steps import Step
+from pipeline.store.counts import Counts
+from pipeline.store.folder import RunFolder
+from pipeline.store.parts import footer_content
+from pipeline.store.plan import Plan, read_part
+from pipeline.store.rows import ids_with_status, kept_ids, read_rows
+from pipeline.store.sealed import DamagedFileError, SealedWriter, check_digest, read_tables
+from stages.base import Decision, StageConfig, output_schema, to_table
+from stages.tasks import Tasks
+
+ALIKE = 4
+"""Fewer equal failures than this never stop a stage."""
+POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
+
+
+Made: TypeAlias = tuple[pa.Table, list[BaseException]]
+"""Records, and what was raised on the way to them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker needs to know of the run; travels to worker processes."""
+
+    folder: RunFolder
+    plan: Plan
+    steps: tuple[Step, ...]
+    step: Step
+    stage: Any
+    config: StageConfig
+    tasks: Tasks
+    models: Mapping[str, str]
+    """Each model of the run by manifest key."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One file to write."""
+
+    number: int
+    parts: tuple[int, ...]
+    retry: bool = False
+    """Run only the rows that failed, keep the other records as they are."""
+    careful: bool = False
+    """Run every row alone, and leave behind which one runs."""
+    suspects: tuple[str, ...] = ()
+    """Rows that a process has ended with: run last in their part, so that the others are done by then."""
+    poison: tuple[str, ...] = ()
+    """Rows that are known to end their process: they fail without being run."""
+
+
+@dataclass(frozen=True)
+class Result:
+    unit: int
+    rows: int
+    seconds: float
+    cpu_seconds: float
+    """Of all the worker's threads."""
+    smallest_batch: int | None = None
+    """See ``Guarded``."""
+
+
+class Worker:
+    """Loads its stage on the first unit, so that whoever runs it can report what goes wrong.
+
+    With ``watched`` it leaves behind which rows it runs, for someone who sees whether it goes on.
+    """
+
+    def __init__(self, job: Job, watched: bool = False) -> None:
+        self.job, self._watched = job, watched
+        self._guarded: Guarded | None = None
+        self._notes, self._finished = Notes(job.folder, job.step.name), 0
+        self._state = RunState(job.folder, job.plan, job.steps)
+
+    def run(self, unit: Unit) -> Result:
+        """Write one file and commit it.
+
+        Raises:
+            StageError: nothing was committed, and other units would fare no better.
+            UserError: a file could not be read or written; nothing was committed.
+            FatalError: this process must end.
+        """
+        try:
+            return self._write(unit)
+        except (StageError, UserError):
+            raise
+        except OSError as error:  # a row's own were caught with the row
+            raise input_output_error(error, self._state.path(self.job.step, unit.number)) from error
+        except Exception as error:
+            raise StageError(
+                f"{self.job.step.name}, unit {unit.number}: {describe(error)}", traceback.format_exc()
+            ) from error
+
+    def _write(self, unit: Unit) -> Result:
+        started, cpu_started = time.monotonic(), time.process_time()
+        guarded = self._guarded = self._guarded or self._load()
+        guarded.smallest, self._finished = None, 0
+        step = self.job.step
+        path = self._state.path(step, unit.number)
+        schema = self._file_schema()
+        counts: Counts = Counter()
+        with SealedWriter(path, schema) as writer:
+            for part in unit.parts:
+                self._check_inputs(part)
+                tasks = self._tasks_of(part)
+                for records in self._records(part, unit):
+                    counts.update(
+                        (tasks[row_id], status, reason)
+                        for row_id, status, reason in zip(
+                            *(records[name].to_pylist() for name in ("id", "status", "reason")), strict=True
+                        )
+                    )
+                    if step.parts_per_unit is not None:
+                        records = records.filter(pc.equal(records["status"], "kept"))
+                    writer.write(records.select(schema.names))
+            inputs = self._state.inputs(step, unit.parts)
+            content = footer_content(step.fingerprint, inputs, counts, guarded.smallest)
+            writer.commit(self._state.place(step, unit.number), content)
+        if self._watched:
+            self._notes.remove(unit.number)
+        cpu_seconds = time.process_time() - cpu_started
+        seconds = time.monotonic() - started
+        return Result(unit.number, counts.total(), seconds, cpu_seconds, guarded.smallest)
+
+    def _load(self) -> Guarded:
+        threads = self.job.config.resources.threads
+        limit_threads(threads)
+        with stopping(self.job.step.name, "start"):
+            stage = self.job.stage(self.job.config, self.job.tasks)
+        limit_threads(threads)
+        if self.job.step.wide:
+            with stopping(self.job.step.name, "survey the run"):
+                stage.survey(self._everything())
+        return Guarded(self.job.step.name, stage, self.job.config.batch)
+
+    def _file_schema(self) -> pa.Schema:
+        schema = output_schema(self.job.stage.schema)
+        if self.job.step.parts_per_unit is not None:
+            schema = pa.schema([field for field in schema if field.name not in ("status", "reason")])
+        return schema.with_metadata(dict(self.job.stage.schema_metadata) or None)
+
+    def _tasks_of(self, part: int) -> Mapping[str, str]:
+        table = read_part(self.job.folder.plan, part, ["id", "task"])
+        return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
+
+    def _records(self, part: int, unit: Unit) -> Iterator[pa.Table]:
+        """The stage's records of a part, a batch at a time."""
+        path = self.job.folder.part(self.job.step.name, part)
+        if not unit.retry:
+            yield from self._run_rows(part, unit, self._given(part))
+            return
+        again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
+        for old in read_tables(path, None, self.job.config.batch):
+            if old.num_rows:
+                yield _replace(old, again)
+
+    def _check_inputs(self, part: int) -> None:
+        """See that the files the stage reads are what was committed, to the last bit.
+
+        Raises:
+            UserError: one is not.
+        """
+        for name in self.job.step.inputs:
+            try:
+                check_digest(
+                    self.job.folder.part(name, part), self._state.place(self._state.steps[name], part)
+                )
+            except DamagedFileError as error:
+                raise UserError(f"{error}. Delete it and give the same command: it is made again") from error
+
+    def _everything(self) -> Iterator[pa.Table]:
+        """The rows of all parts that are there, as the stage reads them."""
+        with reading(self.job.folder.root):
+            for part in self._state.all_readable(self.job.step):
+                yield from self._read(part, self._given(part))
+
+    def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
+        job = self.job
+        files = {name: job.folder.part(name, part) for name in job.step.inputs}
+        run = {"models": json.dumps(job.models)}
+        return read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch)
+
+    def _given(self, part: int) -> pa.Array:
+        previous = self.job.step.previous
+        if previous is None:
+            return read_part(self.job.folder.plan, part, ["id"])["id"].combine_chunks()
+        return kept_ids(self.job.folder.part(previous, part))
+
+    def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
+        run = self._one_by_one if unit.careful else self._in_batches
+        alike: Counter[str] = Counter()
+        for records, errors in run(self._read(part, ids), unit):
+            if not unit.retry:  # those rows failed alike before, and are expected to
+                for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
+                    kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
+                    alike[kind] += 1
+                    if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
+                        raise StageError(
+                            f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
+                            "".join(traceback.format_exception(errors[-1])) if errors else "",
+                        )
+            yield records
+
+    def _in_batches(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
+        assert self._guarded is not None
+        for rows in batches:
+            self._note(unit)
+            yield self._guarded(rows)
+            self._finished += 1
+
+    def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
+        """The records of a part's rows, each run alone; poison fails, suspects are run once all others are.
+
+        In the batches of an undisturbed run, so that the file has the same row groups. From the first
+        suspect on, rows and records of the part are held in memory.
+        """
+        held: list[list[pa.Table | Made]] = []
+        for rows in batches:
+            batch = [self._made_or_later(rows.slice(i, 1), unit) for i in range(rows.num_rows)]
+            if held or any(isinstance(entry, pa.Table) for entry in batch):
+                held.append(batch)
+            else:
+                yield _joined(batch)
+        for batch in held:
+            yield _joined([self._alone(e, unit) if isinstance(e, pa.Table) else e for e in batch])
+
+    def _made_or_later(self, row: pa.Table, unit: Unit) -> pa.Table | Made:
+        """What comes of a row; the row itself if it is to be run later."""
+        row_id = row["id"][0].as_py()
+        if row_id in unit.suspects:
+            return row
+        if row_id in unit.poison:
+            return to_table([row_id], [POISONED], self.job.stage.schema), []
+        return self._alone(row, unit)
+
+    def _alone(self, row: pa.Table, unit: Unit) -> Made:
+        assert self._guarded is not None
+        self._note(unit, row["id"][0].as_py())
+        made = self._guarded(row)
+        self._finished += 1
+        self._note(unit)  # the process may end while it writes, which is no row's fault
+        return made
+
+    def _note(self, unit: Unit, row: str | None = None) -> None:
+        if self._watched:
+            self._notes.leave(unit.number, Note(self._finished, row))
+
+
+def _joined(made: list[Made]) -> Made:
+    return pa.concat_tables([records for records, _ in made]), [e for _, errors in made for e in errors]
+
+
+def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:
+    """``old`` with the records of ``again`` in the place of those with the same id."""
+    new = {row_id: table.slice(i, 1) for table in again for i, row_id in enumerate(table["id"].to_pylist())}
+    records = [new.get(row_id, old.slice(i, 1)) for i, row_id in enumerate(old["id"].to_pylist())]
+    return pa.concat_tables(records).combine_chunks()

@@ -1,0 +1,72 @@
+"""Files of captions, format by format: a reader gives one column, or says in which line a file is wrong."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import UserError
+from pipeline.inputs.caption_formats.opened import COMPRESSIONS, check_encoding, opened, require
+from pipeline.inputs.caption_formats.records import read_json, read_jsonl
+from pipeline.inputs.caption_formats.separated import read_csv
+from pipeline.store.location import Location, arrow_source
+
+Reader = Callable[[Location, str], pa.ChunkedArray]
+
+
+def format_of(file: Location) -> Reader | None:
+    """What reads a file, by its name; None if nothing does."""
+    name = PurePosixPath(file.name.lower())
+    if name.suffix in COMPRESSIONS:
+        name = name.with_suffix("")
+        return FORMATS.get(name.suffix) if name.suffix != ".parquet" else None
+    return FORMATS.get(name.suffix)
+
+
+def read_parquet(file: Location, column: str) -> pa.ChunkedArray:
+    schema = pq.read_schema(arrow_source(file))
+    require(column, schema.names, file)
+    kind = schema.field(column).type
+    text = kind.value_type if pa.types.is_dictionary(kind) else kind
+    if not any(is_text(text) for is_text in (pa.types.is_string, pa.types.is_large_string, _is_view)):
+        raise UserError(f"captions.column: {column!r} in {file} holds {kind}, not text")
+    return pq.read_table(arrow_source(file), columns=[column])[column]
+
+
+def read_text(file: Location, column: str) -> pa.ChunkedArray:
+    """A caption a line; what is not UTF-8 becomes U+FFFD."""
+    check_encoding(file)
+    with opened(file) as stream:
+        content = stream.read()
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        content = content.decode("utf-8", errors="replace").encode()
+    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    if content and not content.endswith(b"\n"):
+        content += b"\n"
+    # Only a line feed ends a line: str.splitlines would also cut at characters that captions may hold.
+    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
+    offsets = np.concatenate([[0], ends]).astype(np.int64)
+    lines = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(content))
+    return pa.chunked_array([pc.utf8_rtrim(lines, "\n")])
+
+
+FORMATS: dict[str, Reader] = {
+    ".parquet": read_parquet,
+    ".jsonl": read_jsonl,
+    ".ndjson": read_jsonl,
+    ".json": read_json,
+    ".csv": read_csv,
+    ".tsv": partial(read_csv, delimiter="\t"),
+    ".txt": read_text,
+}
+"""The text formats may be compressed: ``.csv.gz``."""
+
+
+def _is_view(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_string_view(kind))

@@ -1,0 +1,156 @@
+"""Planning: captions times tasks, written once a run.
+
+Everything downstream reads the plan, so it never changes: a manifest that would plan other rows is
+refused, with the difference shown.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.errors import UserError
+from pipeline.inputs.captions import content_hash, read_captions
+from pipeline.manifest.manifest import Manifest
+from pipeline.store.folder import RunFolder
+from pipeline.store.location import Location
+from pipeline.store.plan import PLACE, SCHEMA, Plan, check_plan, read_plan
+from pipeline.store.sealed import MAX_GROUP_BYTES, SealedWriter
+from stages.seeds import derive_seed
+
+
+def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
+    """Write the plan if there is none; otherwise check that the manifest still means the same rows.
+
+    Raises:
+        OSError: the plan cannot be read.
+        UserError: the run was planned from other captions, seed, mixture or part size; or its plan is
+            damaged, or gone while parts are there.
+    """
+    path, settings = folder.plan, plan_settings(manifest)
+    plan = read_plan(path)
+    if plan is None:
+        if folder.has_parts():
+            raise UserError(
+                f"{path} is missing, but {path.parent} holds parts that were made by it: put it back, use "
+                "another run name (--set name=...), or delete the parts to begin anew"
+            )
+        _write_plan(path, manifest, settings)
+        plan = read_plan(path)
+        assert plan is not None
+    elif plan.settings == settings:
+        check_plan(path)
+    else:
+        keys = sorted({*plan.settings, *settings})
+        changes = [
+            f"  {key}: {plan.settings.get(key)!r} -> {settings.get(key)!r}"
+            for key in keys
+            if plan.settings.get(key) != settings.get(key)
+        ]
+        raise UserError(
+            f"{path.parent} was planned differently:\n" + "\n".join(changes) + "\n"
+            "Rows of two plans cannot share a run: use another run name (--set name=...), or undo the change"
+        )
+    return plan
+
+
+def plan_settings(manifest: Manifest) -> dict[str, Any]:
+    """What decides the rows, by manifest key."""
+    return {
+        "captions.file (content)": content_hash(manifest.captions.location),
+        "captions.column": manifest.captions.column,
+        "captions.duplicates": manifest.captions.duplicates,
+        "seed": manifest.seed,
+        "rows": manifest.rows,
+        "repeats": manifest.repeats,
+        "rows_per_part": manifest.rows_per_part,
+        "tasks.mixture": dict(manifest.tasks.mixture),
+    }
+
+
+def quotas(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
+    """Rows a task: the mixture's exact share, rounded by largest remainder (ties in its order)."""
+    weights = {task: Fraction(weight) for task, weight in mixture.items()}
+    total = sum(weights.values())
+    shares = {task: rows * weight / total for task, weight in weights.items()}
+    result = {task: int(share) for task, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda task: result[task] - shares[task])
+    for task in by_remainder[: rows - sum(result.values())]:
+        result[task] += 1
+    return result
+
+
+def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any]) -> None:
+    captions = read_captions(manifest.captions.location, manifest.captions.column)
+    if content_hash(manifest.captions.location) != settings["captions.file (content)"]:
+        raise UserError(f"captions.file: {manifest.captions.file} was changed while it was read: run again")
+    rows = _kept_rows(captions, manifest.captions.duplicates)
+    duplicates = len(captions) - len(rows)
+    planned = len(rows) * manifest.repeats
+    if manifest.rows is not None:
+        planned = min(planned, manifest.rows)
+    quota = quotas(planned, manifest.tasks.mixture)
+    names = list(quota)
+    tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
+    np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)
+    part_rows = manifest.rows_per_part // manifest.repeats * manifest.repeats
+    with SealedWriter(path, SCHEMA) as writer:
+        for start in range(0, planned, part_rows):
+            index = np.arange(start, min(start + part_rows, planned))
+            chosen = rows[index // manifest.repeats]
+            table = _part_table(
+                chosen,
+                _taken(captions, chosen).to_pylist(),
+                [names[code] for code in tasks[index]],
+                index % manifest.repeats,
+                manifest.seed,
+            )
+            if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
+                raise UserError(
+                    f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "
+                    f"part may hold {MAX_GROUP_BYTES >> 20}: lower rows_per_part, or look at captions.file"
+                )
+            writer.write(table)
+        writer.commit(
+            PLACE, {"settings": settings, "captions": len(captions), "duplicates": duplicates, "tasks": quota}
+        )
+
+
+def _taken(captions: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
+    """The captions of ascending rows; ``take`` on all of them would copy all of them."""
+    first, last = int(rows[0]), int(rows[-1])
+    return captions.slice(first, last - first + 1).take(pa.array(rows - first))
+
+
+def _part_table(
+    rows: np.ndarray, captions: list[str], tasks: list[str], repeats: np.ndarray, seed: int
+) -> pa.Table:
+    ids = [
+        hashlib.blake2b(f"{row}\x1f{caption}\x1f{task}\x1f{repeat}".encode(), digest_size=16).hexdigest()
+        for row, caption, task, repeat in zip(rows.tolist(), captions, tasks, repeats.tolist(), strict=True)
+    ]
+    seeds = [derive_seed(seed, row_id) for row_id in ids]
+    return pa.Table.from_arrays(
+        [
+            pa.array(values, field.type)
+            for values, field in zip((ids, rows, captions, tasks, repeats, seeds), SCHEMA, strict=True)
+        ],
+        schema=SCHEMA,
+    )
+
+
+def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
+    """Row numbers to plan; of equal captions the first, unless duplicates are kept."""
+    if duplicates == "keep":
+        return np.arange(len(captions))
+    keys = np.fromiter(_caption_keys(captions), dtype=np.int64, count=len(captions))
+    return np.sort(np.unique(keys, return_index=True)[1])
+
+
+def _caption_keys(captions: pa.ChunkedArray) -> Iterator[int]:
+    """Python's 64-bit hashes: a caption an int, so that ten million captions fit in memory."""
+    for batch in pa.table({"caption": captions}).to_batches(max_chunksize=65_536):
+        yield from map(hash, batch["caption"].to_pylist())

@@ -1,0 +1,143 @@
+"""What a stage's output depends on besides its input rows, and the hash of it.
+
+Equal fingerprints mean equal output for equal input: the stage's resolved config without its
+resources, the content of its weights instead of their path, the task files' keys it declares, and
+its version.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pipeline.errors import UserError
+from pipeline.manifest.manifest import SHARED
+from stages.base import Section, StageConfig, Weights
+from stages.tasks import Tasks
+
+
+def stage_identity(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> dict[str, Any]:
+    """What the fingerprint of a stage is the hash of, readable, by dotted manifest key.
+
+    Raises:
+        UserError: a folder of weights is missing; the message names its key.
+    """
+    identity = {"version": stage.version}
+    identity |= {f"column {field.name}": str(field.type) for field in stage.schema}
+    identity |= dict(_flatten(name.partition(".")[0], config))
+    for task in sorted(tasks):
+        content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))
+        identity |= {f"task {task}: {key}": value for key, value in content.items()}
+    return identity
+
+
+def fingerprint(identity: Mapping[str, Any]) -> str:
+    text = json.dumps(identity, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """One line a key that differs."""
+    return [
+        f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+
+
+def models_of(identities: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Each model of some stages: manifest key -> hub name with revision, or the hash of its files."""
+    leaves = {key: str(value) for identity in identities for key, value in identity.items()}
+    return {key: leaves[key] for key in sorted(leaves) if key.endswith(".model")}
+
+
+def model_identity(key: str, weights: Weights) -> str:
+    """``content:<hash>`` of a local file or folder, ``name@revision`` of a hub model.
+
+    Hidden files and Markdown do not count.
+
+    Raises:
+        UserError: nothing is there.
+    """
+    if not weights.model:
+        raise UserError(f"{key}.model is empty: name a local folder or a hub model")
+    path = weights.path
+    if path is None:
+        return f"{weights.model}@{weights.revision or 'main'}"
+    try:
+        stats = _stats(path)
+    except OSError as error:
+        raise UserError(f"{key}.model: {error.filename} cannot be read: {error.strerror}") from error
+    if not stats:
+        raise UserError(
+            f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
+            "put them there, or point the key at another folder or a hub name"
+        )
+    return "content:" + _hash_files(path, tuple(stats))
+
+
+def _stats(path: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of each file; a folder that may not be read is an error and not an empty one."""
+    files = [path] if path.is_file() else []
+    for folder, _, names in os.walk(path, onerror=_fail):
+        files += [Path(folder, name) for name in names if Path(folder, name).is_file()]
+    stats = []
+    for file in sorted(files):
+        name = file.relative_to(path)
+        if file.suffix != ".md" and not any(part.startswith(".") for part in name.parts):
+            stat = file.stat()
+            stats.append((str(name), stat.st_size, stat.st_mtime_ns))
+    return stats
+
+
+def _fail(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError | NotADirectoryError):
+        raise error
+
+
+@lru_cache
+def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
+    """Of names and content. Stages share models: a file is read again only once it has changed."""
+    content = hashlib.blake2b(digest_size=16)
+    for name, size, _ in stats:
+        content.update(f"{name}\x1f{size}\x1f".encode())
+        with (folder / name).open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                content.update(chunk)
+    return content.hexdigest()
+
+
+def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
+    """The leaves of a config by dotted key; shared sections under their own name."""
+    if isinstance(value, Section) and not value.identity:
+        return []
+    if isinstance(value, BaseModel):
+        parts = key.split(".")
+        if len(parts) > 1 and parts[1] in SHARED:
+            key = ".".join(parts[1:])
+        leaves = []
+        for name in type(value).model_fields:
+            if isinstance(value, Weights) and name == "revision":
+                continue
+            if isinstance(value, Weights) and name == "model":
+                leaves.append((f"{key}.model", model_identity(key, value)))
+            else:
+                leaves += _flatten(f"{key}.{name}", getattr(value, name))
+        return leaves
+    if isinstance(value, Mapping):
+        return [leaf for name in value for leaf in _flatten(f"{key}.{name}", value[name])]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [leaf for i, item in enumerate(value) for leaf in _flatten(f"{key}.{i}", item)]
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # a default written 0 and a parsed 0.0 are the same setting
+    return [(key, value if value is None or isinstance(value, bool | int | float | str) else str(value))]
+
+
+def _short(value: Any) -> str:
+    text = "(not set)" if value is None else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:50]}... ({len(text)} characters)"

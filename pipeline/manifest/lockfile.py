@@ -1,0 +1,107 @@
+"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against.
+
+Its first line has the checksum of the rest, so that no count or decision is taken from a changed lock.
+"""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from pipeline.errors import UserError
+from pipeline.manifest.steps import Step
+from pipeline.store.location import Location
+from pipeline.store.new_file import write_text
+
+if TYPE_CHECKING:
+    from pipeline.manifest.manifest import Manifest, Stages
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_FIRST_LINE = "# Written by editpairs, not to be edited. blake2b of what follows: "
+
+
+def read_lock(path: Location) -> dict[str, Any]:
+    """The content of a lock file; empty if there is none.
+
+    Raises:
+        OSError: it cannot be read.
+        UserError: it was changed since it was written, or an earlier version wrote it.
+    """
+    try:
+        first, _, rest = path.read_bytes().partition(b"\n")
+    except FileNotFoundError:
+        return {}
+    if first != _first_line(rest):
+        raise UserError(
+            f"{path} is damaged: it is not what generate wrote, or an earlier version wrote it. Delete it "
+            "and give the same generate command again; it is written anew, and committed parts stay"
+        )
+    return yaml.load(rest, Loader=_Loader)
+
+
+def write_lock(
+    path: Location,
+    manifest: "Manifest",
+    steps: Sequence[Step],
+    identities: Mapping[str, Mapping[str, Any]],
+    in_use: Iterable[str],
+) -> None:
+    """Write the lock file, unless it says the same already.
+
+    Args:
+        manifest: the resolved manifest.
+        steps: the steps of the run.
+        identities: what each stage's fingerprint is the hash of.
+        in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
+            name the key that changed.
+    """
+    old = read_lock(path)
+    known = {step.fingerprint: dict(identities[step.name]) for step in steps}
+    earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
+    content = {
+        "manifest": manifest.model_dump(mode="json"),
+        "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
+        "identities": earlier | known,
+        "packages": dict(_packages()),
+    }
+    if content == old:
+        return
+    text = yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    write_text(path, f"{_first_line(text.encode()).decode()}\n{text}")
+
+
+@cache
+def _packages() -> list[tuple[str, str]]:
+    """Name and version of all that is installed; reading it takes longer than many a small run."""
+    from importlib.metadata import distributions
+
+    return sorted((found["Name"], found["Version"]) for found in (d.metadata for d in distributions()))
+
+
+def _first_line(rest: bytes) -> bytes:
+    return (_FIRST_LINE + hashlib.blake2b(rest, digest_size=16).hexdigest()).encode()
+
+
+def locked_steps(content: Mapping[str, Any]) -> list[Step]:
+    """The steps of a run as its lock file tells them, without importing a stage."""
+    return [Step(**{**step, "inputs": tuple(step["inputs"])}) for step in content["steps"]]
+
+
+def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
+    """The resolved manifest of a run, as it was last run.
+
+    Raises:
+        UserError: another version of editpairs, with other keys, made the run.
+    """
+    from pydantic import ValidationError
+
+    from pipeline.manifest.manifest import manifest_model
+
+    try:
+        return manifest_model(stages).model_validate(read_lock(path)["manifest"])
+    except ValidationError as error:
+        raise UserError(f"{path} was written by a version with other keys: run generate again") from error

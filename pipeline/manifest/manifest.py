@@ -1,0 +1,194 @@
+"""The manifest: one YAML file that says what a run is, read into frozen typed models."""
+
+import copy
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    Strict,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from typing_extensions import Self
+
+from pipeline.errors import UserError
+from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
+from pipeline.store.location import Location, locate
+from stages.base import StageConfig
+from stages.section import Section
+from stages.strict_yaml import YamlError, parse_yaml, read_yaml
+from stages.tasks import TaskError, Tasks, load_tasks
+
+SHARED = ("diffusion", "grounding", "clip")
+"""Top-level sections that fill the field of the same name in every stage that has one."""
+
+MOST_LEVELS = 20
+"""Of a dotted key."""
+Stages = Mapping[str, Any]
+"""Stage classes (``stages.base.Stage``) by name, in the order of the pipeline."""
+
+
+def _folder(path: Path) -> Path:
+    if any(ord(character) < 32 for character in str(path)):
+        raise ValueError("no path has control characters")
+    return Path(os.path.expanduser(path))
+
+
+Place = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]*$")]
+"""A path, or the URL of an object store."""
+Folder = Annotated[Path, Strict(False), AfterValidator(_folder)]
+
+
+class Captions(Section):
+    file: Place = Field(
+        description="parquet, jsonl, json, csv, tsv or txt (text also as .gz, .bz2, .zst), a folder of such "
+        "files, or a pattern such as captions/*.csv; a path or a URL such as s3://bucket/file"
+    )
+
+    @property
+    def location(self) -> Location:
+        return locate(os.path.expanduser(self.file))
+
+    column: str = Field(default="caption", description="not used for txt")
+    duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
+
+
+class Mixture(Section):
+    mixture: Mapping[str, Annotated[float, Field(gt=0, le=1e9)]] = Field(
+        min_length=1, description="share of the rows by task; the weights need not sum to 1"
+    )
+    prompts: Folder = Field(default=Path("prompts"), description="the folder of task files")
+    exemplars: Folder | None = Field(
+        default=None, description="exemplars that replace those of the task files"
+    )
+
+
+class RayOptions(Section):
+    address: str | None = Field(default=None, description="a cluster to join; RAY_ADDRESS does the same")
+    dashboard: bool = Field(default=False, description="serve Ray's dashboard on loopback")
+
+
+class Manifest(Section):
+    """What a run is. ``read_manifest`` adds one field a stage."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the run's folder")
+    seed: int = Field(default=0, ge=-(2**63), le=2**63 - 1)
+    captions: Captions
+    rows: int | None = Field(default=None, ge=1, le=10**12, description="plan at most so many edits")
+    turns: int = Field(default=1, ge=1, le=9, description="edits in a row, each of the picture before")
+    repeats: int = Field(
+        default=1, ge=1, le=100_000, description="edits a caption, each with its own task and seed"
+    )
+    rows_per_part: int = Field(default=32, ge=1, le=100_000)
+    runs: Place = Field(
+        "runs", description="the folder of all runs; a path or a URL such as s3://bucket/runs"
+    )
+    tasks: Mixture
+    ray: RayOptions = RayOptions()
+
+    @model_validator(mode="after")
+    def _repeats_fit(self) -> Self:
+        if self.repeats > self.rows_per_part:
+            raise ValueError("rows_per_part must be at least repeats: a caption's edits lie in one part")
+        return self
+
+    @property
+    def folder(self) -> Location:
+        return locate(os.path.expanduser(self.runs)) / self.name
+
+    def section(self, stage: str) -> StageConfig:
+        """The config of a stage, shared sections filled in; ``edit.2`` has that of ``edit``."""
+        return getattr(self, stage.partition(".")[0])
+
+
+def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manifest:
+    """Read a manifest and apply ``key=value`` overrides (dotted keys, values in YAML).
+
+    Raises:
+        UserError: the file is missing or wrong, or a key is unknown; all wrong keys are named.
+    """
+    try:
+        content = read_yaml(path)
+    except OSError as error:
+        raise UserError(f"the manifest {path} cannot be read: {error.strerror or error}") from error
+    except YamlError as error:
+        raise UserError(f"the manifest {path} {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"the manifest {path} must hold a mapping of keys to values")
+    for override in overrides:
+        content = apply_override(content, override)
+    return parse_manifest(content, stages, str(path))
+
+
+def tasks_of(manifest: Manifest) -> Tasks:
+    """The tasks of the mixture, from their files.
+
+    Raises:
+        UserError: a file is missing or wrong; the message names it.
+    """
+    try:
+        return load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+    except TaskError as error:
+        raise UserError(str(error)) from error
+
+
+def apply_override(content: Mapping[str, Any], override: str) -> dict[str, Any]:
+    """A copy of ``content`` with ``a.b.c=value`` applied; sections on the way are made as needed."""
+    key, separator, text = override.partition("=")
+    names = key.strip().split(".")
+    if not separator or not all(names) or len(names) > MOST_LEVELS:
+        shown = override[:MOST_SHOWN]
+        raise UserError(f"--set {shown}: write key=value, such as filter.default.clip_direction=0.2")
+    try:
+        value = parse_yaml(text)
+    except YamlError as error:
+        raise UserError(f"--set {override[:MOST_SHOWN]}: the value {error}") from error
+    result = copy.deepcopy(dict(content))
+    section = result
+    for name in names[:-1]:
+        if section.get(name) is None:
+            section[name] = {}
+        section = section[name]
+        if not isinstance(section, dict):
+            raise UserError(f"--set {override[:MOST_SHOWN]}: {name!r} is not a section of the manifest")
+    section[names[-1]] = value
+    return result
+
+
+def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> Manifest:
+    """Check ``content`` against the fields of ``Manifest`` and the stages' configs."""
+    raw = copy.deepcopy(dict(content))
+    shared = {
+        name: raw.pop(name, None)
+        for name in SHARED
+        if any(name in stage.Config.model_fields for stage in stages.values())
+    }
+    for name, stage in stages.items():
+        section = raw.setdefault(name, {})
+        section = raw[name] = {} if section is None else section
+        if not isinstance(section, dict):
+            continue
+        for key in shared:
+            if key not in stage.Config.model_fields:
+                continue
+            if key in section:
+                raise UserError(f"{source}: {name}.{key}: write it as the top-level section {key!r}")
+            if shared[key] is not None:
+                section[key] = shared[key]
+    model = manifest_model(stages)
+    try:
+        return model.model_validate(raw)
+    except ValidationError as error:
+        lines = explain(error, raw, model, shared)
+        raise UserError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def manifest_model(stages: Stages) -> type[Manifest]:
+    """``Manifest`` with a section a stage, shared sections filled in: what a lock file holds."""
+    fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
+    return create_model("Manifest", __base__=Manifest, **fields)

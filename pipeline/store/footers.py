@@ -1,0 +1,169 @@
+"""The footers of a whole run at once, and the file in which they are kept.
+
+``footers.parquet`` in the run's folder holds every footer beside its file's stamp (``storage.stamps``).
+A footer counts only while its file has that stamp, and only if all of ``footers.parquet`` has its checksum,
+so the file may be old, damaged or deleted at any time: what it does not hold is read anew. It also says
+which files were done, on a certain basis (the plan and the chain); that counts only while nothing before
+them is another.
+"""
+
+import gc
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.store.counts import key_number, known_keys
+from pipeline.store.location import Location, is_local
+from pipeline.store.parts import Footer, read_footer
+from pipeline.store.sealed import (
+    DamagedFileError,
+    Place,
+    SealedWriter,
+    check_digest,
+    read_metadata,
+    read_table,
+)
+
+VERSION = 4
+WORTH = 1000
+"""Footers; fewer are read sooner than kept."""
+MANY = 100_000
+"""Objects made; fewer are looked at in a moment."""
+_READERS = 16
+"""Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
+
+Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
+"""By stage, then number of a file: the stamp that it had, and its footer."""
+Done: TypeAlias = dict[str, set[int]]
+"""By stage the numbers of files that were done."""
+
+SCHEMA = pa.schema(
+    [
+        pa.field("stage", pa.string()),
+        pa.field("unit", pa.int32()),
+        pa.field("stamp", pa.string()),
+        pa.field("fingerprint", pa.string()),
+        pa.field("digest", pa.string()),
+        pa.field("inputs", pa.binary(16)),
+        pa.field("done", pa.int8()),
+        pa.field("counts", pa.map_(pa.int32(), pa.int32())),
+    ]
+)
+"""The keys of ``counts`` are numbers in the list of (task, status, reason) in the file's footer."""
+
+
+@contextmanager
+def without_collector() -> Iterator[None]:
+    """Millions of footers' dicts are made, none of them garbage: looking for it would double the time.
+
+    So that nothing looks for it later either, many are set aside for good. Not a few: what is set aside is
+    not taken apart at the end, and torch's libraries then report leaks.
+    """
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_count()[0] >= MANY:
+            gc.freeze()
+        if enabled:
+            gc.enable()
+
+
+def read_footers(files: Sequence[tuple[Location, Place]]) -> Iterator[Footer | DamagedFileError | None]:
+    """The footers of files, in order; None for one that is missing.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if files and is_local(files[0][0]):
+        yield from map(_footer_of, files)
+    else:
+        with ThreadPoolExecutor(_READERS) as pool:
+            yield from pool.map(_footer_of, files)
+
+
+def _footer_of(file: tuple[Location, Place]) -> Footer | DamagedFileError | None:
+    try:
+        return read_footer(*file)
+    except DamagedFileError as error:
+        return error
+
+
+def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
+    """What was kept; nothing if the file is missing, unreadable, damaged or of another version or run.
+
+    Nothing is done if it was so on another basis.
+    """
+    try:
+        check_digest(path, _place(run))
+        table, (kept, _) = read_table(path), read_metadata(path, _place(run))
+        if kept["version"] != VERSION or not table.schema.equals(SCHEMA):
+            return {}, {}
+        numbers = [key_number((task, status, reason)) for task, status, reason in kept["keys"]]
+        maps = table["counts"].combine_chunks()
+        keys, rows, ends = (_numbers(array) for array in (maps.keys, maps.items, maps.offsets))
+        pairs = np.stack([np.array(numbers, np.int32)[keys], rows], 1)
+        counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * ends)
+        stages, fingerprints = (_shared(table[name]) for name in ("stage", "fingerprint"))
+        units, *plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
+        known: Known = {stage: {} for stage in dict.fromkeys(stages)}
+        for stage, fingerprint, unit, stamp, *told in zip(
+            stages, fingerprints, units, *plain, counts, strict=True
+        ):
+            known[stage][unit] = stamp, Footer(fingerprint, *told)
+        done: Done = {stage: set() for stage in known}
+        if kept["basis"] == basis:
+            for place in np.flatnonzero(_numbers(table["done"].combine_chunks())).tolist():
+                done[stages[place]].add(units[place])
+        return known, done
+    except (DamagedFileError, OSError, pa.ArrowException, KeyError, IndexError, TypeError, ValueError):
+        return {}, {}
+
+
+def keep(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
+    """Replace what is kept."""
+    files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
+    footers = [footer for *_, footer in files]
+    pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)
+    ends = np.cumsum([0] + [len(footer.packed) // 8 for footer in footers], dtype=np.int32)
+    counts = pa.MapArray.from_arrays(ends, *(pa.array(column) for column in pairs.T))
+    columns = [
+        [stage for stage, *_ in files],
+        [unit for _, unit, *_ in files],
+        [stamp for _, _, stamp, _ in files],
+        [footer.fingerprint for footer in footers],
+        [footer.digest for footer in footers],
+        [footer.inputs for footer in footers],
+        [int(unit in done[stage]) for stage, unit, *_ in files],
+    ]
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
+    table = pa.table([*arrays, counts], schema=SCHEMA)
+    with SealedWriter(path, SCHEMA) as writer:
+        writer.write(table)
+        writer.commit(_place(run), {"version": VERSION, "basis": basis, "keys": list(known_keys())})
+
+
+def _place(run: str) -> Place:
+    return Place(run, "footers", 0)
+
+
+def _shared(column: pa.ChunkedArray) -> list[str]:
+    """The values of a column, equal ones as one object."""
+    encoded = column.combine_chunks().dictionary_encode()
+    values = encoded.dictionary.to_pylist()
+    return [values[place] for place in _numbers(encoded.indices).tolist()]
+
+
+def _numbers(array: pa.Array) -> np.ndarray:
+    """Without ``to_numpy``, which imports pandas."""
+    return np.from_dlpack(array)
+
+
+def _cut(data: bytes, places: np.ndarray) -> Iterator[bytes]:
+    return (data[first:end] for first, end in pairwise(places.tolist()))

@@ -1,0 +1,189 @@
+"""One driver a run: who holds a run's folder, and whether this process still does."""
+
+import json
+import os
+import secrets
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from upath import UPath
+
+from pipeline.errors import UserError
+from pipeline.store.location import Location, is_local, reached
+
+Check = Callable[[], None]
+"""Raises UserError once this process no longer holds the folder."""
+
+
+@contextmanager
+def held(folder: Location) -> Iterator[Check]:
+    """Hold a folder for this process.
+
+    Locally the lock goes with the process, however it ends. In an object store it is an object that a
+    killed process leaves behind: where this machine can tell that its process is dead it is taken over;
+    otherwise the message names it.
+
+    Raises:
+        UserError: another process holds it.
+        OSError: the folder cannot be written to.
+    """
+    if is_local(folder):
+        with _file_lock(folder) as check:
+            yield check
+    else:
+        with _object_lock(folder) as check:
+            yield check
+
+
+@contextmanager
+def _file_lock(folder: Path) -> Iterator[Check]:
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.seek(0)
+                holder = file.read().strip() or "unknown"
+                raise UserError(
+                    f"{folder} is being written by process {holder}: wait for it, stop it, or use "
+                    "another run name (--set name=...)"
+                ) from None
+
+            def check() -> None:
+                if not _is_open_file(path, file.fileno()):
+                    raise _lost(folder)
+
+            if not _is_open_file(path, file.fileno()):
+                continue  # deleted between open and flock: another may hold the new one
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield check
+            return
+
+
+def _is_open_file(path: Path, descriptor: int) -> bool:
+    """Whether the file at ``path`` is the one that is open, and was not deleted or made anew."""
+    try:
+        there = path.stat()
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(descriptor))
+
+
+@contextmanager
+def _object_lock(folder: UPath) -> Iterator[Check]:
+    lock: UPath = folder / ".lock"
+    owner = _this_process()
+    content = json.dumps(owner)
+    while not _created(lock, content):
+        holder = _holder(lock)
+        if holder is not None:
+            if not _is_dead(holder):
+                raise UserError(
+                    f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')}: wait "
+                    f"for it, or use another run name (--set name=...). If it is dead, delete {lock}"
+                )
+            _remove_dead(lock, holder, content)
+
+    def check() -> None:
+        if _holder(lock) != owner:
+            raise _lost(folder)
+
+    try:
+        yield check
+    finally:
+        if _holder(lock) == owner:
+            lock.unlink(missing_ok=True)
+
+
+def _remove_dead(lock: UPath, holder: dict[str, Any], content: str) -> None:
+    """Remove a dead process's lock, unless another process is at it.
+
+    Two that see the same dead holder must not both remove its lock: the second would remove the first
+    one's new lock. So each claims the dead holder's token, which the store grants to one of them.
+    """
+    claim = lock.with_name(f".lock-{holder.get('token', 'none')}")
+    if not _created(claim, content):
+        raise UserError(
+            f"{lock.parent} is being taken over by another process: wait for it, or use another run name "
+            f"(--set name=...). If none is running, delete {claim}"
+        )
+    try:
+        if _holder(lock) == holder:
+            lock.unlink(missing_ok=True)
+    finally:
+        claim.unlink(missing_ok=True)
+
+
+def _lost(folder: Location) -> UserError:
+    return UserError(
+        f"{folder}: the file .lock, by which this process holds the run, was deleted or replaced, so another "
+        "process may write there too; this one stops. What was committed stays. Do not delete .lock; give "
+        "the same command again once no other process runs"
+    )
+
+
+def _created(lock: UPath, content: str) -> bool:
+    """Create an object unless it is there; the store decides between two who try."""
+    try:
+        with reached(lock):
+            lock.fs.pipe_file(lock.path, content.encode(), mode="create")
+    except FileExistsError:
+        return False
+    return True
+
+
+def _holder(lock: UPath) -> dict[str, Any] | None:
+    """Who holds a lock; None if it has just been given back."""
+    try:
+        with reached(lock):
+            content = json.loads(lock.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _this_process() -> dict[str, Any]:
+    """What tells this process from every other: containers share host names and process numbers."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "started": _start_of(os.getpid()),
+        "machine": _machine(),
+        "token": secrets.token_hex(8),
+    }
+
+
+def _is_dead(holder: dict[str, Any]) -> bool:
+    """Whether this machine can tell that the holder's process has ended."""
+    pid = holder.get("pid")
+    if holder.get("machine") != _machine() or not _machine() or not isinstance(pid, int):
+        return False
+    return _start_of(pid) != holder.get("started")
+
+
+def _machine() -> str:
+    """This start of the system and its numbering of processes; empty where they cannot be told."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in ticks since the system did; empty if there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

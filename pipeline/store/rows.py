@@ -1,0 +1,81 @@
+"""The rows a stage is given: kept by the stage before it, joined by id with the columns it reads."""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.store.location import Location
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import read_table, read_tables
+
+
+def read_rows(
+    plan: Location,
+    part: int,
+    files: Mapping[str, Location],
+    reads: Mapping[str, Sequence[str]],
+    run: Mapping[str, str],
+    ids: pa.Array,
+    batch: int,
+) -> Iterator[pa.Table]:
+    """Tables of ``batch`` rows (the last one smaller): ``id`` and the columns of ``reads``.
+
+    Files are read a batch at a time, so memory does not grow with the part.
+
+    Args:
+        plan: the plan's file.
+        part: the part of it.
+        files: the part's file by stage, for every stage in ``reads``.
+        reads: columns by stage; ``plan`` is the plan, ``run`` what is the same for all rows.
+        run: the columns of ``run``.
+        ids: the rows wanted, in plan order.
+        batch: rows a table.
+    """
+    streams = []
+    for stage, columns in reads.items():
+        if stage == "run":
+            continue
+        if stage == "plan":
+            table = read_part(plan, part, ["id", *columns])
+            streams.append(_rebatch(iter([table]), ids, batch))
+        else:
+            streams.append(_rebatch(read_tables(files[stage], ["id", *columns], batch), ids, batch))
+    if not streams:
+        streams.append(_rebatch(iter([pa.table({"id": ids})]), ids, batch))
+    for tables in zip(*streams, strict=True):
+        joined = tables[0]
+        for table in tables[1:]:
+            if not table["id"].equals(joined["id"]):
+                raise RuntimeError(f"part {part}: files of one part hold their rows in different order")
+            for name in table.column_names[1:]:
+                joined = joined.append_column(table.schema.field(name), table[name])
+        for name in reads.get("run", ()):
+            joined = joined.append_column(name, pa.array([run[name]] * joined.num_rows, pa.string()))
+        yield joined
+
+
+def kept_ids(path: Location) -> pa.Array:
+    """The ids of a part's kept rows, in order."""
+    return ids_with_status(path, "kept")
+
+
+def ids_with_status(path: Location, status: str) -> pa.Array:
+    table = read_table(path, ["id", "status"])
+    return table.filter(pc.equal(table["status"], status))["id"].combine_chunks()
+
+
+def _rebatch(tables: Iterator[pa.Table], ids: pa.Array, batch: int) -> Iterator[pa.Table]:
+    """The wanted rows of a stream of tables, cut anew every ``batch`` rows."""
+    waiting: list[pa.Table] = []
+    rows = 0
+    for table in tables:
+        table = table.filter(pc.is_in(table["id"], ids))
+        waiting.append(table)
+        rows += table.num_rows
+        while rows >= batch:
+            joined = pa.concat_tables(waiting)
+            yield joined.slice(0, batch)
+            waiting, rows = [joined.slice(batch)], rows - batch
+    if rows:
+        yield pa.concat_tables(waiting)

@@ -1,0 +1,46 @@
+"""``editpairs cost``: what a run's pairs took, and what a million would take, from what was measured.
+
+A worker's seconds are those it spent on files, its start and its models' loading among them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pipeline.engine.ledger import count_run, published
+from pipeline.engine.state import RunState
+from pipeline.shown import DataTable
+from pipeline.store import events
+from pipeline.store.events import Spent
+from pipeline.views.status import plain_table
+
+
+@dataclass(frozen=True)
+class Cost:
+    pairs: int
+    stages: Mapping[str, Spent]
+
+    @property
+    def total(self) -> Spent:
+        return sum(self.stages.values(), Spent())
+
+
+def measure(state: RunState) -> Cost:
+    """What the run has cost so far, over all its sessions."""
+    spent = events.spent(state.folder.events)
+    return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
+
+
+def table_of(cost: Cost, pairs: int) -> DataTable:
+    """What each stage took, a kept pair's share of it, and what ``pairs`` kept pairs would take."""
+    names = ("stage", "rows", "worker s", "CPU-s", "GPU-s", "CPU-s a pair", "GPU-s a pair")
+    table = plain_table(*names, f"hours of {pairs:,} pairs")
+    for stage, spent in [*cost.stages.items(), ("all", cost.total)]:
+        cpu, gpu = spent.cpu_seconds / cost.pairs, spent.gpu_seconds / cost.pairs
+        hours = f"{pairs * gpu / 3600:,.0f} GPU-h" if gpu else f"{pairs * cpu / 3600:,.0f} CPU-h"
+        rows = "" if stage == "all" else str(spent.rows)
+        table.add_row(
+            stage, rows, f"{spent.worker_seconds:.1f}", f"{spent.cpu_seconds:.1f}",
+            f"{spent.gpu_seconds:.1f}", f"{cpu:.3f}", f"{gpu:.3f}", hours,
+            style="bold" if stage == "all" else None,
+        )  # fmt: skip
+    return table

@@ -1,0 +1,206 @@
+"""Rows of a run to look at: kept, rejected and nearly either, with their pictures as thumbnails.
+
+What is shown of a row is drawn here (mask overlay, difference), so that a page needs no computing.
+"""
+
+import base64
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from PIL import Image
+
+from pipeline.engine.state import RunState
+from pipeline.store.location import Location, arrow_source
+from pipeline.store.plan import read_part
+from pipeline.store.reading import reading
+from pipeline.views.outcomes import BEGINS, Outcome, finite
+from stages.edit.annotations.marks import draw_mask
+from stages.filter.stage import rank
+from stages.pair import as_pair
+from stages.pictures.png import decode_mask, decode_rgb
+from stages.tasks import Bounds, Task
+
+SIDE = 160
+"""Longest side of a thumbnail in pixels; smaller pictures stay as they are."""
+NEAR = 0.1
+"""A score this near to its bound, as a share of the scores' spread, is a boundary case."""
+COLUMNS = {
+    "instruct": ["instruction", "output_caption", "edited_object", "original_object"],
+    "source": ["source_image"],
+    "mask": ["precise_mask"],
+    "edit": ["anchor", "candidates"],
+    "score": ["scores"],
+    "filter": ["choice"],
+}
+
+
+@dataclass
+class Shown:
+    """One row of the gallery; pictures are data URLs, empty where the row never got so far."""
+
+    id: str
+    turn: int
+    task: str
+    status: str
+    stage: str
+    reason: str
+    caption: str
+    output_caption: str
+    instruction: str
+    near: bool = False
+    scores: Mapping[str, float] = field(default_factory=dict)
+    input: str = ""
+    target: str = ""
+    overlay: str = ""
+    difference: str = ""
+    damage: str = ""
+    """Why a picture is missing that should be there."""
+
+
+def choose_rows(
+    found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
+) -> list[Outcome]:
+    """At most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
+
+    Args:
+        found: what :func:`survey` found.
+        bounds: by task and metric.
+    """
+    rng = np.random.default_rng(seed)
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    near: list[int] = []
+    for index, row in enumerate(found):
+        groups[row.task, row.outcome].append(index)
+        if is_near(row.scores, bounds.get(row.task, {})):
+            near.append(index)
+    chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
+    places: dict[str, list[list[int]]] = defaultdict(list)
+    for (task, _), rows in sorted(groups.items()):
+        places[task].append([rows[i] for i in rng.permutation(len(rows))])
+    # every task's first outcome, then every task's second
+    shuffled = [rows for level in zip_longest(*places.values()) for rows in level if rows]
+    for depth in range(max(map(len, shuffled), default=0)):
+        for rows in shuffled:
+            if depth < len(rows) and len(chosen) < wanted:
+                chosen.add(rows[depth])
+    return [found[index] for index in sorted(chosen)]
+
+
+def is_near(scores: Mapping[str, float], bounds: Mapping[str, Bounds]) -> bool:
+    """Whether a score lies within ``NEAR`` of a bound, relative to the bound."""
+    for metric, bound in bounds.items():
+        value = scores.get(metric)
+        for limit in (bound.min, bound.max):
+            if value is not None and limit is not None and abs(value - limit) <= NEAR * max(abs(limit), 0.05):
+                return True
+    return False
+
+
+def read_shown(
+    state: RunState,
+    tasks: Mapping[str, Task],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    part: int,
+    chosen: Iterable[Outcome],
+) -> list[Shown]:
+    """The chosen rows of a part, the turns of a session one after the other."""
+    turns: dict[int, set[str]] = defaultdict(set)
+    for outcome in chosen:
+        turns[outcome.turn].add(outcome.id)
+    plan = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
+    rows = {(row["id"], 1): dict(row) for row in plan if row["id"] in turns[1]}
+    last = dict.fromkeys(rows, ("plan", "pending", ""))
+    for step in state.steps.values():
+        if step.parts_per_unit is not None or not state.done(step, part):
+            continue
+        columns = ["id", "status", "reason", *COLUMNS.get(step.stage, [])]
+        columns += ["task", "caption"] if step.stage == BEGINS and step.turn > 1 else []
+        ids = pa.array(sorted(turns[step.turn]), pa.string())
+        for record in _chosen(state.path(step, part), columns, ids):
+            key = record["id"], step.turn
+            last[key] = (step.name, record["status"], record["reason"])
+            rows.setdefault(key, {}).update(record)
+    return [
+        _shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id, turn])
+        for (row_id, turn), row in sorted(rows.items())
+    ]
+
+
+def _shown(
+    row: Mapping[str, Any],
+    turn: int,
+    task: Task,
+    bounds: Mapping[str, Bounds],
+    stage: str,
+    status: str,
+    reason: str,
+) -> Shown:
+    shown = Shown(
+        id=row["id"],
+        turn=turn,
+        task=task.name,
+        status=status,
+        stage=stage,
+        reason=reason,
+        caption=row["caption"] or "",
+        output_caption=row.get("output_caption") or "",
+        instruction=row.get("instruction") or "",
+    )
+    scores = row.get("scores") or []
+    choice = row.get("choice")
+    if choice is None and scores:
+        choice = max(range(len(scores)), key=lambda k: rank(scores[k]))
+    if scores and choice is not None:
+        shown.scores = finite(scores[choice])
+        shown.near = is_near(shown.scores, bounds)
+    try:
+        _draw(shown, task, row, choice or 0)
+    except ValueError as error:
+        shown.damage = str(error)
+    return shown
+
+
+def _draw(shown: Shown, task: Task, row: Mapping[str, Any], choice: int) -> None:
+    """Fill in the pictures.
+
+    Raises:
+        ValueError: one cannot be decoded.
+    """
+    candidates = row.get("candidates") or []
+    if candidates:
+        pair = as_pair(task, row["anchor"], candidates[choice]["image"], "", "")
+        i, tar = decode_rgb(pair.input), decode_rgb(pair.target)
+        mask = decode_mask(row["precise_mask"])
+        if i.shape != tar.shape or i.shape[:2] != mask.shape:
+            raise ValueError("the pictures differ in size")
+        shown.input, shown.target = thumbnail(i), thumbnail(tar)
+        shown.difference = thumbnail(np.abs(i.astype(int) - tar).astype(np.uint8))
+        shown.overlay = thumbnail(draw_mask({"source_image": i, "precise_mask": mask}))
+    elif row.get("source_image"):
+        shown.input = thumbnail(decode_rgb(row["source_image"]))
+
+
+def thumbnail(image: np.ndarray) -> str:
+    """A picture uint8 [h,w,3] as a data URL, no side longer than ``SIDE``."""
+    picture = Image.fromarray(image)
+    picture.thumbnail((SIDE, SIDE))
+    content = BytesIO()
+    picture.save(content, "webp", quality=85)
+    return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
+
+
+def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
+    """The records of some rows; pictures are read of their row groups only."""
+    with reading(path), pq.ParquetFile(arrow_source(path)) as file:
+        for group in range(file.num_row_groups):
+            wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
+            if pc.any(wanted).as_py():
+                yield from file.read_row_group(group, columns=columns).filter(wanted).to_pylist()

@@ -1,0 +1,110 @@
+"""Published pairs, read back to be looked at."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.shown import DataTable, brief
+from pipeline.store.location import Location
+from pipeline.store.reading import open_parquet
+from stages.score.metrics import METRICS
+from stages.shards.stage import SCHEMA
+
+_COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *METRICS]
+_READ = pa.schema([("id", pa.string()), *(SCHEMA.field(name) for name in _COLUMNS[1:])])
+SHOWN_SCORES = {"clip_direction": "direction", "change_inside": "inside", "change_outside": "outside"}
+"""The scores that a person looks at first, and their short names."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One published row. Pictures are PNG bytes, empty where there are none; a score that does not apply is
+    not in ``scores``.
+    """
+
+    id: str
+    task: str
+    instruction: str
+    input: bytes
+    target: bytes
+    mask: bytes
+    input_caption: str
+    output_caption: str
+    scores: Mapping[str, float]
+
+
+def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) -> list[Pair]:
+    """Draw pairs at random; the same seed draws the same ones, in the order of the shards.
+
+    Args:
+        path: a shard, a folder of shards, or a run's folder.
+        rows: how many, at most.
+        task: only pairs of this task.
+
+    Raises:
+        UserError: a shard cannot be read, or is none.
+    """
+    groups: list[tuple[Location, int]] = []
+    sizes: list[int] = []
+    for shard in _shards(path):
+        with open_parquet(shard, _READ) as file:
+            for group in range(file.num_row_groups):
+                groups.append((shard, group))
+                sizes.append(len(_matching(file, group, task)))
+    ends = np.cumsum(sizes, dtype=np.int64)
+    total = int(ends[-1]) if groups else 0
+    if not total:
+        return []
+    drawn = np.sort(np.random.default_rng(seed).choice(total, min(rows, total), replace=False))
+    places = np.searchsorted(ends, drawn, side="right")
+    pairs: list[Pair] = []
+    for number in np.unique(places):
+        shard, group = groups[number]
+        wanted = drawn[places == number] - (ends[number] - sizes[number])
+        with open_parquet(shard, _READ) as file:
+            rows_of_task = _matching(file, group, task)[wanted]
+            table = file.read_row_group(group, columns=_COLUMNS).take(pa.array(rows_of_task))
+            pairs += [_pair(record) for record in table.to_pylist()]
+    return pairs
+
+
+def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
+    """The rows of a row group that are of ``task``, or all."""
+    if task is None:
+        return np.arange(file.metadata.row_group(group).num_rows)
+    names = file.read_row_group(group, columns=["task"])["task"].to_pylist()
+    return np.flatnonzero([name == task for name in names])
+
+
+def table_of(pairs: Sequence[Pair]) -> DataTable:
+    """Pairs as a table for the terminal."""
+    table = DataTable("task", "instruction", *SHOWN_SCORES.values(), "id")
+    for pair in pairs:
+        scores = [f"{pair.scores[name]:.3f}" if name in pair.scores else "" for name in SHOWN_SCORES]
+        table.add_row(brief(pair.task), brief(pair.instruction), *scores, brief(pair.id))
+    return table
+
+
+def _shards(path: Location) -> list[Location]:
+    if path.is_file():
+        return [path]
+    return sorted(path.glob("train-*.parquet")) or sorted(path.glob("shards*/train-*.parquet"))
+
+
+def _pair(record: Mapping[str, Any]) -> Pair:
+    pictures = {name: (record[name] or {}).get("bytes") or b"" for name in ("I", "Tar", "mask")}
+    return Pair(
+        id=record["id"] or "",
+        task=record["task"] or "",
+        instruction=record["T"] or "",
+        input=pictures["I"],
+        target=pictures["Tar"],
+        mask=pictures["mask"],
+        input_caption=record["input_caption"] or "",
+        output_caption=record["output_caption"] or "",
+        scores={metric: record[metric] for metric in METRICS if record[metric] is not None},
+    )

@@ -1,0 +1,234 @@
+"""``editpairs report``: one self-contained HTML file of a run, to look at and to pass on.
+
+Captions and answers are data here too: they travel as JSON in which no tag can end, are shown with
+``textContent`` only, and the page's policy allows no script but its own (by hash) and no request at all.
+"""
+
+import base64
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+
+from pipeline.engine.ledger import StageCount, count_run, published
+from pipeline.engine.state import RunState
+from pipeline.manifest.lockfile import read_lock
+from pipeline.shown import brief, shown, shown_lines
+from pipeline.store import events
+from pipeline.views.gallery import Shown, choose_rows, read_shown
+from pipeline.views.outcomes import Outcome, sample_parts, survey
+from stages.tasks import Bounds, Task
+
+BINS = 24
+WIDTH, HEIGHT = 240, 80
+"""Of a histogram."""
+_SHOWN_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "pyarrow", "ray")
+
+
+def report_page(
+    state: RunState,
+    tasks: Mapping[str, Task],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    rows: int,
+    seed: int,
+) -> tuple[str, int]:
+    """The page, and how many rows its gallery has.
+
+    Funnel and tables count all rows, by footers; histograms and gallery are of ``sample_parts``.
+
+    Args:
+        tasks: of the run.
+        bounds: of the filter, by task and metric.
+        rows: of the gallery, at most.
+        seed: which rows are drawn.
+    """
+    found = survey(state, sample_parts(state, rows, seed))
+    chosen = choose_rows(found, bounds, rows, seed)
+    gallery: list[Shown] = []
+    for part in sorted({row.part for row in chosen}):
+        gallery += read_shown(state, tasks, bounds, part, [row for row in chosen if row.part == part])
+    return page(state, bounds, found, gallery), len(gallery)
+
+
+def page(
+    state: RunState,
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    found: Sequence[Outcome],
+    gallery: Sequence[Shown],
+) -> str:
+    folder = files("pipeline.views") / "html"
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    style = (folder / "report.css").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
+        "form-action 'none'; base-uri 'none'"
+    )
+    counts, lock = count_run(state), read_lock(state.folder.lock)
+    name = _text(lock["manifest"]["name"])
+    sections = [
+        f"<h1>{name}</h1><p>{_text(state.folder.root)}: {state.plan.captions} captions, "
+        f"{state.plan.rows} planned edits, {published(state, counts)} pairs</p>",
+        "<h2>Funnel</h2>" + _funnel(counts),
+        "<h2>Yield by task</h2>" + _yield(state, counts),
+        "<h2>Why not</h2>" + _reasons(counts),
+        "<h2>Scores and thresholds</h2>" + _sampled(state, found) + _histograms(found, bounds),
+        "<h2>Time</h2>" + _time(state),
+        "<h2>Settings and versions</h2>" + _settings(lock),
+        '<h2>Gallery</h2><form id="filters" aria-label="Which rows are shown"></form>'
+        '<p id="count" aria-live="polite"></p><div id="gallery"></div>'
+        '<button id="more" type="button">more</button>',
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
+        + "<body><main>"
+        + "".join(f"<section>{section}</section>" for section in sections)
+        + "</main>"
+        + f'<script type="application/json" id="rows">{as_json([asdict(row) for row in gallery])}</script>'
+        + f"<script>{script}</script></body></html>\n"
+    )
+
+
+def as_json(value: Any) -> str:
+    """JSON that can stand in a script element: nothing in it can end the element or open another."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _text(value: object) -> str:
+    """Data as HTML that shows it as it is, on one line."""
+    return html.escape(shown(str(value)))
+
+
+def _table(label: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A table that scrolls by itself where the window is narrow, also by the keyboard."""
+    cells = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
+    lines = ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
+    content = f"<thead><tr>{cells}</tr></thead>" + "".join(f"<tr>{line}</tr>" for line in lines)
+    region = f'class="wide" role="region" tabindex="0" aria-label="{_text(label)}"'
+    return f"<div {region}><table>{content}</table></div>"
+
+
+def _funnel(counts: Sequence[StageCount]) -> str:
+    """A bar a stage: kept, rejected, failed and pending of the planned rows."""
+    planned = max(1, counts[0].given.total())
+    lines = []
+    for count in counts:
+        numbers = {kind: getattr(count, kind).total() for kind in ("kept", "rejected", "failed", "pending")}
+        bars = "".join(
+            f'<span class="{kind}" style="width:{100 * rows / planned:.2f}%"></span>'
+            for kind, rows in numbers.items()
+        )
+        text = ", ".join(f"{kind} {rows}" for kind, rows in numbers.items() if rows)
+        lines.append(
+            f'<div class="stage"><b>{_text(count.name)}</b><div class="bar" aria-hidden="true">{bars}</div>'
+            f"<small>{text}</small></div>"
+        )
+    return "".join(lines)
+
+
+def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
+    """Rows kept by each stage, by planned task, and the pairs of all turns: a session may have several."""
+    publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
+    rows = []
+    for task, planned in sorted(counts[0].given.items()):
+        pairs = sum(count.kept[task] for count in publishing)
+        rows.append(
+            [task, planned, *(count.kept[task] for count in counts), f"{pairs} ({pairs / planned:.0%})"]
+        )
+    head = ["task", "planned", *(count.name for count in counts), "pairs"]
+    return _table("Yield by task", head, rows)
+
+
+def _reasons(counts: Sequence[StageCount]) -> str:
+    rows = [
+        [count.name, status, brief(reason), number]
+        for count in counts
+        for (status, reason), number in sorted(count.reasons.items(), key=lambda item: -item[1])[:20]
+    ]
+    return (
+        _table("Why not", ["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
+    )
+
+
+def _sampled(state: RunState, found: Sequence[Outcome]) -> str:
+    """What histograms and gallery are of, where it is not the whole run."""
+    rows = sum(row.turn == 1 for row in found)
+    if rows == state.plan.rows:
+        return ""
+    parts = len({row.part for row in found})
+    return (
+        f"<p>Of {rows} rows, all those of {parts} of {state.plan.parts} parts, drawn by the seed from "
+        "the parts that are farthest. The gallery is drawn from them too; the tables above count all.</p>"
+    )
+
+
+def _histograms(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
+    """A histogram a metric of all scored rows, each task's bounds as lines."""
+    values: dict[str, list[float]] = {}
+    for row in found:
+        for metric, value in row.scores.items():
+            values.setdefault(metric, []).append(value)
+    figures = []
+    for metric, numbers in values.items():
+        limits = {
+            (limit, side)
+            for by_metric in bounds.values()
+            if metric in by_metric
+            for limit, side in ((by_metric[metric].min, "min"), (by_metric[metric].max, "max"))
+            if limit is not None
+        }
+        picture = _histogram(metric, numbers, sorted(limits))
+        figures.append(f"<figure>{picture}<figcaption>{_text(metric)}</figcaption></figure>")
+    return f'<div class="figures">{"".join(figures)}</div>' if figures else "<p>No scores yet.</p>"
+
+
+def _histogram(metric: str, numbers: Sequence[float], limits: Sequence[tuple[float, str]]) -> str:
+    near = [limit for limit, _ in limits if min(numbers) - 1 < limit < max(numbers) + 1]
+    low, high = min([*numbers, *near]), max([*numbers, *near])
+    span = (high - low) or 1.0
+    heights, _ = np.histogram(numbers, BINS, (low, low + span))
+    bars, lines = [], []
+    for k, height in enumerate(heights):
+        x, tall = WIDTH * k / BINS, HEIGHT * height / heights.max()
+        size = f'width="{WIDTH / BINS - 1:.1f}" height="{tall:.1f}"'
+        bars.append(f'<rect x="{x:.1f}" y="{HEIGHT - tall:.1f}" {size}/>')
+    for limit, side in limits:
+        if limit in near:
+            x = WIDTH * (limit - low) / span
+            ends = f'x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{HEIGHT}"'
+            lines.append(f'<line class="{side}" {ends}><title>{side} {limit:g}</title></line>')
+    scale = (
+        f'<text x="0" y="{HEIGHT + 14}">{low:.3g}</text>'
+        f'<text x="{WIDTH}" y="{HEIGHT + 14}" text-anchor="end">{low + span:.3g}</text>'
+    )
+    bounds = ", ".join(f"{side} {limit:g}" for limit, side in limits)
+    label = f"{metric}: {len(numbers)} scores from {low:.3g} to {low + span:.3g}; bounds: {bounds or 'none'}"
+    drawn = "".join([*bars, *lines, scale])
+    return f'<svg role="img" aria-label="{_text(label)}" viewBox="0 0 {WIDTH} {HEIGHT + 18}">{drawn}</svg>'
+
+
+def _time(state: RunState) -> str:
+    spent = events.spent(state.folder.events)
+    rows: list[list[object]] = []
+    for name in state.steps:
+        took = spent[name]
+        seconds = (took.wall_seconds, took.worker_seconds, took.cpu_seconds, took.gpu_seconds)
+        rows.append([name, took.rows, *(f"{x:.1f}" for x in seconds)])
+    return _table("Time", ["stage", "rows", "wall s", "worker s", "CPU-s", "GPU-s"], rows)
+
+
+def _settings(lock: Mapping[str, Any]) -> str:
+    packages = {name: lock["packages"].get(name, "") for name in _SHOWN_PACKAGES}
+    manifest = html.escape(shown_lines(json.dumps(lock["manifest"], indent=2, ensure_ascii=False)))
+    return (
+        _table("Versions", ["package", "version"], list(packages.items()))
+        + f'<details><summary>resolved manifest</summary><pre tabindex="0">{manifest}</pre></details>'
+    )

@@ -1,0 +1,132 @@
+"""``editpairs sweep``: how many pairs each threshold costs, from the scores that a run has stored.
+
+One bound of one task is moved at a time, all others stay as the manifest has them. No model, no GPU;
+nothing of the run is changed.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.engine.state import RunState
+from pipeline.manifest.steps import Step
+from pipeline.shown import DataTable, shown
+from pipeline.store.location import arrow_source
+from pipeline.store.reading import reading
+from pipeline.views.outcomes import tasks_of_rows
+from stages.filter.stage import FilterConfig, Scores, choose, resolve_bounds
+from stages.tasks import Bounds, Tasks
+
+STEPS = 11
+"""Values a bound is moved through: quantiles of the candidates' scores, the lowest and highest too."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The yield of a task as one bound moves: at ``values[k]``, ``kept[k]`` of ``rows`` rows are kept."""
+
+    task: str
+    metric: str
+    side: str
+    """``min`` or ``max``."""
+    now: float
+    """The bound as the manifest has it."""
+    rows: int
+    kept_now: int
+    values: tuple[float, ...]
+    kept: tuple[int, ...]
+
+
+def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
+    """The candidates' scores of every row that the score stage kept, in all turns, by task."""
+    scores: dict[str, list[Sequence[Scores]]] = {}
+    for step in state.steps.values():
+        for part in range(state.plan.parts) if step.stage == "score" else ():
+            if state.done(step, part):
+                for task, candidates in _scored(state, step, part):
+                    scores.setdefault(task, []).append(candidates)
+    return scores
+
+
+def _scored(state: RunState, step: Step, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
+    path = state.path(step, part)
+    tasks = tasks_of_rows(state, step.turn, part)
+    with reading(path):
+        rows = pq.read_table(arrow_source(path), columns=["id", "status", "scores"], partitioning=None)
+        for row in rows.to_pylist():
+            if row["status"] == "kept":
+                yield tasks[row["id"]], row["scores"]
+
+
+def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
+    """A curve for each task and each side of a metric that has a bound."""
+    curves = []
+    for task in sorted(scores):
+        bounds = resolve_bounds(tasks[task], config)
+        kept_now = _kept(scores[task], bounds)
+        for metric, bound in bounds.items():
+            found = (candidate.get(metric) for row in scores[task] for candidate in row)
+            seen = [score for score in found if score is not None]
+            if not seen:
+                continue
+            values = tuple(float(v) for v in np.quantile(seen, np.linspace(0, 1, STEPS)))
+            for side in ("min", "max"):
+                now = getattr(bound, side)
+                if now is None:
+                    continue
+                kept = tuple(_kept(scores[task], _moved(bounds, metric, side, value)) for value in values)
+                curves.append(Curve(task, metric, side, now, len(scores[task]), kept_now, values, kept))
+    return curves
+
+
+def _moved(bounds: Mapping[str, Bounds], metric: str, side: str, value: float) -> dict[str, Bounds]:
+    return {**bounds, metric: bounds[metric].model_copy(update={side: value})}
+
+
+def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds]) -> int:
+    return sum(not choose(candidates, bounds).reason for candidates in rows)
+
+
+def plot(curves: Sequence[Curve]) -> bytes:
+    """A figure (PNG): a row of panels a task, the bound as it is drawn in."""
+    from matplotlib.figure import Figure
+
+    tasks = sorted({curve.task for curve in curves})
+    columns = max(sum(curve.task == task for curve in curves) for task in tasks)
+    figure = Figure(figsize=(2.6 * columns, 2.1 * len(tasks)), layout="constrained")
+    panels = figure.subplots(len(tasks), columns, squeeze=False)
+    for line, task in zip(panels, tasks, strict=True):
+        own = [curve for curve in curves if curve.task == task]
+        for axes, curve in zip(line, own, strict=False):
+            axes.plot(curve.values, np.array(curve.kept) / curve.rows, color="tab:blue")
+            axes.axvline(curve.now, color="tab:red", linewidth=1)
+            axes.set_title(shown(f"{task}: {curve.metric}.{curve.side}"), fontsize=8, parse_math=False)
+            axes.set_ylim(0, 1.02)
+            axes.tick_params(labelsize=7)
+        for axes in line[len(own) :]:
+            axes.axis("off")
+    content = BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    return content.getvalue()
+
+
+def table_of(curves: Sequence[Curve]) -> DataTable:
+    """A line a curve: the bound and its yield now, then the yield without it, and at other values."""
+    table = DataTable(box=None, header_style="bold", pad_edge=False)
+    for name in ("task", "bound", "now", "kept", "without", "kept at other values"):
+        table.add_column(name, justify="right" if name in ("now", "kept", "without") else "left")
+    for curve in curves:
+        free = curve.kept[0] if curve.side == "min" else curve.kept[-1]
+        points = zip(curve.values[1:-1:2], curve.kept[1:-1:2], strict=True)
+        table.add_row(
+            curve.task,
+            f"{curve.metric}.{curve.side}",
+            f"{curve.now:g}",
+            f"{curve.kept_now}/{curve.rows}",
+            f"{free}/{curve.rows}",
+            "  ".join(f"{value:.3g}: {kept}" for value, kept in points),
+        )
+    return table

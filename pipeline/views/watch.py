@@ -1,0 +1,97 @@
+"""``editpairs status --watch``: a run while it goes on, from its files alone."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from rich.live import Live
+from rich.text import Text
+
+from pipeline.engine.ledger import StageCount, count_run
+from pipeline.engine.state import RunState
+from pipeline.shown import DataTable, Terminal, brief, shown
+from pipeline.store import events
+from pipeline.store.folder import RunFolder
+
+RECENT = 16
+"""Files that the present rate is taken from."""
+TOP_REASONS = 2
+PAUSE = 9
+"""Times as long as a look took: of a large run it is a tenth of one core's time at most."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How fast a stage was of late, all its workers together: rows a second; 0 if it has done nothing."""
+
+    rows_a_second: float
+
+    def left(self, rows: int) -> str:
+        """How long ``rows`` take at this pace, such as ``1:04:30``."""
+        if not rows:
+            return ""
+        if not self.rows_a_second:
+            return "?"
+        minutes, seconds = divmod(round(rows / self.rows_a_second), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02d}:{seconds:02d}"
+
+
+class Paces:
+    """The pace of each stage over its last files; ``events.jsonl`` is read on from where it was left."""
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        self._read = 0
+        self._recent: dict[str, deque[tuple[int, float]]] = {}
+
+    def now(self) -> dict[str, Pace]:
+        for end, event in events.read(self._folder.events, self._read):
+            self._read = end
+            if "wall" in event:
+                files = self._recent.setdefault(event["stage"], deque(maxlen=RECENT))
+                files.append((event["rows"], event["wall"]))
+        return {
+            stage: Pace(sum(rows for rows, _ in files) / max(1e-3, sum(wall for _, wall in files)))
+            for stage, files in self._recent.items()
+        }
+
+
+def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
+    """Show a live table until nothing is pending, or Ctrl-C."""
+    paces = Paces(state.folder)
+    with Live(console=console, auto_refresh=False) as live:
+        while True:
+            started = time.monotonic()
+            state.scan()
+            counts = count_run(state)
+            live.update(table_of(state.folder, counts, paces.now()), refresh=True)
+            if not any(count.pending.total() for count in counts):
+                return
+            time.sleep(max(every, PAUSE * (time.monotonic() - started)))
+
+
+def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
+    """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
+    table = DataTable(title=Text(shown(str(folder.root))), title_justify="left", box=None, pad_edge=False)
+    for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
+        table.add_column(name, justify="left" if name in ("stage", "why not") else "right")
+    for count in counts:
+        judged = count.given.total() - count.pending.total()
+        pace = paces.get(count.name, Pace(0))
+        table.add_row(
+            count.name,
+            f"{count.units_done}/{count.units}",
+            f"{pace.rows_a_second:.1f}" if pace.rows_a_second else "",
+            pace.left(count.pending.total()),
+            f"{count.kept.total() / judged:.0%}" if judged else "",
+            str(count.failed.total() or ""),
+            _reasons(count),
+        )
+    return table
+
+
+def _reasons(count: StageCount) -> str:
+    ordered = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{brief(reason, 40)} {rows}" for (_, reason), rows in ordered[:TOP_REASONS])

@@ -1,0 +1,165 @@
+"""Prompt-to-Prompt's attention without attention maps.
+
+Every published controller is, per head, ``P_edit = P_s B diag(a) + P_t diag(1 - a + a rho)``.
+Column operations commute with the values, so with fused attention (SDPA)
+
+    O_edit = SDPA(Q_s, K_s, B (a V_t)) + SDPA(Q_t, K_t, (1 - a + a rho) V_t),
+
+and self-attention replacement is ``SDPA(Q_s, K_s, V_t)``. Where the source is an edit itself (the turn
+before), P_s is its controlled map, and the equation is applied to it in turn. No map is ever stored.
+Outside the soft mask M an edit row keeps its source row's attention output:
+``O = M O_edit + (1 - M) O_source``.
+"""
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
+from torch.nn import functional
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from stages.edit.prompt_to_prompt.control import PromptToPrompt
+
+
+class PromptToPromptAttention:
+    """Attention processor of one layer; does plain attention until a control is set."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.control: PromptToPrompt | None = None
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        temb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """hidden_states [R,N,C], encoder_hidden_states [R,T,d] in cross-attention."""
+        if encoder_hidden_states is None:
+            output = self._self_attention(attn, hidden_states)
+        else:
+            output = self._cross_attention(attn, hidden_states, encoder_hidden_states)
+        output = output.transpose(1, 2).flatten(2)
+        if self.control is not None:
+            output = _keep_source_outside(output, self.control)
+        return attn.to_out[1](attn.to_out[0](output))
+
+    def _self_attention(self, attn: Attention, states_RNC: torch.Tensor) -> torch.Tensor:
+        rows = self.control.borrowed_rows(states_RNC.shape[1]) if self.control is not None else None
+        matched = states_RNC if rows is None else states_RNC.index_select(0, rows)
+        query, key = _heads(attn, attn.to_q(matched)), _heads(attn, attn.to_k(matched))
+        return _attend(query, key, _heads(attn, attn.to_v(states_RNC)), attn.scale)
+
+    def _cross_attention(
+        self, attn: Attention, states_RNC: torch.Tensor, text_RTD: torch.Tensor
+    ) -> torch.Tensor:
+        control = self.control
+        query = _heads(attn, attn.to_q(states_RNC))
+        if control is None:
+            key, value = (_heads(attn, to(text_RTD)) for to in (attn.to_k, attn.to_v))
+            return _attend(query, key, value, attn.scale)
+        if self.name not in control.text:
+            control.text[self.name] = (
+                _heads(attn, attn.to_k(text_RTD)),
+                _heads(attn, attn.to_v(text_RTD)),
+            )
+        key, value = control.text[self.name]
+        if control.blending and query.shape[2] == control.blend_tokens:
+            _follow_words(query, key, attn.scale, control)
+        if not control.cross_open:
+            return _attend(query, key, value, attn.scale)
+        gate, own = _gate_and_own(control)
+        value_EHTD = value[control.cond_edits]
+        borrowed = control.matrix[:, None] @ (gate * value_EHTD)
+        output = _attend(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), attn.scale)
+        return output.index_add(0, control.cond_edits, _by_sources(query, key, borrowed, attn.scale, control))
+
+
+def _by_sources(
+    query: torch.Tensor, key: torch.Tensor, values: torch.Tensor, scale: float, control: PromptToPrompt
+) -> torch.Tensor:
+    """What each edit's source, as it is controlled itself, makes of values [E,heads,T,D].
+
+    A source that is an edit attends to its own share of them and hands the rest on to its source.
+    """
+    gate, own = _gate_and_own(control)
+    outputs: list[torch.Tensor] = []
+    for remove in control.removes:
+        shares, parents = values, remove.parents
+        if len(parents):
+            ends, handed = values.split([len(values) - len(parents), len(parents)])
+            shares = torch.cat([ends, own[parents] * handed])
+            values = control.matrix[parents, None] @ (gate[parents] * handed)
+        outputs.append(_attend(query[remove.rows], key[remove.rows], shares, scale))
+    total = outputs[0]
+    for remove, output in zip(control.removes[1:], outputs[1:], strict=True):
+        total[remove.first :] += output
+    return total
+
+
+def _gate_and_own(control: PromptToPrompt) -> tuple[torch.Tensor, torch.Tensor]:
+    """``a`` and ``1 - a + a rho`` as columns of values, [E,1,T,1]."""
+    gate = control.gate[:, None, :, None]
+    return gate, 1 - gate + gate * control.own[:, None, :, None]
+
+
+def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control: PromptToPrompt) -> None:
+    """Add what the followed words get of this layer's controlled attention to LocalBlend's maps.
+
+    Their indicators are values of a few columns: ``P u`` is an attention's output, and no map is stored.
+    """
+    gate, own = _gate_and_own(control)
+    target = control.target_words[:, None, :, None]
+    words = control.source_words[:, None, :, None]
+    heads, edits = query.shape[1], control.cond_edits
+    borrowed = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
+    kept = torch.cat([own * target, torch.zeros_like(words)], -1)
+    maps = _by_sources(query, key, _widened(borrowed, heads), scale, control)
+    maps = maps + sdpa(query[edits], key[edits], _widened(kept, heads), scale=scale)
+    summed = maps.sum(1).to(control.target_maps.dtype)
+    control.target_maps += summed[..., 0]
+    control.source_maps += summed[..., 1]
+
+
+def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:
+    """Values [E,1,T,2] for every head, with eight columns, as fused kernels need."""
+    return functional.pad(value, (0, 6)).expand(-1, heads, -1, -1)
+
+
+def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+    """SDPA of heads [R,heads,N,D]. Narrow ones are filled up with zeros, which changes nothing but time:
+    torch's fused CPU kernel takes 1.4 times as long for heads of 8 channels as for heads of 16."""
+    missing = max(0, 16 - query.shape[-1])
+    if not missing:
+        return sdpa(query, key, value, scale=scale)
+    filled = [functional.pad(heads, (0, missing)) for heads in (query, key, value)]
+    return sdpa(filled[0], filled[1], filled[2], scale=scale)[..., : value.shape[-1]]
+
+
+def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+    """[R,N,C] to [R,heads,N,C/heads]."""
+    return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+
+
+def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch.Tensor:
+    mask = control.mask_for(output.shape[1])
+    if mask is None:
+        return output
+    for turn in control.levels:
+        for offset in control.halves:
+            rows = control.edit_rows[turn] + offset
+            mixed = torch.lerp(
+                output[control.source_rows[turn] + offset], output[rows], mask[turn].to(output.dtype)
+            )
+            output = output.index_copy(0, rows, mixed)
+    return output
+
+
+def install(unet: UNet2DConditionModel) -> list[PromptToPromptAttention]:
+    """Give every attention layer of a U-Net a processor; returns them, in call-independent order."""
+    processors = {name: PromptToPromptAttention(name) for name in unet.attn_processors}
+    layers = list(processors.values())
+    # diffusers empties the dict it is given
+    unet.set_attn_processor(processors)  # type: ignore[arg-type]
+    return layers

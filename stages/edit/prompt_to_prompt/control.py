@@ -1,0 +1,266 @@
+"""The state of Prompt-to-Prompt over one batch: which row takes what from its source, step by step.
+
+Rows of a batch are [sources | edits]. With classifier-free guidance the U-Net sees [uncond sources,
+uncond edits, cond sources, cond edits], and only conditional edit rows take the source's attention,
+as in the published code; without it there are only the conditional rows. Which row is which is
+always said by index, never by "the second half".
+
+An edit's source may be another edit: the turn before it. Then all that is said of sources holds of that
+edit as it is controlled itself, so a turn that changes nothing draws the picture of the turn before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch.nn import functional
+
+from stages.edit.prompt_to_prompt.alignment import TokenMap
+from stages.edit.prompt_to_prompt.local_blend import Blend, blended_region
+
+Fusion = Literal["schedule", "power", "lerp", "none"]
+"""How M acts on the latents (:func:`fuse`)."""
+
+
+@dataclass(frozen=True)
+class Remove:
+    """The edits that have an ancestor at a certain remove (1: their source), and where it is.
+
+    They are the edits from ``first`` on. ``rows`` are the ancestors' conditional rows; those of the
+    later edits are edits themselves, ``parents`` by index, and have a source in their turn.
+    """
+
+    first: int
+    rows: torch.Tensor
+    parents: torch.Tensor
+
+
+@dataclass(frozen=True)
+class EditRow:
+    """One edit of a batch.
+
+    Attributes:
+        source: index of its source row in the batch: a source's, or an edit's that stands before it.
+        tokens: how the captions' tokens correspond.
+        cross: the gate of cross-attention, float [steps,T] (``stages.edit.prompt_to_prompt.gates``).
+        self_: the gate of self-attention, bool [steps].
+        shared: InstructPix2Pix's sharing: the self-attention gate holds for layers of every size
+            and for the unconditional row too.
+        mask: M [H,W] in [0,1], how far a pixel is edited; None: everywhere fully.
+        blend: LocalBlend; None: none.
+    """
+
+    source: int
+    tokens: TokenMap
+    cross: torch.Tensor
+    self_: torch.Tensor
+    shared: bool = False
+    mask: torch.Tensor | None = None
+    blend: Blend | None = None
+
+
+class PromptToPrompt:
+    """What the attention processors read, and what happens to the latents after each step.
+
+    Args:
+        edits: the edit rows, in batch order after the ``sources``: first turns before second ones.
+        sources: how many source rows come first.
+        steps: of the sampler.
+        self_max_tokens: self-attention is controlled in layers of at most so many tokens.
+        device, dtype: of the U-Net.
+        guided: whether the batch has unconditional rows.
+        mask_attention: whether M also mixes the attention outputs.
+        fusion: how M acts on the latents.
+        blend_tokens: LocalBlend follows the cross-attention of layers with so many tokens.
+
+    Raises:
+        ValueError: an edit's source does not stand before it, or the turns are mixed.
+    """
+
+    def __init__(
+        self,
+        edits: Sequence[EditRow],
+        sources: int,
+        steps: int,
+        self_max_tokens: int,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        *,
+        guided: bool = True,
+        mask_attention: bool = True,
+        fusion: Fusion = "schedule",
+        blend_tokens: int = 256,
+    ) -> None:
+        self.steps, self.self_max_tokens, self.blend_tokens = steps, self_max_tokens, blend_tokens
+        self.mask_attention, self.fusion = mask_attention, fusion
+        rows = sources + len(edits)
+        self.halves = (0, rows) if guided else (0,)
+        """Where the unconditional and the conditional rows begin."""
+        self.edit_rows = torch.arange(sources, rows, device=device)
+        self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
+        self.cond_edits = self.edit_rows + self.halves[-1]
+        self.levels = _levels([edit.source for edit in edits], sources)
+        """The edits of each turn: those of a turn take from the turn before as it is controlled."""
+        self.removes = self._removes([edit.source for edit in edits], sources)
+        self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
+        self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
+        self.mask = _stack_masks(edits, device)
+        self._pooled: dict[int, torch.Tensor] = {}
+        self.text: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        """Keys and values of the prompts by layer: they are the same at every step."""
+
+        gates = torch.stack([edit.cross for edit in edits], 1)
+        self._gates, self._cross_steps = gates.to(device, dtype), gates.any(-1).any(-1).tolist()
+        self._query_rows, self._self_steps = self._borrowed(edits, sources, device, shared_only=False)
+        self._shared_rows, self._shared_steps = self._borrowed(edits, sources, device, shared_only=True)
+        self.gate = torch.zeros_like(self._gates[0])
+        """[E,T] a: 1 while a token takes the source's cross-attention."""
+        self.query_rows = self._query_rows[0].clone()
+        """[R] the row whose queries and keys each row uses in controlled self-attention."""
+        self.shared_rows = self._shared_rows[0].clone()
+        """The same for layers of more than ``self_max_tokens`` tokens."""
+        self.cross_open = self.self_open = self.shared_open = False
+        self._set_up_blend(edits, device, dtype)
+
+    def _removes(self, source_rows: Sequence[int], sources: int) -> list[Remove]:
+        """Everyone's sources, then the sources of those that are edits, and so on."""
+        removes, ancestors = [], list(source_rows)
+        for level, later in zip(self.levels, [*self.levels[1:], None], strict=True):
+            deeper = len(ancestors) if later is None else later.start - level.start
+            parents = [row - sources for row in ancestors[deeper:]]
+            rows, indices = (
+                torch.tensor(x, dtype=torch.long).to(self.edit_rows) for x in (ancestors, parents)
+            )
+            removes.append(Remove(level.start, rows + self.halves[-1], indices))
+            ancestors = [source_rows[parent] for parent in parents]
+        return removes
+
+    def _borrowed(
+        self, edits: Sequence[EditRow], sources: int, device: torch.device, *, shared_only: bool
+    ) -> tuple[torch.Tensor, list[bool]]:
+        """By step, whose queries and keys each row of the U-Net uses [steps,R], and whether any borrows."""
+        total = self.halves[-1] + sources + len(edits)
+        table = torch.arange(total).repeat(self.steps, 1)
+        for row, edit in enumerate(edits, sources):
+            if shared_only and not edit.shared:
+                continue
+            for start in self.halves if edit.shared else self.halves[-1:]:
+                table[:, start + row] = torch.where(edit.self_, table[:, start + edit.source], start + row)
+        borrows = (table != torch.arange(total)).any(1).tolist()
+        return table.to(device), borrows
+
+    def _set_up_blend(self, edits: Sequence[EditRow], device: torch.device, dtype: torch.dtype) -> None:
+        blends = [edit.blend for edit in edits]
+        self.blending = any(blend is not None for blend in blends)
+        if not self.blending:
+            return
+        nothing = torch.zeros(self.matrix.shape[-1])
+        pairs = [(b.source_words, b.target_words) if b else (nothing, nothing) for b in blends]
+        self.source_words, self.target_words = (
+            torch.stack(words).to(device, dtype) for words in zip(*pairs, strict=True)
+        )
+        """[E,T] which tokens of the source's and of the edit's prompt are followed."""
+        exact = torch.promote_types(dtype, torch.float32)
+        self.source_maps = torch.zeros(len(edits), self.blend_tokens, device=device, dtype=exact)
+        self.target_maps = torch.zeros_like(self.source_maps)
+        """[E,N] the followed words' attention, summed over layers, heads and steps so far."""
+        self._thresholds = torch.tensor([b.threshold if b else 0.0 for b in blends], device=device)
+        self._unblended = torch.tensor([b is None for b in blends], device=device)
+
+    def before_step(self, step: int) -> None:
+        """Set the gates of a step."""
+        self.cross_open, self.self_open = self._cross_steps[step], self._self_steps[step]
+        self.shared_open = self._shared_steps[step]
+        self.gate.copy_(self._gates[step])
+        self.query_rows.copy_(self._query_rows[step])
+        self.shared_rows.copy_(self._shared_rows[step])
+
+    def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
+        """LocalBlend, then latent fusion."""
+        if self.mask is None and not self.blending:
+            return latents
+        for turn in self.levels:
+            rows = self.edit_rows[turn]
+            edited = self._held(step, turn, latents[rows], latents[self.source_rows[turn]])
+            latents = latents.index_copy(0, rows, edited)
+        return latents
+
+    def _held(self, step: int, turn: slice, edited: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
+        """The latents of a turn's edits [E,c,h,w], held to their sources'."""
+        height, width = edited.shape[-2:]
+        if self.blending:
+            grid = _grid(self.blend_tokens, height, width)
+            source_maps, target_maps = (
+                maps[turn].unflatten(1, grid) for maps in (self.source_maps, self.target_maps)
+            )
+            region = blended_region(source_maps, target_maps, self._thresholds[turn], (height, width))
+            free = region | self._unblended[turn, None, None, None]
+            edited = torch.where(free, edited, source)
+        if self.mask is not None and self.fusion != "none":
+            mask = pool_mask(self.mask[turn], height, width).to(edited.dtype)
+            edited = fuse(edited, source, mask, self.fusion, step, self.steps)
+        return edited
+
+    def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
+        """Whose queries and keys a self-attention layer of so many tokens uses; None: each row its own."""
+        if tokens <= self.self_max_tokens:
+            return self.query_rows if self.self_open else None
+        return self.shared_rows if self.shared_open else None
+
+    def mask_for(self, tokens: int) -> torch.Tensor | None:
+        """M at a layer's resolution [E,tokens,1]; None without masks."""
+        if self.mask is None or not self.mask_attention:
+            return None
+        if tokens not in self._pooled:
+            size = _grid(tokens, self.mask.shape[-2], self.mask.shape[-1])
+            self._pooled[tokens] = pool_mask(self.mask, *size).flatten(2).transpose(1, 2)
+        return self._pooled[tokens]
+
+
+def fuse(
+    edited: torch.Tensor, source: torch.Tensor, mask: torch.Tensor, how: Fusion, step: int, steps: int
+) -> torch.Tensor:
+    """Latents of the edits [E,c,h,w] after a step, held to their source's by M [E,1,h,w].
+
+    ``schedule`` (the default): after step i of S a latent is free where M > 1 - i/S, else the
+    source's: M says from when a pixel is free, as in Differential Diffusion (Levin and Fried 2023).
+    ``lerp``: by M at every step, which compounds to a hard mask. ``power``: by ``M**(1/S)``, so that
+    all steps together come to M.
+    """
+    if how == "schedule":
+        return torch.where(mask > 1 - (step + 1) / steps, edited, source)
+    return torch.lerp(source, edited, mask ** (1 / steps) if how == "power" else mask)
+
+
+def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
+    """Masks [E,1,H,W] at a smaller size by max pooling: area averages would starve small objects."""
+    return functional.adaptive_max_pool2d(mask, (height, width))
+
+
+def _levels(source_rows: Sequence[int], sources: int) -> list[slice]:
+    """Which edits are first turns, second ones and so on."""
+    depths: list[int] = []
+    for index, row in enumerate(source_rows):
+        if not 0 <= row < sources + index:
+            raise ValueError(f"edit {index} has row {row} as its source, which does not stand before it")
+        depths.append(0 if row < sources else depths[row - sources] + 1)
+    if depths != sorted(depths):
+        raise ValueError(f"the edits' turns must be in order, not {[depth + 1 for depth in depths]}")
+    starts = [depths.index(depth) for depth in sorted(set(depths))]
+    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(depths)], strict=True)]
+
+
+def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of a layer of so many tokens, in the proportion of height and width."""
+    rows = round((tokens * height / width) ** 0.5)
+    return rows, tokens // rows
+
+
+def _stack_masks(edits: Sequence[EditRow], device: torch.device) -> torch.Tensor | None:
+    masks = [edit.mask for edit in edits if edit.mask is not None]
+    if not masks:
+        return None
+    everywhere = torch.ones_like(masks[0])
+    stacked = [everywhere if edit.mask is None else edit.mask for edit in edits]
+    return torch.stack(stacked)[:, None].to(device)

@@ -1,0 +1,122 @@
+"""From a task's candidate and a row's captions to an edit row: token map, gates, LocalBlend."""
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from stages.edit.prompt_to_prompt.alignment import (
+    Prompt,
+    TokenMap,
+    changed_positions,
+    refine_map,
+    replace_map,
+    reweighted,
+    token_map,
+    word_positions,
+)
+from stages.edit.prompt_to_prompt.control import EditRow
+from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
+from stages.edit.prompt_to_prompt.local_blend import Blend
+from stages.edit.prompt_to_prompt.windows import windows
+from stages.seeds import derive_seed
+from stages.tasks import Candidate, Task
+
+_ARTICLES = ("a", "an", "the")
+
+
+@dataclass(frozen=True)
+class Strength:
+    """What a candidate is drawn with; random where the task file gives a range.
+
+    ``cross_until`` and ``self_until`` are fractions of the steps.
+    """
+
+    cross_until: float
+    self_until: float
+    guidance_scale: float
+
+
+def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guidance_scale: float) -> Strength:
+    """The strengths of a row's candidate ``index``, by the row's seed."""
+    rng = random.Random(derive_seed(seed, "strength", index))
+    self_until = rng.uniform(*candidate.strength) if candidate.strength else windows(candidate, steps)[1][1]
+    guidance = candidate.guidance_scale
+    if isinstance(guidance, tuple):
+        guidance = rng.uniform(*guidance)
+    return Strength(
+        windows(candidate, steps)[0][1], self_until, guidance_scale if guidance is None else guidance
+    )
+
+
+def edit_row(
+    candidate: Candidate,
+    strength: Strength,
+    source: Prompt,
+    target: Prompt,
+    *,
+    index: int,
+    steps: int,
+    length: int,
+    mask: torch.Tensor,
+    blend: Blend | None,
+) -> EditRow:
+    """The edit row of a candidate.
+
+    Args:
+        index: of the source row.
+        steps: of the sampler.
+        length: of prompts, in tokens.
+        mask: M [H,W].
+        blend: LocalBlend, if the candidate has it.
+    """
+    if candidate.control == "self":
+        tokens, no_gate = _map("refine", source, target, length), torch.zeros(steps, length)
+        gate = shared_gate(steps, strength.self_until)
+        return EditRow(index, tokens, no_gate, gate, shared=True, mask=mask)
+    cross, self_ = windows(candidate, steps)
+    tokens = _map(candidate.control, source, target, length)
+    if candidate.changed_weight != 1:
+        weights = torch.ones(length)
+        weights[changed_positions(source, target)] = candidate.changed_weight
+        tokens = reweighted(tokens, weights)
+    exceptions = []
+    if candidate.changed_until is not None:
+        own_window = (candidate.cross_from, candidate.changed_until)
+        exceptions.append((changed_positions(source, target), own_window))
+    gate_ST = cross_gate(steps, length, cross, exceptions)
+    return EditRow(index, tokens, gate_ST, self_gate(steps, self_), mask=mask, blend=blend)
+
+
+def _map(control: str, source: Prompt, target: Prompt, length: int) -> TokenMap:
+    if control == "replace":
+        return replace_map(source, target, length)
+    if control == "refine":
+        return refine_map(source.ids, target.ids, length)
+    return token_map(source, target, length)
+
+
+def local_blend(
+    task: Task, candidate: Candidate, row: Mapping[str, Any], source: Prompt, target: Prompt, length: int
+) -> Blend | None:
+    """LocalBlend on the object's words: those grounded in the anchor, and what they become.
+
+    Raises:
+        ValueError: the grounded phrase does not stand in the anchor's caption.
+    """
+    if candidate.blend is None:
+        return None
+    before, after = row[task.ground], row["edited_object"]
+    source_words, target_words = torch.zeros(length), torch.zeros(length)
+    source_words[word_positions(source, _bare(before))] = 1
+    if task.direction == "forward" and task.fields.edited_object == "in_output":
+        target_words[word_positions(target, _bare(after))] = 1
+    return Blend(source_words, target_words, candidate.blend)
+
+
+def _bare(phrase: str) -> str:
+    """A phrase without its leading article."""
+    first, _, rest = phrase.strip().partition(" ")
+    return rest if rest and first.casefold() in _ARTICLES else phrase

@@ -1,0 +1,83 @@
+"""Between which steps a candidate takes the source's attention, and whether there are such steps.
+
+Apart from the gates (:mod:`stages.edit.prompt_to_prompt.gates`), which are tensors: this is also asked
+before a run starts.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from stages.tasks import Candidate, Task, Tasks
+
+Window = tuple[float, float]
+"""Begin and end of a gate, as fractions of the steps."""
+
+
+def count_window(count: int, steps: int, *, cross: bool) -> Window:
+    """The window of the first ``count`` steps.
+
+    Raises:
+        ValueError: there are not so many steps.
+    """
+    if not 0 <= count <= steps:
+        raise ValueError(f"a gate over {count} steps, but diffusion.steps is {steps}")
+    # Half a step more, so that the published rounding down meets the count exactly.
+    return 0.0, (count + 0.5) / (steps + 1 if cross else steps) if count else 0.0
+
+
+def windows(candidate: Candidate, steps: int) -> tuple[Window, Window]:
+    """When cross- and self-attention are the source's, as fractions of the steps."""
+    cross: Window = (candidate.cross_from, candidate.cross_until)
+    self_: Window = (candidate.self_from, candidate.self_until)
+    if candidate.cross_steps is not None:
+        cross = count_window(candidate.cross_steps, steps, cross=True)
+    if candidate.self_steps is not None:
+        self_ = count_window(candidate.self_steps, steps, cross=False)
+    return cross, self_
+
+
+def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
+    """The tasks, some with other candidates than their files have.
+
+    Candidates of a task that is not in the run's mixture are not used: a manifest may be run with
+    another mixture.
+
+    Raises:
+        ValueError: there is no such task, or a candidate does not suit it.
+    """
+    tasks.check_known(candidates, "edit.candidates")
+    changed = dict(tasks)
+    for name, own in candidates.items():
+        if name not in tasks:
+            continue
+        try:
+            changed[name] = Task(**{**dict(tasks[name]), "candidates": tuple(own)})
+        except ValidationError as error:
+            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise ValueError(f"edit.candidates.{name}: {reason}") from error
+    return Tasks(changed, tasks.known)
+
+
+def check_gates(steps: int, tasks: Tasks) -> None:
+    """Refuse gates that are open by the task file but touch no step.
+
+    Raises:
+        ValueError: names the task, the key and the number of steps.
+    """
+    for task in tasks.values():
+        for index, candidate in enumerate(task.candidates):
+            where = f"task {task.name}: candidates[{index}]"
+            try:
+                cross, self_ = windows(candidate, steps)
+            except ValueError as error:
+                raise ValueError(f"{where}: {error}") from error
+            # The steps of the published gates (stages.edit.prompt_to_prompt.gates), without their tensors.
+            cross_steps = range(int(cross[0] * (steps + 1)), min(steps, int(cross[1] * (steps + 1))))
+            self_steps = range(int(steps * self_[0]), int(steps * self_[1]))
+            for key, end, touched in (("cross", cross[1], cross_steps), ("self", self_[1], self_steps)):
+                if end > 0 and not touched:
+                    raise ValueError(
+                        f"{where}.{key}_until = {end:g} touches none of diffusion.steps = {steps} steps: "
+                        "raise it, or set it to 0"
+                    )

@@ -1,0 +1,178 @@
+"""Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.candidate import Several
+from stages.edit.annotations.marks import Annotation
+from stages.finite import NotFiniteError
+from stages.models.diffusion import DiffusionConfig
+from stages.pictures.pixel_threshold import ALPHA
+from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.tasks import Candidate, Tasks
+from stages.written_text import AnnotationError
+
+
+class PixelThreshold(Section):
+    """:func:`stages.pictures.pixel_threshold.keep_unchanged`."""
+
+    alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
+    kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
+
+    @model_validator(mode="after")
+    def _odd(self) -> Self:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"edit.pixel_threshold.kernel must be odd, not {self.kernel}")
+        return self
+
+
+class EditConfig(StageConfig):
+    """The manifest's section ``edit``."""
+
+    diffusion: DiffusionConfig
+    self_max_tokens: int = Field(
+        256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
+    )
+    candidates: Mapping[str, Several[Candidate]] = Field(
+        {}, description="by task: candidates instead of the task file's"
+    )
+    mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
+    fusion: Literal["schedule", "power", "lerp", "none"] = Field(
+        "schedule",
+        description="how the soft mask holds the latents to the source's",
+    )
+    blend_tokens: int = Field(
+        256,
+        ge=1,
+        le=1 << 16,
+        description="LocalBlend follows the words in cross-attention layers of so many tokens",
+    )
+    pixel_threshold: PixelThreshold | None = Field(
+        None, description="every candidate a second time, unchanged pixels as they were; for sessions"
+    )
+    depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
+    pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
+
+
+class Edit(Stage):
+    """Draws every candidate of a row beside its own source row, all from the same noise.
+
+    The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
+    mean difference from the source stage's picture (rounding only, unless something is wrong).
+
+    In a later turn of a session the turns before are drawn again too, from the first one's noise, each
+    reading its attention source from the one before; the anchor is the picture that the turn before
+    published, and ``source_drift`` says how far its latents decode from that. With ``pixel_threshold``
+    each candidate follows a second time, ``thresholded``.
+
+    Tasks that annotate (:mod:`stages.edit.annotations.methods`) need no sampling.
+
+    Rejections of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and of written text those
+    of :func:`stages.edit.annotations.lettering.draw_text`. A drawing that is not finite fails its row.
+    """
+
+    version: ClassVar[int] = 6
+    redraws: ClassVar[bool] = True
+    reads: ClassVar = {
+        "plan": ["task", "seed"],
+        "instruct": [
+            "caption",
+            "instruction",
+            "output_caption",
+            "edited_object",
+            "original_object",
+            "surroundings",
+        ],
+        "source": ["source_image"],
+        "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
+    }
+    task_keys: ClassVar = ["method", "direction", "region", "candidates", "composite", "ground", "fields"]
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            pa.field("anchor", pa.binary()),
+            pa.field("source_drift", pa.float32()),
+            pa.field(
+                "candidates",
+                pa.list_(
+                    pa.struct(
+                        [
+                            pa.field("image", pa.binary()),
+                            pa.field("candidate", pa.int32()),
+                            pa.field("thresholded", pa.bool_()),
+                            pa.field("mask", pa.string()),
+                            pa.field("cross_until", pa.float32()),
+                            pa.field("self_until", pa.float32()),
+                            pa.field("guidance_scale", pa.float32()),
+                            pa.field("change_outside_raw", pa.float32()),
+                            pa.field("contrast_raw", pa.float32()),
+                        ]
+                    )
+                ),
+            ),
+        ]
+    )
+    Config: ClassVar[type[StageConfig]] = EditConfig
+
+    def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+        from stages.edit.annotations.methods import load_annotations
+        from stages.edit.draw import Drawing
+
+        self.config, self.tasks = config, tasks
+        self.annotations = load_annotations(config, tasks)
+        self.drawing = Drawing(config, tasks)
+
+    @classmethod
+    def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.edit.annotations.methods import annotation_problems
+        from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+        from stages.models.diffusion.folder import diffusion_problems
+
+        try:
+            check_gates(config.diffusion.steps, with_candidates(tasks, config.candidates))
+        except ValueError as error:
+            yield str(error)
+        yield from diffusion_problems(config.diffusion)
+        yield from annotation_problems(config, tasks)
+
+    def resize(self, batch: int) -> None:
+        super().resize(batch)
+        self.drawing.config = self.config
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = [decode_row(row) for row in rows.to_pylist()]
+        sampled = [row for row in records if self.tasks[row["task"]].method == "prompt2prompt"]
+        decisions = self.drawing.edit(sampled) if sampled else {}
+        for row in records:
+            method = self.tasks[row["task"]].method
+            if method != "prompt2prompt":
+                decisions[row["id"]] = _annotated(row, self.annotations[method])
+        return to_table(rows["id"].to_pylist(), [decisions[row["id"]] for row in records], self.schema)
+
+
+def _annotated(row: dict, draw: Annotation) -> Decision:
+    """The anchor is the source picture as it is, the only candidate is the annotated one."""
+    try:
+        target = draw(row)
+    except AnnotationError as error:
+        return rejected(str(error))
+    except NotFiniteError as error:
+        return failed(error)
+    candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
+    return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
+
+
+def decode_row(row: Mapping[str, Any]) -> dict:
+    """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
+    history = [_decode_region(turn) for turn in row.get("history", [])]
+    return {**_decode_region(row), "source_image": decode_rgb(row["source_image"]), "history": history}
+
+
+def _decode_region(row: Mapping[str, Any]) -> dict:
+    masks = {name: decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask")}
+    return {**row, **masks, "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)}

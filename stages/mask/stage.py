@@ -1,0 +1,175 @@
+"""Where a picture may change: the phrase is grounded, segmented and made a soft mask."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from stages.base import Decision, Section, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.finite import NotFiniteError
+from stages.models.config import SegmenterWeights
+from stages.models.grounding import GroundingConfig, load_detector
+from stages.pictures.masks import fill_boxes, smooth_mask, soft_mask, without_specks
+from stages.pictures.png import decode_rgb, encode_png
+from stages.tasks import Tasks
+
+
+class SoftMaskWeights(Section):
+    """How much each mask counts in the soft one."""
+
+    precise: float = Field(0.5, ge=0, le=1)
+    smooth: float = Field(0.3, ge=0, le=1)
+    box: float = Field(0.2, ge=0, le=1)
+
+    @model_validator(mode="after")
+    def _sum_to_one(self) -> Self:
+        total = self.precise + self.smooth + self.box
+        if abs(total - 1) > 1e-6:
+            raise ValueError(
+                f"mask.weights: precise, smooth and box must sum to 1, not {total:g}; "
+                "change one of them so that they do"
+            )
+        return self
+
+
+class MaskConfig(StageConfig):
+    """The manifest's section ``mask``."""
+
+    grounding: GroundingConfig
+    segmenter: SegmenterWeights
+    weights: SoftMaskWeights = SoftMaskWeights(precise=0.5, smooth=0.3, box=0.2)
+    dilate: float = Field(0.06, ge=0, le=0.5, description="radius, as a fraction of the shorter side")
+    blur: float = Field(0.02, ge=0, le=0.25, description="sigma, as a fraction of the shorter side")
+    specks: float = Field(
+        0.05, ge=0, lt=1, description="smaller holes and islands go, as a fraction of the precise mask"
+    )
+    min_area: float = Field(0.003, ge=0, le=1, description="of the precise mask, as a fraction")
+    max_area: float = Field(0.8, ge=0, le=1, description="of the precise mask, as a fraction")
+    max_boxes: int = Field(8, ge=1, le=900, description="a phrase found more often is rejected")
+
+    @model_validator(mode="after")
+    def _some_area_fits(self) -> Self:
+        if self.min_area > self.max_area:
+            raise ValueError(
+                f"mask.min_area = {self.min_area:g} is above mask.max_area = {self.max_area:g}: "
+                "nothing could pass"
+            )
+        return self
+
+
+class Mask(Stage):
+    """Grounds each row's phrase in its anchor picture and writes its masks.
+
+    Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is
+    recorded as the only box), ``unknown_word`` (the phrase has a word that the detector does not
+    know), ``too_many_boxes``, ``mask_area``. A task that grounds nothing gets a mask of the whole
+    picture and no box.
+    """
+
+    version: ClassVar[int] = 3
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        "plan": ["task"],
+        "instruct": ["edited_object", "original_object"],
+        "source": ["source_image"],
+    }
+    task_keys: ClassVar[Sequence[str]] = ("ground",)
+    schema: ClassVar[pa.Schema] = pa.schema(
+        [
+            ("phrase", pa.string()),
+            ("boxes", pa.list_(pa.list_(pa.float32()))),
+            ("box_scores", pa.list_(pa.float32())),
+            ("precise_mask", pa.binary()),
+            ("smooth_mask", pa.binary()),
+            ("soft_mask", pa.binary()),
+            ("mask_area", pa.float32()),
+        ]
+    )
+    Config: ClassVar[type[StageConfig]] = MaskConfig
+
+    def __init__(self, config: MaskConfig, tasks: Tasks) -> None:
+        import torch
+
+        from stages.models.segmenter import Segmenter
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.config, self.tasks = config, tasks
+        self.detector = load_detector(config.grounding, device)
+        self.segmenter = Segmenter.load(config.segmenter, device)
+
+    @classmethod
+    def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
+        from stages.models.grounding.folder import grounding_problems
+        from stages.models.weight_files import of_parts, problems_of
+
+        yield from grounding_problems(config.grounding)
+        check = of_parts("encoder", ("image_encoder.", "mask_decoder.", "prompt_encoder."))
+        yield from problems_of("mask.segmenter", config.segmenter, check)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = rows.to_pylist()
+        images = [decode_rgb(record["source_image"]) for record in records]
+        decisions: list[Decision | None] = [None] * len(records)
+        phrases: dict[int, str] = {}
+        for i, record in enumerate(records):
+            ground = self.tasks[record["task"]].ground
+            if ground == "none":
+                decisions[i] = self._whole_picture(images[i].shape[:2])
+            elif record[ground] and record[ground].strip():
+                phrases[i] = record[ground].strip()
+            else:
+                decisions[i] = rejected("not_grounded", phrase="")
+        for i, decision in zip(phrases, self._ground(images, phrases), strict=True):
+            decisions[i] = decision
+        return to_table(rows["id"].to_pylist(), [d for d in decisions if d is not None], self.schema)
+
+    def _ground(self, images: list[np.ndarray], phrases: dict[int, str]) -> list[Decision]:
+        """Decide the rows whose picture's index is a key of ``phrases``."""
+        pictures = [images[i] for i in phrases]
+        found = self.detector.find(pictures, list(phrases.values()), self.config.batch)
+        prompts = [f.boxes if len(f.boxes) <= self.config.max_boxes else f.boxes[:0] for f in found]
+        masks = self.segmenter.segment(pictures, prompts, self.config.batch)
+        decisions = []
+        for phrase, detections, instances in zip(phrases.values(), found, masks, strict=True):
+            boxes, scores = detections.boxes, detections.scores
+            columns = {"phrase": phrase, "boxes": boxes.tolist(), "box_scores": scores.tolist()}
+            if detections.unknown:
+                decisions.append(rejected("unknown_word", **columns))
+            elif math.isnan(detections.best_score):
+                decisions.append(failed(NotFiniteError("mask", "the detector's output"), **columns))
+            elif instances is None:
+                decisions.append(failed(NotFiniteError("mask", "the segmenter's output"), **columns))
+            elif not len(boxes):
+                miss = {"boxes": [detections.best_box.tolist()], "box_scores": [detections.best_score]}
+                decisions.append(rejected("not_grounded", **{**columns, **miss}))
+            elif len(boxes) > self.config.max_boxes:
+                decisions.append(rejected("too_many_boxes", **columns))
+            else:
+                whole = [without_specks(mask, self.config.specks) for mask in instances]
+                decisions.append(self._decide(np.any(whole, axis=0), boxes, columns))
+        return decisions
+
+    def _decide(self, union: np.ndarray, boxes: np.ndarray, columns: dict[str, Any]) -> Decision:
+        precise = union.astype(np.float32)
+        smooth = smooth_mask(precise, self.config.dilate, self.config.blur)
+        weights = self.config.weights
+        mixed = (weights.precise, weights.smooth, weights.box)
+        soft = soft_mask(precise, smooth, fill_boxes(boxes, union.shape), mixed)
+        area = float(precise.mean())
+        masks = _as_png(precise_mask=precise, smooth_mask=smooth, soft_mask=soft)
+        if not self.config.min_area <= area <= self.config.max_area:
+            return rejected("mask_area", **columns, **masks, mask_area=area)
+        return kept(**columns, **masks, mask_area=area)
+
+    def _whole_picture(self, shape: tuple[int, ...]) -> Decision:
+        ones = np.ones(shape, np.float32)
+        masks = _as_png(precise_mask=ones, smooth_mask=ones, soft_mask=ones)
+        return kept(phrase="", boxes=[], box_scores=[], **masks, mask_area=1.0)
+
+
+def _as_png(**masks: np.ndarray) -> dict[str, bytes]:
+    """Masks in [0,1] as 8-bit grey PNGs."""
+    return {name: encode_png(np.round(mask * 255).astype(np.uint8)) for name, mask in masks.items()}

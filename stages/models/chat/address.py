@@ -1,0 +1,60 @@
+"""Where an endpoint is and what its key is called: both land in the lock file, so neither may be a secret."""
+
+import re
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+_FORM = "write it as https://host/v1"
+_SECRET = (
+    "it is written to the run's folder and to reports; credentials come from the environment variable "
+    "that instruct.endpoint.api_key_variable names"
+)
+_KEY = re.compile(r"/((sk|pk|rk|hf|gsk|xai|nvapi|pplx|ghp|r8)[-_][\w-]{16,}|AIza[\w-]{30,})|=", re.IGNORECASE)
+"""How the keys of hosted models begin, in a path; nothing else in an address needs an equals sign."""
+
+
+def checked_address(url: str) -> str:
+    """The base URL of an endpoint. Messages do not quote it: it may hold a secret.
+
+    Raises:
+        ValueError: it is no address, or it holds a user, a password, a query, or what looks like a key.
+    """
+    key = "instruct.endpoint.base_url"
+    if "@" in url:
+        raise ValueError(f"{key} may hold no user and no password: {_SECRET}")
+    if "?" in url or "#" in url:
+        raise ValueError(f"{key} may hold no query and no fragment: {_SECRET}")
+    try:
+        parts = urlsplit(url)
+        seems_secret = bool(_KEY.search(parts.path))
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        seems_secret = fits = False
+    if seems_secret:
+        raise ValueError(f"{key} seems to hold a key: {_SECRET}")
+    if not fits or not url.isprintable() or " " in url or "\\" in url:
+        raise ValueError(f"{key} is no address of a server; {_FORM}")
+    return url
+
+
+def checked_variable(name: str) -> str:
+    """The name of an environment variable. The message does not quote it: it may be the key itself.
+
+    Raises:
+        ValueError: it is no such name.
+    """
+    if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
+        raise ValueError(
+            "instruct.endpoint.api_key_variable is no name of an environment variable (capitals, digits, "
+            "underscores); the key itself belongs into the environment, not into the manifest"
+        )
+    return name
+
+
+def is_here(host: str) -> bool:
+    """Whether a host is this machine: a loopback address, or the one that stands for all of its own."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+    return address.is_loopback or address.is_unspecified

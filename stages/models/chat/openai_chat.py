@@ -1,0 +1,165 @@
+"""A language model behind an OpenAI-compatible endpoint: vLLM, ``transformers serve``, a hosted model.
+
+The ``openai`` package keeps the connections, retries what may pass (429, 5xx, a closed connection, a
+timeout) after a growing, jittered pause, and honours a Retry-After of at most two minutes. Answers are as
+the server gave them: a seed is sent, but whether it decides is the server's affair.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.request import getproxies
+
+import httpx2
+from openai import APIConnectionError, APIStatusError, AsyncOpenAI
+
+from stages.models.chat.address import is_here
+from stages.models.chat.bounded_client import BoundedClient, EndpointError
+from stages.models.chat.completion import CompletionError, error_text, excerpt, read_completion
+from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Parameter
+from stages.models.chat.conversation import Message, Reply
+
+_SHORTEST_SECRET = 6
+"""Characters of a key that is worth hiding."""
+
+
+class OpenAIChat:
+    """Completes conversations over HTTP, at most ``concurrency`` at a time.
+
+    Args:
+        config: what is asked, and how it is sampled.
+        endpoint: where.
+        batch: conversations that are given at once.
+        response_format: what the server is told of the form of an answer.
+
+    Raises:
+        ValueError: the environment lacks the key, or names a proxy that cannot be used.
+    """
+
+    def __init__(
+        self, config: ChatConfig, endpoint: EndpointConfig, batch: int, response_format: Mapping[str, Any]
+    ) -> None:
+        self._config, self._endpoint, self._key = config, endpoint, _key(endpoint.api_key_variable)
+        self.batch, self._response_format = batch, response_format
+        try:
+            self._http()
+        except (ImportError, ValueError, httpx2.InvalidURL) as error:
+            raise ValueError(
+                f"instruct.endpoint.base_url: no connection can be made to it: {error}; correct the proxy "
+                "that the environment names in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
+            ) from error
+
+    def complete(
+        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
+    ) -> list[Reply | Exception]:
+        """The next turn of each conversation, or why there is none; a row never fails its neighbours."""
+        return asyncio.run(self._complete(conversations, seeds))
+
+    def _http(self) -> BoundedClient:
+        where = self._endpoint
+        return BoundedClient(where.base_url, where.timeout_seconds, where.concurrency)
+
+    async def _complete(
+        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
+    ) -> list[Reply | Exception]:
+        free = asyncio.Semaphore(self._endpoint.concurrency)
+        async with AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._endpoint.base_url,
+            timeout=self._endpoint.timeout_seconds,
+            max_retries=self._endpoint.retries,
+            http_client=self._http(),
+        ) as client:
+
+            async def answer(messages: list[Message], seed: int) -> Reply:
+                async with free:
+                    response = await client.post(
+                        "/chat/completions", cast_to=httpx2.Response, body=self._request(messages, seed)
+                    )
+                try:
+                    return read_completion(response.content)
+                except CompletionError as error:
+                    raise EndpointError(
+                        f"the endpoint's answer is no chat completion: {error}: "
+                        f"{excerpt(self._masked(response.content))}"
+                    ) from None
+
+            # Whatever a row raises is its own: its neighbours have been answered, and paid for.
+            results = await asyncio.gather(*map(answer, conversations, seeds), return_exceptions=True)
+        return [self._outcome(result) for result in results]
+
+    def _request(self, messages: list[Message], seed: int) -> dict[str, Any]:
+        config = self._config
+        values: dict[Parameter, Any] = {
+            "temperature": config.temperature,
+            "top_p": config.top_p,
+            "max_tokens": config.max_new_tokens,
+            "seed": seed % 2**31,
+            "response_format": self._response_format,
+        }
+        sent = {name: values[parameter] for parameter, name in self._names().items() if name}
+        return {"model": config.model, "messages": messages, **sent}
+
+    def _names(self) -> dict[Parameter, str]:
+        """What each parameter is called; empty if it is left out."""
+        return {name: self._config.parameters.get(name, name) for name in PARAMETERS}
+
+    def _outcome(self, result: Reply | BaseException) -> Reply | Exception:
+        if isinstance(result, Reply):
+            return result
+        if not isinstance(result, Exception):
+            raise result
+        text = self._masked(self._described(result).encode(errors="replace"))
+        return EndpointError(text.decode(errors="replace"))
+
+    def _masked(self, text: bytes) -> bytes:
+        """Without the key. A few letters, for a server that wants none, are no secret but parts of words."""
+        return text.replace(self._key.encode(), b"***") if len(self._key) >= _SHORTEST_SECRET else text
+
+    def _described(self, error: Exception) -> str:
+        if isinstance(error, EndpointError):
+            return str(error)
+        if isinstance(error, APIStatusError):
+            return self._told(error.response)
+        if isinstance(error, APIConnectionError):
+            proxies = getproxies().keys() & {"http", "https", "all"}
+            by = " by the environment's proxy" if proxies and not is_here(error.request.url.host) else ""
+            return f"no answer{by}: {_causes(error)}"
+        return _causes(error)
+
+    def _told(self, response: httpx2.Response) -> str:
+        """What an answer with an error says, and what may help."""
+        sent, status = response.extensions["sent_status"], response.status_code
+        text = f"HTTP {sent}" if sent == status else f"HTTP {sent} with an error ({status})"
+        if "retry-after" in response.headers:
+            text += f", Retry-After {response.headers['retry-after'][:40]}"
+        told = error_text(self._masked(response.content))
+        if status in (400, 404, 422) and any(name and name in told for name in self._names().values()):
+            told += "; instruct.parameters renames or leaves out a parameter"
+        return f"{text}: {told}"
+
+
+def _key(variable: str) -> str:
+    key = os.environ.get(variable, "").strip()
+    if not key:
+        raise ValueError(
+            f"instruct.endpoint.api_key_variable: the environment has no {variable}; "
+            "export the key under that name (any text for a server that wants none)"
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ValueError(
+            f"instruct.endpoint.api_key_variable: what {variable} holds is no key: a key is one line of "
+            "ASCII characters without spaces"
+        )
+    return key
+
+
+def _causes(error: BaseException | None) -> str:
+    """An error and what it came from, the root last: the libraries' own texts do not name it."""
+    texts: dict[str, str] = {}
+    while error is not None:
+        texts.setdefault(str(error), type(error).__name__)
+        inside = getattr(error, "exceptions", None)  # of an ExceptionGroup: one of each address of a host
+        error = error.__cause__ or error.__context__ or (inside[0] if inside else None)
+    return " <- ".join(f"{name}: {text}" if text else name for text, name in texts.items())

@@ -1,0 +1,53 @@
+"""What would stop the instruct stage, without a model and without a request."""
+
+import os
+import socket
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from stages.models.chat.address import is_here
+from stages.models.chat.config import EndpointConfig
+from stages.models.weight_files import TOKENIZER, of_transformers, read_json
+
+CONNECT_SECONDS = 3.0
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
+
+
+def endpoint_problems(endpoint: EndpointConfig) -> Iterator[str]:
+    """Whether the key is set, and whether something listens where requests will go: one TCP connection."""
+    if not os.environ.get(endpoint.api_key_variable):
+        yield (
+            f"instruct.endpoint.api_key_variable: the environment has no {endpoint.api_key_variable}; "
+            "export the key under that name (any text for a server that wants none)"
+        )
+    key = "instruct.endpoint.base_url"
+    url = urlsplit(endpoint.base_url)
+    host, port = url.hostname or "", url.port or {"http": 80, "https": 443}[url.scheme]
+    proxy = urllib.request.getproxies().get(url.scheme)
+    if proxy and not is_here(host) and not urllib.request.proxy_bypass(host):
+        through = urlsplit(proxy if "://" in proxy else f"http://{proxy}")
+        reached, host, port = f"the proxy {through.hostname}", through.hostname or "", through.port or 80
+    else:
+        reached = f"{host}"
+    try:
+        socket.create_connection((host, port), CONNECT_SECONDS).close()
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        yield f"{key}: nothing answers at {reached}, port {port} ({reason}): start it, or correct the key"
+
+
+def check_chat(folder: Path) -> None:
+    """Check a folder of a chat model.
+
+    Raises:
+        ValueError: it is none.
+    """
+    classes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+    of_transformers("a causal language model", classes, TOKENIZER)(folder)
+    if any((folder / name).is_file() for name in _TEMPLATES):
+        return
+    configured = folder / "tokenizer_config.json"
+    if not configured.is_file() or not read_json(configured).get("chat_template"):
+        raise ValueError(f"{folder} has no chat template: use a chat model")

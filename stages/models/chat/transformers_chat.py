@@ -1,0 +1,183 @@
+"""A transformers causal language model, in process, that answers every row by its own seed.
+
+``generate`` of transformers samples a whole batch from one global generator, so a row would depend
+on its neighbours. Here each row draws Gumbel noise from a generator of its own, batches are filled
+up with dummy rows to one size, and prompts are padded on the left to a multiple of a length.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from stages.base import Weights
+from stages.models.chat.conversation import Message, Reply
+from stages.models.device import default_device
+from stages.models.weights import load_model, load_processor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How tokens are drawn; a temperature of 0 takes the most likely one."""
+
+    temperature: float
+    top_p: float
+    max_new_tokens: int
+
+
+class TransformersChat:
+    """Completes conversations with a causal language model.
+
+    Args:
+        model: a causal LM that knows ``logits_to_keep`` (all current transformers decoders).
+        tokenizer: with a chat template.
+        sampling: how tokens are drawn.
+        batch: rows that are computed at once; more are refused, fewer are filled up.
+        prompt_multiple: prompts are padded to a multiple of this many tokens.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        sampling: Sampling,
+        batch: int,
+        prompt_multiple: int = 64,
+    ) -> None:
+        if tokenizer.chat_template is None:
+            raise ValueError("instruct.model: its tokenizer has no chat template; use a chat model")
+        self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
+        self.batch, self.prompt_multiple = batch, prompt_multiple
+        self._ends = _end_tokens(model, tokenizer)
+        self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._ends)
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+        self._special = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+
+    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[Reply]:
+        """The assistant's next turn of each conversation; row i draws from ``seeds[i]`` alone."""
+        if not 0 < len(conversations) <= self.batch:
+            raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
+        ids, mask = self.encode(conversations)
+        return [
+            Reply(
+                str(self.tokenizer.decode(tokens, skip_special_tokens=True)), "stop" if ended else "truncated"
+            )
+            for tokens, ended in self._decode(ids, mask, seeds)
+        ]
+
+    def encode(self, conversations: Sequence[list[Message]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prompts as token ids and attention mask, both [batch, n * prompt_multiple]."""
+        prompts = []
+        for messages in conversations:
+            clean = [Message(role=m["role"], content=self._defuse(m["content"])) for m in messages]
+            text = self.tokenizer.apply_chat_template(clean, tokenize=False, add_generation_prompt=True)
+            prompts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        longest = max(len(prompt) for prompt in prompts)
+        length = -(-longest // self.prompt_multiple) * self.prompt_multiple
+        prompts += [prompts[0]] * (self.batch - len(prompts))
+        ids = torch.tensor([[self._pad] * (length - len(p)) + p for p in prompts])
+        mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
+        return ids.to(self.model.device), mask.to(self.model.device)
+
+    def _defuse(self, content: str) -> str:
+        """Break up special tokens: a turn's content must not be able to end the turn."""
+        for token in self._special:
+            content = content.replace(token, f"{token[:1]} {token[1:]}")
+        return content
+
+    @torch.inference_mode()
+    def _decode(
+        self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]
+    ) -> list[tuple[list[int], bool]]:
+        """Each row's tokens, and whether it ended by itself."""
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        answers: list[list[int]] = [[] for _ in seeds]
+        done = [False] * len(seeds)
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        cache: Any = None
+        for _ in range(self.sampling.max_new_tokens):
+            output = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            cache = output.past_key_values
+            tokens = draw(output.logits[:, -1].float(), generators, self.sampling)
+            for row, token in enumerate(tokens[: len(seeds)].tolist()):
+                done[row] = done[row] or token in self._ends
+                if not done[row]:
+                    answers[row].append(token)
+            if all(done):
+                break
+            ids = tokens[:, None]
+            mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
+            positions = positions[:, -1:] + 1
+        return list(zip(answers, done, strict=True))
+
+
+def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: Sampling) -> torch.Tensor:
+    """One token a row [b] from logits [b,v], by the Gumbel-max trick on the nucleus.
+
+    ``generators`` belong to the first rows; rows beyond them are fillers and take any token.
+    """
+    if sampling.temperature == 0:
+        return logits.argmax(-1)
+    logits = nucleus(logits / sampling.temperature, sampling.top_p)
+    exponential = torch.ones(logits.shape)
+    for row, generator in enumerate(generators):
+        exponential[row].exponential_(generator=generator)
+    gumbel = -exponential.clamp(min=1e-30).log()
+    return (logits + gumbel.to(logits.device)).argmax(-1)
+
+
+def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Keep the fewest likeliest tokens whose probabilities reach ``top_p`` (Holtzman et al. 2020).
+
+    Args:
+        logits: [..., v].
+        top_p: in (0, 1].
+
+    Returns:
+        The logits, -inf outside the nucleus; the likeliest token is always inside.
+    """
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    probabilities = ordered.softmax(-1)
+    before = probabilities.cumsum(-1) - probabilities
+    outside = before >= top_p
+    outside[..., 0] = False
+    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), float("-inf"))
+
+
+def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """A model and its tokenizer from a local folder or the hub, on the GPU if there is one.
+
+    Raises:
+        FileNotFoundError: ``model`` looks like a folder and is none.
+    """
+    local = Path(model).is_dir()
+    if not local and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
+        raise FileNotFoundError(
+            f"instruct.model: there is no folder {model}; correct the key, or make the weights "
+            "(toybox: make toybox)"
+        )
+    weights = Weights(model=model, revision=revision)
+    tokenizer = load_processor(AutoTokenizer, weights, "instruct.model")
+    network = load_model(AutoModelForCausalLM, weights, "instruct.model", dtype=getattr(torch, dtype))
+    torch.nn.Module.to(network, default_device())
+    return network.eval(), tokenizer
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end a turn, by the model's generation config and its tokenizer."""
+    configured = model.generation_config.eos_token_id if model.generation_config else None
+    ends = set(configured if isinstance(configured, list) else [configured])
+    ends = (ends | {tokenizer.eos_token_id}) - {None}
+    if not ends:
+        raise ValueError("instruct.model: neither its generation config nor its tokenizer names an end token")
+    return ends

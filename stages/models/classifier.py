@@ -1,0 +1,45 @@
+"""A sequence classifier of transformers as task predictor."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from stages.base import Weights
+from stages.models.device import default_device
+from stages.models.weights import load_model, load_processor
+from stages.unknown_words import unknown_words
+
+
+class SequenceClassifier:
+    """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
+
+    def __init__(self, weights: Weights, max_tokens: int) -> None:
+        key = "task_check.predictor.model"
+        self.tokenizer = load_processor(AutoTokenizer, weights, key)
+        model = load_model(AutoModelForSequenceClassification, weights, key, dtype=torch.float32)
+        self.model = model.to(default_device()).eval().requires_grad_(False)
+        self.max_tokens = max_tokens
+
+    @property
+    def labels(self) -> list[str]:
+        return [self.model.config.id2label[index] for index in range(self.model.config.num_labels)]
+
+    @torch.no_grad()
+    def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
+        """Probabilities by label, none for a text with a word that the tokenizer does not know.
+
+        Batches have a fixed shape, so that no row depends on its neighbours.
+        """
+        probabilities: list[Mapping[str, float]] = []
+        for start in range(0, len(instructions), batch):
+            texts = list(instructions[start : start + batch])
+            filled = texts + texts[-1:] * (batch - len(texts))
+            encoded = self.tokenizer(
+                filled, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+            ).to(self.model.device)
+            shares = self.model(encoded.input_ids, attention_mask=encoded.attention_mask).logits.softmax(-1)
+            for text, row in zip(texts, shares.tolist(), strict=False):
+                known = not unknown_words(self.tokenizer, text)
+                probabilities.append(dict(zip(self.labels, row, strict=True)) if known else {})
+        return probabilities

@@ -1,0 +1,54 @@
+"""What a folder of diffusers tells without its models: whether they are there, and how many steps it has."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.models.diffusion import DiffusionConfig
+from stages.models.weight_files import check_saved_model, problems_of, read_json
+
+_SAVED_AS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_LCM_STEPS = 50
+"""LCMScheduler's ``original_inference_steps`` where its config does not say."""
+
+
+def diffusion_problems(config: DiffusionConfig) -> Iterator[str]:
+    """What would stop the section ``diffusion``."""
+    found = [*problems_of("diffusion", config, _check_pipeline)]
+    yield from found
+    if config.path is not None and config.path.exists() and not found:
+        most, why = _most_steps(config, read_json(config.path / "scheduler" / "scheduler_config.json"))
+        if config.steps > most:
+            yield f"diffusion.steps: at most {most} ({why} of {config.model}), not {config.steps}"
+
+
+def _check_pipeline(folder: Path) -> None:
+    index = read_json(folder / "model_index.json")
+    for part in _NEEDED:
+        if not _is_used(index.get(part)):
+            raise ValueError(
+                f"{folder / 'model_index.json'} names no {part}: it is no Stable Diffusion or SDXL"
+            )
+    if index["unet"][1] != "UNet2DConditionModel":
+        raise ValueError(f"{folder} has a {index['unet'][1]}, not a UNet2DConditionModel")
+    for part in _MODELS:
+        if _is_used(index.get(part)):
+            read_json(folder / part / "config.json")
+            check_saved_model(folder / part, _SAVED_AS.get(part, "model"))
+    read_json(folder / "scheduler" / "scheduler_config.json")
+    if not any((folder / "tokenizer").glob("*.json")):
+        raise ValueError(f"{folder / 'tokenizer'} has no files of a tokenizer")
+
+
+def _is_used(entry: Any) -> bool:
+    """Of ``model_index.json``: a library and a class, or two nulls."""
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
+
+
+def _most_steps(config: DiffusionConfig, scheduler: dict[str, Any]) -> tuple[int, str]:
+    trained = scheduler.get("num_train_timesteps", 1000)
+    if config.sampler == "lcm":
+        return int(scheduler.get("original_inference_steps", _LCM_STEPS)), "original_inference_steps"
+    return int(trained), "num_train_timesteps"

@@ -1,0 +1,29 @@
+"""DINOv2: embeddings of pictures that follow structure rather than words (Oquab et al. 2023)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from transformers import AutoImageProcessor, AutoModel
+
+from stages.base import Weights
+from stages.models.weights import load_model, load_processor
+
+
+class Dino:
+    """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
+
+    def __init__(self, weights: Weights, key: str, device: str) -> None:
+        self.processor = load_processor(AutoImageProcessor, weights, key)
+        self.model = load_model(AutoModel, weights, key).to(device).eval()
+        self.device = device
+
+    @torch.inference_mode()
+    def encode(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
+        """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3] of one size."""
+        parts = []
+        for start in range(0, len(images), batch):
+            inputs = self.processor(images=list(images[start : start + batch]), return_tensors="pt")
+            features = self.model(**inputs.to(self.device)).last_hidden_state[:, 0].float()
+            parts.append(torch.nn.functional.normalize(features, dim=-1).cpu().numpy())
+        return np.concatenate(parts)

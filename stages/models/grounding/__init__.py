@@ -1,0 +1,45 @@
+"""Open-vocabulary detection with GroundingDINO, shared by the mask and score stages."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from stages.base import Weights
+
+if TYPE_CHECKING:
+    from stages.models.grounding.detector import Detector
+
+
+class GroundingConfig(Weights):
+    """The manifest's section ``grounding``: the detector and when a phrase counts as found.
+
+    Both thresholds are on sigmoid scores in [0,1]. ``box_threshold`` is compared with a box's best
+    word, as in GroundingDINO's own inference; ``text_threshold`` with the mean over all words of the
+    phrase, so that "a blue car" is not found where only "car" fits.
+    """
+
+    library: Literal["groundingdino", "transformers"] = Field(
+        "groundingdino",
+        description="groundingdino: a folder of `editpairs convert`; transformers: a hub name or a folder",
+    )
+    box_threshold: float = Field(0.35, ge=0, le=1, description="least score of a box's best word")
+    text_threshold: float = Field(0.25, ge=0, le=1, description="least mean score over the phrase's words")
+
+    @property
+    def from_hub(self) -> bool:
+        return self.library == "transformers"
+
+
+def load_detector(config: GroundingConfig, device: str) -> "Detector":
+    """Load the detector ``config.model``.
+
+    Raises:
+        OSError: the folder or the hub name lacks something; the message names it.
+    """
+    if config.library == "transformers":
+        from stages.models.grounding.transformers_detector import TransformersDetector
+
+        return TransformersDetector.load(config, device)
+    from stages.models.grounding.detector import Detector
+
+    return Detector.load(config, device)

@@ -1,0 +1,136 @@
+"""What the files of a model tell without the model: whether a loader would take them.
+
+Headers and JSON are read, never a tensor, and no model library is imported, so that a run can be checked
+in the driver in milliseconds. Of a hub name nothing is known but its form.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.base import Weights
+
+Check = Callable[[Path], None]
+"""Raises ValueError with what is wrong with a file or folder of weights."""
+
+
+def problems_of(key: str, weights: Weights, check: Check) -> Iterator[str]:
+    """What is wrong with the model under a manifest key. A path where nothing lies is not told of here."""
+    path = weights.path
+    if path is None:
+        from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+        try:
+            validate_repo_id(weights.model)
+        except HFValidationError:
+            yield f"{key}.model: {weights.model!r} is neither a path nor a hub name, such as org/name"
+    elif path.exists():
+        try:
+            check(path)
+        except ValueError as error:
+            yield f"{key}.model: {error}"
+        except OSError as error:
+            yield f"{key}.model: {error.filename or path} cannot be read: {error.strerror or error}"
+
+
+def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
+    """Check that a safetensors file is whole, by its header and length.
+
+    Returns:
+        The names of its tensors; for each of ``prefixes`` there are some.
+
+    Raises:
+        ValueError: it is not, or holds another model.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not file.is_file():
+        raise ValueError(f"{file.parent} has no {file.name}")
+    try:
+        with safe_open(file, framework="np") as tensors:
+            names = list(tensors.keys())
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged, or no safetensors file: {error}") from error
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")
+    return names
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: it is missing or none.
+    """
+    try:
+        content = json.loads(file.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{file.parent} has no {file.name}") from None
+    except (ValueError, RecursionError):
+        content = None
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a JSON object")
+    return content
+
+
+def check_saved_model(folder: Path, name: str = "model") -> None:
+    """Check what ``save_pretrained`` wrote: ``<name>.safetensors``, or its pieces and their index."""
+    index = folder / f"{name}.safetensors.index.json"
+    if not index.is_file():
+        check_tensors(folder / f"{name}.safetensors")
+        return
+    pieces = read_json(index).get("weight_map")
+    if not isinstance(pieces, dict) or not pieces:
+        raise ValueError(f"{index} has no weight_map")
+    for piece in sorted(set(map(str, pieces.values()))):
+        check_tensors(folder / piece)
+
+
+def of_transformers(kind: str, classes: tuple[str, ...], files: tuple[str, ...]) -> Check:
+    """A check of a folder of transformers.
+
+    Args:
+        kind: what it should be, for errors.
+        classes: beginnings or ends of names of architectures, one of which its config must name.
+        files: of the tokenizer or the preprocessor, one of which must be there.
+    """
+
+    def check(folder: Path) -> None:
+        config = read_json(folder / "config.json")
+        named = config.get("architectures")
+        if not isinstance(config.get("model_type"), str):
+            raise ValueError(f"{folder / 'config.json'} names no model_type: it is no model of transformers")
+        if isinstance(named, list) and not any(
+            str(n).startswith(classes) or str(n).endswith(classes) for n in named
+        ):
+            raise ValueError(f"{folder} holds {', '.join(map(str, named))}, which is not {kind}")
+        check_saved_model(folder)
+        if not any((folder / file).is_file() for file in files):
+            raise ValueError(f"{folder} has no {' or '.join(files)}")
+
+    return check
+
+
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
+PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
+
+
+def of_parts(config_key: str, prefixes: tuple[str, ...]) -> Check:
+    """A check of a folder of ``editpairs convert``.
+
+    Args:
+        config_key: a key that its ``config.json`` has.
+        prefixes: of its tensors' names.
+    """
+
+    def check(folder: Path) -> None:
+        config = read_json(folder / "config.json")
+        if config_key not in config:
+            raise ValueError(
+                f"{folder / 'config.json'} has no {config_key!r}: make the folder with editpairs convert"
+            )
+        check_tensors(folder / "model.safetensors", prefixes)
+
+    return check

@@ -1,0 +1,200 @@
+"""The shards stage: the published rows ``(I, T, Tar, TI)``, a dataset card and checksums.
+
+Every row of every task has the same Arrow schema with typed columns. Pictures are
+``struct{bytes, path}``, which ``datasets`` shows as pictures and pandas gives as bytes.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import Field
+from upath import UPath
+
+from stages.base import Stage, StageConfig, kept, to_table
+from stages.candidate import Policy
+from stages.pair import as_pair, inverse_instruction
+from stages.pictures.masks import edit_mask
+from stages.pictures.png import decode_mask, encode_png
+from stages.score.metrics import METRICS
+from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
+from stages.tasks import Task, Tasks
+
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "id": (pa.string(), "the row's name, unique among those of one turn"),
+    "I": (PICTURE, "input image (PNG)"),
+    "T": (pa.string(), "edit instruction"),
+    "Tar": (PICTURE, "target image (PNG)"),
+    "TI": (pa.int16(), "task index"),
+    "T_inverse": (
+        pa.string(),
+        "edit instruction from Tar back to I, null where it makes no sense or the task was moved",
+    ),
+    "TI_inverse": (pa.int16(), "task index of the pair backwards"),
+    "mask": (PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
+    "task": (pa.string(), "name of the task"),
+    "task_planned": (pa.string(), "the task that the pair was made as, before the task check"),
+    "input_caption": (pa.string(), "describes I"),
+    "output_caption": (pa.string(), "describes Tar"),
+    "edited_object": (pa.string(), "what the edit makes, in the words of the output caption"),
+    "original_object": (pa.string(), "what the edit replaces, in the words of the input caption"),
+    "boxes": (pa.list_(pa.list_(pa.float32())), "boxes of the object: x0, y0, x1, y1 in pixels"),
+    "method": (pa.string(), "how the target was made"),
+    "mask_policy": (pa.string(), "mask that guided the edit: soft, precise, smooth, box or none"),
+    "self_until": (pa.float32(), "fraction of the steps with the source's self-attention"),
+    "cross_until": (pa.float32(), "fraction of the steps with the source's cross-attention"),
+    "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
+    "seed": (pa.int64(), "the row's random seed"),
+    **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
+    "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
+    "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were put back as they are in I"),
+    "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
+    "turn": (pa.int16(), "of the session, from 1"),
+}
+"""Type and meaning of every published column."""
+
+SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items() if name != "id"])
+"""Of the published rows, besides ``id``."""
+
+
+def _feature(dtype: pa.DataType) -> dict[str, Any]:
+    """An Arrow type as the ``datasets`` package describes it in JSON."""
+    if dtype == PICTURE:
+        return {"_type": "Image"}
+    if pa.types.is_struct(dtype):
+        return {field.name: _feature(field.type) for field in dtype}
+    if pa.types.is_list(dtype):
+        return {"feature": _feature(dtype.value_type), "_type": "List"}
+    return {"dtype": {"float": "float32"}.get(str(dtype), str(dtype)), "_type": "Value"}
+
+
+def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
+    """The schema metadata by which ``datasets`` knows which columns are pictures."""
+    features = {field.name: _feature(field.type) for field in schema}
+    return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+class ShardsConfig(StageConfig):
+    """The manifest's section ``shards``."""
+
+    batch: int = Field(
+        default=32,
+        ge=1,
+        le=10_000,
+        description="rows of a row group: small, so that text is read without pictures",
+    )
+    parts_per_shard: int = Field(
+        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
+    )
+
+
+class Shards(Stage):
+    """Turns the kept rows of a fixed group of parts into published ones.
+
+    The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
+    status and reason, and asks for the card of all of them (:meth:`describe`) in the end.
+    """
+
+    version: ClassVar[int] = 4
+    light: ClassVar[bool] = True
+    scope: ClassVar[Literal["part", "group"]] = "group"
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
+        "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
+        "edit": ["anchor", "candidates"],
+        "score": ["scores"],
+        "filter": ["choice"],
+        "task_check": ["checked_task"],
+        "run": ["models"],
+    }
+    task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
+    schema: ClassVar[pa.Schema] = SCHEMA
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
+        pa.schema([("id", pa.string()), *SCHEMA])
+    )
+    Config: ClassVar[type[StageConfig]] = ShardsConfig
+
+    def __init__(self, config: ShardsConfig, tasks: Tasks) -> None:
+        self.tasks = tasks
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        task, candidate = self.tasks[row["task"]], row["candidates"][row["choice"]]
+        pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
+        labelled = self.tasks[row["checked_task"]]
+        backwards = inverse_instruction(task, row) if labelled is task else None
+        return {
+            "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
+            "T": row["instruction"],
+            "Tar": {"bytes": pair.target, "path": f"{row['id']}-target.png"},
+            "TI": labelled.index,
+            "T_inverse": backwards,
+            "TI_inverse": task.inverse.index if backwards and task.inverse else None,
+            "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
+            "task": labelled.name,
+            "task_planned": task.name,
+            "input_caption": pair.input_caption,
+            "output_caption": pair.output_caption,
+            "edited_object": row["edited_object"],
+            "original_object": row["original_object"],
+            "boxes": row["boxes"],
+            "method": task.method,
+            "mask_policy": candidate["mask"],
+            "self_until": candidate["self_until"],
+            "cross_until": candidate["cross_until"],
+            "guidance": candidate["guidance_scale"],
+            "seed": row["seed"],
+            "models": row["models"],
+            "thresholded": candidate["thresholded"],
+            "session": row["id"],
+            "turn": self.turn,
+            **row["scores"][row["choice"]],
+        }
+
+    @staticmethod
+    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
+        """The dataset card of a run; see :class:`stages.base.Publisher`."""
+        tasks: Counter[str] = Counter()
+        for folder, files in summary["files"].items():
+            for shard in files:
+                with (run / folder / shard["name"]).open("rb") as file:
+                    tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
+        return _card(summary, tasks)
+
+
+def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
+    """The mask M of the edit; of one that no mask guided, the soft mask of its region."""
+    precise, smooth, soft = (decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask"))
+    boxes = np.array(row["boxes"], np.float32)
+    shown: Policy = "soft" if policy == "none" else policy
+    mask = edit_mask(task.region, shown, precise, smooth, soft, boxes)
+    return encode_png(np.round(mask * 255).astype(np.uint8))
+
+
+_EXAMPLE = """```python
+import pandas
+
+rows = pandas.read_parquet("{folder}")  # pictures are in rows.I[0]["bytes"]
+```
+
+Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
+captions swapped."""
+
+
+def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
+    what, told, by_task, models = provenance(summary, tasks)
+    header = front_matter(
+        summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
+    )
+    example = _EXAMPLE.format(folder=next(iter(summary["files"])))
+    end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
+    return dataset_card(header, what, told, example, by_task, models, columns_table(COLUMNS), end)

@@ -1,0 +1,79 @@
+"""Draw the anchor picture: the one in which the object to be found is present."""
+
+from collections.abc import Iterator
+from typing import ClassVar
+
+import numpy as np
+import pyarrow as pa
+
+from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.finite import NotFiniteError
+from stages.models.diffusion import DiffusionConfig
+from stages.pair import anchor_and_edit_prompts
+from stages.pictures.png import encode_png
+from stages.tasks import Tasks
+
+
+class Source(Stage):
+    """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
+
+    version: ClassVar[int] = 3
+    reads: ClassVar = {
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "output_caption", "surroundings"],
+    }
+    task_keys: ClassVar = ["direction", "fields"]
+    schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])
+
+    class Config(StageConfig):
+        diffusion: DiffusionConfig
+
+    def __init__(self, config: Config, tasks: Tasks) -> None:
+        from stages.models.diffusion.model import Diffusion
+
+        self.config, self.tasks = config, tasks
+        self.model = Diffusion(config.diffusion)
+
+    @classmethod
+    def problems(cls, config: Config, tasks: Tasks) -> Iterator[str]:
+        from stages.models.diffusion.folder import diffusion_problems
+
+        return diffusion_problems(config.diffusion)
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        records = rows.to_pylist()
+        decisions: list[Decision | None] = [None] * len(records)
+        prompts, seeds, drawn = [], [], []
+        for index, row in enumerate(records):
+            both = anchor_and_edit_prompts(self.tasks[row["task"]], row)
+            if all(self.model.prompts.fits(prompt) for prompt in both):
+                prompts.append(both[0])
+                seeds.append(row["seed"])
+                drawn.append(index)
+            else:
+                decisions[index] = rejected("caption_exceeds_text_encoder")
+        if drawn:
+            for index, image, finite in zip(drawn, *self._draw(prompts, seeds), strict=True):
+                if finite:
+                    decisions[index] = kept(source_image=encode_png(image))
+                else:
+                    decisions[index] = failed(NotFiniteError("source", "the drawn picture"))
+        return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
+
+    def _draw(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Pictures of prompts uint8 [n,H,W,3], and which are finite, bool [n]; the batch is filled to its
+        fixed size with copies of the last row.
+        """
+        import torch
+
+        wanted, missing = len(prompts), self.config.batch - len(prompts)
+        prompts, seeds = prompts + prompts[-1:] * missing, seeds + seeds[-1:] * missing
+        model, settings = self.model, self.config.diffusion
+        latents = model.sample(
+            model.initial_latents(seeds),
+            model.prompts.encode(prompts),
+            torch.full((len(prompts),), settings.guidance_scale),
+            seeds,
+        )
+        images, finite = model.decode(latents)
+        return images[:wanted], finite[:wanted]

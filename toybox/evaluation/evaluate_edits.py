@@ -1,0 +1,122 @@
+"""Judge the edits of a run of the toybox: does each picture show what its caption says?
+
+An edit is right when the judge reads the input caption's content in I and the output caption's in
+Tar: objects in order, their kinds and colours, the place and the time; for the texture task the
+objects' textures too. The filter's own models have no say.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from pipeline.store.plan import read_part, read_plan
+from stages.pair import EditPair, as_pair
+from stages.pictures.png import decode_rgb
+from stages.tasks import Task, load_tasks
+from toybox.evaluation.judge import Judge
+from toybox.world.reading import Content, read_caption
+
+PROMPTS = Path(__file__).parents[2] / "prompts"
+
+
+@dataclass(frozen=True)
+class JudgedEdit:
+    """One candidate of a row: ``right`` by the judge; ``chosen`` if its row was kept with it."""
+
+    row: str
+    task: str
+    candidate: int
+    right: bool
+    chosen: bool
+
+
+def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
+    """Every Prompt-to-Prompt candidate of a finished run's rows."""
+    tasks = load_tasks(PROMPTS)
+    for record in _records(run):
+        task = tasks[record["task"]]
+        if task.method != "prompt2prompt":
+            continue
+        anchor = decode_rgb(record["anchor"])
+        for index, candidate in enumerate(record["candidates"]):
+            drawn = decode_rgb(candidate["image"])
+            pair = as_pair(task, anchor, drawn, record["caption"], record["output_caption"])
+            chosen = index == record.get("choice")
+            yield JudgedEdit(record["id"], task.name, index, is_right(judge, task, pair), chosen)
+
+
+def judge_run(run: Path, judge: Judge) -> dict[str, Any]:
+    """Shares of right edits by task: of every candidate, by candidate, and of the kept pairs.
+
+    ``planned`` counts rows, ``drawn`` candidates, ``kept`` pairs.
+    """
+    plan = read_plan(run / "plan.parquet")
+    if plan is None:
+        raise FileNotFoundError(f"there is no run at {run}")
+    by_task: dict[str, list[JudgedEdit]] = defaultdict(list)
+    for edit in judge_edits(run, judge):
+        by_task[edit.task].append(edit)
+    return {
+        "tasks": {
+            task: {"planned": plan.tasks[task], **_shares(edits)} for task, edits in sorted(by_task.items())
+        },
+        "all": _shares([edit for edits in by_task.values() for edit in edits]),
+    }
+
+
+def _shares(edits: list[JudgedEdit]) -> dict[str, Any]:
+    kept = [edit for edit in edits if edit.chosen]
+    candidates = Counter(edit.candidate for edit in edits)
+    right = Counter(edit.candidate for edit in edits if edit.right)
+    return {
+        "drawn": len(edits),
+        "right": float(np.mean([edit.right for edit in edits])),
+        "right_by_candidate": [right[k] / candidates[k] for k in sorted(candidates)],
+        "kept": len(kept),
+        "kept_right": float(np.mean([edit.right for edit in kept])) if kept else None,
+    }
+
+
+def is_right(judge: Judge, task: Task, pair: EditPair[np.ndarray]) -> bool:
+    """Whether each picture of a pair shows what its caption says."""
+    sides = ((pair.input, pair.input_caption), (pair.target, pair.output_caption))
+    return all(_shows(judge, task, image, caption) for image, caption in sides)
+
+
+def _shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
+    try:
+        asked = read_caption(caption)
+    except ValueError:
+        return False
+    (seen,) = judge.look([image])
+    return _compared(seen.content, task) == _compared(asked, task)
+
+
+def _compared(content: Content, task: Task) -> Content:
+    """What is compared for a task: textures only where they are what is edited."""
+    if task.name == "texture":
+        return content
+    return replace(content, things=tuple(replace(thing, texture="") for thing in content.things))
+
+
+def _records(run: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows that reached the edit stage, with the choice of those that were kept."""
+    for path in sorted((run / "edit").glob("*.parquet")):
+        rows: dict[str, dict[str, Any]] = {}
+        planned = read_part(run / "plan.parquet", int(path.stem), ["id", "caption", "task"])
+        columns = {"instruct": ["output_caption"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
+        tables = [planned]
+        for stage, names in columns.items():
+            table = pq.read_table(
+                run / stage / path.name, columns=["id", "status", *names], partitioning=None
+            )
+            tables.append(table.filter(pq.filters_to_expression([("status", "=", "kept")])))
+        for table in tables:
+            for record in table.to_pylist():
+                rows.setdefault(record["id"], {}).update(record)
+        yield from (row for row in rows.values() if "candidates" in row)

@@ -1,0 +1,266 @@
+"""Train the toybox's CLIP: open_clip's CustomTextCLIP, a ViT of 4 layers and a text tower of 2.
+
+It will judge edits, so every batch holds hard negatives: scenes of one layout that differ in exactly
+one attribute, with captions that differ in that attribute alone. Half of the pictures have gone
+through the autoencoder, as all generated ones have.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL
+from open_clip.model import CustomTextCLIP
+from rich.progress import track
+from safetensors.torch import load_model, save_file
+from torch.nn import functional as F
+from transformers import CLIPTokenizer
+
+from toybox.recipes.tokenizer import CONTEXT_LENGTH, build_tokenizer
+from toybox.recipes.train_autoencoder import FOLDER as AUTOENCODER
+from toybox.recipes.train_autoencoder import load_autoencoder, round_trip, to_tensor
+from toybox.recipes.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, autocast, first_step
+from toybox.world.reading import Content, content_of
+from toybox.world.scene import (
+    COLORS,
+    KINDS,
+    PLACES,
+    SIZE,
+    TEXTURE_NAMES,
+    Scene,
+    is_held_out,
+    render,
+    sample_caption,
+    sample_held_out_scene,
+    sample_training_scene,
+    without,
+)
+
+FOLDER = WEIGHTS / "clip"
+GROUPS = 2000
+VARIANTS = 3
+"""Other scenes in a group, each one attribute away from the first."""
+GROUPS_A_BATCH = 24
+SHIFT = SIZE // 20
+"""Pixels that a training picture is moved by, at most."""
+UNSEEN = 64
+SCHEDULE = Schedule(steps=1600, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
+ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
+
+
+def model_config(vocabulary: int) -> dict:
+    """What ``open_clip_config.json`` says."""
+    return {
+        "model_cfg": {
+            "embed_dim": 128,
+            "custom_text": True,
+            "vision_cfg": {
+                "image_size": SIZE,
+                "layers": 4,
+                "width": 128,
+                "head_width": 32,
+                "patch_size": SIZE // 8,
+            },
+            "text_cfg": {
+                "context_length": CONTEXT_LENGTH,
+                "vocab_size": vocabulary,
+                "hf_tokenizer_name": "beside this file",
+                "width": 128,
+                "heads": 4,
+                "layers": 2,
+            },
+        },
+        "preprocess_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"},
+    }
+
+
+def build(vocabulary: int) -> CustomTextCLIP:
+    """The network with fresh weights."""
+    config = dict(model_config(vocabulary)["model_cfg"])
+    del config["custom_text"]
+    return CustomTextCLIP(**config)
+
+
+def vary(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene | None:
+    """The scene with one attribute changed; None if there is no object to change."""
+    if attribute == "time":
+        return replace(scene, time="day" if scene.time == "night" else "night")
+    if attribute == "background":
+        return replace(scene, background=_other(PLACES, [scene.background], rng))
+    if not scene.things:
+        return None
+    index = int(rng.integers(len(scene.things)))
+    thing = scene.things[index]
+    if attribute == "object":
+        return without(scene, index)
+    if attribute == "color":
+        thing = replace(thing, color=_other(COLORS, [thing.color], rng))
+    elif attribute == "texture":
+        thing = replace(thing, texture=_other(TEXTURE_NAMES, [thing.texture], rng))
+    else:
+        thing = replace(thing, kind=_other(KINDS, [t.kind for t in scene.things], rng))
+    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
+
+
+def _other(choices, taken: Sequence[str], rng: np.random.Generator) -> str:
+    return str(rng.choice([choice for choice in choices if choice not in taken]))
+
+
+def training_group(index: int) -> list[Scene]:
+    """A training scene and VARIANTS others, each one attribute away, none of them held out."""
+    rng = np.random.default_rng([5, index])
+    scenes = [sample_training_scene(rng)]
+    attributes = cycle(rng.permutation(ATTRIBUTES))
+    while len(scenes) <= VARIANTS:
+        variant = vary(scenes[0], str(next(attributes)), rng)
+        if variant is not None and variant not in scenes and not is_held_out(variant):
+            scenes.append(variant)
+    return scenes
+
+
+def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
+    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
+    weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
+    digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
+    path = BUILD / f"clip-pictures-{len(groups)}-{digest}.npy"
+    if not path.exists():
+        BUILD.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        shape = (len(groups), 1 + VARIANTS, SIZE, SIZE, 3)
+        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        for index, scenes in enumerate(track(groups, "drawing groups of scenes")):
+            drawn = np.stack([render(scene).image for scene in scenes])
+            images[index] = round_trip(autoencoder, drawn) if index % 2 else drawn
+        images.flush()
+        partial.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The pictures [n,h,w,3], all moved by the same few pixels, with the edge repeated."""
+    y, x = rng.integers(0, 2 * SHIFT + 1, 2)
+    padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), "edge")
+    return padded[:, y : y + SIZE, x : x + SIZE]
+
+
+def contrastive_loss(
+    model: CustomTextCLIP, images: torch.Tensor, tokens: torch.Tensor, same: torch.Tensor
+) -> torch.Tensor:
+    """CLIP's loss; ``same`` bool [n,n] says which captions are right for which pictures."""
+    with autocast():
+        image_features = model.encode_image(images, normalize=True)
+        text_features = model.encode_text(tokens, normalize=True)
+    logits = model.logit_scale.exp() * image_features.float() @ text_features.float().T
+    target = same / same.sum(1, keepdim=True)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+class Unseen:
+    """Held-out scenes, each with one variant an attribute, as round-tripped pictures with captions."""
+
+    def __init__(self, autoencoder: AutoencoderKL, tokenize) -> None:
+        rng = np.random.default_rng(6)
+        scenes: dict[Content, Scene] = {}
+        while len(scenes) < UNSEEN:
+            scene = sample_held_out_scene(rng)
+            scenes.setdefault(content_of(scene), scene)
+        self.originals = self._encoded(autoencoder, tokenize, list(scenes.values()), rng)
+        self.variants = {
+            attribute: self._encoded(
+                autoencoder,
+                tokenize,
+                [v for scene in scenes.values() if (v := vary(scene, attribute, rng)) is not None],
+                rng,
+            )
+            for attribute in ATTRIBUTES
+        }
+
+    @staticmethod
+    def _encoded(autoencoder, tokenize, scenes: Sequence[Scene], rng) -> tuple[torch.Tensor, torch.Tensor]:
+        images = np.stack([render(scene).image for scene in scenes])
+        captions = [sample_caption(scene, rng) for scene in scenes]
+        return to_tensor(round_trip(autoencoder, images)), tokenize(captions)
+
+    def figures(self, model: CustomTextCLIP) -> dict[str, float]:
+        """``top1``: the right caption of 64. Each attribute: the right one of two captions that differ
+        in it. ``direction``, ``direction_off``: mean directional similarity of a true edit, and of one
+        with another edit's captions.
+        """
+        images, texts = self._features(model, *self.originals)
+        similarity = images @ texts.T
+        right = similarity.argmax(1) == torch.arange(len(images), device=similarity.device)
+        figures = {"top1": right.float().mean().item(), "match": similarity.diagonal().mean().item()}
+        true, false = [], []
+        for attribute, encoded in self.variants.items():
+            other_images, other_texts = self._features(model, *encoded)
+            wrong = (images * other_texts).sum(1)
+            figures[attribute] = (similarity.diagonal() > wrong).float().mean().item()
+            image_change, text_change = other_images - images, other_texts - texts
+            true.append(F.cosine_similarity(image_change, text_change))
+            false.append(F.cosine_similarity(image_change, text_change.roll(1, 0)))
+        figures["direction"] = torch.cat(true).mean().item()
+        figures["direction_off"] = torch.cat(false).mean().item()
+        return figures
+
+    @staticmethod
+    def _features(model: CustomTextCLIP, images: torch.Tensor, tokens: torch.Tensor):
+        return model.encode_image(images, normalize=True), model.encode_text(tokens, normalize=True)
+
+
+def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.Tensor]:
+    """Captions to token ids int64 [n,CONTEXT_LENGTH]."""
+
+    def tokenize(captions: Sequence[str]) -> torch.Tensor:
+        padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
+        return padded.input_ids.to(DEVICE)
+
+    return tokenize
+
+
+def save(model: CustomTextCLIP, folder: Path) -> None:
+    """Write config, half-precision weights and tokenizer in open_clip's own layout."""
+    tokenizer = build_tokenizer()
+    tokenizer.save_pretrained(folder)
+    config = json.dumps(model_config(len(tokenizer)), indent=2)
+    (folder / "open_clip_config.json").write_text(config + "\n", encoding="utf-8")
+    weights = {name: tensor.half().contiguous() for name, tensor in model.state_dict().items()}
+    save_file(weights, folder / "open_clip_model.safetensors")
+
+
+def main() -> None:
+    first = first_step()
+    autoencoder = load_autoencoder()
+    tokenizer = build_tokenizer()
+    tokenize = tokenize_with(tokenizer)
+    groups = [training_group(index) for index in range(GROUPS)]
+    pictures = group_pictures(groups, autoencoder)
+    unseen = Unseen(autoencoder, tokenize)
+    torch.manual_seed(0)
+    model = build(len(tokenizer)).to(DEVICE)
+    if first:
+        load_model(model, FOLDER / "open_clip_model.safetensors")
+
+    def loss_of_step(step: int, rng: np.random.Generator) -> dict[str, torch.Tensor]:
+        chosen = np.sort(rng.choice(GROUPS, GROUPS_A_BATCH, replace=False))
+        scenes = [scene for index in chosen for scene in groups[index]]
+        images = np.concatenate([shifted(pictures[index], rng) for index in chosen])
+        contents = [content_of(scene) for scene in scenes]
+        same = torch.tensor([[a == b for b in contents] for a in contents], device=DEVICE)
+        tokens = tokenize([sample_caption(scene, rng) for scene in scenes])
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, np.log(100))
+        return {"loss": contrastive_loss(model, to_tensor(images), tokens, same)}
+
+    training = Training("clip", model, SCHEDULE, lambda: unseen.figures(model), 250, first)
+    training.run(loss_of_step)
+    with training.averaged_weights():
+        save(model, FOLDER)
+
+
+if __name__ == "__main__":
+    main()

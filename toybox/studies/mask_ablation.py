@@ -1,0 +1,207 @@
+"""Which mask makes the better edits? Every region edit of a run drawn under each policy and each fusion.
+
+    python -m toybox.studies.mask_ablation runs/toybox-masks --half report       # docs/mask-ablation.md
+    python -m toybox.studies.mask_ablation runs/toybox-masks --half tune --tune  # docs/mask-tuning.md
+
+The same rows, noise and grounded masks; only M differs, or how M holds the latents. An edit is a success
+by the judge, which no filter uses, in the picture as it would be published (outside pasted from the source
+where the task says so). Outside is the same for all, and measured before pasting. ``--tune`` draws the soft
+mask with other weights and gates instead; ``--half`` keeps to one half of the captions, so that what was
+tuned on one is reported on the other.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+from rich.progress import track
+
+from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
+from stages import STAGES
+from stages.candidate import Policy
+from stages.edit.draw import candidate_mask
+from stages.edit.prompt_to_prompt.control import Fusion
+from stages.edit.prompt_to_prompt.windows import with_candidates
+from stages.edit.stage import Edit, EditConfig, decode_row
+from stages.filter.stage import Filter, choose
+from stages.pair import as_pair
+from stages.pictures.composite import paste_outside
+from stages.pictures.fidelity import as_float, ssim
+from stages.pictures.masks import fill_boxes, regions, soft_mask
+from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.score import Score
+from stages.tasks import Task, Tasks
+from toybox.evaluation.evaluate_edits import is_right
+from toybox.evaluation.judge import Judge
+from toybox.evaluation.run_rows import rows_of
+
+ROOT = Path(__file__).parents[2]
+TASKS = ("local", "remove", "add", "texture", "color")
+POLICIES: tuple[Policy, ...] = ("soft", "precise", "smooth", "box", "none")
+FUSIONS: tuple[Fusion, ...] = ("schedule", "power", "lerp", "none")
+WEIGHTS = ((0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1), (0.2, 0.5, 0.3), (0.2, 0.2, 0.6))
+"""Of the precise, the smooth and the box mask; the first are the manifest's."""
+GATES = (0.5, 1.25)
+"""The tasks' gates, times this."""
+READS = {
+    "plan": ["task", "seed"],
+    "instruct": [
+        "caption",
+        "instruction",
+        "output_caption",
+        "edited_object",
+        "original_object",
+        "surroundings",
+    ],
+    "source": ["source_image"],
+    "mask": ["boxes", "precise_mask", "smooth_mask", "soft_mask"],
+}
+BOOTSTRAPS = 1000
+
+Row = Mapping[str, Any]
+
+
+def half_of(row: Row) -> str:
+    """Which half of the captions a row belongs to, by its id."""
+    return "report" if int(row["id"], 16) % 2 else "tune"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to draw the edits: the mask's policy, how M holds the latents, and what is tuned."""
+
+    label: str
+    policy: Policy = "soft"
+    fusion: Fusion = "schedule"
+    weights: tuple[float, float, float] | None = None
+    gates: float = 1.0
+
+    def tasks(self, tasks: Tasks) -> Tasks:
+        """Each task with its first candidate alone, drawn this way."""
+        return Tasks({name: self._only(tasks[name]) for name in TASKS}, tasks.known)
+
+    def row(self, row: Row) -> Row:
+        """The row with the soft mask of these weights."""
+        if self.weights is None:
+            return row
+        precise, smooth = decode_mask(row["precise_mask"]), decode_mask(row["smooth_mask"])
+        box = fill_boxes(np.array(row["boxes"], np.float32), precise.shape)
+        mask = soft_mask(precise, smooth, box, self.weights)
+        return {**row, "soft_mask": encode_png(np.round(mask * 255).astype(np.uint8))}
+
+    def _only(self, task: Task) -> Task:
+        first = task.candidates[0]
+        gates = {key: min(1.0, getattr(first, key) * self.gates) for key in ("cross_until", "self_until")}
+        only = first.model_copy(update={"mask": self.policy, **gates})
+        return task.model_copy(update={"candidates": (only,)})
+
+
+POLICY_VARIANTS = [
+    *(Variant(policy, policy) for policy in POLICIES),
+    *(Variant(f"soft, fusion {fusion}", fusion=fusion) for fusion in FUSIONS[1:]),
+]
+TUNING_VARIANTS = [
+    *(Variant("soft, " + " / ".join(f"{w:.2g}" for w in weights), weights=weights) for weights in WEIGHTS),
+    *(Variant(f"soft, gates x {factor:g}", gates=factor) for factor in GATES),
+]
+
+
+def measure(
+    rows: Sequence[Row], tasks: Tasks, config: EditConfig, manifest: Manifest, judge: Judge, label: str
+) -> dict[str, list[float]]:
+    """Of each row's only candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
+    unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
+    edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
+    score = Score(manifest.section("score"), tasks)  # type: ignore[arg-type]
+    bounds = Filter(manifest.section("filter"), tasks).bounds  # type: ignore[arg-type]
+    figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}
+    for start in track(range(0, len(rows), config.batch), label):
+        part = [dict(row) for row in rows[start : start + config.batch]]
+        drawn = edit(pa.Table.from_pylist(part)).to_pylist()
+        for row, made in zip(part, drawn, strict=True):
+            task = tasks[row["task"]]
+            anchor, [candidate] = decode_rgb(made["anchor"]), made["candidates"]
+            raw = decode_rgb(candidate["image"])
+            figures["l1"].append(candidate["change_outside_raw"])
+            figures["ssim"].append(_ssim_outside(task, row, anchor, raw))
+            published = _pasted(task, row, anchor, raw)
+            pair = as_pair(task, anchor, published, row["caption"], row["output_caption"])
+            figures["right"].append(float(is_right(judge, task, pair)))
+            candidate["image"] = encode_png(published)
+            row |= {"anchor": made["anchor"], "candidates": [candidate]}
+        for scores, row in zip(score(pa.Table.from_pylist(part))["scores"].to_pylist(), part, strict=True):
+            figures["kept"].append(float(not choose(scores, bounds[row["task"]]).reason))
+    return figures
+
+
+def _pasted(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> np.ndarray:
+    if not task.composite or task.candidates[0].mask == "none":
+        return image
+    return paste_outside(anchor, image, candidate_mask(task, task.candidates[0], decode_row(row)))
+
+
+def _ssim_outside(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> float:
+    precise = decode_mask(row["precise_mask"])
+    _, outside = regions(task.region, precise, np.array(row["boxes"], np.float32))
+    value = ssim(as_float(anchor), as_float(image), outside)
+    return float("nan") if value is None else value
+
+
+def interval(values: Sequence[float]) -> str:
+    """The mean and its 95 % interval by bootstrap."""
+    numbers = np.array(values)[~np.isnan(values)]
+    rng = np.random.default_rng(0)
+    means = rng.choice(numbers, (BOOTSTRAPS, len(numbers))).mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return f"{numbers.mean():.3f} ({low:.3f}-{high:.3f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("run", type=Path, help="the folder of a finished run of the toybox's manifest")
+    parser.add_argument("--edits", type=int, default=1000, help="at most so many edits a row of the table")
+    parser.add_argument("--tune", action="store_true", help="other weights and gates, not other masks")
+    parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="of the captions")
+    options = parser.parse_args()
+    manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
+    config = cast(EditConfig, manifest.section("edit"))
+    tasks, judge = with_candidates(tasks_of(manifest), config.candidates), Judge.load()
+    rows = [
+        row
+        for row in rows_of(options.run, "mask", READS)
+        if row["task"] in TASKS and options.half in ("all", half_of(row))
+    ][: options.edits]
+    variants = TUNING_VARIANTS if options.tune else POLICY_VARIANTS
+    lines = [
+        "| mask | edits | success | L1 outside | SSIM outside | kept |",
+        "|---|---:|---:|---:|---:|---:|",
+    ]
+    for variant in variants:
+        drawn = [variant.row(row) for row in rows]
+        fused = config.model_copy(update={"fusion": variant.fusion})
+        figures = measure(drawn, variant.tasks(tasks), fused, manifest, judge, variant.label)
+        cells = [interval(figures[name]) for name in ("right", "l1", "ssim", "kept")]
+        lines.append(f"| {variant.label} | {len(rows)} | {' | '.join(cells)} |")
+    Console(soft_wrap=True).print("\n".join(lines), markup=False)
+    title = "The soft mask, tuned" if options.tune else "Masks, compared"
+    flags = f"--half {options.half}{' --tune' if options.tune else ''}"
+    (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
+        f"# {title}\n\n`python -m toybox.studies.mask_ablation runs/{options.run.name} {flags}`, "
+        f"{date.today()}.\n\n"
+        "The same rows, noise and grounding in each line. Success is the independent judge's, in the\n"
+        "picture as published; L1 and SSIM are of the same outside for all, before it is\n"
+        "pasted from the source; kept is the share that the filter keeps. Means with 95 % bootstrap\n"
+        "intervals; tasks: "
+        f"{', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
+        encoding="utf-8",
+    )
+
+
+if __name__ == "__main__":
+    main()
