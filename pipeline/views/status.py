@@ -32,6 +32,8 @@ def print_report(state: RunState, console: Terminal) -> None:
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
     _print_pairs(state, counts, spent, console)
+    for error in state.damaged.values():
+        console.print(f"{error}; generate makes it again", soft_wrap=True)
 
 
 def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> DataTable:

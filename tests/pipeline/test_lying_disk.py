@@ -23,6 +23,8 @@ def test_a_part_in_another_parts_place_is_made_again(run, part, over):
     run.generate()
     before = run.files()
     shutil.copy(run.run / f"{part}.parquet", run.run / f"{over}.parquet")
+    told = CliRunner().invoke(app, ["status", str(run.run)])
+    assert f"{over}.parquet cannot be believed: it is a file of {part.split('/')[0]}" in told.output
     state = open_state(run.run)
     assert sum(count.pending.total() for count in count_run(state)) > 0
     assert_sum_is_exact(state)
