@@ -113,6 +113,7 @@ def verdict(run: FakeRun, whole: dict[str, bytes]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--kills", type=int, default=1000)
+    parser.add_argument("--of-ray", type=int, help="how many of them; default: a tenth")
     options = parser.parse_args()
     os.chdir(ROOT)
     console, rng = Console(), random.Random(0)
@@ -125,7 +126,7 @@ def main() -> None:
         calls = calls_of_a_run(folder / "calls")
         whole = FakeRun(folder / "whole", CAPTIONS, **KEYS)
         whole.generate()
-        of_ray = round(options.kills * SHARE_OF_RAY)
+        of_ray = round(options.kills * SHARE_OF_RAY) if options.of_ray is None else options.of_ray
         console.print(
             f"{len(calls)} calls a run; {options.kills - of_ray} kills at calls, {of_ray} of Ray's processes"
         )
