@@ -13,6 +13,9 @@ from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
+from pipeline.manifest.lockfile import read_lock
+from pipeline.store import events
+from pipeline.store.sealed import Place, check_digest, read_metadata
 from pipeline.views.run import open_state
 from tests.pipeline.runs import FakeRun
 
@@ -77,7 +80,35 @@ def test_some_flipped_bits(small):
 
 @pytest.mark.full
 def test_every_flipped_bit(small):
-    check(small, [(path, bit) for path in files_of(small) for bit in range(8 * path.stat().st_size)])
+    """By the check that ``found`` asks of that kind of file: all of them for every bit would take a day."""
+    run = Path(small.run)
+    for path in files_of(small):
+        if path.name in NO_CONTENT:
+            continue
+        content = bytearray(path.read_bytes())
+        place = read_metadata(path, None)[0] if path.suffix == ".parquet" else None
+        for bit in range(8 * len(content)):
+            content[bit // 8] ^= 1 << bit % 8
+            path.write_bytes(content)
+            assert is_noticed(run, path, place), (path, bit)
+            content[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(content)
+
+
+def is_noticed(run: Path, path: Path, place: dict | None) -> bool:
+    """Whether the one file is found to be damaged."""
+    try:
+        if place is not None:
+            check_digest(path, Place(place["run"], place["stage"], place["unit"]))
+        elif path.name == "events.jsonl":
+            return events.count_damaged(path) > 0
+        elif path.name == "manifest.lock.yaml":
+            read_lock(path)
+        else:
+            return not all(finding.fine for finding in check_checksums(run / "shards", of_run=True))
+    except UserError:
+        return True
+    return False
 
 
 def test_kept_footers_with_flipped_bits_tell_nothing_else(make_run, monkeypatch):
