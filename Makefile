@@ -41,8 +41,8 @@ status: setup  ## how far a run is: make status [RUN=runs/toybox]
 inspect: setup  ## a table and a contact sheet of pairs: make inspect [RUN=..] [SHEET=..]
 	@$(BIN)/editpairs inspect $(RUN) --out $(SHEET) $(ARGS)
 
-test: setup lint  ## everything that must hold (under 15 minutes on 2 cores)
-	@$(BIN)/python -m pytest $(ARGS)
+test: setup lint  ## everything that must hold (two workers; a quarter of an hour on 2 cores)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)
 	@$(BIN)/python -m pytest -m full $(ARGS)
