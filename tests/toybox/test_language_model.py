@@ -73,7 +73,7 @@ def test_the_shipped_model_answers_captions_it_never_saw():
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=40))
 def test_any_ascii_caption_round_trips(tokenizer, caption):
     text = question(caption, "paint")
-    if '": " ' not in text:
+    if '": " ' not in text and '"} ' not in text:  # tokens of the answers' JSON, which take the space in
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) == text
 
 
