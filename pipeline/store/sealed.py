@@ -59,7 +59,10 @@ def read_metadata(path: Location, place: Place | None) -> tuple[dict[str, Any], 
         OSError: it cannot be read.
         DamagedFileError: it is cut short, changed, not ours, or of another place.
     """
-    tail = _read_tail(path)
+    return _parsed(path, _read_tail(path), place)
+
+
+def _parsed(path: Location, tail: bytes, place: Place | None) -> tuple[dict[str, Any], pq.FileMetaData]:
     try:
         footer = pq.read_metadata(pa.BufferReader(tail))
         content = json.loads((footer.metadata or {})[FOOTER_KEY])
@@ -79,8 +82,8 @@ def check_digest(path: Location, place: Place | None) -> str:
     Raises:
         as ``read_metadata``; DamagedFileError also if any byte of it changed.
     """
-    content, _ = read_metadata(path, place)
     tail = _read_tail(path)
+    content, _ = _parsed(path, tail, place)
     digest, sha256, rest = hashlib.blake2b(digest_size=16), hashlib.sha256(), path.stat().st_size - len(tail)
     with named(path), path.open("rb") as file:
         while rest and (block := file.read(min(rest, 1 << 22))):
