@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.engine import generate as engine
 from pipeline.engine.ledger import count_run
-from pipeline.errors import StageError
+from pipeline.errors import UserError
 from pipeline.manifest.manifest import parse_manifest, read_manifest
 from stages import STAGES
 from stages.instruct.stage import Instruct
@@ -82,8 +82,10 @@ def test_a_server_writes_the_edits_that_the_model_writes_in_process(server, monk
     assert sum(row["status"] == "kept" for row in written) >= 3
 
 
-def test_a_dead_endpoint_stops_the_run_and_a_live_one_goes_on(server, monkeypatch, tmp_path):
-    """Nothing is committed, one message after the retries; the same run goes on at another address."""
+def test_a_dead_endpoint_is_named_before_anything_is_paid_for_and_a_live_one_is_used(
+    server, monkeypatch, tmp_path
+):
+    """One message that names the key and the address, nothing written; the same run goes on at another."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setenv("TEST_KEY", "any")
     with socket.socket() as free:
@@ -117,7 +119,7 @@ def test_a_dead_endpoint_stops_the_run_and_a_live_one_goes_on(server, monkeypatc
             parse_manifest(content, stages, "test"), stages, progress=QUIET, engine="local"
         )
 
-    with pytest.raises(StageError, match=r"instruct stopped: most rows of part 0 fail alike: .*onnect"):
+    with pytest.raises(UserError, match=r"instruct\.endpoint\.base_url: nothing answers at 127\.0\.0\.1"):
         generate(dead)
     assert not list((tmp_path / "runs").rglob("0*.parquet"))
     assert not list((tmp_path / "runs").rglob("*.tmp"))
