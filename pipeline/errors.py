@@ -40,19 +40,6 @@ def input_output_error(error: OSError, path: object = "") -> UserError:
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
-    """The file that is read in here; libraries' errors seldom name it.
-
-    Raises:
-        UserError: the system raised an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise input_output_error(error, path) from error
-
-
-@contextmanager
 def stopping(stage: str, action: str) -> Iterator[None]:
     """A stage's code in here is not about one row, so whatever it raises stops the stage.
 

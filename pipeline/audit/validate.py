@@ -13,15 +13,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
+from pipeline.errors import UserError
 from pipeline.manifest.lockfile import read_lock
 from pipeline.shown import DataTable
-from pipeline.store.location import Location, arrow_source, list_folder
+from pipeline.store.location import Location, list_folder
 from pipeline.store.plan import read_part
+from pipeline.store.reading import open_parquet
 from pipeline.store.sealed import DamagedFileError, read_table
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
@@ -47,6 +48,7 @@ CHECKS = {
 }
 """What is checked, in the order of the table."""
 _ROWS = 64
+_SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
 
 
 @dataclass
@@ -108,17 +110,14 @@ def validate(shards: Location, state: RunState | None) -> Findings:
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
     """The rows of a shard, if it has the published schema."""
     try:
-        file = pq.ParquetFile(arrow_source(path))
-        expected = {"id": pa.string()} | {column.name: column.type for column in SCHEMA}
-        fine = {column.name: column.type for column in file.schema_arrow} == expected
-        findings.see("schema", fine, path.name)
-        if fine:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        findings.see("schema", False, f"{path.name} cannot be read: {error}")
+        with open_parquet(path, _SHARD) as file:
+            fine = {c.name: c.type for c in file.schema_arrow} == {c.name: c.type for c in _SHARD}
+            findings.see("schema", fine, path.name)
+            if fine:
+                for batch in file.iter_batches(batch_size=_ROWS):
+                    yield from batch.to_pylist()
+    except UserError as error:
+        findings.see("schema", False, str(error))
 
 
 def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:

@@ -22,7 +22,7 @@ from pipeline.engine.guarded import Guarded
 from pipeline.engine.notes import Note, Notes
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
-from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
+from pipeline.errors import StageError, UserError, describe, input_output_error, stopping
 from pipeline.manifest.steps import Step
 from pipeline.store.counts import Counts
 from pipeline.store.folder import RunFolder
@@ -194,9 +194,11 @@ class Worker:
 
     def _everything(self) -> Iterator[pa.Table]:
         """The rows of all parts that are there, as the stage reads them."""
-        with reading(self.job.folder.root):
+        try:
             for part in self._state.all_readable(self.job.step):
                 yield from self._read(part, self._given(part))
+        except OSError as error:  # ours, not of the stage that asks for the rows
+            raise input_output_error(error) from error
 
     def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job

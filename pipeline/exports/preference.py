@@ -9,7 +9,6 @@ import pyarrow as pa
 from pipeline.exports import BATCH, Export, Side, picture, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
-from pipeline.store.reading import reading
 from pipeline.store.rows import kept_ids, read_rows
 from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
 from stages.pair import as_pair
@@ -57,16 +56,15 @@ def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
     if not state.done(state.steps["select"], part):
         return
     files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-    with reading(state.folder.root):
-        kept = kept_ids(state.folder.part("select", part))
-        for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
-            for row in table.to_pylist():
-                pair = _preference(export, row)
-                if pair is not None:
-                    export.written[row["task"]] += 1
-                    side = side_of(row["caption"], export.test_share)
-                    yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
-            export.done(table.num_rows)
+    kept = kept_ids(state.folder.part("select", part))
+    for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
+        for row in table.to_pylist():
+            pair = _preference(export, row)
+            if pair is not None:
+                export.written[row["task"]] += 1
+                side = side_of(row["caption"], export.test_share)
+                yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
+        export.done(table.num_rows)
 
 
 def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:

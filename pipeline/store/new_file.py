@@ -72,8 +72,8 @@ class NewFile:
         self._committed = True
 
     def abandon(self) -> None:
-        """Leave nothing behind. What is wrong with the disk was said by the error before."""
-        with suppress(OSError):
+        """Leave nothing behind. The error before is the one to be told, whatever a store raises here."""
+        with suppress(Exception):
             if is_local(self._path):
                 self._written.unlink(missing_ok=True)
                 self._file.close()

@@ -44,14 +44,9 @@ def new_file(path: Location) -> Iterator[OutputFile]:
     Raises:
         UserError: it cannot be written; said before anything is done.
     """
-    file = OutputFile(path)
-    try:
+    with OutputFile(path) as file:
         yield file
         file.commit()
-    except BaseException:
-        with suppress(Exception):  # the first error is the one to be told
-            file.abandon()
-        raise
 
 
 class NewFolder:

@@ -7,7 +7,6 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.engine.state import RunState
-from pipeline.store.reading import reading
 from pipeline.store.rows import read_rows
 from pipeline.views.outcomes import Outcome, finite, sample_parts, survey
 from pipeline.views.pairs import Pair
@@ -77,9 +76,8 @@ def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pai
     for part in sorted({case.row.part for case in cases}):
         ids = pa.array(sorted({case.row.id for case in cases if case.row.part == part}))
         files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-        with reading(state.folder.root):
-            for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
-                yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
+        for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
+            yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
 
 
 def _pair(row: Mapping[str, Any], task: Task) -> Pair:

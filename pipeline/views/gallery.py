@@ -14,13 +14,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipeline.engine.state import RunState
-from pipeline.store.location import Location, arrow_source
+from pipeline.store.location import Location
 from pipeline.store.plan import read_part
-from pipeline.store.reading import reading
+from pipeline.store.sealed import opened
 from pipeline.views.outcomes import BEGINS, Outcome, finite
 from stages.edit.annotations.marks import draw_mask
 from stages.filter.stage import rank
@@ -199,7 +198,7 @@ def thumbnail(image: np.ndarray) -> str:
 
 def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
     """The records of some rows; pictures are read of their row groups only."""
-    with reading(path), pq.ParquetFile(arrow_source(path)) as file:
+    with opened(path) as file:
         for group in range(file.num_row_groups):
             wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
             if pc.any(wanted).as_py():

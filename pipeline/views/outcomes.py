@@ -5,12 +5,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.engine.state import RunState
-from pipeline.store.location import arrow_source
 from pipeline.store.plan import read_part
-from pipeline.store.reading import reading
+from pipeline.store.sealed import read_table
 from stages.filter.stage import rank
 
 SAMPLED = 20_000
@@ -67,9 +65,7 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
         columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
         columns += ["task"] if begins else []
         path = state.path(step, part)
-        with reading(path):
-            records = pq.read_table(arrow_source(path), columns=columns, partitioning=None).to_pylist()
-        for record in records:
+        for record in read_table(path, columns).to_pylist():
             key = record["id"], step.turn
             if begins and record["status"] == "kept":
                 found[key] = Outcome(part, record["id"], record["task"], step.turn)
@@ -88,8 +84,7 @@ def tasks_of_rows(state: RunState, turn: int, part: int) -> dict[str, str]:
         planned = read_part(state.folder.plan, part, ["id", "task"])
     else:
         path = state.folder.part(f"{BEGINS}.{turn}", part)
-        with reading(path):
-            planned = pq.read_table(arrow_source(path), columns=["id", "task"], partitioning=None)
+        planned = read_table(path, ["id", "task"])
     return dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
 
 

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from pipeline.engine.state import RunState
 from pipeline.manifest.steps import Step
 from pipeline.shown import DataTable, shown
-from pipeline.store.location import arrow_source
-from pipeline.store.reading import reading
+from pipeline.store.sealed import read_table
 from pipeline.views.outcomes import tasks_of_rows
 from stages.filter.stage import FilterConfig, Scores, choose, resolve_bounds
 from stages.tasks import Bounds, Tasks
@@ -54,11 +52,9 @@ def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
 def _scored(state: RunState, step: Step, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
     path = state.path(step, part)
     tasks = tasks_of_rows(state, step.turn, part)
-    with reading(path):
-        rows = pq.read_table(arrow_source(path), columns=["id", "status", "scores"], partitioning=None)
-        for row in rows.to_pylist():
-            if row["status"] == "kept":
-                yield tasks[row["id"]], row["scores"]
+    for row in read_table(path, ["id", "status", "scores"]).to_pylist():
+        if row["status"] == "kept":
+            yield tasks[row["id"]], row["scores"]
 
 
 def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
