@@ -1,4 +1,4 @@
-"""A step: a stage as the engine sees it, without its class: what it reads, and what a file holds."""
+"""A step: a stage as the engine sees it, without its class: its inputs and the parts in each of its files."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -10,38 +10,38 @@ class Step:
     name: str
     fingerprint: str
     inputs: tuple[str, ...]
-    """The stages whose files it reads, the previous one among them; the plan is not named."""
+    """Names of the stages whose files it reads, including the previous stage; the plan is not listed."""
     light: bool = False
     wide: bool = False
-    """Whether it decides over the whole run, and so depends on all parts before it."""
+    """Whether it compares rows across the whole run, so that it depends on all earlier parts."""
     parts_per_unit: int | None = None
-    """None: a file a part. Otherwise a file holds the kept rows of so many parts."""
+    """None: one file per part. A number N: one file holds the kept rows of N parts."""
 
     @property
     def stage(self) -> str:
-        """What is done, whichever turn of a session it is done in: ``edit`` of ``edit.2``."""
+        """The stage without its turn: ``edit`` for ``edit.2``."""
         return self.name.partition(".")[0]
 
     @property
     def turn(self) -> int:
-        """The turn of a session; 1 where there is but one."""
+        """The turn of a session, counted from 1."""
         return int(self.name.partition(".")[2] or 1)
 
     @property
     def previous(self) -> str | None:
-        """The stage that decides which rows it is given; None: the plan."""
+        """The stage whose kept rows are this step's input; None for the first stage, which reads the plan."""
         return self.inputs[-1] if self.inputs else None
 
     def units(self, parts: Iterable[int]) -> list[int]:
-        """The units that hold ``parts``."""
+        """The numbers of the units that hold ``parts``."""
         return sorted({part // (self.parts_per_unit or 1) for part in parts})
 
     def unit_count(self, parts: int) -> int:
-        """Of a plan of ``parts`` parts."""
+        """The number of units in a plan of ``parts`` parts."""
         return -(-parts // (self.parts_per_unit or 1))
 
     def parts(self, unit: int, total: int) -> range:
-        """The parts of a unit, of a plan of ``total`` parts."""
+        """The parts in one unit, in a plan of ``total`` parts."""
         size = self.parts_per_unit or 1
         return range(unit * size, min((unit + 1) * size, total))
 
@@ -49,10 +49,12 @@ class Step:
 def build_steps(
     stages: Mapping[str, Any], configs: Mapping[str, Any], fingerprints: Mapping[str, str]
 ) -> list[Step]:
-    """The steps of a run, in the order of ``stages``. What publishes decides no other stage's rows.
+    """The steps of a run, in the order of ``stages``.
+
+    A publishing stage is never another stage's ``previous``.
 
     Raises:
-        ValueError: a stage reads from one that does not come before it.
+        ValueError: a stage reads from a stage that does not come before it.
     """
     steps: list[Step] = []
     for name, stage in stages.items():
