@@ -150,7 +150,7 @@ def encode(
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean negative log-likelihood of the answers, and the weighted mean over all tokens, used in training."""
+    """Mean negative log-likelihood of the answers, and the weighted mean over all tokens for training."""
     with autocast():
         logits = model(input_ids=ids[:, :-1]).logits
     nll = cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")
