@@ -115,9 +115,9 @@ def main() -> None:
     Console(soft_wrap=True).print(table, markup=False)
     (DOCS / "turn-drift.md").write_text(
         "# Drift of untouched pixels, turn by turn\n\n"
-        f"`python -m toybox.studies.turn_drift`, {date.today()}: {PICTURES} pictures, {TURNS} turns. Each turn\n"
-        "paints something and passes the picture through the toybox's autoencoder once. Mean difference from\n"
-        "the first picture, in [0,1], where nothing was ever painted "
+        f"`python -m toybox.studies.turn_drift`, {date.today()}: {PICTURES} pictures, {TURNS} turns. Each\n"
+        "turn paints something and passes the picture through the toybox's autoencoder once. Mean\n"
+        "difference from the first picture, in [0,1], where nothing was ever painted "
         f"({mask.mean():.0%} of the pixels).\n\n" + table + "\n\n"
         "![pictures by turn](turn-drift.png)\n",
         encoding="utf-8",
