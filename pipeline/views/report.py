@@ -136,7 +136,7 @@ def _funnel(counts: Sequence[StageCount]) -> str:
 
 def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
     """Rows kept by each stage, by planned task, and the pairs of all turns: a session may have several."""
-    publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
+    publishing = [count for count in counts if state.steps[count.name].publishes]
     rows = []
     for task, planned in sorted(counts[0].given.items()):
         pairs = sum(count.kept[task] for count in publishing)
