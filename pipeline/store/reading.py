@@ -1,4 +1,4 @@
-"""Shards as they are found: damaged, of others, or of another kind. Each is one message then."""
+"""Reading shards that may be damaged or come from another program. Each problem is one message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,19 +11,22 @@ from pipeline.store.location import Location
 from pipeline.store.sealed import DamagedFileError, opened
 
 MOST_EXPANDED = 200
-"""Bytes that a byte of a file may claim to become. Pictures are compressed already."""
+"""Most bytes that one byte of a file may expand to.
+
+Pictures are already compressed, so the ratio stays low.
+"""
 SLACK = 1 << 24
-"""Bytes that a file of any size may claim to become."""
+"""Bytes that a file may expand to regardless of its size."""
 _HINT = "editpairs validate says what is damaged"
 
 
 @contextmanager
 def open_parquet(path: Location, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """A file that has the columns of ``schema``, and no more rows and bytes than its size can hold.
+    """Open a file and check that it has the columns of ``schema`` and a plausible number of rows and bytes.
 
     Raises:
-        OSError: the system cannot read it.
-        UserError: it has not, or it is damaged where it is read, here or in the block.
+        OSError: the system cannot read the file.
+        UserError: a check fails, or the file is damaged where it is read, here or inside the block.
     """
     try:
         with opened(path) as file:
