@@ -77,7 +77,7 @@ class Edit(Stage[EditConfig]):
     of :func:`stages.edit.annotations.lettering.draw_text`. A drawing that is not finite fails its row.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["task", "seed"],
