@@ -34,9 +34,16 @@ METRICS = {
 }
 """Name and meaning of every metric. A metric that does not apply to a task is null."""
 
-OPTIONAL = frozenset({"dino", "depth_change", "text_read", "aesthetic", "nsfw"})
-"""Metrics that are null where the section ``score`` names no model for them. Of the others, one that a task
-lists and a row lacks could not be measured: a bound on it is broken."""
+OPTIONAL = {
+    "dino": "dino",
+    "depth_change": "depth",
+    "text_read": "ocr",
+    "aesthetic": "aesthetic",
+    "nsfw": "nsfw",
+}
+"""Metrics that are null unless the section ``score`` sets the key of their model, and that key.
+
+Of the others, one that a task lists and a row lacks could not be measured: a bound on it is broken."""
 
 
 LOGITS = ("aesthetic", "nsfw")
