@@ -151,6 +151,7 @@ class Worker:
         """The rows of all parts that are there, as the stage reads them."""
         try:
             for part in self._state.all_readable(self.job.step):
+                self._check_inputs(part)
                 yield from self._read(part, self._given(part))
         except OSError as error:  # ours, not of the stage that asks for the rows
             raise input_output_error(error) from error
