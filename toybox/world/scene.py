@@ -201,6 +201,10 @@ def render(scene: Scene) -> Picture:
         _darken(canvas, masks, horizon, scene.background)
     image = cv2.resize(np.clip(canvas, 0, 255), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     small = [cv2.resize(m, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for m in masks]
+    left = np.full((SIZE, SIZE), 255, np.uint8)
+    for mask in reversed(small):  # each is rounded for itself: together they may say more than a pixel holds
+        np.minimum(mask, left, out=mask)
+        left -= mask
     stacked = np.stack(small) if small else np.zeros((0, SIZE, SIZE), np.uint8)
     return Picture(np.round(image).astype(np.uint8), stacked.astype(np.float32) / 255)
 
