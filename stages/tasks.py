@@ -12,7 +12,8 @@ from stages.candidate import Candidate, Several
 from stages.section import Section, key_of
 from stages.strict_yaml import YamlError, read_yaml
 
-Region = Literal["object", "background", "all"]
+RegionKind = Literal["object", "background", "all"]
+"""What of the picture a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
     "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
@@ -98,7 +99,7 @@ class Task(Section):
     ground: Ground
     method: Method
     direction: Literal["forward", "reverse"] = "forward"
-    region: Region
+    region: RegionKind
     candidates: Several[Candidate] = ()
     inverse: Inverse | None = Field(None, description="None: backwards it makes no sense")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")

@@ -16,7 +16,8 @@ FLOORS = [
     ["manifest"],
     ["inputs"],
     ["engine"],
-    ["views", "exports"],
+    ["views"],
+    ["exports"],
     ["audit"],
     ["cli"],
 ]

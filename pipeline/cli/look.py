@@ -104,14 +104,13 @@ def report(
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_file
     from pipeline.views.report import report_page
+    from pipeline.views.rows import bounds_of
     from stages import STAGES
-    from stages.filter.stage import FilterConfig, resolve_bounds
 
     state = open_state(run)
     manifest = locked_manifest(state.folder.lock, STAGES)
-    config = manifest.section("filter", FilterConfig)
     tasks = tasks_of(manifest)
-    bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+    bounds = bounds_of(manifest, tasks)
     where = state.folder.root / "report.html" if out is None else locate(out)
     with new_file(where) as file:
         state.scan()
@@ -136,10 +135,11 @@ def sweep(
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
+    from pipeline.views.rows import bounds_of
     from pipeline.views.sweep import plot, read_scores, table_of
     from pipeline.views.sweep import sweep as run
     from stages import STAGES
-    from stages.filter.stage import FilterConfig, resolve_bounds
+    from stages.filter.stage import FilterConfig
 
     content = read_manifest(manifest, overrides or [], STAGES)
     config = content.section("filter", FilterConfig)
@@ -154,8 +154,7 @@ def sweep(
         if figure is not None:
             figure.write(plot(curves))
         if drawn is not None:
-            bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
-            pairs = read_boundary(state, tasks, bounds)
+            pairs = read_boundary(state, tasks, bounds_of(content, tasks))
             drawn.write(draw(pairs))
     if out is not None:
         console.print(f"wrote {out}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Where models of this process compute."""
+"""Where models of this process compute. The only place that decides it."""
 
 import torch
 

@@ -12,7 +12,7 @@ from toybox.world.scene import render, sample_held_out_scene
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return Clip.load(Weights(model="toybox/weights/clip"), "cpu")
+    return Clip.load(Weights(model="toybox/weights/clip"))
 
 
 def test_a_probe_fitted_on_clip_tells_night_from_day(clip, tmp_path):

@@ -56,7 +56,9 @@ def write_run(folder, rows):
     }
     for stage, columns in files.items():
         (folder / stage).mkdir()
-        pq.write_table(pa.table({"id": ids, **columns}), folder / stage / "00000.parquet")
+        pq.write_table(
+            pa.table({"id": ids, "reason": [""] * len(ids), **columns}), folder / stage / "00000.parquet"
+        )
 
 
 @TRAINED
