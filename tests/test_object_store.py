@@ -78,7 +78,7 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
 
 def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monkeypatch):
     state = on_s3.generate()
-    monkeypatch.setattr("pipeline.engine.state.WORTH", 1)
+    monkeypatch.setattr("pipeline.engine.state.MIN_FOOTERS_TO_CACHE", 1)
     first = RunState(state.folder, state.plan, list(state.steps.values()))
     first.scan()
     assert state.folder.footers.exists()

@@ -21,7 +21,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
-    from pipeline.views.status import print_report
+    from pipeline.views.status import print_status
     from pipeline.views.watch import watch as watch_run
 
     state = open_state(run)
@@ -29,7 +29,7 @@ def status(
         watch_run(state, console)
     else:
         state.scan()
-        print_report(state, console)
+        print_status(state, console)
 
 
 @app.command(
@@ -41,14 +41,14 @@ def cost(
     pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
-    from pipeline.views.cost import measure, table_of
+    from pipeline.views.cost import cost_table, measure
 
     state = open_state(run)
     state.scan()
     measured = measure(state)
     if not measured.pairs:
         raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
-    console.print(table_of(measured, pairs))
+    console.print(cost_table(measured, pairs))
     seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
@@ -71,7 +71,7 @@ def inspect(
     from pipeline.store.location import exists, locate
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
-    from pipeline.views.pairs import read_pairs, table_of
+    from pipeline.views.pairs import pairs_table, read_pairs
 
     location = locate(path)
     if not exists(location):
@@ -81,7 +81,7 @@ def inspect(
         pairs = read_pairs(location, rows, seed, task)
         if not pairs:
             raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
-        console.print(table_of(pairs))
+        console.print(pairs_table(pairs))
         if sheet is not None:
             sheet.write(draw(pairs))
     if out is not None:
@@ -136,7 +136,7 @@ def sweep(
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
     from pipeline.views.rows import bounds_of
-    from pipeline.views.sweep import plot, read_scores, table_of
+    from pipeline.views.sweep import curves_table, plot, read_scores
     from pipeline.views.sweep import sweep as run
     from stages import STAGES
     from stages.filter.stage import FilterConfig
@@ -150,7 +150,7 @@ def sweep(
         curves = run(read_scores(state), tasks, config)
         if not curves:
             raise UserError(f"{content.folder} has no scores with a bound yet: run generate first")
-        console.print(table_of(curves))
+        console.print(curves_table(curves))
         if figure is not None:
             figure.write(plot(curves))
         if drawn is not None:

@@ -27,7 +27,7 @@ def generate(
     from pipeline.engine.generate import generate as run
     from pipeline.engine.progress import Progress
     from pipeline.manifest.manifest import read_manifest
-    from pipeline.views.status import print_report
+    from pipeline.views.status import print_status
     from stages import STAGES
     from stages.sessions.turns import unrolled
 
@@ -35,7 +35,7 @@ def generate(
     stages = unrolled(content.turns)
     state = run(content, stages, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
     state.scan()
-    print_report(state, console)
+    print_status(state, console)
 
 
 @app.command(
@@ -57,7 +57,7 @@ def rerun(
     from pipeline.engine.generate import rerun as run
     from pipeline.engine.progress import Progress
     from pipeline.manifest.manifest import read_manifest
-    from pipeline.views.status import print_report
+    from pipeline.views.status import print_status
     from stages import STAGES
     from stages.sessions.turns import unrolled
 
@@ -73,7 +73,7 @@ def rerun(
         replace=replace,
     )
     state.scan()
-    print_report(state, console)
+    print_status(state, console)
 
 
 @app.command(

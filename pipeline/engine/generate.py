@@ -11,10 +11,11 @@ from pipeline.engine.local_backend import LocalBackend
 from pipeline.engine.opened import Engine, Run, check_before, opened
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
+from pipeline.engine.replacing import refuse_to_replace
 from pipeline.engine.state import RunState
 from pipeline.errors import StageError, UserError
-from pipeline.manifest.fingerprint import differences, models_of
-from pipeline.manifest.lockfile import read_lock, write_lock
+from pipeline.manifest.fingerprint import models_of
+from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.steps import Step
 from pipeline.store import events
@@ -69,7 +70,7 @@ def generate(
     with opened(manifest, stages, engine) as run:
         parts = range(run.plan.parts)[:wave]
         if not replace:
-            _guard(run, parts, consent=None)
+            refuse_to_replace(run, parts, consent=None)
         _advance(run, parts, None, engine, progress)
         return run.state
 
@@ -118,7 +119,7 @@ def rerun(
         if parts is not None:
             scope = [part for part in scope if part in parts or step.publishes]
         if not replace:
-            _guard(run, scope, consent=stage)
+            refuse_to_replace(run, scope, consent=stage)
         _advance(run, scope, Forced(stage, frozenset(chosen), retry_failed), engine, progress)
         return run.state
 
@@ -129,41 +130,6 @@ def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: E
         if _todo(run, step, parts, forced):
             check_before(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
             return
-
-
-def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
-    """Refuse to replace committed parts of expensive stages: a key changed, or they are of another plan.
-
-    ``consent`` names the stage the user asked to run again.
-    """
-    for step in run.steps:
-        if step.light or step.name == consent:
-            continue
-        units = step.units(parts)
-        for unit in units:
-            error = run.state.damaged.get((step.name, unit))
-            if error is not None and error.other_run:
-                raise UserError(
-                    f"{error}. Running would replace it: move it away, use another run name "
-                    "(--set name=...), or allow it with --replace"
-                )
-        changed = [
-            footer.fingerprint
-            for unit in units
-            if (footer := run.state.footer(step, unit)) and footer.fingerprint != step.fingerprint
-        ]
-        if not changed:
-            continue
-        known = read_lock(run.folder.lock).get("identities", {})
-        old = known.get(changed[0])
-        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
-        raise UserError(
-            f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
-            "were made with other settings:\n"
-            + "".join(f"  {key}\n" for key in keys)
-            + "Making them again replaces them and all that follows. Allow it with --replace, keep both "
-            "with another run name (--set name=...), or undo the change"
-        )
 
 
 def _advance(

@@ -30,8 +30,8 @@ from pipeline.store.sealed import (
 )
 
 VERSION = 4
-WORTH = 1000
-"""Footers; fewer are read sooner than kept."""
+MIN_FOOTERS_TO_CACHE = 1000
+"""Fewer footers are read anew sooner than a cache of them is written."""
 MANY = 100_000
 """Objects made; fewer are looked at in a moment."""
 _READERS = 16
@@ -95,7 +95,7 @@ def _footer_of(file: tuple[Location, Place]) -> Footer | DamagedFileError | None
         return error
 
 
-def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
+def read_cached(path: Location, run: str, basis: str) -> tuple[Known, Done]:
     """What was kept; nothing if the file is missing, unreadable, damaged or of another version or run.
 
     Nothing is done if it was so on another basis.
@@ -126,8 +126,8 @@ def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
         return {}, {}
 
 
-def keep(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
-    """Replace what is kept."""
+def cache(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
+    """Replace the cached footers."""
     files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
     footers = [footer for *_, footer in files]
     pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)

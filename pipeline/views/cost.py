@@ -30,7 +30,7 @@ def measure(state: RunState) -> Cost:
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
 
 
-def table_of(cost: Cost, pairs: int) -> DataTable:
+def cost_table(cost: Cost, pairs: int) -> DataTable:
     """What each stage took, a kept pair's share of it, and what ``pairs`` kept pairs would take."""
     names = ("stage", "rows", "worker s", "CPU-s", "GPU-s", "CPU-s a pair", "GPU-s a pair")
     table = plain_table(*names, f"hours of {pairs:,} pairs")

@@ -103,7 +103,7 @@ def plot(curves: Sequence[Curve]) -> bytes:
     return content.getvalue()
 
 
-def table_of(curves: Sequence[Curve]) -> DataTable:
+def curves_table(curves: Sequence[Curve]) -> DataTable:
     """A line a curve: the bound and its yield now, then the yield without it, and at other values."""
     table = DataTable(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "bound", "now", "kept", "without", "kept at other values"):

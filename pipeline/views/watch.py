@@ -66,13 +66,13 @@ def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
             started = time.monotonic()
             state.scan()
             counts = count_run(state)
-            live.update(table_of(state.folder, counts, paces.now()), refresh=True)
+            live.update(progress_table(state.folder, counts, paces.now()), refresh=True)
             if not any(count.pending.total() for count in counts):
                 return
             time.sleep(max(every, PAUSE * (time.monotonic() - started)))
 
 
-def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
+def progress_table(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
     """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
     table = DataTable(title=Text(shown(str(folder.root))), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):

@@ -190,8 +190,8 @@ class Drawing:
         settings = self.config.pixel_threshold
         if settings is None:
             return [image]
-        kept = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
-        return [image, np.round(kept * 255).astype(np.uint8)]
+        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
+        return [image, np.round(held * 255).astype(np.uint8)]
 
 
 def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:

@@ -51,19 +51,19 @@ _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
 
 
 @dataclass(frozen=True)
-class Choice:
+class PromptDraw:
     """What a seed drew for a row: the verb and the exemplars' positions, in the order shown."""
 
     verb: str
     exemplars: tuple[int, ...]
 
 
-def choose(task: Task, seed: int) -> Choice:
+def draw_prompt(task: Task, seed: int) -> PromptDraw:
     """Draw a verb and a random 60 % of the exemplars (at least one), shuffled."""
     rng = random.Random(seed)
     count = len(task.exemplars)
     shown = min(count, max(1, round(KEPT_SHARE * count)))
-    return Choice(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
+    return PromptDraw(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
 
 
 def conversation(

@@ -26,7 +26,7 @@ from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
 from pipeline.views.rows import bounds_of, rows_of_run
 from stages import STAGES
 from stages.candidate import Policy
-from stages.edit.prompt_to_prompt.control import Fusion
+from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit, EditConfig
 from stages.filter.stage import choose

@@ -85,16 +85,16 @@ def _by_sources(
     """
     gate, own = _gate_and_own(control)
     outputs: list[torch.Tensor] = []
-    for remove in control.removes:
-        shares, parents = values, remove.parents
+    for generation in control.generations:
+        shares, parents = values, generation.parents
         if len(parents):
             ends, handed = values.split([len(values) - len(parents), len(parents)])
             shares = torch.cat([ends, own[parents] * handed])
             values = control.matrix[parents, None] @ (gate[parents] * handed)
-        outputs.append(_attend(query[remove.rows], key[remove.rows], shares, scale))
+        outputs.append(_attend(query[generation.rows], key[generation.rows], shares, scale))
     total = outputs[0]
-    for remove, output in zip(control.removes[1:], outputs[1:], strict=True):
-        total[remove.first :] += output
+    for generation, output in zip(control.generations[1:], outputs[1:], strict=True):
+        total[generation.first :] += output
     return total
 
 
@@ -114,9 +114,9 @@ def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control:
     words = control.source_words[:, None, :, None]
     heads, edits = query.shape[1], control.cond_edits
     borrowed = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
-    kept = torch.cat([own * target, torch.zeros_like(words)], -1)
+    own_words = torch.cat([own * target, torch.zeros_like(words)], -1)
     maps = _by_sources(query, key, _widened(borrowed, heads), scale, control)
-    maps = maps + sdpa(query[edits], key[edits], _widened(kept, heads), scale=scale)
+    maps = maps + sdpa(query[edits], key[edits], _widened(own_words, heads), scale=scale)
     summed = maps.sum(1).to(control.target_maps.dtype)
     control.target_maps += summed[..., 0]
     control.source_maps += summed[..., 1]
@@ -146,7 +146,7 @@ def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch
     mask = control.mask_for(output.shape[1])
     if mask is None:
         return output
-    for turn in control.levels:
+    for turn in control.turns:
         for offset in control.halves:
             rows = control.edit_rows[turn] + offset
             mixed = torch.lerp(
