@@ -13,7 +13,8 @@ from stages.pictures.region import Region
 from stages.score.evidence import Evidence, Row, Seen
 from stages.score.metrics import metrics_of
 from stages.tasks import load_tasks
-from toybox.world.scene import render, sample_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_scene
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
 SIDE = 64

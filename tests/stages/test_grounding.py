@@ -12,7 +12,8 @@ from stages.models.grounding.compat import TextEncoder, fit_sine_embeddings, gro
 from stages.models.grounding.detector import Detector, preprocess
 from stages.models.grounding.words import caption_of
 from tests.stages.tiny_models import DETECTOR, save_detector, save_text_encoder
-from toybox.world.scene import render, sample_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_scene
 
 EVERYTHING = {"box_threshold": 0.0, "text_threshold": 0.0}
 

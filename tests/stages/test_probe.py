@@ -7,7 +7,8 @@ from safetensors.numpy import save_file
 from stages.base import Weights
 from stages.models.clip import Clip
 from stages.models.probe import Probe
-from toybox.world.scene import render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_held_out_scene
 
 
 @pytest.fixture(scope="module")

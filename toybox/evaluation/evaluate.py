@@ -40,7 +40,8 @@ from toybox.recipes.tokenizer import build_tokenizer
 from toybox.recipes.train_autoencoder import load_autoencoder, psnr, round_trip, to_tensor
 from toybox.world.phrases import absent_phrase, present_phrase
 from toybox.world.reading import agreement, content_of
-from toybox.world.scene import Scene, box_of, render, sample_caption, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import Scene, box_of, sample_caption, sample_held_out_scene
 
 FOLDER = Path(__file__).parents[1]
 MANIFEST = FOLDER.parent / "manifests" / "toybox.yaml"
