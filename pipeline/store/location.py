@@ -25,7 +25,7 @@ SETTLED_S = 2.0
 """The coarsest clock of file systems in use."""
 
 
-def locate(location: str | os.PathLike | UPath) -> Location:
+def locate(location: str | os.PathLike[str] | UPath) -> Location:
     """The path of a manifest's or a command's location.
 
     Raises:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from stages.base import Decision, failed, kept, rejected
 from stages.edit.prompt_to_prompt.alignment import tokenize
@@ -205,7 +206,7 @@ def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
     return max(scales) > 1
 
 
-def smallest_attention(unet) -> int:
+def smallest_attention(unet: UNet2DConditionModel) -> int:
     """Tokens of the U-Net's smallest self-attention layer: that of its middle block."""
     side = unet.config.sample_size // 2 ** (len(unet.config.block_out_channels) - 1)
     return side * side
