@@ -1,7 +1,7 @@
-"""Sessions of several turns: the chain once more a turn, each from what the turn before ended with.
+"""Sessions of several turns: the chain of stages is repeated, each turn starting from the previous result.
 
-``instruct.2`` is the class that ``instruct`` is, told to read from ``source.2``
-(:mod:`stages.sessions.next_turn`) what it read from the plan, and from ``mask.2`` what it read from ``mask``.
+``instruct.2`` is the class of ``instruct``, but it reads from ``source.2`` (:mod:`stages.sessions.next_turn`)
+instead of the plan, and from ``mask.2`` instead of ``mask``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from stages import STAGES
 from stages.sessions.next_turn import Before
 
 SOURCE = "source"
-"""The stage that begins a turn; it gives later turns what the plan gives to the first."""
+"""The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
 def unrolled(turns: int) -> dict[str, Any]:
-    """The stages of a run by name, in order: those of the first turn, ``source.2``, ``instruct.2``, ..."""
+    """The stages of a run by name, in order: the first turn's, then ``source.2``, ``instruct.2``, ..."""
     stages: dict[str, Any] = dict(STAGES)
     for turn in range(2, turns + 1):
         reads = {name_at(name, turn - 1): list(columns) for name, columns in Before.reads.items()}
@@ -29,7 +29,7 @@ def unrolled(turns: int) -> dict[str, Any]:
 
 
 def name_at(stage: str, turn: int) -> str:
-    """A stage's name in a turn; the plan of a later turn is the stage that begins it."""
+    """A stage's name in a turn. The plan of a later turn is the stage that begins the turn."""
     if turn == 1 or stage == "run":
         return stage
     return f"{SOURCE if stage == 'plan' else stage}.{turn}"
@@ -45,5 +45,5 @@ def _reads_at(stage: Any, turn: int) -> dict[str, list[str]]:
 
 
 def _at(stage: Any, turn: int, reads: Mapping[str, Sequence[str]]) -> Any:
-    """The stage in a turn."""
+    """The stage's class for a turn."""
     return type(stage.__name__, (stage,), {"turn": turn, "reads": reads, "__doc__": stage.__doc__})
