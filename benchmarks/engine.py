@@ -33,13 +33,14 @@ from pipeline.inputs.planning import ensure_plan
 from pipeline.manifest.manifest import Manifest, read_manifest
 from pipeline.store.folder import RunFolder
 from stages.base import Stage, StageConfig, kept, to_table
+from stages.placed import first_turn
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 ROWS_A_PART = 256
 ROW_GROUP = 1_000_000
 
 
-class Echo(Stage):
+class Echo(Stage[StageConfig]):
     """A stage that keeps every row and changes nothing."""
 
     version: ClassVar[int] = 1
@@ -48,9 +49,6 @@ class Echo(Stage):
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("length", pa.int32())])
     Config: ClassVar[type[StageConfig]] = StageConfig
     light: ClassVar[bool] = True
-
-    def __init__(self, config: Any, tasks: Any) -> None:
-        """Nothing to load."""
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(length=len(caption)) for caption in rows["caption"].to_pylist()]
@@ -112,7 +110,7 @@ def main() -> None:
         write_captions(captions, options.parts)
         stages = {"echo": Echo}
         run = manifest_of(folder, "parts", captions, 1, stages)
-        seconds, state = timed(lambda: generate(run, stages, progress=Progress(console)))
+        seconds, state = timed(lambda: generate(run, first_turn(stages), progress=Progress(console)))
         table.add_row("parts through a stage", f"{options.parts / seconds:.0f} a second")
         fresh = RunState(state.folder, state.plan, list(state.steps.values()))
         seconds, counts = timed(lambda: count_run(fresh))

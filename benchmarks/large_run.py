@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.engine import ROWS_A_PART, write_captions
 from pipeline.engine.state import RunState
 from pipeline.inputs.planning import ensure_plan
-from pipeline.manifest.fingerprint import fingerprint, stage_identity
+from pipeline.manifest.fingerprint import fingerprint, identities_of
 from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from pipeline.manifest.steps import Step, build_steps
@@ -43,6 +43,7 @@ from pipeline.views.outcomes import sample_parts
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
 from stages.pictures.png import encode_png
+from stages.placed import first_turn
 from stages.score.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -66,9 +67,10 @@ def build(folder: Path, parts: int) -> RunFolder:
     }  # fmt: skip
     overrides = [f"{key}={value}" for key, value in settings.items()]
     manifest = read_manifest(ROOT / "manifests/toybox.yaml", overrides, STAGES)
-    tasks, configs = tasks_of(manifest), {name: manifest.section(name) for name in STAGES}
-    identities = {name: stage_identity(name, STAGES[name], configs[name], tasks) for name in STAGES}
-    steps = build_steps(STAGES, configs, {name: fingerprint(identities[name]) for name in STAGES})
+    stages, tasks = first_turn(STAGES), tasks_of(manifest)
+    configs = manifest.configs(stages)
+    identities = identities_of(stages, configs, tasks)
+    steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     run = RunFolder(manifest.folder)
     plan = ensure_plan(run, manifest)
     write_lock(run.lock, manifest, steps, identities, [])
@@ -119,7 +121,7 @@ def _write_parts(
             decided = list(_decided(step, given, rng))
             if step.name in names:
                 inputs = everything if step.wide else state.inputs(step, [part])
-                whole = part in shown and step.parts_per_unit is None
+                whole = part in shown and not step.publishes
                 _write_part(state, step, part, given, decided, inputs, whole, rng)
             given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]
 
@@ -134,14 +136,13 @@ def _write_part(
     whole: bool,
     rng: np.random.Generator,
 ) -> None:
-    stages: Mapping[str, Any] = STAGES
     counts: Counts = Counter((task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True))
-    schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
+    schema: pa.Schema = STAGES[step.stage].schema if whole else pa.schema([])
     ids = [row_id for row_id, _ in given][: None if whole else 1]
     with SealedWriter(state.path(step, part), output_schema(schema)) as writer:
         for first in range(0, len(ids), ROWS_A_BATCH):
             batch = slice(first, first + ROWS_A_BATCH)
-            filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
+            filled = [_filled(step.stage, decision, rng) for decision in decided[: len(ids)][batch]]
             writer.write(to_table(ids[batch], filled, schema))
         writer.commit(state.place(step, part), footer_content(step.fingerprint, inputs, counts))
 

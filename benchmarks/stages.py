@@ -28,6 +28,7 @@ from pipeline.engine.generate import generate
 from pipeline.engine.progress import Progress
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
+from stages.placed import first_turn
 
 
 class Clock:
@@ -42,9 +43,9 @@ class Clock:
         clock = self
 
         class Timed(stage):
-            def __init__(self, *args: Any) -> None:
+            def __init__(self, *args: Any, **keys: Any) -> None:
                 started = time.perf_counter()
-                super().__init__(*args)
+                super().__init__(*args, **keys)
                 clock.start += time.perf_counter() - started
 
             def __call__(self, rows: pa.Table) -> pa.Table:
@@ -98,7 +99,7 @@ def main() -> None:
         overrides = [f"rows={options.rows}", f"rows_per_part={options.rows}", f"runs={folder}"]
         manifest = read_manifest(options.manifest, overrides, stages)
         started = time.perf_counter()
-        generate(manifest, stages, progress=Progress(console), engine="local")
+        generate(manifest, first_turn(stages), progress=Progress(console), engine="local")
         wall = time.perf_counter() - started
     table = Table("stage", "start-up s", "rows", "rows/s", "model time")
     for name, clock in clocks.items():

@@ -17,8 +17,8 @@ from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
-from pipeline.manifest.fingerprint import fingerprint, models_of, stage_identity
-from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.fingerprint import fingerprint, identities_of, models_of
+from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.manifest.steps import build_steps
 from pipeline.shown import DataTable
 from pipeline.store import events
@@ -27,6 +27,7 @@ from pipeline.store.location import reached
 from pipeline.store.plan import read_plan
 from pipeline.views.status import plain_table
 from stages.base import Resources
+from stages.placed import Chain
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Cost:
         return self.rows * self.seconds_a_row * self.resources.gpus / 3600
 
 
-def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console) -> None:
+def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console) -> None:
     """Print the stages, their models and resources, and the estimated cost.
 
     Raises:
@@ -65,9 +66,7 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))
     tasks = tasks_of(manifest)
-    identities = {
-        name: stage_identity(name, stage, manifest.section(name), tasks) for name, stage in stages.items()
-    }
+    identities = identities_of(stages, manifest.configs(stages), tasks)
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
     console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))
@@ -83,7 +82,7 @@ def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
 
 
 def _print_cost(
-    manifest: Manifest, stages: Stages, identities: Mapping[str, Mapping[str, Any]], console: Console
+    manifest: Manifest, stages: Chain, identities: Mapping[str, Mapping[str, Any]], console: Console
 ) -> None:
     folder = RunFolder(manifest.folder)
     try:
@@ -95,7 +94,7 @@ def _print_cost(
     if plan is None:
         console.print("Cost: not known before a pilot. Run generate with --wave 1, then check again.")
         return
-    configs = {name: manifest.section(name) for name in stages}
+    configs = manifest.configs(stages)
     fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
     state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
     state.scan()
@@ -109,7 +108,7 @@ def _print_cost(
         expected, pairs = float(plan.rows), 0.0
         for count in counts:
             expected *= count.kept.total() / judged(count)
-            pairs += expected if state.steps[count.name].parts_per_unit is not None else 0
+            pairs += expected if state.steps[count.name].publishes else 0
         console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
 
 

@@ -107,7 +107,7 @@ def _whole(where: str, check: Callable[[], object]) -> Finding:
 
 def _counted(state: RunState, step: Step, unit: int, footer: Footer, where: str) -> Iterator[Finding]:
     """Check that a file holds the rows it was given, and that its footer counts them correctly."""
-    published = step.parts_per_unit is not None
+    published = step.publishes
     table = read_table(state.path(step, unit), ["id"] if published else ["id", "status", "reason"])
     tasks: dict[str, str] = {}
     given: list[str] = []

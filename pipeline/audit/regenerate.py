@@ -16,10 +16,12 @@ from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
 from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
 from pipeline.manifest.lockfile import read_lock
-from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.store.plan import read_part
 from pipeline.store.rows import read_rows
 from pipeline.store.sealed import read_metadata, read_table
+from stages.base import StageConfig
+from stages.placed import Chain
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Verdict:
     why: str = ""
 
 
-def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str) -> Iterator[Verdict]:
+def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) -> Iterator[Verdict]:
     """Run each stage on the row alone and compare the results.
 
     Stages that have not committed the row, and stages that compare rows of the whole run, are skipped.
@@ -43,23 +45,23 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
     """
     part = find_row(state, row_id)
     tasks = tasks_of(manifest)
-    check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
+    check_light_stages(stages, manifest.configs(stages), tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():
-        if step.parts_per_unit is not None or step.wide:
+        if step.publishes or step.wide:
             continue
         if not state.done(step, part):
             if (step.name, part) in state.damaged:
                 raise state.damaged[step.name, part]
             return
-        stage = stages[step.name]
+        placed = stages[step.name]
         path = state.folder.part(step.name, part)
         stored = read_table(path)
         stored = stored.filter(pa.compute.equal(stored["id"], row_id))
         if not stored.num_rows:
             return
-        config = manifest.section(step.name)
-        identity = stage_identity(step.name, stage, config, tasks)
+        config = manifest.section(step.stage, StageConfig)
+        identity = stage_identity(step.stage, placed.stage, config, tasks)
         why = ""
         if fingerprint(identity) != step.fingerprint:
             why = "made with other settings: " + "; ".join(
@@ -72,10 +74,10 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
         limit_threads(config.resources.threads)
         files = {name: state.folder.part(name, part) for name in step.inputs}
         (rows,) = read_rows(
-            state.folder.plan, part, files, stage.reads, {"models": "{}"}, pa.array([row_id]), config.batch
+            state.folder.plan, part, files, placed.reads, {"models": "{}"}, pa.array([row_id]), config.batch
         )
         with stopping(step.name, "start"):
-            loaded = stage(config, tasks)
+            loaded = placed.load(config, tasks)
         made, _ = Guarded(step.name, loaded, config.batch)(rows)
         yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
         if stored["status"][0].as_py() != "kept":

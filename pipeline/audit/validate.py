@@ -25,6 +25,7 @@ from pipeline.store.plan import read_part
 from pipeline.store.sealed import DamagedFileError, read_table
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
+from stages.placed import step_name
 from stages.shards.stage import SCHEMA
 from stages.tasks import Tasks, load_tasks
 
@@ -87,7 +88,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     if state is not None:
         tasks = _tasks_of(state)
         known = {name: task.index for name, task in tasks.items()}
-        drawn = _Drawn(state, tasks, shards.name)
+        drawn = _Drawn(state, tasks, state.steps[shards.name].turn)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
     rows = 0
@@ -145,10 +146,8 @@ def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, fi
 class _Drawn:
     """The pictures drawn by the edit stage, loaded one part at a time; shards hold their parts in order."""
 
-    def __init__(self, state: RunState, tasks: Tasks, shards: str) -> None:
-        self._state, self._tasks = state, tasks
-        _, dot, turn = shards.partition(".")
-        self._turn = dot + turn
+    def __init__(self, state: RunState, tasks: Tasks, turn: int) -> None:
+        self._state, self._tasks, self._turn = state, tasks, turn
         self._part = -1
         self._pairs: dict[str, tuple[bytes, bytes]] = {}
 
@@ -164,7 +163,9 @@ class _Drawn:
         tables = {}
         try:
             for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
-                tables[stage] = read_table(folder.part(stage + self._turn, part), ["id", "status", *columns])
+                tables[stage] = read_table(
+                    folder.part(step_name(stage, self._turn), part), ["id", "status", *columns]
+                )
             planned = self._planned(part)
         except (FileNotFoundError, DamagedFileError):  # ``recount`` reports it
             return {}
@@ -183,8 +184,8 @@ class _Drawn:
     def _planned(self, part: int) -> pa.Table:
         """The task of each row; for a later turn, from the stage that begins the turn."""
         folder = self._state.folder
-        if self._turn:
-            return read_table(folder.part("source" + self._turn, part), ["id", "task"])
+        if self._turn > 1:
+            return read_table(folder.part(step_name("source", self._turn), part), ["id", "task"])
         return read_part(folder.plan, part, ["id", "task"])
 
 

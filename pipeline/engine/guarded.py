@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pipeline import interrupts
 from pipeline.errors import StageError, describe, stopping
-from stages.base import Decision, output_schema, storable, to_table
+from stages.base import Decision, Stage, output_schema, storable, to_table
 
 STATUSES = ("kept", "rejected", "failed")
 LONGEST_REASON = 300
@@ -35,7 +35,7 @@ class ContractError(Exception):
 class Guarded:
     """A loaded stage. ``smallest`` is the smallest batch that memory allowed; None if every batch fit."""
 
-    def __init__(self, name: str, stage: Any, batch: int) -> None:
+    def __init__(self, name: str, stage: Stage[Any], batch: int) -> None:
         self._name, self._stage, self._batch = name, stage, batch
         self._expected = output_schema(stage.schema)
         self.smallest: int | None = None

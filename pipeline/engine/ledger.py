@@ -44,7 +44,7 @@ def count_run(state: RunState) -> list[StageCount]:
 
 def published(state: RunState, counts: Iterable[StageCount]) -> int:
     """The number of pairs that a run has published, over all turns."""
-    return sum(c.kept.total() for c in counts if state.steps[c.name].parts_per_unit is not None)
+    return sum(c.kept.total() for c in counts if state.steps[c.name].publishes)
 
 
 def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount:

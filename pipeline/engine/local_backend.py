@@ -4,7 +4,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from pipeline.engine.guarded import FatalError
-from pipeline.engine.worker import Job, Result, Unit, Worker
+from pipeline.engine.jobs import Job, Result, Unit
+from pipeline.engine.worker import Worker
 from pipeline.errors import StageError
 from pipeline.interrupts import heeded
 

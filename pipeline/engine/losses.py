@@ -10,8 +10,8 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 
+from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.notes import Note, Notes
-from pipeline.engine.worker import Job, Unit
 
 WHOLE = 2
 """How often a unit is run again as before. After that it runs row by row."""

@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,9 +16,10 @@ from pipeline.engine.threads import usable_cpus
 from pipeline.errors import UserError, stopping
 from pipeline.inputs.captions import caption_files
 from pipeline.manifest.fingerprint import model_identity
-from pipeline.manifest.manifest import SHARED, Manifest, Stages, tasks_of
+from pipeline.manifest.manifest import SHARED, Manifest, tasks_of
 from pipeline.store.location import is_local
 from stages.base import Resources, StageConfig, Weights
+from stages.placed import Chain, PlacedStage
 from stages.tasks import Tasks
 
 
@@ -44,12 +44,12 @@ class Machine:
         return cls(usable_cpus(), gpus)
 
 
-def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> list[str]:
+def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list[str]:
     """List the problems that would stop ``stages``, one line per problem, with its manifest key.
 
     Args:
         manifest: the manifest of the run.
-        stages: the stages that have work to do, by name.
+        stages: the stages that have work to do, by step.
         machine: the machine they run on; None if this machine cannot tell, as for a cluster.
     """
     found = [*_captions_problems(manifest), *_folder_problems(manifest)]
@@ -57,21 +57,20 @@ def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> lis
         tasks = tasks_of(manifest)
     except UserError as error:
         return [*found, str(error)]
-    for name, stage in stages.items():
-        config = manifest.section(name)
-        found += _stage_problems(name, stage, config, tasks)
-        if machine is not None and not stage.light:
+    for name, config in manifest.configs(stages).items():
+        found += _stage_problems(stages[name], config, tasks)
+        if machine is not None and not stages[name].stage.light:
             found += _misfits(name, config.resources, machine)
     return list(dict.fromkeys(found))
 
 
-def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
+def check_light_stages(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks) -> None:
     """Construct the light stages. They load no model, so errors in their config appear at once."""
-    for name, stage in stages.items():
-        if stage.light:
+    for name, placed in stages.items():
+        if placed.stage.light:
             with stopping(name, "start"):
                 try:
-                    stage(configs[name], tasks)
+                    placed.load(configs[name], tasks)
                 except ValueError as error:
                     raise UserError(str(error)) from error
 
@@ -101,13 +100,13 @@ def _folder_problems(manifest: Manifest) -> Iterator[str]:
         yield f"runs: {folder} cannot be written: {error.strerror or error}: name another folder under 'runs'"
 
 
-def _stage_problems(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> Iterator[str]:
-    yield from _model_problems(name.partition(".")[0], config)
+def _stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> Iterator[str]:
+    yield from _model_problems(placed.name, config)
     try:
-        check_light_stages({name: stage}, {name: config}, tasks)
+        check_light_stages({placed.step: placed}, {placed.step: config}, tasks)
     except UserError as error:
         yield str(error)
-    yield from stage.problems(config, tasks)
+    yield from placed.stage.problems(config, tasks)
 
 
 def _model_problems(key: str, section: BaseModel) -> Iterator[str]:

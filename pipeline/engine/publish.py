@@ -17,7 +17,7 @@ from pipeline.store.new_file import write_text
 from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
 
 if TYPE_CHECKING:
-    from pipeline.engine.generate import Run
+    from pipeline.engine.opened import Run
 
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
@@ -29,7 +29,7 @@ def publish(run: "Run") -> Iterator[str]:
     Raises:
         DamagedFileError: a shard differs from what was committed.
     """
-    steps = [step for step in run.steps if step.parts_per_unit is not None]
+    steps = [step for step in run.steps if step.publishes]
     for step in steps:
         yield from _remove_other_sizes(run, step)
     files = {step.name: list(_files_of(run, step)) for step in steps}
@@ -41,7 +41,7 @@ def publish(run: "Run") -> Iterator[str]:
     last = _last_published(run.folder.events)
     if last.get("published") == digest and last.get("written") == [_content(card), _content(checksums)]:
         return
-    text = run.stages[steps[0].name].describe(run.folder.root, summary)
+    text = run.stages[steps[0].name].publisher.describe(run.folder.root, summary)
     if not last and _content(card) not in (None, _blake2b(""), _blake2b(text)):
         yield f"{card} is not one that editpairs wrote, so the dataset card was not written: move it away"
         return

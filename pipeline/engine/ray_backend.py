@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.engine.guarded import FatalError
+from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.losses import Died, Heartbeats, Losses
 from pipeline.engine.ray_start import start_ray
 from pipeline.engine.threads import thread_variables
-from pipeline.engine.worker import Job, Result, Unit, Worker
+from pipeline.engine.worker import Worker
 from pipeline.errors import StageError, UserError, describe, reading
 from pipeline.manifest.manifest import RayOptions
 from pipeline.store.location import exists

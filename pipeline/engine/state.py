@@ -56,7 +56,7 @@ class RunState:
         return self.folder.root / step.name / self._name(step, unit)
 
     def _name(self, step: Step, unit: int) -> str:
-        if step.parts_per_unit is None:
+        if not step.publishes:
             return part_name(unit)
         return shard_name(unit, step.unit_count(self.plan.parts))
 
@@ -162,7 +162,7 @@ class RunState:
         if step.previous is None:
             return list(step.parts(unit, self.plan.parts))
         done = self._done[step.previous]
-        if step.parts_per_unit is None:  # the common case, asked for every file of a run
+        if not step.publishes:  # the common case, asked for every file of a run
             return [unit] if done[unit] else []
         return [part for part in step.parts(unit, self.plan.parts) if done[part]]
 

@@ -48,7 +48,7 @@ class Export:
     def files(self) -> Iterator[tuple[Step, int]]:
         """The published files that are up to date, in order: first turn, second turn, ..."""
         for step in self.state.steps.values():
-            if step.parts_per_unit is not None:
+            if step.publishes:
                 for unit in range(step.unit_count(self.state.plan.parts)):
                     if self.state.done(step, unit):
                         yield step, unit

@@ -78,8 +78,7 @@ def _summary(export: Export) -> dict[str, Any]:
 
 
 def _thresholds(export: Export) -> str:
-    config = export.manifest.section("filter")
-    assert isinstance(config, FilterConfig)
+    config = export.manifest.section("filter", FilterConfig)
     lines = []
     for name, task in export.tasks.items():
         bounds = [

@@ -46,7 +46,7 @@ def write(export: Export) -> None:
     The candidates of a reverse task differ in the input, not in the target. These rows give no pair either.
     """
     parts = export.state.plan.parts
-    publishing = next(step for step in export.state.steps.values() if step.parts_per_unit is not None)
+    publishing = next(step for step in export.state.steps.values() if step.publishes)
     units = (publishing.parts(unit, parts) for unit in range(publishing.unit_count(parts)))
     write_files(
         export, SCHEMA, (chain.from_iterable(_tables(export, part) for part in unit) for unit in units)
@@ -75,8 +75,7 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
     task = export.tasks[row["task"]]
     if task.direction == "reverse":
         return None
-    config = export.manifest.section("filter")
-    assert isinstance(config, FilterConfig)
+    config = export.manifest.section("filter", FilterConfig)
     bounds = resolve_bounds(task, config)
     broken = {k: reason for k, s in enumerate(row["scores"]) if (reason := broken_bound(s, bounds))}
     if not broken:

@@ -17,23 +17,42 @@ from pydantic import BaseModel
 
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import SHARED
-from stages.base import Section, StageConfig, Weights
+from stages.base import Section, Stage, StageConfig, Weights
+from stages.placed import Chain
 from stages.tasks import Tasks
 
 
-def stage_identity(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> dict[str, Any]:
-    """The settings that a stage's fingerprint covers, by dotted manifest key.
+def stage_identity(
+    section: str, stage: type[Stage[Any]], config: StageConfig, tasks: Tasks
+) -> dict[str, Any]:
+    """The settings that a stage's fingerprint covers, by dotted manifest key. They are equal in all turns.
+
+    Args:
+        section: name of the stage's section in the manifest.
+        stage: the stage's class.
+        config: the resolved section.
+        tasks: the tasks of the run.
 
     Raises:
         UserError: a folder of weights is missing; the message names its key.
     """
-    identity = {"version": stage.version}
+    identity: dict[str, Any] = {"version": stage.version}
     identity |= {f"column {field.name}": str(field.type) for field in stage.schema}
-    identity |= dict(_flatten(name.partition(".")[0], config))
+    identity |= dict(_flatten(section, config))
     for task in sorted(tasks):
         content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))
         identity |= {f"task {task}: {key}": value for key, value in content.items()}
     return identity
+
+
+def identities_of(
+    stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
+) -> dict[str, dict[str, Any]]:
+    """The identity of each stage of a run, by step; errors as of :func:`stage_identity`."""
+    return {
+        step: stage_identity(placed.name, placed.stage, configs[step], tasks)
+        for step, placed in stages.items()
+    }
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:

@@ -88,7 +88,14 @@ def _first_line(rest: bytes) -> bytes:
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
     """The steps of a run, read from its lock file without importing a stage."""
-    return [Step(**{**step, "inputs": tuple(step["inputs"])}) for step in content["steps"]]
+    return [_locked_step(dict(step)) for step in content["steps"]]
+
+
+def _locked_step(step: dict[str, Any]) -> Step:
+    if "name" in step:  # locks written before the turn was a field have names such as ``edit.2``
+        step["stage"], _, turn = step.pop("name").partition(".")
+        step["turn"] = int(turn or 1)
+    return Step(**{**step, "inputs": tuple(step["inputs"])})
 
 
 def locked_manifest(path: Location, stages: "Stages") -> "Manifest":

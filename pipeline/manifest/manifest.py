@@ -19,7 +19,8 @@ from typing_extensions import Self
 from pipeline.errors import UserError
 from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
 from pipeline.store.location import Location, locate
-from stages.base import StageConfig
+from stages.base import ConfigT, Stage, StageConfig
+from stages.placed import Chain
 from stages.section import Section
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
@@ -29,8 +30,8 @@ SHARED = ("diffusion", "grounding", "clip")
 
 MOST_LEVELS = 20
 """Most levels of a dotted key."""
-Stages = Mapping[str, Any]
-"""Stage classes (``stages.base.Stage``) by name, in the order of the pipeline."""
+Stages = Mapping[str, type[Stage[Any]]]
+"""Stage classes by name, in the order of the pipeline."""
 
 
 def _folder(path: Path) -> Path:
@@ -101,9 +102,26 @@ class Manifest(Section):
     def folder(self) -> Location:
         return locate(os.path.expanduser(self.runs)) / self.name
 
-    def section(self, stage: str) -> StageConfig:
-        """The config of a stage with its shared sections filled in. ``edit.2`` has the config of ``edit``."""
-        return getattr(self, stage.partition(".")[0])
+    def section(self, stage: str, kind: type[ConfigT]) -> ConfigT:
+        """The config of a stage, with its shared sections filled in.
+
+        Args:
+            stage: name of the stage; it has one section for all turns.
+            kind: the class of the section.
+
+        Raises:
+            TypeError: there is no such section, or it is of another class.
+        """
+        found = getattr(self, stage, None)
+        if not isinstance(found, kind):
+            raise TypeError(
+                f"section {stage!r} of the manifest is {type(found).__name__}, not {kind.__name__}"
+            )
+        return found
+
+    def configs(self, stages: Chain) -> dict[str, StageConfig]:
+        """The sections of a run's stages, by step."""
+        return {step: self.section(placed.name, placed.stage.Config) for step, placed in stages.items()}
 
 
 def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manifest:

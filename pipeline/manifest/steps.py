@@ -2,34 +2,40 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+
+from stages.base import Publisher, PublisherConfig, StageConfig
+from stages.placed import Chain, step_name
 
 
 @dataclass(frozen=True)
 class Step:
-    name: str
+    stage: str
+    """Name of the stage, the same in every turn of a session."""
     fingerprint: str
     inputs: tuple[str, ...]
-    """Names of the stages whose files it reads, including the previous stage; the plan is not listed."""
+    """Names of the steps whose files it reads, including the previous step; the plan is not listed."""
     light: bool = False
     wide: bool = False
     """Whether it compares rows across the whole run, so that it depends on all earlier parts."""
     parts_per_unit: int | None = None
     """None: one file per part. A number N: one file holds the kept rows of N parts."""
+    turn: int = 1
+    """The turn of a session, counted from 1."""
+
+    @cached_property
+    def name(self) -> str:
+        """The step's folder in the run: ``edit``, or ``edit.2`` in the second turn."""
+        return step_name(self.stage, self.turn)
 
     @property
-    def stage(self) -> str:
-        """The stage without its turn: ``edit`` for ``edit.2``."""
-        return self.name.partition(".")[0]
-
-    @property
-    def turn(self) -> int:
-        """The turn of a session, counted from 1."""
-        return int(self.name.partition(".")[2] or 1)
+    def publishes(self) -> bool:
+        """Whether its files are the product of the run and hold kept rows alone."""
+        return self.parts_per_unit is not None
 
     @property
     def previous(self) -> str | None:
-        """The stage whose kept rows are this step's input; None for the first stage, which reads the plan."""
+        """The step whose kept rows are this step's input; None for the first step, which reads the plan."""
         return self.inputs[-1] if self.inputs else None
 
     def units(self, parts: Iterable[int]) -> list[int]:
@@ -47,30 +53,43 @@ class Step:
 
 
 def build_steps(
-    stages: Mapping[str, Any], configs: Mapping[str, Any], fingerprints: Mapping[str, str]
+    stages: Chain, configs: Mapping[str, StageConfig], fingerprints: Mapping[str, str]
 ) -> list[Step]:
     """The steps of a run, in the order of ``stages``.
 
     A publishing stage is never another stage's ``previous``.
 
+    Args:
+        stages: of the run.
+        configs: the section of each, by step.
+        fingerprints: of each, by step.
+
     Raises:
         ValueError: a stage reads from a stage that does not come before it.
     """
     steps: list[Step] = []
-    for name, stage in stages.items():
-        before = [step.name for step in steps if step.parts_per_unit is None]
-        reads = set(stage.reads) - {"plan", "run"}
+    for name, placed in stages.items():
+        before = [step.name for step in steps if not step.publishes]
+        reads = set(placed.reads) - {"plan", "run"}
         if not reads <= set(before):
             raise ValueError(f"stage {name} reads {sorted(reads - set(before))}, which do not come before it")
-        grouped = stage.scope == "group"
         steps.append(
             Step(
-                name=name,
+                stage=placed.name,
+                turn=placed.turn,
                 fingerprint=fingerprints[name],
                 inputs=tuple(s for s in before if s in reads or s == before[-1]),
-                light=stage.light,
-                wide=stage.wide,
-                parts_per_unit=configs[name].parts_per_shard if grouped else None,
+                light=placed.stage.light,
+                wide=placed.stage.wide,
+                parts_per_unit=_parts_per_unit(placed.stage, configs[name]),
             )
         )
     return steps
+
+
+def _parts_per_unit(stage: type, config: StageConfig) -> int | None:
+    if not issubclass(stage, Publisher):
+        return None
+    if not isinstance(config, PublisherConfig):
+        raise TypeError(f"{stage.__name__} publishes, so its Config must derive from PublisherConfig")
+    return config.parts_per_shard

@@ -119,7 +119,7 @@ def read_shown(
     rows = {(row["id"], 1): dict(row) for row in plan if row["id"] in turns[1]}
     last = dict.fromkeys(rows, ("plan", "pending", ""))
     for step in state.steps.values():
-        if step.parts_per_unit is not None or not state.done(step, part):
+        if step.publishes or not state.done(step, part):
             continue
         columns = ["id", "status", "reason", *COLUMNS.get(step.stage, [])]
         columns += ["task", "caption"] if step.stage == BEGINS and step.turn > 1 else []

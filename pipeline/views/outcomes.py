@@ -12,6 +12,7 @@ from pipeline.store.location import arrow_source
 from pipeline.store.plan import read_part
 from pipeline.store.reading import reading
 from stages.filter.stage import rank
+from stages.placed import step_name
 
 SAMPLED = 20_000
 """Rows sampled from a large run for histograms and gallery. A smaller run is used completely."""
@@ -45,7 +46,7 @@ def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
     wanted = max(rows, SAMPLED)
     if state.plan.rows <= wanted:
         return list(range(state.plan.parts))
-    steps = [step for step in state.steps.values() if step.parts_per_unit is None]
+    steps = [step for step in state.steps.values() if not step.publishes]
     drawn = np.random.default_rng(seed).permutation(state.plan.parts).tolist()
     drawn.sort(key=lambda part: sum(state.done(step, part) for step in steps), reverse=True)
     held = np.cumsum([state.plan.part_rows[part] for part in drawn])
@@ -62,7 +63,7 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
     plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
     found = {(row["id"], 1): Outcome(part, row["id"], row["task"]) for row in plan}
     for step in state.steps.values():
-        if step.parts_per_unit is not None or not state.done(step, part):
+        if step.publishes or not state.done(step, part):
             continue
         begins = step.stage == BEGINS and step.turn > 1
         columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
@@ -88,7 +89,7 @@ def tasks_of_rows(state: RunState, turn: int, part: int) -> dict[str, str]:
     if turn == 1:
         planned = read_part(state.folder.plan, part, ["id", "task"])
     else:
-        path = state.folder.part(f"{BEGINS}.{turn}", part)
+        path = state.folder.part(step_name(BEGINS, turn), part)
         with reading(path):
             planned = pq.read_table(arrow_source(path), columns=["id", "task"], partitioning=None)
     return dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))

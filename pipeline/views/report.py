@@ -138,7 +138,7 @@ def _funnel(counts: Sequence[StageCount]) -> str:
 
 def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
     """A table by planned task: rows kept by each stage, and pairs over all turns."""
-    publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
+    publishing = [count for count in counts if state.steps[count.name].publishes]
     rows = []
     for task, planned in sorted(counts[0].given.items()):
         pairs = sum(count.kept[task] for count in publishing)

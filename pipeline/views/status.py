@@ -57,8 +57,8 @@ def _task_table(counts: Sequence[StageCount], state: RunState) -> DataTable:
 
     The first column counts planned rows; for later turns, published rows.
     """
-    publishing = {step.name for step in state.steps.values() if step.parts_per_unit is not None}
-    shown = [count for count in counts if "." not in count.name or count.name in publishing]
+    first_or_product = {step.name for step in state.steps.values() if step.turn == 1 or step.publishes}
+    shown = [count for count in counts if count.name in first_or_product]
     table = plain_table("task", "planned", *(count.name for count in shown), "failed", "pending")
     for task in counts[0].given:
         table.add_row(
@@ -86,7 +86,7 @@ def _reason_table(counts: Sequence[StageCount]) -> DataTable:
 def _print_pairs(
     state: RunState, counts: Sequence[StageCount], spent: Mapping[str, Spent], console: Terminal
 ) -> None:
-    publishing = [count for count in counts if state.steps[count.name].parts_per_unit is not None]
+    publishing = [count for count in counts if state.steps[count.name].publishes]
     files = sum(count.units_done for count in publishing)
     if not files:
         console.print("No shards yet.")

@@ -20,11 +20,15 @@ from torchvision.ops import box_iou
 
 from pipeline.manifest.manifest import Manifest, read_manifest
 from stages import STAGES
+from stages.instruct.stage import InstructConfig
+from stages.mask.stage import MaskConfig
 from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
 from stages.models.diffusion.model import Diffusion
 from stages.models.grounding import load_detector
 from stages.models.segmenter import Segmenter
-from stages.task_check.stage import TaskCheck
+from stages.score.stage import ScoreConfig
+from stages.source.stage import SourceConfig
+from stages.task_check.stage import TaskCheck, TaskCheckConfig
 from stages.tasks import load_tasks
 from toybox.evaluation.evaluate_edits import judge_run
 from toybox.evaluation.judge import Judge
@@ -88,7 +92,7 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
 
 def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
     """Detector figures on drawn pictures that the judge reads as asked. The judge's boxes are the truth."""
-    detector = load_detector(manifest.section("mask").grounding, DEVICE.type)  # type: ignore[attr-defined]
+    detector = load_detector(manifest.section("mask", MaskConfig).grounding, DEVICE.type)
     rng = np.random.default_rng(21)
     usable = [k for k, scene in enumerate(scenes) if seen[k].content == content_of(scene)]
     chosen = [int(rng.integers(len(scenes[k].things))) for k in usable]
@@ -110,7 +114,7 @@ def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
 
 def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
     """Mean IoU on held-out scenes, given an object's true box."""
-    weights = manifest.section("mask").segmenter  # type: ignore[attr-defined]
+    weights = manifest.section("mask", MaskConfig).segmenter
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
     found = Segmenter.load(weights, DEVICE.type).segment(list(pictures.images), boxes, BATCH)
@@ -122,7 +126,7 @@ def clip_figures(manifest: Manifest) -> Figures:
     """How often CLIP picks the right caption of 64, and the right one of two that differ in one attribute."""
     from stages.models.clip import Clip
 
-    clip = Clip.load(manifest.section("score").clip, DEVICE.type)  # type: ignore[attr-defined]
+    clip = Clip.load(manifest.section("score", ScoreConfig).clip, DEVICE.type)
     unseen = train_clip.Unseen(load_autoencoder(), train_clip.tokenize_with(build_tokenizer()))
     with torch.no_grad():
         return unseen.figures(clip.model)
@@ -130,19 +134,19 @@ def clip_figures(manifest: Manifest) -> Figures:
 
 def language_figures(manifest: Manifest) -> Figures:
     """Shares of valid and of right answers, with exemplars in context and the manifest's sampling."""
-    section = manifest.section("instruct")
+    section = manifest.section("instruct", InstructConfig)
     tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
-    model, tokenizer = load(section.model, None, section.dtype)  # type: ignore[attr-defined]
-    sampling = Sampling(temperature=section.temperature, top_p=section.top_p, max_new_tokens=96)  # type: ignore[attr-defined]
+    model, tokenizer = load(section.model, None, section.dtype)
+    sampling = Sampling(temperature=section.temperature, top_p=section.top_p, max_new_tokens=96)
     chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)
     return train_language_model.evaluate(chat, tasks, ANSWERS)
 
 
 def predictor_figures(manifest: Manifest, run: Path) -> Figures:
     """Figures of the task check on a run's instructions: as planned, and with wrong tasks planted."""
-    section = manifest.section("task_check")
+    section = manifest.section("task_check", TaskCheckConfig)
     tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
-    check, names = TaskCheck(section, tasks), list(tasks)  # type: ignore[arg-type]
+    check, names = TaskCheck(section, tasks), list(tasks)
     reads = {"plan": ["task"], "instruct": ["instruction"]}
     rows = [
         {name: row[name] for name in ("id", "task", "instruction")} for row in rows_of(run, "instruct", reads)
@@ -185,7 +189,7 @@ def main() -> None:
     record("clip", clip_figures(manifest))
     record("language_model", language_figures(manifest))
     record("task_predictor", predictor_figures(manifest, run))
-    judge, model = Judge.load(), Diffusion(manifest.section("source").diffusion)  # type: ignore[attr-defined]
+    judge, model = Judge.load(), Diffusion(manifest.section("source", SourceConfig).diffusion)
     all_scenes, all_images, all_seen = [], [], []
     for things in (1, 2):
         scenes, captions = held_out_scenes(things, DRAWN)

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,13 +29,13 @@ from stages.edit.draw import candidate_mask
 from stages.edit.prompt_to_prompt.control import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit, EditConfig, decode_row
-from stages.filter.stage import Filter, choose
+from stages.filter.stage import Filter, FilterConfig, choose
 from stages.pair import as_pair
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, ssim
 from stages.pictures.masks import fill_boxes, regions, soft_mask
 from stages.pictures.png import decode_mask, decode_rgb, encode_png
-from stages.score import Score
+from stages.score.stage import Score, ScoreConfig
 from stages.tasks import Task, Tasks
 from toybox.evaluation.evaluate_edits import is_right
 from toybox.evaluation.judge import Judge
@@ -118,8 +118,8 @@ def measure(
     """For each row's single candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
     unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
     edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
-    score = Score(manifest.section("score"), tasks)  # type: ignore[arg-type]
-    bounds = Filter(manifest.section("filter"), tasks).bounds  # type: ignore[arg-type]
+    score = Score(manifest.section("score", ScoreConfig), tasks)
+    bounds = Filter(manifest.section("filter", FilterConfig), tasks).bounds
     figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}
     for start in track(range(0, len(rows), config.batch), label):
         part = [dict(row) for row in rows[start : start + config.batch]]
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="of the captions")
     options = parser.parse_args()
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
-    config = cast(EditConfig, manifest.section("edit"))
+    config = manifest.section("edit", EditConfig)
     tasks, judge = with_candidates(tasks_of(manifest), config.candidates), Judge.load()
     rows = [
         row

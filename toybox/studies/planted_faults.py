@@ -22,12 +22,12 @@ from rich.progress import track
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.edit.annotations.adjust import Adjustment, adjust
-from stages.filter.stage import Filter
+from stages.filter.stage import Filter, FilterConfig
 from stages.pair import as_pair
 from stages.pictures.fidelity import as_float, mean_change
 from stages.pictures.masks import regions
 from stages.pictures.png import decode_mask, decode_rgb, encode_png
-from stages.score import Score
+from stages.score.stage import Score, ScoreConfig
 from stages.tasks import Task
 from toybox.evaluation.run_rows import rows_of
 
@@ -161,7 +161,8 @@ def main() -> None:
     tasks = tasks_of(manifest)
     kept = [row for row in rows_of(run, "filter", READS) if tasks[row["task"]].method == "prompt2prompt"]
     pairs = [Pair(row, tasks[row["task"]]) for row in kept]
-    score, filter_ = Score(manifest.section("score"), tasks), Filter(manifest.section("filter"), tasks)  # type: ignore[arg-type]
+    score = Score(manifest.section("score", ScoreConfig), tasks)
+    filter_ = Filter(manifest.section("filter", FilterConfig), tasks)
     rng = np.random.default_rng(0)
     lines = ["| fault | planted | rejected | by the reason |", "|---|---:|---:|---|"]
     for name, fault in track(FAULTS.items(), "planting faults"):
