@@ -28,7 +28,7 @@ def unrolled(turns: int) -> dict[str, PlacedStage]:
 
 
 def _writer(stage: str, turn: int) -> str:
-    """The step that writes the columns of ``stage`` in a turn. For the plan: the step that begins the turn."""
+    """The step that writes the columns of ``stage`` in a turn. For the plan: the step that begins it."""
     if stage == "run":
         return stage
     return step_name(SOURCE if stage == "plan" and turn > 1 else stage, turn)
