@@ -8,7 +8,6 @@ that were taken away from their run are checked for what can be known of them al
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
-from pipeline.manifest.lockfile import read_lock
+from pipeline.manifest.lockfile import locked_tasks
 from pipeline.shown import DataTable
 from pipeline.store.location import Location, arrow_source, list_folder
 from pipeline.store.plan import read_part
@@ -26,7 +25,7 @@ from pipeline.store.sealed import DamagedFileError, read_table
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.shards.stage import SCHEMA
-from stages.tasks import Tasks, load_tasks
+from stages.tasks import Tasks
 
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
@@ -85,7 +84,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
-        tasks = _tasks_of(state)
+        tasks = locked_tasks(state.folder.lock)
         known = {name: task.index for name, task in tasks.items()}
         drawn = _Drawn(state, tasks, shards.name)
     seen: set[str] = set()
@@ -186,9 +185,3 @@ class _Drawn:
         if self._turn:
             return read_table(folder.part("source" + self._turn, part), ["id", "task"])
         return read_part(folder.plan, part, ["id", "task"])
-
-
-def _tasks_of(state: RunState) -> Tasks:
-    """The run's tasks, from where its lock file says that their files are."""
-    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
-    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

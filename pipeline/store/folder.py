@@ -7,7 +7,7 @@
       <stage>/<part:05d>.parquet        what a stage wrote about a part
       shards/train-00000-of-00012.parquet
       README.md, SHA256SUMS             the card and the checksums of what is published
-      manifest.lock.yaml                the resolved manifest, fingerprints, package versions
+      manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
       events.jsonl                      one line a committed file: rows, seconds of wall, CPU, GPU
       footers.parquet                   of a large run, its footers; may be deleted
 """
