@@ -1,10 +1,10 @@
-"""The engine without models: planning, parts through a stage, and what a status has to read.
+"""The engine without models: planning, running parts through a stage, and reading status.
 
     python -m benchmarks.engine                                  # about five minutes, 2 GB of disk
     python -m benchmarks.engine --captions 1000000 --parts 2000
 
-The plan is of one parquet file; its peak memory is that of the whole process. The parts hold one row
-each, so that what is measured is the engine's own work: reading, joining, committing to disk.
+The plan is one parquet file. Its peak memory is the peak of the whole process. Each part holds one row, so
+the benchmark measures the engine's own work: reading, joining, committing to disk.
 """
 
 import argparse
@@ -33,14 +33,15 @@ from pipeline.inputs.planning import ensure_plan
 from pipeline.manifest.manifest import Manifest, read_manifest
 from pipeline.store.folder import RunFolder
 from stages.base import Stage, StageConfig, kept, to_table
+from stages.placed import first_turn
 
 PROMPTS = Path(__file__).parents[1] / "prompts"
 ROWS_A_PART = 256
 ROW_GROUP = 1_000_000
 
 
-class Echo(Stage):
-    """A stage that keeps every row and does nothing."""
+class Echo(Stage[StageConfig]):
+    """A stage that keeps every row and changes nothing."""
 
     version: ClassVar[int] = 1
     reads: ClassVar[dict[str, list[str]]] = {"plan": ["caption"]}
@@ -49,16 +50,13 @@ class Echo(Stage):
     Config: ClassVar[type[StageConfig]] = StageConfig
     light: ClassVar[bool] = True
 
-    def __init__(self, config: Any, tasks: Any) -> None:
-        """Nothing to load."""
-
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(length=len(caption)) for caption in rows["caption"].to_pylist()]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
 
 def write_captions(path: Path, count: int) -> None:
-    """Distinct captions of about seventy characters."""
+    """Write distinct captions of about seventy characters."""
     words = np.array([f"word{i}" for i in range(1000)])
     rng = np.random.default_rng(0)
     with pq.ParquetWriter(path, pa.schema([pa.field("caption", pa.string())])) as writer:
@@ -112,7 +110,7 @@ def main() -> None:
         write_captions(captions, options.parts)
         stages = {"echo": Echo}
         run = manifest_of(folder, "parts", captions, 1, stages)
-        seconds, state = timed(lambda: generate(run, stages, progress=Progress(console)))
+        seconds, state = timed(lambda: generate(run, first_turn(stages), progress=Progress(console)))
         table.add_row("parts through a stage", f"{options.parts / seconds:.0f} a second")
         fresh = RunState(state.folder, state.plan, list(state.steps.values()))
         seconds, counts = timed(lambda: count_run(fresh))

@@ -1,11 +1,11 @@
-"""A finished run of 39 000 parts (ten million captions), made up, and what its commands take.
+"""A synthetic finished run with 39 000 parts (ten million captions), and the cost of commands that read it.
 
     python -m benchmarks.large_run                  # about a quarter of an hour, 6 GB of small files
     python -m benchmarks.large_run --parts 400
 
-The chain is the toybox's, the files are written as the pipeline writes them, a shard a part. Only the
-parts that ``report`` draws hold all their rows, made up too: of the others only footers are read, so
-they hold one row, without columns.
+The chain is the toybox's. The files are written by the pipeline's own functions, one shard per part. Only the
+parts that ``report`` draws hold all their rows, with synthetic values. Other parts hold one row without
+columns, because only their footers are read.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from rich.table import Table
 from benchmarks.engine import ROWS_A_PART, write_captions
 from pipeline.engine.state import RunState
 from pipeline.inputs.planning import ensure_plan
-from pipeline.manifest.fingerprint import fingerprint, stage_identity
+from pipeline.manifest.fingerprint import fingerprint, identities_of
 from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from pipeline.manifest.steps import Step, build_steps
@@ -43,6 +43,7 @@ from pipeline.views.outcomes import sample_parts
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
 from stages.pictures.png import encode_png
+from stages.placed import first_turn
 from stages.score.metrics import METRICS
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +54,7 @@ REASONS = {
 }
 ROWS_A_BATCH = 8
 LOST = 0.08
-"""Rows that a stage rejects, of those that reject any; one in a thousand fails in ``source``."""
+"""Share of rows that a rejecting stage rejects. One row in a thousand fails in ``source``."""
 
 
 def build(folder: Path, parts: int) -> RunFolder:
@@ -66,9 +67,10 @@ def build(folder: Path, parts: int) -> RunFolder:
     }  # fmt: skip
     overrides = [f"{key}={value}" for key, value in settings.items()]
     manifest = read_manifest(ROOT / "manifests/toybox.yaml", overrides, STAGES)
-    tasks, configs = tasks_of(manifest), {name: manifest.section(name) for name in STAGES}
-    identities = {name: stage_identity(name, STAGES[name], configs[name], tasks) for name in STAGES}
-    steps = build_steps(STAGES, configs, {name: fingerprint(identities[name]) for name in STAGES})
+    stages, tasks = first_turn(STAGES), tasks_of(manifest)
+    configs = manifest.configs(stages)
+    identities = identities_of(stages, configs, tasks)
+    steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     run = RunFolder(manifest.folder)
     plan = ensure_plan(run, manifest)
     write_lock(run.lock, manifest, tasks, steps, identities, [])
@@ -100,14 +102,17 @@ def build(folder: Path, parts: int) -> RunFolder:
 
 
 def _careless() -> None:
-    """What is only to be measured need not survive a power cut."""
+    """Skip flushing to disk: a benchmark's files need not survive a power cut."""
     os.fsync = lambda fd: None
 
 
 def _write_parts(
     state: RunState, parts: Sequence[int], shown: set[int], names: Sequence[str], everything: dict[str, str]
 ) -> None:
-    """Write some steps' files of some parts. ``everything``: the inputs of a step that reads all parts."""
+    """Write the files of some steps for some parts.
+
+    ``everything`` holds the inputs of a step that reads all parts.
+    """
     for part in parts:
         rows = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
         given = [(row["id"], row["task"]) for row in rows]
@@ -116,7 +121,7 @@ def _write_parts(
             decided = list(_decided(step, given, rng))
             if step.name in names:
                 inputs = everything if step.wide else state.inputs(step, [part])
-                whole = part in shown and step.parts_per_unit is None
+                whole = part in shown and not step.publishes
                 _write_part(state, step, part, given, decided, inputs, whole, rng)
             given = [row for row, decision in zip(given, decided, strict=True) if decision.status == "kept"]
 
@@ -131,14 +136,13 @@ def _write_part(
     whole: bool,
     rng: np.random.Generator,
 ) -> None:
-    stages: Mapping[str, Any] = STAGES
     counts: Counts = Counter((task, d.status, d.reason) for (_, task), d in zip(given, decided, strict=True))
-    schema: pa.Schema = stages[step.name].schema if whole else pa.schema([])
+    schema: pa.Schema = STAGES[step.stage].schema if whole else pa.schema([])
     ids = [row_id for row_id, _ in given][: None if whole else 1]
     with SealedWriter(state.path(step, part), output_schema(schema)) as writer:
         for first in range(0, len(ids), ROWS_A_BATCH):
             batch = slice(first, first + ROWS_A_BATCH)
-            filled = [_filled(step.name, decision, rng) for decision in decided[: len(ids)][batch]]
+            filled = [_filled(step.stage, decision, rng) for decision in decided[: len(ids)][batch]]
             writer.write(to_table(ids[batch], filled, schema))
         writer.commit(state.place(step, part), footer_content(step.fingerprint, inputs, counts))
 
@@ -155,7 +159,7 @@ def _decided(step: Step, given: Sequence[tuple[str, str]], rng: np.random.Genera
 
 
 def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decision:
-    """The columns that the gallery reads."""
+    """The columns that the gallery reads, with synthetic values."""
     columns: dict[str, Any] = {}
     if stage == "instruct":
         columns = {"instruction": "make it red", "output_caption": "a red boat in a room"}
@@ -173,13 +177,13 @@ def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decisio
 
 
 def _picture(rng: np.random.Generator) -> bytes:
-    """A PNG of 64 x 64 pixels that does not compress to nothing."""
+    """A PNG of 64 x 64 pixels with noise, so that it has a realistic size."""
     coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
     return encode_png(coarse.repeat(8, 0).repeat(8, 1))
 
 
 def measured(*command: str) -> tuple[float, float, str]:
-    """Wall seconds, peak memory in MB and last line of an ``editpairs`` command."""
+    """Run an ``editpairs`` command. Returns wall seconds, peak memory in MB and its last line."""
     started = time.monotonic()
     call = [sys.executable, "-m", "pipeline.cli", *command]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True)

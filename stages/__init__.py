@@ -1,5 +1,8 @@
 """The stages of the pipeline (``stages.base.Stage``), in order. Importing them loads no model library."""
 
+from typing import Any
+
+from stages.base import Stage
 from stages.edit.stage import Edit
 from stages.filter.stage import Filter
 from stages.instruct.stage import Instruct
@@ -10,7 +13,7 @@ from stages.shards.stage import Shards
 from stages.source.stage import Source
 from stages.task_check.stage import TaskCheck
 
-STAGES: dict[str, type] = {
+STAGES: dict[str, type[Stage[Any]]] = {
     "instruct": Instruct,
     "task_check": TaskCheck,
     "source": Source,

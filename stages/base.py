@@ -1,10 +1,11 @@
 """What a stage is: its contract, the decision about a row, and the config every stage shares."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -93,48 +94,51 @@ class StageConfig(Section):
     resources: Resources = Resources()
 
 
-class Stage(Protocol):
+ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+class Stage(ABC, Generic[ConfigT]):
     """One step of the pipeline: a table of rows in, the same rows with new columns out.
 
     ``__call__`` gets at most ``config.batch`` rows with the columns ``id`` and those named in
     ``reads``, and returns one record a row, in the same order: ``DECISION_FIELDS`` plus
     ``schema``. A row that cannot be handled raises; the engine then gives the rows one by one.
-
-    A stage of scope ``group`` publishes: its unit is ``config.parts_per_shard`` parts, its file
-    holds the rows it kept and neither ``status`` nor ``reason``.
     """
 
     version: ClassVar[int]
     """Raised when the stage's output changes."""
     reads: ClassVar[Mapping[str, Sequence[str]]]
     """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``. ``run`` has one, the same
-    in all rows: ``models``, JSON of each model's hub name and revision or content hash by manifest key."""
+    in all rows: ``models``, JSON of each model's hub name and revision or content hash by manifest key.
+    This is the first turn's; :class:`stages.placed.PlacedStage` has those of a later turn."""
     task_keys: ClassVar[Sequence[str]]
     """The keys of a task file that the stage depends on."""
     schema: ClassVar[pa.Schema]
     """The columns the stage writes besides ``id``, ``status``, ``reason``."""
     Config: ClassVar[type[StageConfig]]
-    """The stage's section of the manifest."""
+    """The stage's section of the manifest: the class that stands for ``ConfigT``."""
     light: ClassVar[bool] = False
     """Seconds of CPU, no model: runs in the driver, and its parts may be replaced unasked."""
     wide: ClassVar[bool] = False
     """Whether it decides over the whole run: before its first rows, ``survey`` is given those of all parts
     that are there (tables of ``id`` and the columns of ``reads``), and a new part makes all stale. Light."""
-    scope: ClassVar[Literal["part", "group"]] = "part"
-    """What one call of the engine covers, and so what one file holds."""
-    turn: ClassVar[int] = 1
-    """Of a session, from 1 (:mod:`stages.sessions.turns`)."""
     redraws: ClassVar[bool] = False
     """Whether it is given ``history`` in later turns: the turns before its own."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
     """Added to the schema metadata of the files the stage writes."""
 
-    config: Any
+    def __init__(self, config: ConfigT, tasks: Tasks, *, turn: int = 1) -> None:
+        """Keep what every stage is made with.
 
-    def __init__(self, config: Any, tasks: Tasks) -> None: ...
+        Args:
+            config: the stage's section of the manifest.
+            tasks: of the run, by name.
+            turn: of a session, from 1 (:mod:`stages.sessions.turns`).
+        """
+        self.config, self.tasks, self.turn = config, tasks, turn
 
     @classmethod
-    def problems(cls, config: Any, tasks: Tasks) -> Iterable[str]:
+    def problems(cls, config: ConfigT, tasks: Tasks) -> Iterable[str]:
         """What would stop the stage, one line each with its manifest key, as far as files and settings tell.
 
         Asked in the driver before a run starts: it loads no model and imports no model library. What a
@@ -142,7 +146,9 @@ class Stage(Protocol):
         """
         return ()
 
-    def __call__(self, rows: pa.Table) -> pa.Table: ...
+    @abstractmethod
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        """One record a row; see the class."""
 
     def resize(self, batch: int) -> None:
         """Work in batches of so many rows from now on: memory was too small for ``config.batch``."""
@@ -153,11 +159,26 @@ class Stage(Protocol):
         return None
 
 
-class Publisher(Protocol):
-    """What a stage of scope ``group`` has besides: the description of all that a run published."""
+class PublisherConfig(StageConfig):
+    """What the section of a stage that publishes has."""
 
-    @classmethod
-    def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
+    parts_per_shard: int = Field(
+        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
+    )
+
+
+PublisherConfigT = TypeVar("PublisherConfigT", bound=PublisherConfig)
+
+
+class Publisher(Stage[PublisherConfigT]):
+    """A stage that publishes: it decides no other stage's rows, and describes what it wrote.
+
+    One file holds the rows it kept of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
+    """
+
+    @staticmethod
+    @abstractmethod
+    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
         """The dataset card, in Markdown; the same files give the same text.
 
         Args:

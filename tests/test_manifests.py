@@ -8,7 +8,8 @@ from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.edit.draw import needs_guidance
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
-from stages.filter.stage import Filter
+from stages.edit.stage import EditConfig
+from stages.filter.stage import Filter, FilterConfig
 from stages.tasks import load_tasks
 
 ROOT = Path(__file__).parents[1]
@@ -24,9 +25,9 @@ def shipped(request):
 
 def test_a_manifest_is_whole(shipped):
     path, manifest, tasks = shipped
-    edit = manifest.section("edit")
+    edit = manifest.section("edit", EditConfig)
     check_gates(edit.diffusion.steps, with_candidates(tasks, edit.candidates))
-    Filter(manifest.section("filter"), tasks)
+    Filter(manifest.section("filter", FilterConfig), tasks)
     assert set(edit.candidates) <= set(tasks), "a name that is no task is never used"
     assert manifest.name == path.stem
 
@@ -42,5 +43,5 @@ def test_a_header_says_the_command_and_the_cost(shipped):
 
 def test_guidance_is_off_where_the_model_has_none(shipped):
     path, manifest, tasks = shipped
-    edit = manifest.section("edit")
+    edit = manifest.section("edit", EditConfig)
     assert needs_guidance(edit, with_candidates(tasks, edit.candidates)) == (path.stem != "sdxl-turbo")

@@ -262,7 +262,7 @@ def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(o
     from rich.console import Console
 
     from pipeline.audit.check import Machine, check
-    from tests.pipeline.fake_stages import FAKES
+    from tests.pipeline.fake_stages import PLACED
 
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
@@ -270,7 +270,7 @@ def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(o
     locate("s3://pairs").fs.clear_instance_cache()
     with pytest.raises(UserError, match="cannot be reached: NoCredentials"):
         on_s3.generate()
-    check(on_s3.manifest(), FAKES, Machine(8, 1), Console())
+    check(on_s3.manifest(), PLACED, Machine(8, 1), Console())
     assert "Cost: not known" in capsys.readouterr().out
     locate("s3://pairs").fs.clear_instance_cache()
 

@@ -18,8 +18,9 @@ from pipeline.engine.ledger import count_run
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import parse_manifest, read_manifest
 from stages import STAGES
-from stages.instruct.stage import Instruct
+from stages.instruct.stage import Instruct, InstructConfig
 from stages.models.chat.config import EndpointConfig
+from stages.placed import first_turn
 from stages.tasks import load_tasks
 from tests.pipeline.runs import QUIET, ROOT
 
@@ -65,7 +66,7 @@ def test_a_server_writes_the_edits_that_the_model_writes_in_process(server, monk
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", ["instruct.temperature=0"], STAGES)
     tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, ["color", "background", "global"])
     endpoint = EndpointConfig(base_url=server, api_key_variable="TEST_KEY", concurrency=2)
-    section = manifest.section("instruct")
+    section = manifest.section("instruct", InstructConfig)
     remote = Instruct(section.model_copy(update={"endpoint": endpoint}), tasks)
     local = Instruct(section, tasks)
     captions = (ROOT / "toybox" / "captions.jsonl").read_text().splitlines()[:6]
@@ -116,7 +117,7 @@ def test_a_dead_endpoint_is_named_before_anything_is_paid_for_and_a_live_one_is_
             },
         }
         return engine.generate(
-            parse_manifest(content, stages, "test"), stages, progress=QUIET, engine="local"
+            parse_manifest(content, stages, "test"), first_turn(stages), progress=QUIET, engine="local"
         )
 
     with pytest.raises(UserError, match=r"instruct\.endpoint\.base_url: nothing answers at 127\.0\.0\.1"):

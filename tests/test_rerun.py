@@ -5,6 +5,7 @@ import pytest
 from pipeline.engine import generate as engine
 from pipeline.engine.ledger import count_run
 from pipeline.errors import UserError
+from stages.placed import first_turn
 from tests.pipeline.fake_stages import FAKES, Write, switched_on
 from tests.pipeline.runs import QUIET, assert_sum_is_exact
 from tests.test_guard import made_again
@@ -80,7 +81,7 @@ def test_rows_that_fail_again_alike_stop_nothing_and_what_follows_is_retried(mak
     early, late = ([f"{word} {i}" for i in range(4)] for word in ("broken", "broken late"))
     cubes = [f"cube {i}" for i in range(8)]
     run = make_run(captions=early + cubes[:4] + late + cubes[4:], rows_per_part=8)
-    stages = FAKES | {"write": Half}
+    stages = first_turn(FAKES | {"write": Half})
     state = engine.generate(run.manifest(), stages, progress=QUIET, engine="local")
     assert count_run(state)[0].failed.total() == 8
     run.switch("half mended")

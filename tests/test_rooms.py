@@ -21,7 +21,15 @@ FLOORS = [
     ["cli"],
 ]
 """The rooms of ``pipeline``, from the ground up: one imports only from floors below its own."""
-CONTRACT = {f"stages.{name}" for name in ("base", "tasks", "section", "seeds", "shipped", "strict_yaml")}
+CONTRACT = {
+    "stages.base",
+    "stages.placed",
+    "stages.tasks",
+    "stages.section",
+    "stages.seeds",
+    "stages.shipped",
+    "stages.strict_yaml",
+}
 """What ``pipeline`` may know of stages where it knows no stage."""
 
 

@@ -11,7 +11,7 @@ from stages import STAGES
 from stages.shipped import manifest_names, resolve
 from tests.toybox_runs import ROOT
 
-SHIPPED = ["prompts", "prompts/add.yaml", "manifests/toybox.yaml", "toybox/weights/clip", "toybox/figures.json"]
+SHIPPED = [
     "prompts",
     "prompts/add.yaml",
     "manifests/toybox.yaml",

@@ -1,7 +1,8 @@
-"""``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
+"""``editpairs check``: what is known of a run before it starts, and an estimate of the remaining cost.
 
-Reads the manifest, its files and what a pilot (``--wave 1``) has committed;
-:mod:`pipeline.engine.preflight` has what would stop it. Loads no model and leaves nothing behind.
+It reads the manifest, the files named there, and the results of a pilot run (``--wave 1``).
+:mod:`pipeline.engine.preflight` finds problems that would stop the run. No model is loaded and nothing is
+written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,8 +17,8 @@ from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
-from pipeline.manifest.fingerprint import fingerprint, models_of, stage_identity
-from pipeline.manifest.manifest import Manifest, Stages, tasks_of
+from pipeline.manifest.fingerprint import fingerprint, identities_of, models_of
+from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.manifest.steps import build_steps
 from pipeline.shown import DataTable
 from pipeline.store import events
@@ -26,22 +27,23 @@ from pipeline.store.location import reached
 from pipeline.store.plan import read_plan
 from pipeline.views.status import plain_table
 from stages.base import Resources
+from stages.placed import Chain
 
 
 @dataclass(frozen=True)
 class Cost:
-    """A stage's share of what is still to be done."""
+    """Estimated remaining work of a stage."""
 
     stage: str
     rows: float
-    """Rows still to come, by the shares that earlier stages kept so far."""
+    """Rows still to come, estimated from the shares that earlier stages have kept so far."""
     seconds_a_row: float
-    """Of one worker, its start included."""
+    """Worker seconds per row, including the worker's start."""
     resources: Resources
 
     @property
     def hours(self) -> float:
-        """Wall-clock hours with the manifest's workers."""
+        """Wall-clock hours with the number of workers in the manifest."""
         return self.rows * self.seconds_a_row / self.resources.workers / 3600
 
     @property
@@ -49,11 +51,11 @@ class Cost:
         return self.rows * self.seconds_a_row * self.resources.gpus / 3600
 
 
-def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console) -> None:
-    """Print what would run, on what, and what it will cost.
+def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console) -> None:
+    """Print the stages, their models and resources, and the estimated cost.
 
     Raises:
-        UserError: something would stop ``generate`` at once; all of it is named, a line each.
+        UserError: ``generate`` could not start. The message lists every reason, one per line.
     """
     found = problems(manifest, stages, judged_by(manifest, machine))
     captions = 0
@@ -64,9 +66,7 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
     if found:
         raise UserError("\n".join(dict.fromkeys(found)))
     tasks = tasks_of(manifest)
-    identities = {
-        name: stage_identity(name, stage, manifest.section(name), tasks) for name, stage in stages.items()
-    }
+    identities = identities_of(stages, manifest.configs(stages), tasks)
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
     console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))
@@ -74,7 +74,7 @@ def check(manifest: Manifest, stages: Stages, machine: Machine, console: Console
 
 
 def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
-    """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
+    """A table of models: manifest key, and hub name with revision or hash of the files."""
     table = DataTable("model", "identity", box=None, header_style="bold", pad_edge=False)
     for key, value in models_of(identities.values()).items():
         table.add_row(key, value)
@@ -82,7 +82,7 @@ def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
 
 
 def _print_cost(
-    manifest: Manifest, stages: Stages, identities: Mapping[str, Mapping[str, Any]], console: Console
+    manifest: Manifest, stages: Chain, identities: Mapping[str, Mapping[str, Any]], console: Console
 ) -> None:
     folder = RunFolder(manifest.folder)
     try:
@@ -94,7 +94,7 @@ def _print_cost(
     if plan is None:
         console.print("Cost: not known before a pilot. Run generate with --wave 1, then check again.")
         return
-    configs = {name: manifest.section(name) for name in stages}
+    configs = manifest.configs(stages)
     fingerprints = {name: fingerprint(identity) for name, identity in identities.items()}
     state = RunState(folder, plan, build_steps(stages, configs, fingerprints))
     state.scan()
@@ -108,19 +108,22 @@ def _print_cost(
         expected, pairs = float(plan.rows), 0.0
         for count in counts:
             expected *= count.kept.total() / judged(count)
-            pairs += expected if state.steps[count.name].parts_per_unit is not None else 0
+            pairs += expected if state.steps[count.name].publishes else 0
         console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
 
 
 def judged(count: StageCount) -> int:
-    """Rows that a stage has decided about."""
+    """Number of rows that a stage has kept, rejected or failed."""
     return count.given.total() - count.pending.total()
 
 
 def estimate(
     folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
 ) -> list[Cost]:
-    """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
+    """Estimate the remaining work of each stage from its work so far.
+
+    Stages without measurements are left out.
+    """
     spent = events.spent(folder.events)
     costs = []
     expected = float(planned)

@@ -1,6 +1,6 @@
-"""``editpairs regenerate``: one row made again alone, stage by stage, and compared with what is on the disk.
+"""``editpairs regenerate``: make one row again, stage by stage, and compare it with the committed row.
 
-Every stage is given what the stages before it committed, so a difference is the stage's own.
+Each stage gets the committed output of the stages before it. A difference therefore comes from this stage.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,15 +16,17 @@ from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
 from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
 from pipeline.manifest.lockfile import locked_tasks, read_lock
-from pipeline.manifest.manifest import Manifest, Stages
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.plan import read_part
 from pipeline.store.rows import read_rows
 from pipeline.store.sealed import read_metadata, read_table
+from stages.base import StageConfig
+from stages.placed import Chain
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a row's record in one stage; ``different`` names columns, with what differs."""
+    """Result of one stage for the row. ``different`` maps each differing column to a description."""
 
     stage: str
     status: str
@@ -32,9 +34,10 @@ class Verdict:
     why: str = ""
 
 
-def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str) -> Iterator[Verdict]:
-    """Run each stage that has committed the row on it alone, but for those that see the whole run.
+def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) -> Iterator[Verdict]:
+    """Run each stage on the row alone and compare the results.
 
+    Stages that have not committed the row, and stages that compare rows of the whole run, are skipped.
     Published files are not written again.
 
     Raises:
@@ -42,23 +45,23 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
     """
     part = find_row(state, row_id)
     tasks = locked_tasks(state.folder.lock)
-    check_light_stages(stages, {name: manifest.section(name) for name in stages}, tasks)
+    check_light_stages(stages, manifest.configs(stages), tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():
-        if step.parts_per_unit is not None or step.wide:
+        if step.publishes or step.wide:
             continue
         if not state.done(step, part):
             if (step.name, part) in state.damaged:
                 raise state.damaged[step.name, part]
             return
-        stage = stages[step.name]
+        placed = stages[step.name]
         path = state.folder.part(step.name, part)
         stored = read_table(path)
         stored = stored.filter(pa.compute.equal(stored["id"], row_id))
         if not stored.num_rows:
             return
-        config = manifest.section(step.name)
-        identity = stage_identity(step.name, stage, config, tasks)
+        config = manifest.section(step.stage, StageConfig)
+        identity = stage_identity(step.stage, placed.stage, config, tasks)
         why = ""
         if fingerprint(identity) != step.fingerprint:
             why = "made with other settings: " + "; ".join(
@@ -71,10 +74,10 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
         limit_threads(config.resources.threads)
         files = {name: state.folder.part(name, part) for name in step.inputs}
         (rows,) = read_rows(
-            state.folder.plan, part, files, stage.reads, {"models": "{}"}, pa.array([row_id]), config.batch
+            state.folder.plan, part, files, placed.reads, {"models": "{}"}, pa.array([row_id]), config.batch
         )
         with stopping(step.name, "start"):
-            loaded = stage(config, tasks)
+            loaded = placed.load(config, tasks)
         made, _ = Guarded(step.name, loaded, config.batch)(rows)
         yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
         if stored["status"][0].as_py() != "kept":
@@ -82,7 +85,7 @@ def regenerate(manifest: Manifest, stages: Stages, state: RunState, row_id: str)
 
 
 def find_row(state: RunState, row_id: str) -> int:
-    """The part that holds a row."""
+    """The number of the part that holds a row."""
     for part in range(state.plan.parts):
         if row_id in read_part(state.folder.plan, part, ["id"])["id"].to_pylist():
             return part
@@ -90,13 +93,13 @@ def find_row(state: RunState, row_id: str) -> int:
 
 
 def compare(stored: pa.Table, made: pa.Table) -> dict[str, str]:
-    """The columns of two records of one row that are not equal, and how far they are apart."""
+    """The columns in which two records of one row differ, with a description of the difference."""
     before, after = stored.to_pylist()[0], made.to_pylist()[0]
     return {name: _apart(before[name], after.get(name)) for name in before if before[name] != after.get(name)}
 
 
 def _apart(before: Any, after: Any) -> str:
-    """How two values differ, pictures by their pixels."""
+    """Describe how two values differ; pictures are compared by pixels."""
     if isinstance(before, bytes) and isinstance(after, bytes):
         from stages.pictures.png import decode_rgb
 

@@ -34,7 +34,7 @@ def validate(
     location = locate(path)
     if exists(RunFolder(location).lock):
         state = open_state(location)
-        publishing = [step.name for step in state.steps.values() if step.parts_per_unit is not None]
+        publishing = [step.name for step in state.steps.values() if step.publishes]
         found = {f"{path}/{name}": run(location / name, state) for name in publishing}
     elif any(location.glob("train-*.parquet")):
         found = {path: run(location, None)}

@@ -1,7 +1,7 @@
 """Commands that look at a run: where its rows are, what it took, its pairs and its scores."""
 
 from contextlib import ExitStack
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -104,11 +104,11 @@ def report(
     from pipeline.store.outputs import new_file
     from pipeline.views.report import report_page
     from stages import STAGES
-    from stages.filter.stage import resolve_bounds
+    from stages.filter.stage import FilterConfig, resolve_bounds
 
     state = open_state(run)
     manifest = locked_manifest(state.folder.lock, STAGES)
-    config: Any = manifest.section("filter")
+    config = manifest.section("filter", FilterConfig)
     tasks = locked_tasks(state.folder.lock)
     bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
     where = state.folder.root / "report.html" if out is None else locate(out)
@@ -138,10 +138,10 @@ def sweep(
     from pipeline.views.sweep import plot, read_scores, table_of
     from pipeline.views.sweep import sweep as run
     from stages import STAGES
-    from stages.filter.stage import resolve_bounds
+    from stages.filter.stage import FilterConfig, resolve_bounds
 
     content = read_manifest(manifest, overrides or [], STAGES)
-    config: Any = content.section("filter")
+    config = content.section("filter", FilterConfig)
     state, tasks = open_state(content.folder), tasks_of(content)
     with ExitStack() as files:
         figure = files.enter_context(new_file(locate(out))) if out is not None else None

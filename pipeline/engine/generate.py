@@ -1,32 +1,29 @@
 """``generate`` and ``rerun``: stages in order, one at a time, exactly what is missing or stale."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Protocol
 
+from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.local_backend import LocalBackend
-from pipeline.engine.preflight import Machine, check_light_stages, judged_by, problems
+from pipeline.engine.opened import Engine, Run, check_before, opened
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
 from pipeline.engine.state import RunState
-from pipeline.engine.worker import Job, Result, Unit
 from pipeline.errors import StageError, UserError
-from pipeline.inputs.planning import ensure_plan
-from pipeline.manifest.fingerprint import differences, fingerprint, models_of, stage_identity
+from pipeline.manifest.fingerprint import differences, models_of
 from pipeline.manifest.lockfile import read_lock, write_lock
-from pipeline.manifest.manifest import Manifest, Stages, tasks_of
-from pipeline.manifest.steps import Step, build_steps
+from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import exists, reached
-from pipeline.store.lock import Check
+from pipeline.store.location import exists
 from pipeline.store.new_file import write_text
-from pipeline.store.plan import Plan
-from stages.tasks import Tasks
-
-Engine = Literal["ray", "local"]
+from pipeline.store.parts import Footer
+from stages.base import StageConfig
+from stages.placed import Chain
 
 
 class Backend(Protocol):
@@ -46,27 +43,9 @@ class Forced:
     retry_failed: bool
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run that is open: checked, planned, and held by this process."""
-
-    manifest: Manifest
-    stages: Stages
-    tasks: Tasks
-    identities: Mapping[str, Mapping[str, Any]]
-    folder: RunFolder
-    plan: Plan
-    steps: tuple[Step, ...]
-    state: RunState
-    check: Check
-    """Raises once this process no longer holds the run."""
-    fresh: bool
-    """Whether it was planned just now."""
-
-
 def generate(
     manifest: Manifest,
-    stages: Stages,
+    stages: Chain,
     *,
     progress: Progress,
     wave: int | None = None,
@@ -77,7 +56,7 @@ def generate(
 
     Args:
         manifest: what the run is.
-        stages: stage classes by name, in order.
+        stages: of the run, by step.
         progress: told of every committed file.
         wave: only the first ``wave`` parts, through every stage.
         engine: where stages that are not light run.
@@ -87,7 +66,7 @@ def generate(
         UserError: something is wrong with the input; nothing was run.
         StageError: a stage could not go on; what was committed before stays.
     """
-    with _opened(manifest, stages, engine) as run:
+    with opened(manifest, stages, engine) as run:
         parts = range(run.plan.parts)[:wave]
         if not replace:
             _guard(run, parts, consent=None)
@@ -97,7 +76,7 @@ def generate(
 
 def rerun(
     manifest: Manifest,
-    stages: Stages,
+    stages: Chain,
     stage: str,
     *,
     progress: Progress,
@@ -110,7 +89,7 @@ def rerun(
 
     Args:
         manifest: what the run is.
-        stages: stage classes by name, in order.
+        stages: of the run, by step.
         stage: the stage to run again.
         progress: told of every committed file.
         parts: the parts; None for all that the stage has committed.
@@ -126,7 +105,7 @@ def rerun(
         raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
     if not exists(RunFolder(manifest.folder).plan):
         raise UserError(f"there is no run at {manifest.folder} yet: start it with generate")
-    with _opened(manifest, stages, engine) as run:
+    with opened(manifest, stages, engine) as run:
         step = run.state.steps[stage]
         if parts is not None and parts.stop > run.plan.parts:
             raise UserError(f"--parts: {run.folder.root} has parts 0-{run.plan.parts - 1}")
@@ -137,45 +116,18 @@ def rerun(
             raise UserError(f"{stage} has not committed any of these parts yet: run generate")
         scope = [part for unit in chosen for part in step.parts(unit, run.plan.parts)]
         if parts is not None:
-            scope = [part for part in scope if part in parts or step.parts_per_unit]
+            scope = [part for part in scope if part in parts or step.publishes]
         if not replace:
             _guard(run, scope, consent=stage)
         _advance(run, scope, Forced(stage, frozenset(chosen), retry_failed), engine, progress)
         return run.state
 
 
-@contextmanager
-def _opened(manifest: Manifest, stages: Stages, engine: Engine) -> Iterator[Run]:
-    """Check all that can be checked before anything starts, then hold the run and its plan."""
-    with reached(manifest.folder):
-        fresh = not exists(RunFolder(manifest.folder).plan)
-    if fresh:
-        _check(manifest, stages, engine)
-    tasks = tasks_of(manifest)
-    configs = {name: manifest.section(name) for name in stages}
-    check_light_stages(stages, configs, tasks)
-    identities = {name: stage_identity(name, stages[name], configs[name], tasks) for name in stages}
-    steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
-    folder = RunFolder(manifest.folder)
-    with reached(folder.root), folder.owned() as check:
-        plan = ensure_plan(folder, manifest)
-        state = RunState(folder, plan, steps)
-        state.scan()
-        yield Run(manifest, stages, tasks, identities, folder, plan, tuple(steps), state, check, fresh)
-
-
-def _check(manifest: Manifest, stages: Stages, engine: Engine) -> None:
-    """Name all that would stop these stages, before any is paid for. The local engine counts no resources."""
-    machine = judged_by(manifest, Machine.here()) if engine == "ray" else None
-    if found := problems(manifest, stages, machine):
-        raise UserError("\n".join(found))
-
-
 def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine) -> None:
     """The same of a run that goes on: of the first stage that has something to do and all after it."""
     for index, step in enumerate(run.steps):
         if _todo(run, step, parts, forced):
-            _check(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
+            check_before(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
             return
 
 
@@ -251,7 +203,7 @@ def _ray(manifest: Manifest) -> Backend:
     return RayBackend(manifest.ray)
 
 
-def _footers(run: Run, step: Step) -> Iterator[Any]:
+def _footers(run: Run, step: Step) -> Iterator[Footer | None]:
     return (run.state.footer(step, unit) for unit in step.units(range(run.plan.parts)))
 
 
@@ -265,7 +217,7 @@ def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> 
         again = forced is not None and forced.stage == step.name and number in forced.units
         if again or not done:
             retry = again and done and forced is not None and forced.retry_failed
-            todo.append(Unit(number, tuple(readable), retry and step.parts_per_unit is None))
+            todo.append(Unit(number, tuple(readable), retry and not step.publishes))
     return todo
 
 
@@ -275,8 +227,8 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
         plan=run.plan,
         steps=run.steps,
         step=step,
-        stage=run.stages[step.name],
-        config=run.manifest.section(step.name),
+        placed=run.stages[step.name],
+        config=run.manifest.section(step.stage, StageConfig),
         tasks=run.tasks,
         models=models_of(run.identities.values()),
     )

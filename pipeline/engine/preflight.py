@@ -1,7 +1,7 @@
-"""What would stop a run, asked before it starts: all of it at once, and no stage is paid for in vain.
+"""Checks before a run starts. They list all problems at once, before any stage costs time.
 
-``editpairs check`` asks it of every stage, ``generate`` and ``rerun`` of those that have something to do. It
-loads no model and imports no model library; of the network it asks one connection to an endpoint.
+``editpairs check`` runs them for every stage, ``generate`` and ``rerun`` for the stages that have work to do.
+They load no model and import no model library. Their only network access is one connection to each endpoint.
 """
 
 import os
@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import BaseModel
 
@@ -17,15 +16,16 @@ from pipeline.engine.threads import usable_cpus
 from pipeline.errors import UserError, stopping
 from pipeline.inputs.captions import caption_files
 from pipeline.manifest.fingerprint import model_identity
-from pipeline.manifest.manifest import SHARED, Manifest, Stages, tasks_of
+from pipeline.manifest.manifest import SHARED, Manifest, tasks_of
 from pipeline.store.location import is_local
 from stages.base import Resources, StageConfig, Weights
+from stages.placed import Chain, PlacedStage
 from stages.tasks import Tasks
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What the stages may use: of this machine, or of the one that is asked about."""
+    """CPUs and GPUs available to the stages, on this machine or on a machine given by the user."""
 
     cpus: int
     gpus: int
@@ -44,40 +44,39 @@ class Machine:
         return cls(usable_cpus(), gpus)
 
 
-def problems(manifest: Manifest, stages: Stages, machine: Machine | None) -> list[str]:
-    """What would stop ``stages``, a line each with its manifest key.
+def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list[str]:
+    """List the problems that would stop ``stages``, one line per problem, with its manifest key.
 
     Args:
-        manifest: what the run is.
-        stages: those that have something to do, by name.
-        machine: what they run on; None where that is not for this machine to say.
+        manifest: the manifest of the run.
+        stages: the stages that have work to do, by step.
+        machine: the machine they run on; None if this machine cannot tell, as for a cluster.
     """
     found = [*_captions_problems(manifest), *_folder_problems(manifest)]
     try:
         tasks = tasks_of(manifest)
     except UserError as error:
         return [*found, str(error)]
-    for name, stage in stages.items():
-        config = manifest.section(name)
-        found += _stage_problems(name, stage, config, tasks)
-        if machine is not None and not stage.light:
+    for name, config in manifest.configs(stages).items():
+        found += _stage_problems(stages[name], config, tasks)
+        if machine is not None and not stages[name].stage.light:
             found += _misfits(name, config.resources, machine)
     return list(dict.fromkeys(found))
 
 
-def check_light_stages(stages: Stages, configs: Mapping[str, Any], tasks: Tasks) -> None:
-    """Light stages load no model, so what they have to say about their config is heard at once."""
-    for name, stage in stages.items():
-        if stage.light:
+def check_light_stages(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks) -> None:
+    """Construct the light stages. They load no model, so errors in their config appear at once."""
+    for name, placed in stages.items():
+        if placed.stage.light:
             with stopping(name, "start"):
                 try:
-                    stage(configs[name], tasks)
+                    placed.load(configs[name], tasks)
                 except ValueError as error:
                     raise UserError(str(error)) from error
 
 
 def judged_by(manifest: Manifest, machine: Machine) -> Machine | None:
-    """The machine, unless a cluster is joined: then it says nothing of what the stages will have."""
+    """The machine, or None if a cluster is joined: then this machine says nothing about its resources."""
     return None if manifest.ray.address or os.environ.get("RAY_ADDRESS") else machine
 
 
@@ -89,7 +88,7 @@ def _captions_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _folder_problems(manifest: Manifest) -> Iterator[str]:
-    """Whether the run's folder can be made; nothing is left behind."""
+    """Check that the run folder can be created. Nothing is left behind."""
     folder = manifest.folder
     if not is_local(folder):
         return
@@ -101,17 +100,17 @@ def _folder_problems(manifest: Manifest) -> Iterator[str]:
         yield f"runs: {folder} cannot be written: {error.strerror or error}: name another folder under 'runs'"
 
 
-def _stage_problems(name: str, stage: Any, config: StageConfig, tasks: Tasks) -> Iterator[str]:
-    yield from _model_problems(name.partition(".")[0], config)
+def _stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> Iterator[str]:
+    yield from _model_problems(placed.name, config)
     try:
-        check_light_stages({name: stage}, {name: config}, tasks)
+        check_light_stages({placed.step: placed}, {placed.step: config}, tasks)
     except UserError as error:
         yield str(error)
-    yield from stage.problems(config, tasks)
+    yield from placed.stage.problems(config, tasks)
 
 
 def _model_problems(key: str, section: BaseModel) -> Iterator[str]:
-    """Weights of a section, and of those in it, that are not where it says."""
+    """Check that the weights named in a section and its subsections exist."""
     if isinstance(section, Weights):
         try:
             model_identity(key, section)

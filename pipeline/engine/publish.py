@@ -1,7 +1,7 @@
-"""The last step of a run: the dataset card and the checksums of what was published, in the run's folder.
+"""The last step of a run: the dataset card and the checksums of the published files, in the run folder.
 
-Both are made again whenever they are not what they should be: deleted, emptied, cut short, or of other
-shards. ``events.jsonl`` says what was written last, and the files themselves are compared with it.
+Both are written again if they were deleted, emptied, cut short, or describe other shards. The last event in
+``events.jsonl`` records what was written, and the files themselves are compared with it.
 """
 
 import hashlib
@@ -17,19 +17,19 @@ from pipeline.store.new_file import write_text
 from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
 
 if TYPE_CHECKING:
-    from pipeline.engine.generate import Run
+    from pipeline.engine.opened import Run
 
 CARD = "README.md"
 CHECKSUMS = "SHA256SUMS"
 
 
 def publish(run: "Run") -> Iterator[str]:
-    """Describe the published files; yields what a user should know.
+    """Write card and checksums for the published files. Yields messages for the user.
 
     Raises:
-        DamagedFileError: a shard is not what was committed.
+        DamagedFileError: a shard differs from what was committed.
     """
-    steps = [step for step in run.steps if step.parts_per_unit is not None]
+    steps = [step for step in run.steps if step.publishes]
     for step in steps:
         yield from _remove_other_sizes(run, step)
     files = {step.name: list(_files_of(run, step)) for step in steps}
@@ -41,7 +41,7 @@ def publish(run: "Run") -> Iterator[str]:
     last = _last_published(run.folder.events)
     if last.get("published") == digest and last.get("written") == [_content(card), _content(checksums)]:
         return
-    text = run.stages[steps[0].name].describe(run.folder.root, summary)
+    text = run.stages[steps[0].name].publisher.describe(run.folder.root, summary)
     if not last and _content(card) not in (None, _blake2b(""), _blake2b(text)):
         yield f"{card} is not one that editpairs wrote, so the dataset card was not written: move it away"
         return
@@ -91,7 +91,7 @@ def _files_of(run: "Run", step: Step) -> Iterator[dict[str, Any]]:
 
 
 def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:
-    """Remove shards of this step that were cut by another ``parts_per_shard``; no file of anyone else."""
+    """Remove this step's shards that were cut with another ``parts_per_shard``. Other files stay."""
     folder = run.folder.root / step.name
     current = {run.state.path(step, unit).name for unit in step.units(range(run.plan.parts))}
     for name in sorted(list_folder(folder)):
@@ -116,7 +116,7 @@ def _last_published(path: Location) -> dict[str, Any]:
 
 
 def _content(path: Location) -> str | None:
-    """The digest of a file's content; None if it is not there."""
+    """The digest of a file's content; None if the file is missing."""
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except FileNotFoundError:

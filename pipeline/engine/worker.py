@@ -12,26 +12,23 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.guarded import Guarded
+from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.notes import Note, Notes
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
-from pipeline.manifest.steps import Step
 from pipeline.store.counts import Counts
-from pipeline.store.folder import RunFolder
 from pipeline.store.parts import footer_content
-from pipeline.store.plan import Plan, read_part
+from pipeline.store.plan import read_part
 from pipeline.store.rows import ids_with_status, kept_ids, read_rows
 from pipeline.store.sealed import DamagedFileError, SealedWriter, check_digest, read_tables
-from stages.base import Decision, StageConfig, output_schema, to_table
-from stages.tasks import Tasks
+from stages.base import Decision, output_schema, to_table
 
 ALIKE = 4
 """Fewer equal failures than this never stop a stage."""
@@ -40,48 +37,6 @@ POISONED = Decision("failed", "WorkerLost: every process that ran this row ended
 
 Made: TypeAlias = tuple[pa.Table, list[BaseException]]
 """Records, and what was raised on the way to them."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a worker needs to know of the run; travels to worker processes."""
-
-    folder: RunFolder
-    plan: Plan
-    steps: tuple[Step, ...]
-    step: Step
-    stage: Any
-    config: StageConfig
-    tasks: Tasks
-    models: Mapping[str, str]
-    """Each model of the run by manifest key."""
-
-
-@dataclass(frozen=True)
-class Unit:
-    """One file to write."""
-
-    number: int
-    parts: tuple[int, ...]
-    retry: bool = False
-    """Run only the rows that failed, keep the other records as they are."""
-    careful: bool = False
-    """Run every row alone, and leave behind which one runs."""
-    suspects: tuple[str, ...] = ()
-    """Rows that a process has ended with: run last in their part, so that the others are done by then."""
-    poison: tuple[str, ...] = ()
-    """Rows that are known to end their process: they fail without being run."""
-
-
-@dataclass(frozen=True)
-class Result:
-    unit: int
-    rows: int
-    seconds: float
-    cpu_seconds: float
-    """Of all the worker's threads."""
-    smallest_batch: int | None = None
-    """See ``Guarded``."""
 
 
 class Worker:
@@ -134,7 +89,7 @@ class Worker:
                             *(records[name].to_pylist() for name in ("id", "status", "reason")), strict=True
                         )
                     )
-                    if step.parts_per_unit is not None:
+                    if step.publishes:
                         records = records.filter(pc.equal(records["status"], "kept"))
                     writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
@@ -150,7 +105,7 @@ class Worker:
         threads = self.job.config.resources.threads
         limit_threads(threads)
         with stopping(self.job.step.name, "start"):
-            stage = self.job.stage(self.job.config, self.job.tasks)
+            stage = self.job.placed.load(self.job.config, self.job.tasks)
         limit_threads(threads)
         if self.job.step.wide:
             with stopping(self.job.step.name, "survey the run"):
@@ -158,10 +113,10 @@ class Worker:
         return Guarded(self.job.step.name, stage, self.job.config.batch)
 
     def _file_schema(self) -> pa.Schema:
-        schema = output_schema(self.job.stage.schema)
-        if self.job.step.parts_per_unit is not None:
+        schema = output_schema(self.job.placed.stage.schema)
+        if self.job.step.publishes:
             schema = pa.schema([field for field in schema if field.name not in ("status", "reason")])
-        return schema.with_metadata(dict(self.job.stage.schema_metadata) or None)
+        return schema.with_metadata(dict(self.job.placed.stage.schema_metadata) or None)
 
     def _tasks_of(self, part: int) -> Mapping[str, str]:
         table = read_part(self.job.folder.plan, part, ["id", "task"])
@@ -202,7 +157,7 @@ class Worker:
         job = self.job
         files = {name: job.folder.part(name, part) for name in job.step.inputs}
         run = {"models": json.dumps(job.models)}
-        return read_rows(job.folder.plan, part, files, job.stage.reads, run, ids, job.config.batch)
+        return read_rows(job.folder.plan, part, files, job.placed.reads, run, ids, job.config.batch)
 
     def _given(self, part: int) -> pa.Array:
         previous = self.job.step.previous
@@ -254,7 +209,7 @@ class Worker:
         if row_id in unit.suspects:
             return row
         if row_id in unit.poison:
-            return to_table([row_id], [POISONED], self.job.stage.schema), []
+            return to_table([row_id], [POISONED], self.job.placed.stage.schema), []
         return self._alone(row, unit)
 
     def _alone(self, row: pa.Table, unit: Unit) -> Made:

@@ -1,8 +1,8 @@
-"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against.
+"""``manifest.lock.yaml``: the settings a run was made with. The guard compares new settings with them.
 
 It holds the resolved manifest and the content of its task files, so a run can be read, checked and exported
-wherever its folder lies. Its first line has the checksum of the rest, so that no count or decision is taken
-from a changed lock.
+wherever its folder lies. The first line holds a checksum of the rest, so a changed lock file is noticed before
+anything uses it.
 """
 
 import hashlib
@@ -30,11 +30,11 @@ _FIRST_LINE = "# Written by editpairs, not to be edited. blake2b of what follows
 
 
 def read_lock(path: Location) -> dict[str, Any]:
-    """The content of a lock file; empty if there is none.
+    """Read a lock file; the result is empty if the file does not exist.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: it was changed since it was written, or an earlier version wrote it.
+        OSError: the file cannot be read.
+        UserError: the file was changed after it was written, or an earlier version wrote it.
     """
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
@@ -56,15 +56,15 @@ def write_lock(
     identities: Mapping[str, Mapping[str, Any]],
     in_use: Iterable[str],
 ) -> None:
-    """Write the lock file, unless it says the same already.
+    """Write the lock file, unless it already has this content.
 
     Args:
         manifest: the resolved manifest.
         tasks: the tasks of its mixture.
         steps: the steps of the run.
-        identities: what each stage's fingerprint is the hash of.
-        in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
-            name the key that changed.
+        identities: by stage, the settings that its fingerprint covers.
+        in_use: the fingerprints of committed files. Their settings are kept, so that the guard can name
+            the key that changed.
     """
     old = read_lock(path)
     known = {step.fingerprint: dict(identities[step.name]) for step in steps}
@@ -85,7 +85,7 @@ def write_lock(
 
 @cache
 def _packages() -> list[tuple[str, str]]:
-    """Name and version of all that is installed; reading it takes longer than many a small run."""
+    """Name and version of every installed package, cached: listing them takes longer than a small run."""
     from importlib.metadata import distributions
 
     return sorted((found["Name"], found["Version"]) for found in (d.metadata for d in distributions()))
@@ -96,15 +96,22 @@ def _first_line(rest: bytes) -> bytes:
 
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
-    """The steps of a run as its lock file tells them, without importing a stage."""
-    return [Step(**{**step, "inputs": tuple(step["inputs"])}) for step in content["steps"]]
+    """The steps of a run, read from its lock file without importing a stage."""
+    return [_locked_step(dict(step)) for step in content["steps"]]
+
+
+def _locked_step(step: dict[str, Any]) -> Step:
+    if "name" in step:  # locks written before the turn was a field have names such as ``edit.2``
+        step["stage"], _, turn = step.pop("name").partition(".")
+        step["turn"] = int(turn or 1)
+    return Step(**{**step, "inputs": tuple(step["inputs"])})
 
 
 def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
-    """The resolved manifest of a run, as it was last run.
+    """The resolved manifest of a run's last generate.
 
     Raises:
-        UserError: another version of editpairs, with other keys, made the run.
+        UserError: a version of editpairs with other manifest keys wrote the lock file.
     """
     from pipeline.manifest.manifest import manifest_model
 
@@ -113,11 +120,11 @@ def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
 
 
 def locked_tasks(path: Location) -> Tasks:
-    """The tasks of a run, as it was last run. Locks of earlier versions hold none: then from the task files.
+    """The tasks of a run's last generate. An earlier version's lock holds none: they are read from its files.
 
     Raises:
-        UserError: another version of editpairs, with other keys, made the run; or its lock holds no tasks,
-            and the task files are not where its manifest says.
+        UserError: a version of editpairs with other task keys wrote the lock file; or it holds no tasks, and
+            the task files are not where its manifest says.
     """
     content = read_lock(path)
     if "tasks" not in content:

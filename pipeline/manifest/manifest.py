@@ -1,4 +1,4 @@
-"""The manifest: one YAML file that says what a run is, read into frozen typed models."""
+"""The manifest: one YAML file that describes a run, read into frozen typed models."""
 
 import copy
 import os
@@ -19,19 +19,20 @@ from typing_extensions import Self
 from pipeline.errors import UserError
 from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
 from pipeline.store.location import Location, locate
-from stages.base import StageConfig
+from stages.base import ConfigT, Stage, StageConfig
+from stages.placed import Chain
 from stages.section import Section
 from stages.shipped import resolve
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
 
 SHARED = ("diffusion", "grounding", "clip")
-"""Top-level sections that fill the field of the same name in every stage that has one."""
+"""Top-level sections. Each fills the field of the same name in every stage that has such a field."""
 
 MOST_LEVELS = 20
-"""Of a dotted key."""
-Stages = Mapping[str, Any]
-"""Stage classes (``stages.base.Stage``) by name, in the order of the pipeline."""
+"""Most levels of a dotted key."""
+Stages = Mapping[str, type[Stage[Any]]]
+"""Stage classes by name, in the order of the pipeline."""
 
 
 def _folder(path: Path) -> Path:
@@ -75,7 +76,7 @@ class RayOptions(Section):
 
 
 class Manifest(Section):
-    """What a run is. ``read_manifest`` adds one field a stage."""
+    """The description of a run. ``read_manifest`` adds one field per stage."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the run's folder")
     seed: int = Field(default=0, ge=-(2**63), le=2**63 - 1)
@@ -102,16 +103,33 @@ class Manifest(Section):
     def folder(self) -> Location:
         return locate(os.path.expanduser(self.runs)) / self.name
 
-    def section(self, stage: str) -> StageConfig:
-        """The config of a stage, shared sections filled in; ``edit.2`` has that of ``edit``."""
-        return getattr(self, stage.partition(".")[0])
+    def section(self, stage: str, kind: type[ConfigT]) -> ConfigT:
+        """The config of a stage, with its shared sections filled in.
+
+        Args:
+            stage: name of the stage; it has one section for all turns.
+            kind: the class of the section.
+
+        Raises:
+            TypeError: there is no such section, or it is of another class.
+        """
+        found = getattr(self, stage, None)
+        if not isinstance(found, kind):
+            raise TypeError(
+                f"section {stage!r} of the manifest is {type(found).__name__}, not {kind.__name__}"
+            )
+        return found
+
+    def configs(self, stages: Chain) -> dict[str, StageConfig]:
+        """The sections of a run's stages, by step."""
+        return {step: self.section(placed.name, placed.stage.Config) for step, placed in stages.items()}
 
 
 def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manifest:
     """Read a manifest and apply ``key=value`` overrides (dotted keys, values in YAML).
 
     Raises:
-        UserError: the file is missing or wrong, or a key is unknown; all wrong keys are named.
+        UserError: the file is missing or invalid, or keys are unknown. The message names every wrong key.
     """
     try:
         content = read_yaml(path)
@@ -127,10 +145,10 @@ def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manif
 
 
 def tasks_of(manifest: Manifest) -> Tasks:
-    """The tasks of the mixture, from their files.
+    """The tasks in the mixture, read from their files.
 
     Raises:
-        UserError: a file is missing or wrong; the message names it.
+        UserError: a file is missing or invalid. The message names the file.
     """
     try:
         return load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
@@ -139,7 +157,7 @@ def tasks_of(manifest: Manifest) -> Tasks:
 
 
 def apply_override(content: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """A copy of ``content`` with ``a.b.c=value`` applied; sections on the way are made as needed."""
+    """A copy of ``content`` with the override ``a.b.c=value``. Missing sections are created."""
     key, separator, text = override.partition("=")
     names = key.strip().split(".")
     if not separator or not all(names) or len(names) > MOST_LEVELS:
@@ -190,6 +208,6 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
 
 
 def manifest_model(stages: Stages) -> type[Manifest]:
-    """``Manifest`` with a section a stage, shared sections filled in: what a lock file holds."""
+    """``Manifest`` with one field per stage and the shared sections filled in: the content of a lock file."""
     fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
     return create_model("Manifest", __base__=Manifest, **fields)

@@ -1,4 +1,4 @@
-"""Boundary cases: of each threshold the rows just inside and just outside, to be looked at."""
+"""Boundary cases: for each threshold, the rows just inside and just outside, for a person to look at."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ READS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A row whose best candidate's score is the nearest to a bound, on one side of it."""
+    """The row whose best candidate's score is nearest to a bound, on one side of the bound."""
 
     row: Outcome
     metric: str
@@ -41,7 +41,7 @@ class Case:
 
 
 def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> list[Case]:
-    """Of every task's every bound the nearest row inside and the nearest outside, where there are any."""
+    """For every bound of every task, the nearest row inside and the nearest row outside, if they exist."""
     cases = []
     for task in sorted(bounds):
         rows = [row for row in found if row.task == task]
@@ -61,8 +61,9 @@ def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, B
 def read_boundary(
     state: RunState, tasks: Tasks, bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0
 ) -> list[Pair]:
-    """The boundary cases of a run's first turn as pairs for a contact sheet; the instruction says which bound
-    it is.
+    """The boundary cases of a run's first turn as pairs for a contact sheet.
+
+    The instruction names the bound.
     """
     found = [row for row in survey(state, sample_parts(state, 0, seed)) if row.turn == 1]
     cases = boundary_cases(found, bounds)
@@ -83,7 +84,7 @@ def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pai
 
 
 def _pair(row: Mapping[str, Any], task: Task) -> Pair:
-    """The row with its best candidate."""
+    """A row with its best candidate."""
     best = max(range(len(row["scores"])), key=lambda k: rank(row["scores"][k]))
     captions = row["caption"], row["output_caption"]
     pair = as_pair(task, row["anchor"], row["candidates"][best]["image"], *captions)

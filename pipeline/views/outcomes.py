@@ -1,4 +1,4 @@
-"""What became of the rows of a run: the ground of histograms, gallery and boundary cases."""
+"""The outcome of each row in a run. Histograms, gallery and boundary cases are made from outcomes."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -12,17 +12,19 @@ from pipeline.store.location import arrow_source
 from pipeline.store.plan import read_part
 from pipeline.store.reading import reading
 from stages.filter.stage import rank
+from stages.placed import step_name
 
 SAMPLED = 20_000
-"""Rows of a large run that histograms are of and the gallery is drawn from; of a smaller run all are."""
+"""Rows sampled from a large run for histograms and gallery. A smaller run is used completely."""
 BEGINS = "source"
-"""The stage that begins a later turn; its rows then have a task and a caption of their own."""
+"""The stage that begins a later turn. From there on, its rows have their own task and caption."""
 
 
 @dataclass
 class Outcome:
-    """What became of a planned row in a turn: ``outcome`` is stage:status:reason, ``scores`` its best
-    candidate's.
+    """The outcome of a planned row in a turn.
+
+    ``outcome`` is stage:status:reason. ``scores`` belong to the row's best candidate.
     """
 
     part: int
@@ -34,17 +36,17 @@ class Outcome:
 
 
 def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
-    """The parts that are looked at: all, or of a large run so many that they hold ``SAMPLED`` rows.
+    """All parts of a small run; of a large one, enough parts to hold ``rows`` rows.
 
-    They are drawn by the seed, from those that have been through the most stages.
+    The parts are drawn by the seed, from the parts that have passed the most stages.
 
     Args:
-        rows: that the parts should hold at least.
+        rows: the least number of rows in the parts, if the run has that many.
     """
     wanted = max(rows, SAMPLED)
     if state.plan.rows <= wanted:
         return list(range(state.plan.parts))
-    steps = [step for step in state.steps.values() if step.parts_per_unit is None]
+    steps = [step for step in state.steps.values() if not step.publishes]
     drawn = np.random.default_rng(seed).permutation(state.plan.parts).tolist()
     drawn.sort(key=lambda part: sum(state.done(step, part) for step in steps), reverse=True)
     held = np.cumsum([state.plan.part_rows[part] for part in drawn])
@@ -52,16 +54,16 @@ def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
 
 
 def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
-    """What became of the planned rows of some parts, turn by turn, in the plan's order."""
+    """The outcomes of all planned rows of some parts, turn by turn, in plan order."""
     return [outcome for part in parts for outcome in outcomes(state, part)]
 
 
 def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
-    """Each planned row of a part, once a turn that it began."""
+    """The outcome of each planned row of a part, once per turn that the row began."""
     plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
     found = {(row["id"], 1): Outcome(part, row["id"], row["task"]) for row in plan}
     for step in state.steps.values():
-        if step.parts_per_unit is not None or not state.done(step, part):
+        if step.publishes or not state.done(step, part):
             continue
         begins = step.stage == BEGINS and step.turn > 1
         columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
@@ -83,21 +85,21 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
 
 
 def tasks_of_rows(state: RunState, turn: int, part: int) -> dict[str, str]:
-    """The task of each row of a part, by id; of a later turn, of the rows that began it."""
+    """The task of each row of a part, by id. For a later turn: of the rows that began it."""
     if turn == 1:
         planned = read_part(state.folder.plan, part, ["id", "task"])
     else:
-        path = state.folder.part(f"{BEGINS}.{turn}", part)
+        path = state.folder.part(step_name(BEGINS, turn), part)
         with reading(path):
             planned = pq.read_table(arrow_source(path), columns=["id", "task"], partitioning=None)
     return dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
 
 
 def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """The scores of the candidate that changed most in the caption's direction."""
+    """The scores of the candidate with the highest CLIP direction similarity."""
     return finite(max(candidates, key=rank))
 
 
 def finite(scores: Mapping[str, float | None]) -> dict[str, float]:
-    """The scores that are numbers: others have no place in a histogram, and JSON has no word for them."""
+    """Only the finite scores: a histogram cannot show others, and JSON cannot write them."""
     return {metric: value for metric, value in scores.items() if value is not None and math.isfinite(value)}

@@ -60,7 +60,7 @@ class EditConfig(StageConfig):
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
 
-class Edit(Stage):
+class Edit(Stage[EditConfig]):
     """Draws every candidate of a row beside its own source row, all from the same noise.
 
     The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
@@ -119,11 +119,11 @@ class Edit(Stage):
     )
     Config: ClassVar[type[StageConfig]] = EditConfig
 
-    def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+    def __init__(self, config: EditConfig, tasks: Tasks, *, turn: int = 1) -> None:
         from stages.edit.annotations.methods import load_annotations
         from stages.edit.draw import Drawing
 
-        self.config, self.tasks = config, tasks
+        super().__init__(config, tasks, turn=turn)
         self.annotations = load_annotations(config, tasks)
         self.drawing = Drawing(config, tasks)
 

@@ -38,7 +38,7 @@ class FilterConfig(StageConfig):
         return self
 
 
-class Filter(Stage):
+class Filter(Stage[FilterConfig]):
     """Chooses a candidate of each row, or rejects the row as ``<metric>_low``, ``_high`` or ``_missing``.
 
     ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
@@ -62,7 +62,8 @@ class Filter(Stage):
     )
     Config: ClassVar[type[StageConfig]] = FilterConfig
 
-    def __init__(self, config: FilterConfig, tasks: Tasks) -> None:
+    def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
+        super().__init__(config, tasks, turn=turn)
         tasks.check_known(config.tasks, "filter.tasks")
         for name, bounds in config.tasks.items():
             if name not in tasks:

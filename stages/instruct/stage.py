@@ -33,7 +33,7 @@ class InstructConfig(StageConfig, ChatConfig):
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
 
-class Instruct(Stage):
+class Instruct(Stage[InstructConfig]):
     """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
 
     The caption is normalised here (:func:`stages.words.normalised`), and all later stages read it from
@@ -63,11 +63,13 @@ class Instruct(Stage):
     )
     Config: ClassVar[type[StageConfig]] = InstructConfig
 
-    def __init__(self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None) -> None:
+    def __init__(
+        self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None, *, turn: int = 1
+    ) -> None:
         """Load the model that ``config`` names, unless one is given."""
+        super().__init__(config, tasks, turn=turn)
         for problem in _without_exemplars(tasks):
             raise ValueError(problem)
-        self.config, self.tasks = config, tasks
         self.chat = chat if chat is not None else _load_chat(config)
 
     @classmethod

@@ -61,7 +61,7 @@ class MaskConfig(StageConfig):
         return self
 
 
-class Mask(Stage):
+class Mask(Stage[MaskConfig]):
     """Grounds each row's phrase in its anchor picture and writes its masks.
 
     Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is
@@ -90,13 +90,13 @@ class Mask(Stage):
     )
     Config: ClassVar[type[StageConfig]] = MaskConfig
 
-    def __init__(self, config: MaskConfig, tasks: Tasks) -> None:
+    def __init__(self, config: MaskConfig, tasks: Tasks, *, turn: int = 1) -> None:
         import torch
 
         from stages.models.segmenter import Segmenter
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.config, self.tasks = config, tasks
+        super().__init__(config, tasks, turn=turn)
         self.detector = load_detector(config.grounding, device)
         self.segmenter = Segmenter.load(config.segmenter, device)
 

@@ -81,7 +81,7 @@ class Row:
         return regions(self.task.region, self.precise, self.boxes)
 
 
-class Score(Stage):
+class Score(Stage[ScoreConfig]):
     """Computes the metrics that each task lists; the others are null. Decides nothing.
 
     A metric that is not finite fails its row. One that cannot be measured is null: CLIP's of a caption
@@ -106,14 +106,14 @@ class Score(Stage):
     )
     Config: ClassVar[type[StageConfig]] = ScoreConfig
 
-    def __init__(self, config: ScoreConfig, tasks: Tasks) -> None:
+    def __init__(self, config: ScoreConfig, tasks: Tasks, *, turn: int = 1) -> None:
+        super().__init__(config, tasks, turn=turn)
         check_metrics(tasks)
         import torch
 
         from stages.models.clip import Clip
 
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.config, self.tasks = config, tasks
         self.clip = Clip.load(config.clip, device)
         self.detector = load_detector(config.grounding, device) if _detects(tasks) else None
         self.optional = OptionalModels(config, self.clip.width, device)

@@ -28,7 +28,7 @@ class SelectConfig(StageConfig):
     )
 
 
-class Select(Stage):
+class Select(Stage[SelectConfig]):
     """Rejects ``near_duplicate`` (of pairs that look alike the first in the plan's order stays) and then
     ``over_quota`` (of a task with more than its share those with the lowest rank go, ties by id).
     """
@@ -44,14 +44,14 @@ class Select(Stage):
     schema: ClassVar[pa.Schema] = pa.schema([])
     Config: ClassVar[type[StageConfig]] = SelectConfig
 
-    def __init__(self, config: SelectConfig, tasks: Tasks) -> None:
+    def __init__(self, config: SelectConfig, tasks: Tasks, *, turn: int = 1) -> None:
+        super().__init__(config, tasks, turn=turn)
         tasks.check_known(config.balance, "select.balance")
         if set(tasks) <= set(config.balance) and sum(config.balance[name] for name in tasks) < 1 - 1e-9:
             raise ValueError(
                 "select.balance: the shares of the run's tasks sum to less than 1, so no pair could stay; "
                 "raise one, or leave a task out"
             )
-        self.config = config
         self.reasons: dict[bytes, str] = {}
 
     def survey(self, tables: Iterable[pa.Table]) -> None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from stages.base import Decision, Stage, StageConfig, kept, rejected, to_table
 from stages.pair import as_pair
 from stages.seeds import derive_seed
-from stages.source.stage import Source
+from stages.source.stage import SourceConfig
 from stages.tasks import Task, Tasks
 
 _TURN = {
@@ -29,7 +29,7 @@ _TURN = {
 """What it takes to draw a turn again: ``candidate`` is the chosen one's place in the task's list."""
 
 
-class Before(Stage):
+class Before(Stage[SourceConfig]):
     """Begins a later turn with what the plan and the source stage give to the first one.
 
     The picture is the one that the turn before published as Tar, to the byte; the caption is the one
@@ -59,10 +59,10 @@ class Before(Stage):
             ("history", pa.list_(pa.struct(list(_TURN.items())))),
         ]
     )
-    Config: ClassVar[type[StageConfig]] = Source.Config
+    Config: ClassVar[type[StageConfig]] = SourceConfig
 
-    def __init__(self, config: StageConfig, tasks: Tasks) -> None:
-        self.tasks = tasks
+    def __init__(self, config: SourceConfig, tasks: Tasks, *, turn: int = 2) -> None:
+        super().__init__(config, tasks, turn=turn)
         self.later = sorted(name for name, task in tasks.items() if may_come_later(task))
         if not self.later:
             raise ValueError(

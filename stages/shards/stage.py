@@ -8,7 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,14 +16,14 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from stages.base import Stage, StageConfig, kept, to_table
+from stages.base import Publisher, PublisherConfig, StageConfig, kept, to_table
 from stages.candidate import Policy
 from stages.pair import as_pair, inverse_instruction
 from stages.pictures.masks import edit_mask
 from stages.pictures.png import decode_mask, encode_png
 from stages.score.metrics import METRICS
 from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
-from stages.tasks import Task, Tasks
+from stages.tasks import Task
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "id": (pa.string(), "the row's name, unique among those of one turn"),
@@ -79,7 +79,7 @@ def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
 
-class ShardsConfig(StageConfig):
+class ShardsConfig(PublisherConfig):
     """The manifest's section ``shards``."""
 
     batch: int = Field(
@@ -88,12 +88,9 @@ class ShardsConfig(StageConfig):
         le=10_000,
         description="rows of a row group: small, so that text is read without pictures",
     )
-    parts_per_shard: int = Field(
-        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
-    )
 
 
-class Shards(Stage):
+class Shards(Publisher[ShardsConfig]):
     """Turns the kept rows of a fixed group of parts into published ones.
 
     The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
@@ -102,7 +99,6 @@ class Shards(Stage):
 
     version: ClassVar[int] = 4
     light: ClassVar[bool] = True
-    scope: ClassVar[Literal["part", "group"]] = "group"
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task", "seed"],
         "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
@@ -119,9 +115,6 @@ class Shards(Stage):
         pa.schema([("id", pa.string()), *SCHEMA])
     )
     Config: ClassVar[type[StageConfig]] = ShardsConfig
-
-    def __init__(self, config: ShardsConfig, tasks: Tasks) -> None:
-        self.tasks = tasks
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]

@@ -14,7 +14,13 @@ from stages.pictures.png import encode_png
 from stages.tasks import Tasks
 
 
-class Source(Stage):
+class SourceConfig(StageConfig):
+    """The manifest's section ``source``."""
+
+    diffusion: DiffusionConfig
+
+
+class Source(Stage[SourceConfig]):
     """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
 
     version: ClassVar[int] = 3
@@ -25,17 +31,16 @@ class Source(Stage):
     task_keys: ClassVar = ["direction", "fields"]
     schema: ClassVar[pa.Schema] = pa.schema([pa.field("source_image", pa.binary())])
 
-    class Config(StageConfig):
-        diffusion: DiffusionConfig
+    Config: ClassVar[type[StageConfig]] = SourceConfig
 
-    def __init__(self, config: Config, tasks: Tasks) -> None:
+    def __init__(self, config: SourceConfig, tasks: Tasks, *, turn: int = 1) -> None:
         from stages.models.diffusion.model import Diffusion
 
-        self.config, self.tasks = config, tasks
+        super().__init__(config, tasks, turn=turn)
         self.model = Diffusion(config.diffusion)
 
     @classmethod
-    def problems(cls, config: Config, tasks: Tasks) -> Iterator[str]:
+    def problems(cls, config: SourceConfig, tasks: Tasks) -> Iterator[str]:
         from stages.models.diffusion.folder import diffusion_problems
 
         return diffusion_problems(config.diffusion)

@@ -31,7 +31,7 @@ class TaskCheckConfig(StageConfig):
     max_tokens: int = Field(64, ge=8, le=512, description="of an instruction; longer ones are cut")
 
 
-class TaskCheck(Stage):
+class TaskCheck(Stage[TaskCheckConfig]):
     """Writes each row's task after the check, as Emu Edit's filter does (Sheynin et al. 2023).
 
     A row is moved if the predictor gives another task of the run at least ``confidence``; the planned
@@ -50,14 +50,23 @@ class TaskCheck(Stage):
     )
     Config: ClassVar[type[StageConfig]] = TaskCheckConfig
 
-    def __init__(self, config: TaskCheckConfig, tasks: Tasks, predictor: TaskPredictor | None = None) -> None:
+    def __init__(
+        self,
+        config: TaskCheckConfig,
+        tasks: Tasks,
+        predictor: TaskPredictor | None = None,
+        *,
+        turn: int = 1,
+    ) -> None:
         """Load the predictor that ``config`` names, unless one is given."""
-        self.config, self.tasks, self.predictor = config, tasks, predictor
+        super().__init__(config, tasks, turn=turn)
+        self.predictor = predictor
         if predictor is None and config.predictor is not None:
             from stages.models.classifier import SequenceClassifier
 
-            self.predictor = SequenceClassifier(config.predictor, config.max_tokens)
-            tasks.check_known(self.predictor.labels, "task_check.predictor")
+            classifier = SequenceClassifier(config.predictor, config.max_tokens)
+            tasks.check_known(classifier.labels, "task_check.predictor")
+            self.predictor = classifier
 
     @classmethod
     def problems(cls, config: TaskCheckConfig, tasks: Tasks) -> Iterator[str]:

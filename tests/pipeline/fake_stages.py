@@ -1,7 +1,8 @@
 """A small chain of stages without models: real enough to be joined, rejected, failed and published.
 
-``FAKES`` has the scopes and weights of the true chain. What a stage does is steered by the caption
-and by files in the folder ``$FAKE_SWITCHES``, so that a test can change it between two commands.
+``FAKES`` are the classes, ``PLACED`` is what the engine is given. They have the scopes and weights of the
+true chain. The caption and files in the folder ``$FAKE_SWITCHES`` steer what a stage does, so that a test can
+change it between two commands.
 """
 
 import hashlib
@@ -15,7 +16,18 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
+from stages.base import (
+    Decision,
+    Publisher,
+    PublisherConfig,
+    Stage,
+    StageConfig,
+    Weights,
+    kept,
+    rejected,
+    to_table,
+)
+from stages.placed import first_turn
 
 
 def switched_on(name: str) -> bool:
@@ -26,14 +38,14 @@ class OutOfMemoryError(RuntimeError):
     """Named as torch's."""
 
 
-class Fake(Stage):
+class Fake(Stage[Any]):
     version: ClassVar[int] = 1
     task_keys: ClassVar[list[str]] = []
     schema: ClassVar[pa.Schema]
     Config: ClassVar[type[StageConfig]] = StageConfig
 
-    def __init__(self, config: Any, tasks: Any) -> None:
-        self.config = config
+    def __init__(self, config: Any, tasks: Any, *, turn: int = 1) -> None:
+        super().__init__(config, tasks, turn=turn)
         if "FAKE_SWITCHES" in os.environ:
             with (Path(os.environ["FAKE_SWITCHES"]) / "processes").open("a") as loaded:
                 loaded.write(f"{type(self).__name__} {os.getpid()}\n")
@@ -112,8 +124,8 @@ class Sieve(Fake):
     schema = pa.schema([pa.field("choice", pa.int32())])
     Config = Limits
 
-    def __init__(self, config: Any, tasks: Any) -> None:
-        super().__init__(config, tasks)
+    def __init__(self, config: Any, tasks: Any, *, turn: int = 1) -> None:
+        super().__init__(config, tasks, turn=turn)
         unknown = set(config.tasks) - set(tasks)
         if unknown:
             raise ValueError(f"sieve.tasks.{unknown.pop()}: not a task of this run")
@@ -123,13 +135,12 @@ class Sieve(Fake):
         return kept(choice=0) if row["picture"][0] / 255 >= limit else rejected("brightness_low")
 
 
-class Publication(StageConfig):
+class Publication(PublisherConfig):
     parts_per_shard: int = Field(2, ge=1)
 
 
-class Publish(Fake):
+class Publish(Fake, Publisher[Any]):
     light: ClassVar[bool] = True
-    scope: ClassVar[str] = "group"
     reads: ClassVar[dict] = {
         "plan": ["caption", "task"],
         "write": ["instruction", "tags"],
@@ -151,9 +162,10 @@ class Publish(Fake):
     def decide(self, row: dict) -> Decision:
         return kept(T=row["instruction"], Tar=row["picture"], tags=row["tags"], models=row["models"])
 
-    @classmethod
-    def describe(cls, run: Path, summary: Mapping[str, Any]) -> str:
+    @staticmethod
+    def describe(run: Path, summary: Mapping[str, Any]) -> str:
         return repr(summary)
 
 
-FAKES = {"write": Write, "draw": Draw, "sieve": Sieve, "shards": Publish}
+FAKES: dict[str, type[Stage[Any]]] = {"write": Write, "draw": Draw, "sieve": Sieve, "shards": Publish}
+PLACED = first_turn(FAKES)

@@ -15,7 +15,7 @@ from pipeline.engine.progress import Progress
 from pipeline.engine.state import RunState
 from pipeline.manifest.manifest import Manifest, read_manifest
 from pipeline.store.location import Location, locate
-from tests.pipeline.fake_stages import FAKES
+from tests.pipeline.fake_stages import FAKES, PLACED
 
 ROOT = Path(__file__).parents[2]
 TASK = """
@@ -74,11 +74,11 @@ class FakeRun:
 
     def generate(self, *overrides: str, **options) -> RunState:
         options = {"engine": "local", **options}
-        return engine.generate(self.manifest(*overrides), FAKES, progress=QUIET, **options)
+        return engine.generate(self.manifest(*overrides), PLACED, progress=QUIET, **options)
 
     def rerun(self, stage: str, *overrides: str, **options) -> RunState:
         options = {"engine": "local", **options}
-        return engine.rerun(self.manifest(*overrides), FAKES, stage, progress=QUIET, **options)
+        return engine.rerun(self.manifest(*overrides), PLACED, stage, progress=QUIET, **options)
 
     def driver(self, *overrides: str, engine: str = "local") -> subprocess.Popen:
         """``generate`` in a process of its own, which can be killed."""
@@ -110,7 +110,7 @@ QUIET = Progress(Console(quiet=True))
 
 
 def generate_in_process(path: Path, engine_name: engine.Engine, overrides: list[str]) -> None:
-    engine.generate(read_manifest(path, overrides, FAKES), FAKES, progress=QUIET, engine=engine_name)
+    engine.generate(read_manifest(path, overrides, FAKES), PLACED, progress=QUIET, engine=engine_name)
 
 
 def assert_sum_is_exact(state: RunState) -> None:

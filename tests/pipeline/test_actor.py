@@ -7,12 +7,14 @@ import threading
 
 import pytest
 
+from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.losses import Died
 from pipeline.engine.ray_backend import Stopped, _Actor
-from pipeline.engine.worker import Job, Unit
 from pipeline.errors import StageError, UserError
 from pipeline.store.sealed import SealedWriter
-from tests.pipeline.fake_stages import FAKES, Write
+from stages.base import StageConfig
+from stages.placed import first_turn
+from tests.pipeline.fake_stages import Write
 from tests.pipeline.runs import ROOT
 
 
@@ -25,10 +27,13 @@ def actor(monkeypatch):
         signal.signal(number, handler)
 
 
-def job(run, stage=FAKES["write"]) -> Job:
+def job(run, stage: type[Write] = Write) -> Job:
     state = run.generate()
+    placed = first_turn({"write": stage})["write"]
     steps, manifest = tuple(state.steps.values()), run.manifest()
-    return Job(state.folder, state.plan, steps, steps[0], stage, manifest.section("write"), {}, {})
+    return Job(
+        state.folder, state.plan, steps, steps[0], placed, manifest.section("write", StageConfig), {}, {}
+    )
 
 
 class UnsendableError(BaseException):
@@ -40,7 +45,7 @@ class UnsendableError(BaseException):
 
 
 class Unstartable(Write):
-    def __init__(self, config, tasks):
+    def __init__(self, config, tasks, *, turn=1):
         raise UnsendableError(1, 2)
 
 

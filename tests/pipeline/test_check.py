@@ -8,13 +8,16 @@ from pipeline.audit.check import Machine, check
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
-from tests.pipeline.fake_stages import FAKES
+from stages.instruct.stage import InstructConfig
+from stages.mask.stage import MaskConfig
+from stages.placed import first_turn
+from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import ROOT
 
 PLENTY = Machine(cpus=8, gpus=1)
 
 
-def checked(manifest, stages=FAKES, machine=PLENTY) -> str:
+def checked(manifest, stages=PLACED, machine=PLENTY) -> str:
     out = io.StringIO()
     check(manifest, stages, machine, Console(file=out, width=120))
     return out.getvalue()
@@ -71,13 +74,13 @@ def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, mon
     monkeypatch.setenv("OPENAI_API_KEY", "key")
     overrides = [f"runs={tmp_path / 'runs'}", "captions.file=captions.txt"]
     with socket.create_server(("127.0.0.1", 0)) as server:
-        if read_manifest(path, overrides, STAGES).section("instruct").endpoint:
+        if read_manifest(path, overrides, STAGES).section("instruct", InstructConfig).endpoint:
             url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
             overrides.append(f"instruct.endpoint.base_url={url}")
         manifest = read_manifest(path, overrides, STAGES)
         for key, own in (("grounding", "detector"), ("segmenter", "segmenter")):
-            folder = tmp_path / getattr(manifest.section("mask"), key).model
+            folder = tmp_path / getattr(manifest.section("mask", MaskConfig), key).model
             if not folder.exists():
                 folder.parent.mkdir(exist_ok=True)
                 folder.symlink_to(ROOT / "toybox" / "weights" / own)
-        assert "up to" in checked(manifest, STAGES, Machine(cpus=64, gpus=8))
+        assert "up to" in checked(manifest, first_turn(STAGES), Machine(cpus=64, gpus=8))

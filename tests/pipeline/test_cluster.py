@@ -4,12 +4,12 @@ import sys
 
 import pytest
 
+from pipeline.engine.jobs import Job
 from pipeline.engine.ray_backend import _Actor
-from pipeline.engine.worker import Job
 from pipeline.store.folder import RunFolder
 from stages.base import StageConfig
 from stages.tasks import Tasks
-from tests.pipeline.fake_stages import FAKES
+from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import ROOT
 from tests.test_resume import wait_for_files
 
@@ -20,7 +20,7 @@ def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypa
     state = run.generate()
     steps = tuple(state.steps.values())
     elsewhere = RunFolder(run.folder / "not mounted here")
-    job = Job(elsewhere, state.plan, steps, steps[0], FAKES["write"], StageConfig(), Tasks({}), {})
+    job = Job(elsewhere, state.plan, steps, steps[0], PLACED["write"], StageConfig(), Tasks({}), {})
     stopped = _Actor(str(ROOT)).take(job)
     assert "does not see" in stopped.message
     assert "key 'runs'" in stopped.message

@@ -12,9 +12,9 @@ from tests.test_resume import wait_for_files
 
 CODE = """
 import stages, stages.sessions.turns
-from tests.pipeline.fake_stages import FAKES, Publish
+from tests.pipeline.fake_stages import FAKES, PLACED, Publish
 stages.STAGES = FAKES
-stages.sessions.turns.unrolled = lambda turns: FAKES
+stages.sessions.turns.unrolled = lambda turns: PLACED
 {before}
 from pipeline.cli import main
 main()

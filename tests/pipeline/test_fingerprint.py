@@ -5,15 +5,15 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.manifest.fingerprint import differences, fingerprint, model_identity, stage_identity
-from stages.base import Weights
+from stages.base import StageConfig, Weights
 from stages.tasks import load_tasks
-from tests.pipeline.fake_stages import FAKES
+from tests.pipeline.fake_stages import FAKES, Draw
 
 
 def identity(run, stage, *overrides):
     manifest = run.manifest(*overrides)
     tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
-    return stage_identity(stage, FAKES[stage], manifest.section(stage), tasks)
+    return stage_identity(stage, FAKES[stage], manifest.section(stage, StageConfig), tasks)
 
 
 @pytest.mark.parametrize(
@@ -78,6 +78,6 @@ def test_published_rows_name_the_models_that_made_them(run):
     run.generate()
     shards = (run.run / "shards").glob("*.parquet")
     [models] = {text for shard in shards for text in pq.read_table(shard)["models"].to_pylist()}
-    identity = model_identity("diffusion", run.manifest().section("draw").diffusion)
+    identity = model_identity("diffusion", run.manifest().section("draw", Draw.Config).diffusion)
     assert identity.startswith("content:")
     assert json.loads(models) == {"diffusion.model": identity}

@@ -67,7 +67,7 @@ def test_pairs_of_all_turns_are_counted():
         StageCount(name, Counter(color=16), kept=Counter(color=rows))
         for name, rows in zip(names, kept, strict=True)
     ]
-    steps = {name: SimpleNamespace(parts_per_unit=8 if "shards" in name else None) for name in names}
+    steps = {name: SimpleNamespace(publishes="shards" in name) for name in names}
     assert "<td>11 (69%)</td>" in _yield(SimpleNamespace(steps=steps), counts)
 
 

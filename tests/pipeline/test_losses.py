@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipeline.engine.jobs import Unit
 from pipeline.engine.losses import CONVICTING, MOST_HANGS, MOST_LOSSES, MOST_ROWS, WHOLE, Died, Losses
 from pipeline.engine.notes import Note, Notes
-from pipeline.engine.worker import Unit
 from pipeline.store.folder import RunFolder
 
 KILLED, HUNG, SPOILED = Died("killed"), Died("no batch ended", hung=True), Died("CUDA error", by_itself=True)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import apply_override, parse_manifest, read_manifest
-from tests.pipeline.fake_stages import FAKES
+from tests.pipeline.fake_stages import FAKES, Draw
 
 CONTENT = {
     "name": "x",
@@ -22,7 +22,7 @@ def parse(**changes):
 
 
 def test_shared_section_fills_every_stage_that_has_one():
-    assert parse(diffusion={"model": "w", "steps": 9}).section("draw").diffusion.steps == 9
+    assert parse(diffusion={"model": "w", "steps": 9}).section("draw", Draw.Config).diffusion.steps == 9
 
 
 def test_shared_section_in_a_stage_is_refused():

@@ -10,6 +10,7 @@ from pipeline.engine import generate as engine
 from pipeline.engine.ledger import count_run
 from pipeline.manifest.manifest import read_manifest
 from stages.base import Decision, kept, rejected
+from stages.placed import first_turn
 from tests.pipeline.fake_stages import FAKES, Fake, Publish
 from tests.pipeline.runs import QUIET, FakeRun, assert_sum_is_exact
 
@@ -36,7 +37,7 @@ STAGES = {**{name: FAKES[name] for name in ("write", "draw", "sieve")}, "few": F
 
 def generate(run: FakeRun, *overrides: str, **options):
     manifest = read_manifest(run.path, overrides, STAGES)
-    return engine.generate(manifest, STAGES, progress=QUIET, engine="local", **options)
+    return engine.generate(manifest, first_turn(STAGES), progress=QUIET, engine="local", **options)
 
 
 def seen(run: FakeRun) -> set[int]:
@@ -97,7 +98,7 @@ def test_rerunning_some_parts_leaves_no_shard_stale(run):
     generate(run)
     manifest = read_manifest(run.path, ["diffusion.steps=9"], STAGES)
     state = engine.rerun(
-        manifest, STAGES, "draw", progress=QUIET, parts=range(0, 5), engine="local", replace=True
+        manifest, first_turn(STAGES), "draw", progress=QUIET, parts=range(0, 5), engine="local", replace=True
     )
     assert all(not count.pending.total() for count in count_run(state))
     assert_sum_is_exact(state)

@@ -7,20 +7,24 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.engine import generate as engine
+from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.ledger import count_run
 from pipeline.engine.notes import Note, Notes
-from pipeline.engine.worker import Job, Unit, Worker
+from pipeline.engine.worker import Worker
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.manifest import tasks_of
 from pipeline.store.sealed import SealedWriter
-from stages.base import kept
-from tests.pipeline.fake_stages import FAKES, Write
+from stages.base import StageConfig, kept
+from stages.placed import first_turn
+from tests.pipeline.fake_stages import FAKES, PLACED, Write
 from tests.pipeline.runs import QUIET, assert_sum_is_exact
 
 
 def generate(run, stage, **stages):
     manifest = run.manifest()
-    return engine.generate(manifest, FAKES | {"write": stage}, progress=QUIET, engine="local", **stages)
+    return engine.generate(
+        manifest, first_turn(FAKES | {"write": stage}), progress=QUIET, engine="local", **stages
+    )
 
 
 def captions(*numbers):
@@ -89,7 +93,7 @@ def test_stage_that_breaks_its_contract_stops(make_run, stage):
 
 def test_stage_that_cannot_start_stops(run):
     class Missing(Write):
-        def __init__(self, config, tasks):
+        def __init__(self, config, tasks, *, turn=1):
             raise OSError("no such model")
 
     with pytest.raises(StageError, match="write could not start: OSError: no such model"):
@@ -126,8 +130,8 @@ def test_what_a_stage_raises_before_its_rows_stops_it_with_a_message(run, error,
     class Refusing(Write):
         wide: ClassVar[bool] = True
 
-        def __init__(self, config, tasks):
-            super().__init__(config, tasks)
+        def __init__(self, config, tasks, *, turn=1):
+            super().__init__(config, tasks, turn=turn)
             if where == "constructed":
                 raise error
 
@@ -144,7 +148,7 @@ def test_a_light_stage_that_ends_the_process_when_constructed_says_so(run):
     class Quitting(Write):
         light: ClassVar[bool] = True
 
-        def __init__(self, config, tasks):
+        def __init__(self, config, tasks, *, turn=1):
             raise SystemExit(0)
 
     with pytest.raises(StageError, match="write could not start: SystemExit: 0"):
@@ -175,8 +179,8 @@ def watched(run, stage="draw"):
     steps = tuple(state.steps.values())
     manifest = run.manifest()
     job = Job(
-        folder=state.folder, plan=state.plan, steps=steps, step=state.steps[stage], stage=FAKES[stage],
-        config=manifest.section(stage), tasks=tasks_of(manifest), models={},
+        folder=state.folder, plan=state.plan, steps=steps, step=state.steps[stage], placed=PLACED[stage],
+        config=manifest.section(stage, StageConfig), tasks=tasks_of(manifest), models={},
     )  # fmt: skip
     return Worker(job, watched=True)
 

@@ -8,7 +8,7 @@ from stages import STAGES
 from stages.base import output_schema
 from stages.sessions.next_turn import Before
 from stages.sessions.turns import unrolled
-from stages.source.stage import Source
+from stages.source.stage import SourceConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_shards import flat, given_row, mask
 from tests.stages.tiny_tasks import tiny_task
@@ -25,7 +25,7 @@ TASKS = Tasks(
 
 def begun(turn: int, *rows: dict) -> list[dict]:
     stage = unrolled(turn)[f"source.{turn}"]
-    table = stage(Source.Config.model_construct(), TASKS)(pa.Table.from_pylist(list(rows)))
+    table = stage.load(SourceConfig.model_construct(), TASKS)(pa.Table.from_pylist(list(rows)))
     assert table.schema.equals(output_schema(Before.schema))
     return table.to_pylist()
 
@@ -37,7 +37,7 @@ def row(task: str, number: int = 0, **columns) -> dict:
 
 
 def test_one_turn_is_the_chain_as_it_is():
-    assert unrolled(1) == STAGES
+    assert {name: placed.stage for name, placed in unrolled(1).items()} == STAGES
 
 
 def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():
@@ -57,7 +57,7 @@ def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before()
 def test_what_is_published_decides_no_other_stage_s_rows():
     stages = unrolled(2)
     configs = {
-        name: STAGES["shards"].Config() if name.startswith("shards") else Source.Config.model_construct()
+        name: STAGES["shards"].Config() if name.startswith("shards") else SourceConfig.model_construct()
         for name in stages
     }
     steps = {step.name: step for step in build_steps(stages, configs, dict.fromkeys(stages, "print"))}
@@ -101,4 +101,4 @@ def test_a_session_ends_with_a_picture_that_was_not_sampled():
 def test_a_run_without_a_task_for_later_turns_says_so():
     tasks = Tasks({name: TASKS[name] for name in ("add", "detect")})
     with pytest.raises(ValueError, match=r"turns: .* forward; tasks\.mixture has add, detect"):
-        Before(Source.Config.model_construct(), tasks)
+        Before(SourceConfig.model_construct(), tasks)

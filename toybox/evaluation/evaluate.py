@@ -1,7 +1,7 @@
 """Measure the toybox on held-out scenes: ``make toybox-eval``.
 
-Every model alone, then the edits of a run, by the independent judge. Writes ``figures.json``, which
-the tables of ``README.md`` are made from.
+First each model alone, then the edits of a run, judged by the independent judge. Writes ``figures.json`` and
+the tables made from it in ``README.md``.
 """
 
 import argparse
@@ -20,11 +20,15 @@ from torchvision.ops import box_iou
 
 from pipeline.manifest.manifest import Manifest, read_manifest
 from stages import STAGES
+from stages.instruct.stage import InstructConfig
+from stages.mask.stage import MaskConfig
 from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
 from stages.models.diffusion.model import Diffusion
 from stages.models.grounding import load_detector
 from stages.models.segmenter import Segmenter
-from stages.task_check.stage import TaskCheck
+from stages.score.stage import ScoreConfig
+from stages.source.stage import SourceConfig
+from stages.task_check.stage import TaskCheck, TaskCheckConfig
 from stages.tasks import load_tasks
 from toybox.evaluation.evaluate_edits import judge_run
 from toybox.evaluation.judge import Judge
@@ -50,7 +54,7 @@ Figures = dict[str, float]
 
 
 def autoencoder_figures() -> Figures:
-    """PSNR on 128 held-out scenes, and by how many degrees an object's hue is off on average."""
+    """PSNR on 128 held-out scenes, and the mean error of an object's hue in degrees."""
     model = load_autoencoder()
     rng = np.random.default_rng(20)
     pictures = [render(sample_held_out_scene(rng)) for _ in range(128)]
@@ -65,7 +69,7 @@ def autoencoder_figures() -> Figures:
 
 
 def _hue_error(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float:
-    """Degrees between the hues of an object's mean colour, over its saturated pixels."""
+    """Difference in degrees between the hues of an object's mean colour, over its saturated pixels."""
     saturated = cv2.cvtColor(before, cv2.COLOR_RGB2HSV)[..., 1] > 100
     inside = (mask > 0.9) & saturated
     means = np.stack([image[inside].mean(0) for image in (before, after)]).astype(np.float32)[:, None]
@@ -75,7 +79,7 @@ def _hue_error(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float
 
 
 def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
-    """Pictures of captions, sampled as the source stage does; the row's number is its seed."""
+    """Draw captions as the source stage does. A caption's position is its seed."""
     images: list[np.ndarray] = []
     for start in track(range(0, len(captions), BATCH), "drawing"):
         texts = list(captions[start : start + BATCH])
@@ -87,8 +91,8 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
 
 
 def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
-    """On drawn pictures that the judge reads as asked; its boxes are the truth, one phrase a picture."""
-    detector = load_detector(manifest.section("mask").grounding, DEVICE.type)  # type: ignore[attr-defined]
+    """Detector figures on drawn pictures that the judge reads as asked. The judge's boxes are the truth."""
+    detector = load_detector(manifest.section("mask", MaskConfig).grounding, DEVICE.type)
     rng = np.random.default_rng(21)
     usable = [k for k, scene in enumerate(scenes) if seen[k].content == content_of(scene)]
     chosen = [int(rng.integers(len(scenes[k].things))) for k in usable]
@@ -109,8 +113,8 @@ def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
 
 
 def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
-    """Mean IoU on held-out scenes from an object's true box."""
-    weights = manifest.section("mask").segmenter  # type: ignore[attr-defined]
+    """Mean IoU on held-out scenes, given an object's true box."""
+    weights = manifest.section("mask", MaskConfig).segmenter
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
     found = Segmenter.load(weights, DEVICE.type).segment(list(pictures.images), boxes, BATCH)
@@ -119,30 +123,30 @@ def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
 
 
 def clip_figures(manifest: Manifest) -> Figures:
-    """The right caption of 64, and the right one of two that differ in one attribute."""
+    """How often CLIP picks the right caption of 64, and the right one of two that differ in one attribute."""
     from stages.models.clip import Clip
 
-    clip = Clip.load(manifest.section("score").clip, DEVICE.type)  # type: ignore[attr-defined]
+    clip = Clip.load(manifest.section("score", ScoreConfig).clip, DEVICE.type)
     unseen = train_clip.Unseen(load_autoencoder(), train_clip.tokenize_with(build_tokenizer()))
     with torch.no_grad():
         return unseen.figures(clip.model)
 
 
 def language_figures(manifest: Manifest) -> Figures:
-    """Shares of valid and of right answers, with the exemplars in context, as the manifest samples."""
-    section = manifest.section("instruct")
+    """Shares of valid and of right answers, with exemplars in context and the manifest's sampling."""
+    section = manifest.section("instruct", InstructConfig)
     tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
-    model, tokenizer = load(section.model, None, section.dtype)  # type: ignore[attr-defined]
-    sampling = Sampling(temperature=section.temperature, top_p=section.top_p, max_new_tokens=96)  # type: ignore[attr-defined]
+    model, tokenizer = load(section.model, None, section.dtype)
+    sampling = Sampling(temperature=section.temperature, top_p=section.top_p, max_new_tokens=96)
     chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)
     return train_language_model.evaluate(chat, tasks, ANSWERS)
 
 
 def predictor_figures(manifest: Manifest, run: Path) -> Figures:
-    """The task check on what a run's language model wrote, as planned and with wrong tasks planted."""
-    section = manifest.section("task_check")
+    """Figures of the task check on a run's instructions: as planned, and with wrong tasks planted."""
+    section = manifest.section("task_check", TaskCheckConfig)
     tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
-    check, names = TaskCheck(section, tasks), list(tasks)  # type: ignore[arg-type]
+    check, names = TaskCheck(section, tasks), list(tasks)
     reads = {"plan": ["task"], "instruct": ["instruction"]}
     rows = [
         {name: row[name] for name in ("id", "task", "instruction")} for row in rows_of(run, "instruct", reads)
@@ -163,7 +167,7 @@ def predictor_figures(manifest: Manifest, run: Path) -> Figures:
 
 
 def held_out_scenes(things: int, count: int) -> tuple[list[Scene], list[str]]:
-    """Scenes of combinations that no model was trained on, and a caption of each."""
+    """Scenes of held-out combinations, with a caption each."""
     rng = np.random.default_rng([22, things])
     scenes = [sample_held_out_scene(rng, things=things) for _ in range(count)]
     return scenes, [sample_caption(scene, rng) for scene in scenes]
@@ -185,7 +189,7 @@ def main() -> None:
     record("clip", clip_figures(manifest))
     record("language_model", language_figures(manifest))
     record("task_predictor", predictor_figures(manifest, run))
-    judge, model = Judge.load(), Diffusion(manifest.section("source").diffusion)  # type: ignore[attr-defined]
+    judge, model = Judge.load(), Diffusion(manifest.section("source", SourceConfig).diffusion)
     all_scenes, all_images, all_seen = [], [], []
     for things in (1, 2):
         scenes, captions = held_out_scenes(things, DRAWN)

@@ -1,4 +1,4 @@
-"""The rows of a finished run, with the columns of several stages: for everything that measures a run."""
+"""The rows of a finished run with columns from several stages, for evaluation and studies."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -10,12 +10,12 @@ from pipeline.store.rows import kept_ids, read_rows
 
 
 def rows_of(run: Path, kept_by: str, reads: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """The rows that a stage kept, in the plan's order.
+    """Yield the rows that a stage kept, in plan order.
 
     Args:
-        run: the run's folder.
+        run: the run folder.
         kept_by: the stage.
-        reads: columns by the stage that wrote them, ``plan`` among them.
+        reads: the columns to read, by the stage that wrote them; ``plan`` is allowed too.
 
     Raises:
         FileNotFoundError: there is no run, or the stage has not finished it.

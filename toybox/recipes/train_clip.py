@@ -1,8 +1,8 @@
-"""Train the toybox's CLIP: open_clip's CustomTextCLIP, a ViT of 4 layers and a text tower of 2.
+"""Train the toybox's CLIP: open_clip's CustomTextCLIP, with a ViT of 4 layers and a text tower of 2.
 
-It will judge edits, so every batch holds hard negatives: scenes of one layout that differ in exactly
-one attribute, with captions that differ in that attribute alone. Half of the pictures have gone
-through the autoencoder, as all generated ones have.
+The model will judge edits, so every batch holds hard negatives: scenes with the same layout that differ in
+exactly one attribute, with captions that differ in this attribute only. Half of the pictures are passed
+through the autoencoder, because all generated pictures come from it.
 """
 
 import hashlib
@@ -44,17 +44,17 @@ from toybox.world.scene import (
 FOLDER = WEIGHTS / "clip"
 GROUPS = 2000
 VARIANTS = 3
-"""Other scenes in a group, each one attribute away from the first."""
+"""Further scenes per group; each differs from the first in one attribute."""
 GROUPS_A_BATCH = 24
 SHIFT = SIZE // 20
-"""Pixels that a training picture is moved by, at most."""
+"""Largest shift of a training picture in pixels."""
 UNSEEN = 64
 SCHEDULE = Schedule(steps=1600, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
 ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 
 def model_config(vocabulary: int) -> dict:
-    """What ``open_clip_config.json`` says."""
+    """The content of ``open_clip_config.json``."""
     return {
         "model_cfg": {
             "embed_dim": 128,
@@ -80,14 +80,14 @@ def model_config(vocabulary: int) -> dict:
 
 
 def build(vocabulary: int) -> CustomTextCLIP:
-    """The network with fresh weights."""
+    """The network with untrained weights."""
     config = dict(model_config(vocabulary)["model_cfg"])
     del config["custom_text"]
     return CustomTextCLIP(**config)
 
 
 def vary(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene | None:
-    """The scene with one attribute changed; None if there is no object to change."""
+    """The scene with one attribute changed; None if it has no object to change."""
     if attribute == "time":
         return replace(scene, time="day" if scene.time == "night" else "night")
     if attribute == "background":
@@ -112,7 +112,7 @@ def _other(choices, taken: Sequence[str], rng: np.random.Generator) -> str:
 
 
 def training_group(index: int) -> list[Scene]:
-    """A training scene and VARIANTS others, each one attribute away, none of them held out."""
+    """A training scene and VARIANTS others that differ in one attribute each; none is held out."""
     rng = np.random.default_rng([5, index])
     scenes = [sample_training_scene(rng)]
     attributes = cycle(rng.permutation(ATTRIBUTES))
@@ -124,7 +124,10 @@ def training_group(index: int) -> list[Scene]:
 
 
 def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
-    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
+    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3]; every second group is passed through the autoencoder.
+
+    Stored on disk.
+    """
     weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
     digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
     path = BUILD / f"clip-pictures-{len(groups)}-{digest}.npy"
@@ -142,7 +145,7 @@ def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) ->
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The pictures [n,h,w,3], all moved by the same few pixels, with the edge repeated."""
+    """The pictures [n,h,w,3], all shifted by the same few pixels; edges are repeated."""
     y, x = rng.integers(0, 2 * SHIFT + 1, 2)
     padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), "edge")
     return padded[:, y : y + SIZE, x : x + SIZE]
@@ -151,7 +154,7 @@ def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def contrastive_loss(
     model: CustomTextCLIP, images: torch.Tensor, tokens: torch.Tensor, same: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's loss; ``same`` bool [n,n] says which captions are right for which pictures."""
+    """CLIP's loss. ``same`` bool [n,n] marks the captions that fit each picture."""
     with autocast():
         image_features = model.encode_image(images, normalize=True)
         text_features = model.encode_text(tokens, normalize=True)
@@ -161,7 +164,7 @@ def contrastive_loss(
 
 
 class Unseen:
-    """Held-out scenes, each with one variant an attribute, as round-tripped pictures with captions."""
+    """Held-out scenes with one variant per attribute, as round-tripped pictures with captions."""
 
     def __init__(self, autoencoder: AutoencoderKL, tokenize) -> None:
         rng = np.random.default_rng(6)
@@ -187,8 +190,10 @@ class Unseen:
         return to_tensor(round_trip(autoencoder, images)), tokenize(captions)
 
     def figures(self, model: CustomTextCLIP) -> dict[str, float]:
-        """``top1``: the right caption of 64. Each attribute: the right one of two captions that differ
-        in it. ``direction``, ``direction_off``: mean directional similarity of a true edit, and of one
+        """Measure the model on these scenes.
+
+        ``top1``: share of right captions out of 64. For each attribute: share of right captions out of two
+        that differ in it. ``direction``, ``direction_off``: mean directional similarity of a true edit, and
         with another edit's captions.
         """
         images, texts = self._features(model, *self.originals)
@@ -213,7 +218,7 @@ class Unseen:
 
 
 def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Captions to token ids int64 [n,CONTEXT_LENGTH]."""
+    """A function from captions to token ids int64 [n,CONTEXT_LENGTH]."""
 
     def tokenize(captions: Sequence[str]) -> torch.Tensor:
         padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
@@ -223,7 +228,7 @@ def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.T
 
 
 def save(model: CustomTextCLIP, folder: Path) -> None:
-    """Write config, half-precision weights and tokenizer in open_clip's own layout."""
+    """Write config, half-precision weights and tokenizer in open_clip's layout."""
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
     config = json.dumps(model_config(len(tokenizer)), indent=2)
