@@ -1,1 +1,1 @@
-"""Scripts that print the figures the README quotes. Run them as ``python -m benchmarks.<name>``."""
+"""Scripts that print the figures in docs/benchmarks.md. Run one with ``python -m benchmarks.<name>``."""

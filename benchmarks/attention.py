@@ -1,14 +1,15 @@
-"""Prompt-to-Prompt: ours against the published loop and against plainly sampling the pictures.
+"""Speed and memory of Prompt-to-Prompt: our code, the published loop, and plain sampling of pictures.
 
     python -m benchmarks.attention                    # five to ten minutes on one core
     python -m benchmarks.attention --family sd15 --dtype float16 --steps 50 --rounds 3 --pairs 1 4 8 16
     python -m benchmarks.attention --family sdxl --dtype float16 --edits 16 --published-edits    # on a GPU
 
-One process, variants interleaved, medians over rounds: machines are noisy, ratios are not. A pair is
-a source and an edit; with four edits a source, an edit counts as a pair. Peak memory is above the
-loaded model, on a CPU that of a fresh process for each variant; what does not fit a GPU's memory is said
-to be out of memory. No Ray, no weights: the U-Net is random, and lies in memory as published for the
-published loop, else as our stages load it (channels_last).
+All variants run in one process, interleaved, with medians over rounds: absolute times vary with the machine,
+ratios hardly. A pair is a source and an edit. With four edits per source, each edit counts as a pair. Peak
+memory is counted above the loaded model; on a CPU, each variant runs in a fresh process. A variant that does
+not fit into the GPU's memory is reported as out of memory. The U-Net has random weights and Ray is not used.
+For the published loop the U-Net has the published memory layout, otherwise the layout that our stages use
+(channels_last).
 """
 
 import argparse
@@ -48,7 +49,7 @@ SMALL = {
     "cross_attention_dim": 128,
     "attention_head_dim": 8,
 }
-"""The shape of Stable Diffusion's U-Net, a tenth of its width."""
+"""The shape of Stable Diffusion's U-Net at a tenth of its width."""
 SELF_MAX_TOKENS = {"small": 16**2, "sd15": 16**2, "sdxl": 32**2}
 CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
 DEVICE = default_device()
@@ -56,7 +57,7 @@ DEVICE = default_device()
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to draw ``sources * edits`` pairs in one call."""
+    """One way to draw ``sources * edits`` pairs in one call."""
 
     name: str
     sources: int
@@ -80,7 +81,7 @@ def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
 
 
 def clock() -> float:
-    """Seconds of this process's CPU, or of the wall where a GPU computes."""
+    """CPU seconds of this process; on a GPU, wall seconds."""
     if DEVICE.type == "cuda":
         torch.cuda.synchronize()
         return time.perf_counter()
@@ -88,7 +89,7 @@ def clock() -> float:
 
 
 def run(variant: Variant, steps: int) -> float:
-    """Draw a variant's pairs; seconds it took, infinitely many if a GPU's memory does not hold them."""
+    """Draw a variant's pairs. Returns seconds, or infinity if they do not fit into the GPU's memory."""
     unet = build_unet(variant.family, variant.dtype)
     unet.to(memory_format=variant.memory_format)
     started = clock()
@@ -97,7 +98,7 @@ def run(variant: Variant, steps: int) -> float:
         seconds = clock() - started
     except torch.OutOfMemoryError:
         seconds = math.inf
-    unet.set_attn_processor(AttnProcessor2_0())  # the controller's maps go
+    unet.set_attn_processor(AttnProcessor2_0())  # removes the controller and its maps
     return seconds
 
 
@@ -152,7 +153,7 @@ def plainly(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
 
 
 def list_variants(options: argparse.Namespace) -> list[Variant]:
-    """The published loop first: all are compared with it."""
+    """All variants. The published loop comes first: the others are compared with it."""
     family, dtype = options.family, getattr(torch, options.dtype)
     batches = [(pairs, 1, f"{pairs} pair{'s' * (pairs > 1)}") for pairs in options.pairs]
     batches += [(1, edits, f"1 source, {edits} edits") for edits in options.edits]
@@ -178,7 +179,7 @@ def list_variants(options: argparse.Namespace) -> list[Variant]:
 def time_variants(
     variants: list[Variant], options: argparse.Namespace, console: Console
 ) -> list[list[float]]:
-    """Seconds a pair and step, by variant and round."""
+    """Seconds per pair and step, by variant and round."""
     seconds: list[list[float]] = [[] for _ in variants]
     for variant in variants:
         run(variant, 1)
@@ -190,7 +191,7 @@ def time_variants(
 
 
 def peak_memory(index: int, variant: Variant, options: argparse.Namespace) -> float:
-    """MB that a variant's run adds at its peak, a pair; on a CPU in a fresh process."""
+    """Peak memory per pair that a variant adds, in MB; measured in a fresh process on a CPU."""
     if DEVICE.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
@@ -205,13 +206,13 @@ def peak_memory(index: int, variant: Variant, options: argparse.Namespace) -> fl
 def measure_memory(variant: Variant) -> None:
     run(replace(variant, sources=1, edits=1, run=plainly), 1)
     before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's record of peak memory
     run(variant, 2)
     print(_memory("VmHWM") - before)
 
 
 def _memory(name: str) -> float:
-    """MB of this process by a line of its status (Linux)."""
+    """One value from this process's status file in /proc (Linux), in MB."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(f"{name}:"))
 

@@ -1,13 +1,13 @@
-"""Random faults over runs of the toybox: does each end as an undisturbed one, byte by byte?
+"""Random faults during toybox runs. After each fault the run must end with the bytes of an undisturbed run.
 
     python -m benchmarks.chaos --faults 30          # make chaos N=30
-    python -m benchmarks.chaos --trial 17           # that one again, alone
+    python -m benchmarks.chaos --trial 17           # repeat one trial
 
-Each trial takes a finished small run, loses a random stage and what follows it in random parts, starts the
-real command on a real Ray, strikes at a random moment, and gives the same command again until it ends. Then
-every part and shard must be the undisturbed run's to the byte, the ledger exact, no process left and no
-temporary file. Faults that need a small or a read-only disk mount a tmpfs and are left out where that may
-not be done.
+Each trial copies a finished small run and deletes the files of a random stage and of all later stages, in
+random parts. It starts the real command on a real Ray, injects a fault at a random moment, and then repeats
+the command until it succeeds. Afterwards every part and shard must equal the undisturbed run's bytes, the
+counts must be exact, and no process or temporary file may be left. Faults that need a small or read-only disk
+mount a tmpfs. They are skipped where mounting is not allowed.
 """
 
 import argparse
@@ -37,13 +37,13 @@ SETTINGS = [
     "shards.parts_per_shard=2",
 ]
 MARK = "EDITPAIRS_CHAOS"
-"""An environment variable by which a trial's processes are known."""
+"""Environment variable that marks the processes of a trial."""
 PATIENCE = 300.0
-"""Seconds that a command may take, and a killed run's processes to end."""
+"""Longest time in seconds for a command to finish, or for a killed run's processes to end."""
 
 
 class Trial:
-    """One copy of the finished run, and what is done to it."""
+    """One copy of the finished run, with one fault."""
 
     def __init__(self, folder: Path, number: int, seconds: float) -> None:
         self.folder, self.number, self.seconds = folder, number, seconds
@@ -61,7 +61,7 @@ class Trial:
         )
 
     def lose(self) -> None:
-        """A random stage and those after it are lost, in some of the parts."""
+        """Delete the output of a random stage and the stages after it, in some parts."""
         names = list(STAGES)
         lost = names[self.rng.randrange(len(names) - 1) :]
         parts = sorted((self.run / names[0]).glob("*.parquet"))
@@ -71,14 +71,14 @@ class Trial:
         shutil.rmtree(self.run / "shards")
 
     def wait(self) -> None:
-        """Until a random moment of a run."""
+        """Wait for a random moment of the run."""
         time.sleep(self.rng.uniform(0, self.seconds))
 
     def a_file(self) -> Path:
         return self.rng.choice(sorted(self.run.glob("*/*.parquet")))
 
     def processes(self, named: str = "") -> list[int]:
-        """The trial's processes whose command line holds ``named``."""
+        """The trial's processes whose command line contains ``named``."""
         found = []
         for path in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
@@ -140,7 +140,7 @@ def _second_driver(trial: Trial) -> None:
     time.sleep(trial.rng.uniform(2, 6))
     second = trial.start()
     if second.wait(PATIENCE) == 0 and first.wait(PATIENCE) == 0:
-        return  # one after the other
+        return  # the second driver ran after the first one
     first.wait(PATIENCE)
 
 
@@ -149,7 +149,7 @@ def _mounted(trial: Trial, options: str) -> None:
 
 
 def _disk(options: str, then: str) -> Callable[[Trial], None]:
-    """The run moves to a disk that is too small, or is not to be written to, and then is mended."""
+    """Move the run to a disk that is too small or read-only, and later make the disk usable again."""
 
     def strike(trial: Trial) -> None:
         kept = trial.folder.with_name(f"{trial.folder.name}-kept")
@@ -183,7 +183,7 @@ FAULTS: dict[str, Callable[[Trial], None]] = {
 
 
 def judge(trial: Trial, whole: dict[str, bytes]) -> str:
-    """What is wrong in the end; empty if nothing is."""
+    """Describe what is wrong after the trial; empty if nothing is wrong."""
     for _ in range(3):
         driver = trial.start()
         if driver.wait(PATIENCE) == 0:
@@ -214,7 +214,7 @@ def files_of(run: Path) -> dict[str, bytes]:
 
 
 def may_mount(folder: Path) -> bool:
-    """Whether a tmpfs can be mounted here."""
+    """Whether this process can mount a tmpfs here."""
     probe = folder / "probe"
     probe.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", probe], capture_output=True)

@@ -1,10 +1,10 @@
-"""The engine without models: planning, parts through a stage, and what a status has to read.
+"""The engine without models: planning, running parts through a stage, and reading status.
 
     python -m benchmarks.engine                                  # about five minutes, 2 GB of disk
     python -m benchmarks.engine --captions 1000000 --parts 2000
 
-The plan is of one parquet file; its peak memory is that of the whole process. The parts hold one row
-each, so that what is measured is the engine's own work: reading, joining, committing to disk.
+The plan is one parquet file. Its peak memory is the peak of the whole process. Each part holds one row, so
+the benchmark measures the engine's own work: reading, joining, committing to disk.
 """
 
 import argparse
@@ -41,7 +41,7 @@ ROW_GROUP = 1_000_000
 
 
 class Echo(Stage[StageConfig]):
-    """A stage that keeps every row and does nothing."""
+    """A stage that keeps every row and changes nothing."""
 
     version: ClassVar[int] = 1
     reads: ClassVar[dict[str, list[str]]] = {"plan": ["caption"]}
@@ -56,7 +56,7 @@ class Echo(Stage[StageConfig]):
 
 
 def write_captions(path: Path, count: int) -> None:
-    """Distinct captions of about seventy characters."""
+    """Write distinct captions of about seventy characters."""
     words = np.array([f"word{i}" for i in range(1000)])
     rng = np.random.default_rng(0)
     with pq.ParquetWriter(path, pa.schema([pa.field("caption", pa.string())])) as writer:

@@ -1,11 +1,11 @@
-"""A finished run of 39 000 parts (ten million captions), made up, and what its commands take.
+"""A synthetic finished run with 39 000 parts (ten million captions), and the cost of commands that read it.
 
     python -m benchmarks.large_run                  # about a quarter of an hour, 6 GB of small files
     python -m benchmarks.large_run --parts 400
 
-The chain is the toybox's, the files are written as the pipeline writes them, a shard a part. Only the
-parts that ``report`` draws hold all their rows, made up too: of the others only footers are read, so
-they hold one row, without columns.
+The chain is the toybox's. The files are written by the pipeline's own functions, one shard per part. Only the
+parts that ``report`` draws hold all their rows, with synthetic values. Other parts hold one row without
+columns, because only their footers are read.
 """
 
 import argparse
@@ -54,7 +54,7 @@ REASONS = {
 }
 ROWS_A_BATCH = 8
 LOST = 0.08
-"""Rows that a stage rejects, of those that reject any; one in a thousand fails in ``source``."""
+"""Share of rows that a rejecting stage rejects. One row in a thousand fails in ``source``."""
 
 
 def build(folder: Path, parts: int) -> RunFolder:
@@ -73,7 +73,7 @@ def build(folder: Path, parts: int) -> RunFolder:
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     run = RunFolder(manifest.folder)
     plan = ensure_plan(run, manifest)
-    write_lock(run.lock, manifest, steps, identities, [])
+    write_lock(run.lock, manifest, tasks, steps, identities, [])
     shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
     wide = next(place for place, step in enumerate(steps) if step.wide)
     slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]
@@ -102,14 +102,17 @@ def build(folder: Path, parts: int) -> RunFolder:
 
 
 def _careless() -> None:
-    """What is only to be measured need not survive a power cut."""
+    """Skip flushing to disk: a benchmark's files need not survive a power cut."""
     os.fsync = lambda fd: None
 
 
 def _write_parts(
     state: RunState, parts: Sequence[int], shown: set[int], names: Sequence[str], everything: dict[str, str]
 ) -> None:
-    """Write some steps' files of some parts. ``everything``: the inputs of a step that reads all parts."""
+    """Write the files of some steps for some parts.
+
+    ``everything`` holds the inputs of a step that reads all parts.
+    """
     for part in parts:
         rows = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
         given = [(row["id"], row["task"]) for row in rows]
@@ -156,7 +159,7 @@ def _decided(step: Step, given: Sequence[tuple[str, str]], rng: np.random.Genera
 
 
 def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decision:
-    """The columns that the gallery reads."""
+    """The columns that the gallery reads, with synthetic values."""
     columns: dict[str, Any] = {}
     if stage == "instruct":
         columns = {"instruction": "make it red", "output_caption": "a red boat in a room"}
@@ -174,13 +177,13 @@ def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decisio
 
 
 def _picture(rng: np.random.Generator) -> bytes:
-    """A PNG of 64 x 64 pixels that does not compress to nothing."""
+    """A PNG of 64 x 64 pixels with noise, so that it has a realistic size."""
     coarse = rng.integers(0, 256, (8, 8, 3), np.uint8)
     return encode_png(coarse.repeat(8, 0).repeat(8, 1))
 
 
 def measured(*command: str) -> tuple[float, float, str]:
-    """Wall seconds, peak memory in MB and last line of an ``editpairs`` command."""
+    """Run an ``editpairs`` command. Returns wall seconds, peak memory in MB and its last line."""
     started = time.monotonic()
     call = [sys.executable, "-m", "pipeline.cli", *command]
     process = subprocess.Popen(call, cwd=ROOT, stdout=subprocess.PIPE, text=True)

@@ -1,10 +1,10 @@
-"""How much of the device's matrix multiplication rate the U-Nets reach, with random weights.
+"""The share of the device's matrix multiplication rate that the U-Nets reach, with random weights.
 
     python -m benchmarks.models                                        # SD 1.5, on a CPU a few minutes
     python -m benchmarks.models --family sdxl --batch 4 --dtype float16 --compile
 
-One denoising step of the batch with our attention processors in place. FLOPs are counted by torch's
-own counter; the rate they are compared with is the best of square matrix products of the same type.
+One denoising step of a batch, with our attention processors. torch's own counter counts the FLOPs. The
+reference rate is the best rate of square matrix products in the same data type.
 """
 
 import argparse
@@ -47,11 +47,11 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }
-"""The published configurations, as far as they differ from diffusers' defaults."""
+"""The published configurations where they differ from diffusers' defaults."""
 
 
 def median_seconds(work: Callable[[], Any], device: torch.device, rounds: int) -> float:
-    """A call's, of ``rounds`` after one that is not counted; on a GPU ten calls in a row are a round."""
+    """Median seconds of a call over ``rounds``, after one warm-up. On a GPU a round is ten calls in a row."""
     calls, times = 10 if device.type == "cuda" else 1, []
     for _ in range(rounds + 1):
         started = time.perf_counter()
@@ -64,7 +64,7 @@ def median_seconds(work: Callable[[], Any], device: torch.device, rounds: int) -
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
-    """FLOP/s of the best square matrix product."""
+    """FLOP/s of the fastest square matrix product."""
     rates = []
     for side in SIDES[device.type]:
         a = torch.randn(side, side, device=device).to(dtype)
@@ -75,7 +75,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
 def build(
     family: str, device: torch.device, dtype: torch.dtype
 ) -> tuple[UNet2DConditionModel, dict[str, Any]]:
-    """The U-Net as our stages load it (channels_last), and its inputs for one row."""
+    """The U-Net as our stages load it (channels_last), with its inputs for one row."""
     torch.manual_seed(0)
     with device:
         model = UNet2DConditionModel(layers_per_block=2, **FAMILIES[family]).to(dtype).eval()
@@ -91,7 +91,7 @@ def build(
 
 
 def added_conditions(model: UNet2DConditionModel, rows: int) -> dict[str, torch.Tensor] | None:
-    """SDXL's pooled text embeddings and sizes; None for other families."""
+    """SDXL's pooled text embeddings and size conditions; None for other families."""
     if model.config.addition_embed_type != "text_time":
         return None
     return {
@@ -101,7 +101,7 @@ def added_conditions(model: UNet2DConditionModel, rows: int) -> dict[str, torch.
 
 
 def step(model: Any, inputs: dict[str, Any], batch: int) -> Callable[[], torch.Tensor]:
-    """A call of the U-Net with ``batch`` rows."""
+    """A function that calls the U-Net with ``batch`` rows."""
     rows = {name: value.repeat(batch, *[1] * (value.ndim - 1)) for name, value in inputs.items()}
     added = added_conditions(model, batch)
     t = torch.tensor(500, device=model.device)

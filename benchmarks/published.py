@@ -1,8 +1,8 @@
-"""The published loop, to compare with: attention that stores and edits its maps, one pair a call.
+"""The published loop as a baseline: attention that stores and edits its maps, one pair per call.
 
-In our words after google/prompt-to-prompt (Hertz et al. 2022): AttentionReplace with its store. Maps
-are edited in place after the softmax in the conditional half; those of at most 32 x 32 queries are
-added up over the steps, as the published controllers always do.
+Written in our own words after google/prompt-to-prompt (Hertz et al. 2022): AttentionReplace with its store.
+The maps of the conditional half are edited in place after the softmax. Maps of at most 32 x 32 queries are
+summed over the steps, as the published controllers always do.
 """
 
 from collections import defaultdict
@@ -13,7 +13,7 @@ STORED_TOKENS = 32**2
 
 
 class PublishedReplace:
-    """AttentionReplace over one source and ``edits`` edits: cross-attention is mapped, self is copied."""
+    """AttentionReplace for one source and ``edits`` edits: cross-attention mapped, self-attention copied."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class PublishedReplace:
         return latents
 
     def edit(self, maps: torch.Tensor, name: str, is_cross: bool) -> torch.Tensor:
-        """Maps [2 * rows * heads, N, T], edited in place."""
+        """Edit attention maps [2 * rows * heads, N, T] in place."""
         half = maps[maps.shape[0] // 2 :]
         if half.shape[1] <= STORED_TOKENS:
             self.step_store[name].append(half)
@@ -61,7 +61,7 @@ class PublishedReplace:
 
 
 class PublishedAttention:
-    """diffusers' explicit attention with the controller between softmax and values."""
+    """diffusers' explicit attention; the controller runs between softmax and values."""
 
     def __init__(self, name: str, controller: PublishedReplace) -> None:
         self.name, self.controller = name, controller

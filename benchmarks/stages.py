@@ -1,10 +1,10 @@
-"""Each stage of a manifest in a plain loop: start-up, rows a second, and the share of model time.
+"""Each stage of a manifest in a plain loop: start-up time, rows per second, and the share of model time.
 
     python -m benchmarks.stages                                   # a part of the toybox, two minutes
     python -m benchmarks.stages manifests/sd15.yaml --rows 64     # where its models are at hand
 
-Model time is what is spent in neural networks: calls of torch modules, the outermost ones. The rest is
-decoding, masks, tokens, PNGs and parquet. No Ray; one worker with the threads of the manifest.
+Model time is the time inside neural networks: the outermost calls of torch modules. The rest is decoding,
+masks, tokens, PNGs and parquet. Ray is not used: one worker runs with the manifest's number of threads.
 """
 
 import argparse
@@ -32,14 +32,14 @@ from stages.placed import first_turn
 
 
 class Clock:
-    """Seconds of a stage: its start, its calls, and its models within them."""
+    """Seconds of a stage: its start, its calls, and the models inside them."""
 
     def __init__(self) -> None:
         self.start = self.calls = self.models = 0.0
         self.rows = 0
 
     def timed(self, stage: Any) -> Any:
-        """The stage, measured."""
+        """The stage with timed calls."""
         clock = self
 
         class Timed(stage):
@@ -60,7 +60,7 @@ class Clock:
 
     @contextmanager
     def models_timed(self) -> Iterator[None]:
-        """Time outermost calls of modules; ``Module.__call__`` is as it was afterwards."""
+        """Time the outermost calls of modules. ``Module.__call__`` is restored afterwards."""
         original, depth = torch.nn.Module.__call__, 0
 
         def call(module: torch.nn.Module, *args: Any, **keys: Any) -> Any:

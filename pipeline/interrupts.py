@@ -1,7 +1,7 @@
-"""The signals that end a process, told apart from what a row's code raises.
+"""Signals that end the process, kept apart from exceptions raised by a row's code.
 
-A row may raise KeyboardInterrupt or SystemExit by itself, and then it fails alone. Ctrl-C and SIGTERM
-come from outside and end the run. Both arrive as exceptions within the row, so the signal is noted.
+A row's code can raise KeyboardInterrupt or SystemExit itself; then only this row fails. Ctrl-C and SIGTERM
+come from outside and end the run. Both kinds reach the row as exceptions, so the signal is recorded as well.
 """
 
 import signal
@@ -17,10 +17,10 @@ _received: int | None = None
 
 @contextmanager
 def heeded() -> Iterator[None]:
-    """In here SIGINT and SIGTERM raise KeyboardInterrupt, and ``received`` tells of them.
+    """Inside the block, SIGINT and SIGTERM raise KeyboardInterrupt, and ``received`` returns the signal.
 
-    May be nested. Does nothing outside of the main thread, where Python delivers no signal, nor for a
-    signal that this process was started to ignore.
+    Blocks can be nested. The block has no effect outside the main thread, because Python delivers no signals
+    there, and for a signal that this process was started to ignore.
     """
     global _received
     if threading.current_thread() is not threading.main_thread() or signal.getsignal(ENDING[0]) is _note:
@@ -40,15 +40,15 @@ def heeded() -> Iterator[None]:
 
 
 def received() -> int | None:
-    """The signal that ends this process, if one has come."""
+    """The signal that is ending this process, or None."""
     return _received
 
 
 def check() -> None:
-    """Go on only if no signal has come: code that catches everything may have swallowed its exception.
+    """Raise if a signal has arrived. Code that catches all exceptions may have swallowed the first one.
 
     Raises:
-        KeyboardInterrupt: one has come.
+        KeyboardInterrupt: a signal has arrived.
     """
     if _received is not None:
         raise KeyboardInterrupt

@@ -1,7 +1,7 @@
-"""Text of others on a terminal: captions, answers, reasons, ids, names of folders and files.
+"""Showing untrusted text on a terminal: captions, answers, reasons, ids, file names.
 
-They may hold rich's markup, escape sequences that rewrite the screen, characters that turn the line round
-or cannot be seen. Everything editpairs says goes through :class:`Terminal`, which shows all of it as text.
+Such text can contain rich's markup, escape sequences that rewrite the screen, direction marks and invisible
+characters. All output of editpairs goes through :class:`Terminal`, which shows every character as text.
 """
 
 import sys
@@ -15,21 +15,21 @@ from rich.table import Table
 from rich.text import Text
 
 LONGEST = 400
-"""Characters of a table's cell that may be of any length, such as the reason of a failure."""
+"""Most characters shown of a long table cell, such as the reason of a failure."""
 _INVISIBLE = (
     (0x034F, 0x034F), (0x115F, 0x1160), (0x17B4, 0x17B5), (0x180B, 0x180F), (0x2800, 0x2800),
     (0x3164, 0x3164), (0xFE00, 0xFE0F), (0xFFA0, 0xFFA0), (0xE0100, 0xE01EF),
 )  # fmt: skip
-"""Ranges that show nothing though Python calls them printable (Unicode's Default_Ignorable_Code_Point, and
-the empty Braille pattern)."""
+"""Ranges that are invisible although Python calls them printable: Unicode's Default_Ignorable_Code_Point, and
+the empty Braille pattern."""
 
 
 def shown(text: str) -> str:
-    """A text on one line, each character visible: others stand as Python writes them, such as ``\\x1b``.
+    """One line in which every character is visible. Others are escaped as Python writes them: ``\\x1b``.
 
-    Replaced are control characters (C0 and C1, with line ends and tabs), direction marks and overrides,
-    characters of no width, line and paragraph separators, private and unassigned characters and lone
-    surrogates. The spaces of other scripts become a space.
+    Escaped are control characters (C0 and C1, including line ends and tabs), direction marks and overrides,
+    characters of zero width, line and paragraph separators, private and unassigned characters, and lone
+    surrogates. Spaces of other scripts become an ordinary space.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -37,12 +37,12 @@ def shown(text: str) -> str:
 
 
 def shown_lines(text: str) -> str:
-    """The same of a message that may have several lines."""
+    """The same for a message that can have several lines."""
     return "\n".join(map(shown, text.split("\n")))
 
 
 def brief(text: str, longest: int = LONGEST) -> str:
-    """A text cut to ``longest`` characters, visibly."""
+    """Cut a text to ``longest`` characters; a cut text says how long it was."""
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 
@@ -56,7 +56,7 @@ def _shown(character: str) -> str:
 
 
 class DataTable(Table):
-    """A table whose texts are data, whatever console it is printed to."""
+    """A table whose strings are shown as plain text on every console."""
 
     def add_column(self, header: RenderableType = "", *arguments: Any, **options: Any) -> None:
         super().add_column(_as_text(header), *arguments, **options)
@@ -70,10 +70,10 @@ def _as_text(cell: Any) -> Any:
 
 
 class Terminal(Console):
-    """A console that takes every text as data: no markup, no emoji codes, nothing that moves the cursor.
+    """A console that shows every string as plain text: no markup, no emoji codes, no cursor movement.
 
-    What is to be bold is a :class:`rich.text.Text` with a style. A character that the terminal's encoding
-    lacks is written as an escape too.
+    Bold text must be a :class:`rich.text.Text` with a style. A character missing in the terminal's encoding
+    is escaped as well.
     """
 
     def render_str(
@@ -85,11 +85,11 @@ class Terminal(Console):
         overflow: OverflowMethod | None = None,
         **interpretation: object,
     ) -> Text:
-        """Any string in what is printed, a table's cells among them, as it is."""
+        """Any string that is printed, including table cells, without interpretation."""
         return Text(shown_lines(text), style=style, justify=justify, overflow=overflow)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments that are written; those of rich's own controls stay, texts are made safe."""
+        """The segments to write: rich's own control codes unchanged, texts made safe."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else Segment(self._writable(segment.text), segment.style)
 
@@ -101,10 +101,10 @@ class Terminal(Console):
 
 
 def terminal(errors: bool = False) -> Terminal:
-    """What a command prints to. A pipe or file gets lines of 140 columns.
+    """The console for a command's output. In a pipe or file, lines have 140 columns.
 
     Args:
-        errors: to standard error.
+        errors: write to standard error.
     """
     stream = sys.stderr if errors else sys.stdout
     return Terminal(stderr=errors, width=None if stream.isatty() else 140)

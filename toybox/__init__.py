@@ -1,1 +1,1 @@
-"""The toybox: a small drawn world, and the recipes that train tiny real models of it."""
+"""The toybox: a small drawn world, and recipes that train tiny real models on it."""

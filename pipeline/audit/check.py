@@ -1,7 +1,8 @@
-"""``editpairs check``: what can be known of a run before it starts, and what the rest of it will cost.
+"""``editpairs check``: what is known of a run before it starts, and an estimate of the remaining cost.
 
-Reads the manifest, its files and what a pilot (``--wave 1``) has committed;
-:mod:`pipeline.engine.preflight` has what would stop it. Loads no model and leaves nothing behind.
+It reads the manifest, the files named there, and the results of a pilot run (``--wave 1``).
+:mod:`pipeline.engine.preflight` finds problems that would stop the run. No model is loaded and nothing is
+written.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,18 +32,18 @@ from stages.placed import Chain
 
 @dataclass(frozen=True)
 class RemainingWork:
-    """A stage's share of what is still to be done."""
+    """Estimated remaining work of a stage."""
 
     stage: str
     rows: float
-    """Rows still to come, by the shares that earlier stages kept so far."""
+    """Rows still to come, estimated from the shares that earlier stages have kept so far."""
     seconds_a_row: float
-    """Of one worker, its start included."""
+    """Worker seconds per row, including the worker's start."""
     resources: Resources
 
     @property
     def hours(self) -> float:
-        """Wall-clock hours with the manifest's workers."""
+        """Wall-clock hours with the number of workers in the manifest."""
         return self.rows * self.seconds_a_row / self.resources.workers / 3600
 
     @property
@@ -51,10 +52,10 @@ class RemainingWork:
 
 
 def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console) -> None:
-    """Print what would run, on what, and what it will cost.
+    """Print the stages, their models and resources, and the estimated cost.
 
     Raises:
-        UserError: something would stop ``generate`` at once; all of it is named, a line each.
+        UserError: ``generate`` could not start. The message lists every reason, one per line.
     """
     found = problems(manifest, stages, judged_by(manifest, machine))
     captions = 0
@@ -73,7 +74,7 @@ def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console)
 
 
 def _model_table(identities: Mapping[str, Mapping[str, Any]]) -> DataTable:
-    """Each model's manifest key, and a hub name with its revision or the hash of a folder's content."""
+    """A table of models: manifest key, and hub name with revision or hash of the files."""
     table = DataTable("model", "identity", box=None, header_style="bold", pad_edge=False)
     for key, value in models_of(identities.values()).items():
         table.add_row(key, value)
@@ -112,14 +113,17 @@ def _print_cost(
 
 
 def judged(count: StageCount) -> int:
-    """Rows that a stage has decided about."""
+    """Number of rows that a stage has kept, rejected or failed."""
     return count.given.total() - count.pending.total()
 
 
 def estimate(
     folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
 ) -> list[RemainingWork]:
-    """What is still to be done, by what was done so far; stages that nothing is known of are left out."""
+    """Estimate the remaining work of each stage from its work so far.
+
+    Stages without measurements are left out.
+    """
     spent = events.spent(folder.events)
     costs = []
     expected = float(planned)

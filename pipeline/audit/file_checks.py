@@ -1,4 +1,4 @@
-"""Whether the files of a run are what was written: read whole, checked, and counted anew."""
+"""Check that the files of a run are intact: read each file whole, verify checksums, recount rows."""
 
 import hashlib
 import re
@@ -24,7 +24,7 @@ _SUM = re.compile("([0-9a-f]{64})  (.+)")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: the name of the check, whether it is fine, and where."""
+    """Result of one check: its name, whether it passed, and where."""
 
     check: str
     fine: bool
@@ -32,10 +32,10 @@ class Finding:
 
 
 def recount(state: RunState) -> Iterator[Finding]:
-    """Every file of a run, in order.
+    """Check every file of a run, in order.
 
     Raises:
-        OSError: a file that is there cannot be read.
+        OSError: an existing file cannot be read.
     """
     damaged = events.count_damaged(state.folder.events)
     yield Finding("event", not damaged, f"{damaged} lines of {state.folder.events.name}")
@@ -58,10 +58,10 @@ def recount(state: RunState) -> Iterator[Finding]:
 
 
 def check_checksums(shards: Location, of_run: bool) -> Iterator[Finding]:
-    """Each shard's own checksums, and those of ``SHA256SUMS`` in the folder above, which a run must have.
+    """Check each shard's own checksums and ``SHA256SUMS`` in the parent folder; a run must have that file.
 
     Raises:
-        OSError: a file that is there cannot be read.
+        OSError: an existing file cannot be read.
     """
     sums = {}
     for name in sorted(list_folder(shards)):
@@ -106,7 +106,7 @@ def _whole(where: str, check: Callable[[], object]) -> Finding:
 
 
 def _counted(state: RunState, step: Step, unit: int, footer: Footer, where: str) -> Iterator[Finding]:
-    """Whether a file's rows are those it was given, and add up to its footer."""
+    """Check that a file holds the rows it was given, and that its footer counts them correctly."""
     published = step.publishes
     table = read_table(state.path(step, unit), ["id"] if published else ["id", "status", "reason"])
     tasks: dict[str, str] = {}

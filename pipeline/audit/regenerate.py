@@ -1,6 +1,6 @@
-"""``editpairs regenerate``: one row made again alone, stage by stage, and compared with what is on the disk.
+"""``editpairs regenerate``: make one row again, stage by stage, and compare it with the committed row.
 
-Every stage is given what the stages before it committed, so a difference is the stage's own.
+Each stage gets the committed output of the stages before it. A difference therefore comes from this stage.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,8 +15,8 @@ from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
 from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
-from pipeline.manifest.lockfile import read_lock
-from pipeline.manifest.manifest import Manifest, tasks_of
+from pipeline.manifest.lockfile import locked_tasks, read_lock
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.plan import read_part
 from pipeline.store.rows import read_rows
 from pipeline.store.sealed import read_metadata, read_table
@@ -26,7 +26,7 @@ from stages.placed import Chain
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a row's record in one stage; ``different`` names columns, with what differs."""
+    """Result of one stage for the row. ``different`` maps each differing column to a description."""
 
     stage: str
     status: str
@@ -35,15 +35,16 @@ class Verdict:
 
 
 def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) -> Iterator[Verdict]:
-    """Run each stage that has committed the row on it alone, but for those that see the whole run.
+    """Run each stage on the row alone and compare the results.
 
+    Stages that have not committed the row, and stages that compare rows of the whole run, are skipped.
     Published files are not written again.
 
     Raises:
         UserError: the run has no such row.
     """
     part = find_row(state, row_id)
-    tasks = tasks_of(manifest)
+    tasks = locked_tasks(state.folder.lock)
     check_light_stages(stages, manifest.configs(stages), tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():
@@ -84,7 +85,7 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
 
 
 def find_row(state: RunState, row_id: str) -> int:
-    """The part that holds a row."""
+    """The number of the part that holds a row."""
     for part in range(state.plan.parts):
         if row_id in read_part(state.folder.plan, part, ["id"])["id"].to_pylist():
             return part
@@ -92,13 +93,13 @@ def find_row(state: RunState, row_id: str) -> int:
 
 
 def compare(stored: pa.Table, made: pa.Table) -> dict[str, str]:
-    """The columns of two records of one row that are not equal, and how far they are apart."""
+    """The columns in which two records of one row differ, with a description of the difference."""
     before, after = stored.to_pylist()[0], made.to_pylist()[0]
     return {name: _apart(before[name], after.get(name)) for name in before if before[name] != after.get(name)}
 
 
 def _apart(before: Any, after: Any) -> str:
-    """How two values differ, pictures by their pixels."""
+    """Describe how two values differ; pictures are compared by pixels."""
     if isinstance(before, bytes) and isinstance(after, bytes):
         from stages.pictures.png import decode_rgb
 

@@ -1,14 +1,13 @@
-"""``editpairs validate``: is a run, or are its shards, what they say they are?
+"""``editpairs validate``: check every byte, row and count of a run, or of shards without their run.
 
-Everything is read once. Of a run its parts are checked too: that their bytes are those that were
-committed, and that each published pair is the one that the edit stage drew and the filter chose. Shards
-that were taken away from their run are checked for what can be known of them alone.
+Every file is read once. In a run, the parts are checked too: their bytes must match their checksums, and each
+published pair must be the pair that the edit stage drew and the filter chose. Shards without their run get
+only the checks that need no other file.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,40 +18,40 @@ from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
-from pipeline.manifest.lockfile import read_lock
+from pipeline.manifest.lockfile import locked_tasks
 from pipeline.shown import DataTable
 from pipeline.store.location import Location, arrow_source, list_folder
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.shards.stage import SCHEMA
-from stages.tasks import Tasks, load_tasks
+from stages.tasks import Tasks
 
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
-    "part": "parts and shards are where they belong, and hold the bytes that were committed (runs only)",
-    "given": "a file's rows are those that the stage before it kept (runs only)",
+    "part": "parts and shards are in their places, and hold the bytes that were committed (runs only)",
+    "given": "a file's rows are the rows that the previous stage kept (runs only)",
     "recount": "a file's rows add up to what its footer says (runs only)",
     "event": "the lines of events.jsonl are as they were written (runs only)",
     "schema": "every shard has the published columns and types",
     "row id": "no row is published twice",
     "picture": "I, Tar and mask can be decoded and have one size",
     "identical": "I and Tar differ",
-    "swapped": "I and Tar are the pictures that were drawn, each on its side (runs only)",
+    "swapped": "I and Tar are the pictures that were drawn, and not exchanged (runs only)",
     "text": "instruction and both captions are there",
     "task": "TI is known, and one task has one TI",
     "score": "no score is NaN",
     "count": "as many rows are published as the ledger says (runs only)",
     "unfinished": "nothing is pending or stale (runs only)",
 }
-"""What is checked, in the order of the table."""
+"""The checks, in the order of the table."""
 _ROWS = 64
 DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 
 
 @dataclass
 class Findings:
-    """What is wrong: by check how often, and the first few places."""
+    """Failures by check: how many, and the first few places."""
 
     checked: Counter[str] = field(default_factory=Counter)
     wrong: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
@@ -73,10 +72,10 @@ class Findings:
 
 
 def validate(shards: Location, state: RunState | None) -> Findings:
-    """Check a folder of shards and, with ``state``, the run that they are of (in the turn of the folder).
+    """Check a folder of shards; with ``state``, also the run (the turn that the folder belongs to).
 
     Raises:
-        OSError: a file that is there cannot be read.
+        OSError: an existing file cannot be read.
     """
     findings = Findings()
     names = sorted(list_folder(shards))
@@ -86,7 +85,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
-        tasks = _tasks_of(state)
+        tasks = locked_tasks(state.folder.lock)
         known = {name: task.index for name, task in tasks.items()}
         drawn = _Drawn(state, tasks, state.steps[shards.name].turn)
     seen: set[str] = set()
@@ -107,7 +106,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
 
 
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
-    """The rows of a shard, if it has the published schema."""
+    """Yield the rows of a shard, if the shard has the published schema."""
     try:
         file = pq.ParquetFile(arrow_source(path))
         expected = {"id": pa.string()} | {column.name: column.type for column in SCHEMA}
@@ -144,7 +143,7 @@ def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, fi
 
 
 class _Drawn:
-    """The pictures as the edit stage drew them, a part at a time: shards hold their parts in order."""
+    """The pictures drawn by the edit stage, loaded one part at a time; shards hold their parts in order."""
 
     def __init__(self, state: RunState, tasks: Tasks, turn: int) -> None:
         self._state, self._tasks, self._turn = state, tasks, turn
@@ -166,12 +165,6 @@ class _Drawn:
                     chosen = row["candidates"][row["choice"]]["image"]
                     pair = as_pair(self._tasks[row["task"]], row["anchor"], chosen, "", "")
                     pairs[row["id"]] = (pair.input, pair.target)
-        except UserError:  # found by ``recount``
+        except UserError:  # ``recount`` reports it
             return {}
         return pairs
-
-
-def _tasks_of(state: RunState) -> Tasks:
-    """The run's tasks, from where its lock file says that their files are."""
-    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
-    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

@@ -1,7 +1,7 @@
-"""A stage's batches: one record a row, whatever the stage does.
+"""Running a stage's batches: the result is one record per row, even if the stage raises.
 
-A batch that raises is run row by row, so that only the row at fault fails. One that is out of memory is
-halved instead until it fits; what was run so is outside the promise of equal bytes.
+If a batch raises, its rows run one by one, so that only the row at fault fails. If a batch runs out of
+memory, it is halved until it fits. Rows from a halved batch are outside the promise of equal bytes.
 """
 
 from typing import Any
@@ -14,24 +14,26 @@ from stages.base import Decision, Stage, output_schema, storable, to_table
 
 STATUSES = ("kept", "rejected", "failed")
 LONGEST_REASON = 300
-"""Characters; a message may quote a caption of any length."""
+"""Most characters of a reason. An error message can quote a caption of any length."""
 LONGEST_READ = 10_000
-"""Characters of a reason that are looked at; a message may be as large as memory."""
+"""Most characters of a message that are read. A message can be as large as memory."""
 SPOILED = ("CUDA error", "cuDNN error", "Triton Error [CUDA]")
-"""How the messages begin after which every later call of the process fails too. A message that only quotes
-a caption with such words begins otherwise."""
+"""Beginnings of messages after which every later call in the process fails too.
+
+A message that quotes such words
+from a caption has another beginning."""
 
 
 class FatalError(StageError):
-    """The process cannot be trusted any more: end it."""
+    """The process can no longer be trusted and must end."""
 
 
 class ContractError(Exception):
-    """What the stage wrote about a row is not what it promised."""
+    """The stage's output for a row does not match its contract."""
 
 
 class Guarded:
-    """A loaded stage. ``smallest`` is the smallest batch that memory asked for, None if it never did."""
+    """A loaded stage. ``smallest`` is the smallest batch that memory allowed; None if every batch fit."""
 
     def __init__(self, name: str, stage: Stage[Any], batch: int) -> None:
         self._name, self._stage, self._batch = name, stage, batch
@@ -39,13 +41,14 @@ class Guarded:
         self.smallest: int | None = None
 
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
-        """The records of at most ``batch`` rows, and what was raised on the way.
+        """Run at most ``batch`` rows. Returns their records and the exceptions raised on the way.
 
         Raises:
-            StageError: the stage broke its contract over a batch though over none of its rows, or says
-                that no row would fare better.
+            StageError: the stage broke its contract for a batch but for none of its rows alone, or it says
+                that every row would fail in the same way.
             FatalError: this process must end.
-            KeyboardInterrupt: the user, or the system, ends this process; never one that a row raised.
+            KeyboardInterrupt: the user or the system ends this process. A row's own KeyboardInterrupt is
+                caught.
         """
         return self._run(rows, self._batch)
 
@@ -54,7 +57,7 @@ class Guarded:
             records = self._checked(rows)
         except StageError:
             raise
-        except BaseException as error:  # SystemExit and the like cost their row, as any error does
+        except BaseException as error:  # a row's SystemExit also costs only this row
             interrupts.check()
             _raise_if_fatal(error)
             out_of_memory = _is_out_of_memory(error)
@@ -65,7 +68,7 @@ class Guarded:
         else:
             interrupts.check()
             return records, []
-        # Outside of the handler: the error's frames hold what the batch had allocated.
+        # Outside the handler, because the error's frames keep the batch's allocations alive.
         if out_of_memory:
             return self._in_halves(rows, batch)
         records, errors = self._in_pieces(rows, 1, batch)
@@ -92,7 +95,7 @@ class Guarded:
         return pa.concat_tables(table for table, _ in pieces), [error for _, es in pieces for error in es]
 
     def _checked(self, rows: pa.Table) -> pa.Table:
-        """The stage's output, which must be one record a row, in order, of its schema."""
+        """The stage's output, checked: one record per row, in order, with the stage's schema."""
         records = self._stage(rows)
         if not isinstance(records, pa.Table):
             raise self._broken(f"it returned {type(records).__name__}, not a table")
@@ -116,7 +119,7 @@ class Guarded:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch's error is known by its name, for no stage is imported here."""
+    """Whether memory ran out. torch's error is recognised by name, because the engine imports no torch."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
@@ -128,7 +131,7 @@ def _raise_if_fatal(error: BaseException) -> None:
 
 
 def _shorten(records: pa.Table) -> pa.Table:
-    """Reasons on one line of bounded length: they are counted in footers and shown in tables."""
+    """Put each reason on one line of bounded length: footers count reasons and tables show them."""
     read = (reason[:LONGEST_READ] for reason in records["reason"].to_pylist())
     reasons = [storable(" ".join(reason.split())[:LONGEST_REASON]) for reason in read]
     index = records.schema.get_field_index("reason")

@@ -1,7 +1,7 @@
-"""Accounting: a sum over footers, so it is exact whatever happened to the run.
+"""Row counts of a run. They are summed over footers, so they are exact after any crash.
 
-For every stage, and every task in it: given = kept + rejected + failed + pending. The task is the
-planned one; later turns of a session count as their first.
+For every stage, and for every task in it: given = kept + rejected + failed + pending. The task is the planned
+one; later turns of a session count under their first task.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from pipeline.store.counts import unpack
 
 @dataclass
 class StageCount:
-    """Rows of one stage. Counters are by task."""
+    """Row counts of one stage. Counters are by task."""
 
     name: str
     given: Counter[str]
@@ -23,18 +23,18 @@ class StageCount:
     rejected: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Rows by (status, reason), of those rejected or failed."""
+    """Rejected and failed rows by (status, reason)."""
     units_done: int = 0
     units: int = 0
 
     @property
     def pending(self) -> Counter[str]:
-        """Rows given and not yet judged."""
+        """Rows given to the stage and not yet decided."""
         return self.given - self.kept - self.rejected - self.failed
 
 
 def count_run(state: RunState) -> list[StageCount]:
-    """The funnel: one entry a stage, in order. Files that are not done count as pending."""
+    """The funnel: one entry per stage, in order. Rows in files that are not done count as pending."""
     counts: dict[str, StageCount] = {}
     for step in state.steps.values():
         given = state.plan.tasks if step.previous is None else counts[step.previous].kept
@@ -43,7 +43,7 @@ def count_run(state: RunState) -> list[StageCount]:
 
 
 def published(state: RunState, counts: Iterable[StageCount]) -> int:
-    """The pairs that a run has published, in all its turns."""
+    """The number of pairs that a run has published, over all turns."""
     return sum(c.kept.total() for c in counts if state.steps[c.name].publishes)
 
 

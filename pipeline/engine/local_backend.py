@@ -1,4 +1,4 @@
-"""The plain loop: one worker in this process. For light stages, and for a debugger."""
+"""A plain loop with one worker in this process, for light stages and for debugging."""
 
 import traceback
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from pipeline.interrupts import heeded
 
 class LocalBackend:
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]:
-        """Yield each unit's result as its file is committed."""
+        """Yield each unit's result when its file is committed."""
         worker = Worker(job)
         with heeded():
             for unit in units:
@@ -24,4 +24,4 @@ class LocalBackend:
                     ) from error
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing to close."""

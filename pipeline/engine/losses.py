@@ -1,9 +1,9 @@
-"""What becomes of a unit that loses its worker: whether it is run again, how, and whether a row is to blame.
+"""Decide about a unit that lost its worker: whether to run it again, how, and whether a row is to blame.
 
-A worker may be killed by anyone: a spot node goes, the system needs memory. So a unit is simply run again,
-at first as it was, then row by row. A row is to blame only if its process ended twice while that row ran
-alone. In between all other rows are run before it, so that what strikes at one moment does not strike the
-same row twice.
+A worker can die for outside reasons: a spot node is taken away, the system needs memory. The unit is
+therefore run again, first as before, then row by row. A row is to blame only after its process ended twice
+while this row ran alone. Before its second try, all other rows of the unit run, so that an outside event does
+not hit the same row twice.
 """
 
 import time
@@ -14,36 +14,38 @@ from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.notes import Note, Notes
 
 WHOLE = 2
-"""How often a unit that lost its worker is run again as it was; from then on it is run row by row."""
+"""How often a unit is run again as before. After that it runs row by row."""
 CONVICTING = 2
-"""How often a process must end with a row alone for the row to fail."""
+"""How often a process must end with the same row alone before the row fails."""
 MOST_LOSSES = 10
-"""Workers that a unit may lose before or between convictions."""
+"""Most workers that a unit may lose without a new row being convicted."""
 MOST_HANGS = 5
-"""As ``MOST_LOSSES``, of workers that hung: each took ``hang_seconds``."""
+"""The same for workers that hang; each costs ``hang_seconds``."""
 MOST_ROWS = 3
-"""Rows of a unit that may end their worker; more are no accident, and stop the stage. Also how many may be
-suspects while no worker finishes any row: then it is not the rows."""
+"""Most rows of a unit that may be convicted.
+
+More are no accident and stop the stage. It is also the most suspects
+while no worker finishes any row: then the rows are not the cause."""
 
 
 @dataclass(frozen=True)
 class Died:
-    """What ended a worker, or why it must end."""
+    """Why a worker ended, or why it must end."""
 
     reason: str
     hung: bool = False
     by_itself: bool = False
-    """The worker says so itself: nobody killed it."""
+    """Whether the worker itself reported the failure; then nobody killed it."""
 
 
 @dataclass
 class _Case:
-    """What is known of one unit's losses since a row was last convicted."""
+    """The losses of one unit since a row was last convicted."""
 
     losses: int = 0
     hangs: int = 0
     progress: bool = False
-    """Whether a worker that was lost had finished a row alone."""
+    """Whether a lost worker had finished a row alone."""
     ended_with: Counter[str] = field(default_factory=Counter)
 
 
@@ -55,7 +57,7 @@ class Losses:
         self._cases: dict[int, _Case] = defaultdict(_Case)
 
     def again(self, unit: Unit, died: Died) -> Unit | None:
-        """How the unit is run once more; None: not again, for no row is to blame, or too many are."""
+        """The unit in the form it is run again, or None to give up: no row is to blame, or too many are."""
         note = self._notes.read(unit.number)
         self._notes.remove(unit.number)
         case = self._cases[unit.number]
@@ -81,9 +83,9 @@ class Losses:
 
 
 class Heartbeats:
-    """Which workers hang, by the notes that they leave (:mod:`pipeline.engine.notes`).
+    """Find hanging workers from their notes (:mod:`pipeline.engine.notes`).
 
-    Notes are compared with this process's clock alone, so clock skew between nodes does not matter.
+    A note is compared with this process's monotonic clock, so clock skew between nodes does not matter.
     """
 
     def __init__(self, job: Job) -> None:
@@ -92,12 +94,12 @@ class Heartbeats:
         self._seen: dict[int, tuple[Note | None, float]] = {}
 
     def hangs(self, unit: int) -> bool:
-        """Whether the unit's worker has been over one batch for too long."""
+        """Whether the unit's worker has spent too long on one batch."""
         note, now = self._notes.read(unit), time.monotonic()
         if unit not in self._seen or self._seen[unit][0] != note:
             self._seen[unit] = note, now
         return now - self._seen[unit][1] > self._seconds
 
     def begin(self, unit: int) -> None:
-        """The unit begins, or begins again."""
+        """Start the clock of a unit when it begins, or begins again."""
         self._seen.pop(unit, None)

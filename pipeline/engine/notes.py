@@ -1,4 +1,4 @@
-"""What a watched worker leaves behind about the unit it runs: its heartbeat, and a witness if it ends."""
+"""Notes of a watched worker: a heartbeat for the unit it runs, and a record of the row that runs alone."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -11,16 +11,16 @@ from pipeline.store.new_file import temporary
 
 @dataclass(frozen=True)
 class Note:
-    """How far a process is with a unit."""
+    """The progress of a process in a unit."""
 
     finished: int
-    """Calls of the stage so far: batches, or rows where each runs alone."""
+    """Number of finished calls of the stage: batches, or single rows where each row runs alone."""
     row: str | None = None
-    """The row that runs alone right now. None: if the process ends now, that is no row's fault."""
+    """The row that runs alone now. None: if the process ends now, no row is to blame."""
 
 
 class Notes:
-    """The notes of a stage's units, one file each. Removed like any temporary file of a run."""
+    """The notes of a stage's units, one temporary file per unit."""
 
     def __init__(self, folder: RunFolder, stage: str) -> None:
         self._folder = folder.root / stage
@@ -32,7 +32,7 @@ class Notes:
         self.path(unit).write_text(json.dumps(asdict(note)), encoding="utf-8")
 
     def read(self, unit: int) -> Note | None:
-        """None: none is there, or its process ended while it wrote."""
+        """Read a note. None if there is none, or if its process ended while writing it."""
         path = self.path(unit)
         with reading(path):
             try:

@@ -1,7 +1,7 @@
-"""What would stop a run, asked before it starts: all of it at once, and no stage is paid for in vain.
+"""Checks before a run starts. They list all problems at once, before any stage costs time.
 
-``editpairs check`` asks it of every stage, ``generate`` and ``rerun`` of those that have something to do. It
-loads no model and imports no model library; of the network it asks one connection to an endpoint.
+``editpairs check`` runs them for every stage, ``generate`` and ``rerun`` for the stages that have work to do.
+They load no model and import no model library. Their only network access is one connection to each endpoint.
 """
 
 import os
@@ -25,7 +25,7 @@ from stages.tasks import Tasks
 
 @dataclass(frozen=True)
 class Machine:
-    """What the stages may use: of this machine, or of the one that is asked about."""
+    """CPUs and GPUs available to the stages, on this machine or on a machine given by the user."""
 
     cpus: int
     gpus: int
@@ -45,12 +45,12 @@ class Machine:
 
 
 def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list[str]:
-    """What would stop ``stages``, a line each with its manifest key.
+    """List the problems that would stop ``stages``, one line per problem, with its manifest key.
 
     Args:
-        manifest: what the run is.
-        stages: those that have something to do, by step.
-        machine: what they run on; None where that is not for this machine to say.
+        manifest: the manifest of the run.
+        stages: the stages that have work to do, by step.
+        machine: the machine they run on; None if this machine cannot tell, as for a cluster.
     """
     found = [*_captions_problems(manifest), *_folder_problems(manifest)]
     try:
@@ -65,7 +65,7 @@ def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list
 
 
 def check_light_stages(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks) -> None:
-    """Light stages load no model, so what they have to say about their config is heard at once."""
+    """Construct the light stages. They load no model, so errors in their config appear at once."""
     for name, placed in stages.items():
         if placed.stage.light:
             with stopping(name, "start"):
@@ -76,7 +76,7 @@ def check_light_stages(stages: Chain, configs: Mapping[str, StageConfig], tasks:
 
 
 def judged_by(manifest: Manifest, machine: Machine) -> Machine | None:
-    """The machine, unless a cluster is joined: then it says nothing of what the stages will have."""
+    """The machine, or None if a cluster is joined: then this machine says nothing about its resources."""
     return None if manifest.ray.address or os.environ.get("RAY_ADDRESS") else machine
 
 
@@ -88,7 +88,7 @@ def _captions_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def _folder_problems(manifest: Manifest) -> Iterator[str]:
-    """Whether the run's folder can be made; nothing is left behind."""
+    """Check that the run folder can be created. Nothing is left behind."""
     folder = manifest.folder
     if not is_local(folder):
         return
@@ -110,7 +110,7 @@ def _stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> I
 
 
 def _model_problems(key: str, section: BaseModel) -> Iterator[str]:
-    """Weights of a section, and of those in it, that are not where it says."""
+    """Check that the weights named in a section and its subsections exist."""
     if isinstance(section, Weights):
         try:
             model_identity(key, section)

@@ -1,4 +1,4 @@
-"""What a user sees while stages run: a bar a stage on a terminal, plain lines elsewhere."""
+"""Progress output while stages run: one bar per stage on a terminal, plain lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -12,18 +12,21 @@ from rich.text import Text
 from pipeline.shown import shown_lines
 
 SECONDS_A_LINE = 10.0
-"""How often a plain line is printed at most."""
+"""Least seconds between two plain lines."""
 
 
 class Progress:
-    """Shows how far a stage is."""
+    """Shows the progress of a stage."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
 
     @contextmanager
     def stage(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
-        """Show one stage of ``rows`` rows in ``units`` files; call what is yielded with rows done."""
+        """Show one stage of ``rows`` rows in ``units`` files.
+
+        Call the yielded function with the rows done.
+        """
         started = time.monotonic()
         show = self._bar if self._console.is_terminal else self._lines
         with show(name, units, rows) as advance:
@@ -33,7 +36,7 @@ class Progress:
         self._console.print(f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}")
 
     def note(self, text: str) -> None:
-        """Say something on a line of its own."""
+        """Print a message on a line of its own."""
         self._console.print(Text(shown_lines(text)), soft_wrap=True)
 
     @contextmanager

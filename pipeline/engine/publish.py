@@ -1,7 +1,7 @@
-"""The last step of a run: the dataset card and the checksums of what was published, in the run's folder.
+"""The last step of a run: the dataset card and the checksums of the published files, in the run folder.
 
-Both are made again whenever they are not what they should be: deleted, emptied, cut short, or of other
-shards. ``events.jsonl`` says what was written last, and the files themselves are compared with it.
+Both are written again if they were deleted, emptied, cut short, or describe other shards. The last event in
+``events.jsonl`` records what was written, and the files themselves are compared with it.
 """
 
 import hashlib
@@ -24,10 +24,10 @@ CHECKSUMS = "SHA256SUMS"
 
 
 def publish(run: "Run") -> Iterator[str]:
-    """Describe the published files; yields what a user should know.
+    """Write card and checksums for the published files. Yields messages for the user.
 
     Raises:
-        DamagedFileError: a shard is not what was committed.
+        DamagedFileError: a shard differs from what was committed.
     """
     steps = [step for step in run.steps if step.publishes]
     for step in steps:
@@ -91,7 +91,7 @@ def _files_of(run: "Run", step: Step) -> Iterator[dict[str, Any]]:
 
 
 def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:
-    """Remove shards of this step that were cut by another ``parts_per_shard``; no file of anyone else."""
+    """Remove this step's shards that were cut with another ``parts_per_shard``. Other files stay."""
     folder = run.folder.root / step.name
     current = {run.state.path(step, unit).name for unit in step.units(range(run.plan.parts))}
     for name in sorted(list_folder(folder)):
@@ -116,7 +116,7 @@ def _last_published(path: Location) -> dict[str, Any]:
 
 
 def _content(path: Location) -> str | None:
-    """The digest of a file's content; None if it is not there."""
+    """The digest of a file's content; None if the file is missing."""
     try:
         return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
     except FileNotFoundError:

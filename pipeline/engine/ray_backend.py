@@ -1,7 +1,7 @@
-"""Stages on Ray: one stage at a time over workers in actors, each given one unit at a time.
+"""Stages on Ray: one stage at a time, on workers in actors. Each worker is given one unit at a time.
 
-Pictures never travel through Ray. With ``ray_start`` the only file that imports ray, and only once a stage
-is to run on it.
+Pictures never travel through Ray. Only this file and ``ray_start`` import ray, and only when a stage is to
+run on it.
 """
 
 import os
@@ -25,21 +25,21 @@ from pipeline.store.location import exists
 from stages.base import Resources
 
 STARTS = 3
-"""How often workers may end before they take up the stage, none of them doing so."""
+"""How often workers may end before any of them has loaded the stage."""
 LOOK = 5.0
-"""Seconds between two looks at the workers' heartbeats, at most."""
+"""Most seconds between two checks of the workers' heartbeats."""
 LONGEST_REASON = 500
-"""Characters of what Ray says about a worker that ended."""
+"""Most characters of Ray's message about a worker that ended."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A worker's answer if the stage cannot go on. Text alone, for not every exception can be sent."""
+    """A worker's answer if the stage cannot continue. It is text, because some exceptions cannot be sent."""
 
     message: str
     details: str = ""
     user: bool = False
-    """Whether the input is wrong or a file is not to be read or written, and not the stage."""
+    """Whether the cause is the input or a file, and not the stage."""
 
     def error(self) -> StageError | UserError:
         return UserError(self.message) if self.user else StageError(self.message, self.details)
@@ -48,8 +48,8 @@ class Stopped:
 class RayBackend:
     """Workers of a local Ray or a cluster.
 
-    Workers without a GPU stay from stage to stage, for importing torch costs them more than many a
-    stage of a small run. Those with one do not: only a process's end returns all memory of a GPU.
+    Workers without a GPU stay from stage to stage, because importing torch takes longer than many a stage of
+    a small run. Workers with a GPU are replaced: only the end of a process frees all GPU memory.
     """
 
     def __init__(self, options: RayOptions) -> None:
@@ -59,11 +59,11 @@ class RayBackend:
         self._terms: Resources | None = None
 
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]:
-        """Yield each unit's result as its file is committed, in no particular order.
+        """Yield each unit's result when its file is committed, in any order.
 
         Raises:
-            StageError: a worker says so, or units were lost with their workers.
-            UserError: the cluster lacks what ``<stage>.resources`` asks for.
+            StageError: a worker reports it, or units kept losing their workers.
+            UserError: the cluster lacks the resources in ``<stage>.resources``.
         """
         self._start()
         import ray
@@ -116,7 +116,7 @@ class RayBackend:
             self._started, self._crew = False, []
 
     def _gather(self, job: Job, count: int) -> None:
-        """Have ``count`` workers on the job's terms, and no others."""
+        """Have exactly ``count`` workers with the job's resources."""
         terms = job.config.resources.model_copy(update={"workers": 1})
         keep = count if terms == self._terms and not terms.gpus else 0
         for worker in self._crew[keep:]:
@@ -148,7 +148,7 @@ class RayBackend:
             self._started = True
 
     def _room(self, job: Job) -> int:
-        """How many workers of a stage the cluster has room for."""
+        """The number of workers of a stage that the cluster has room for."""
         import ray
 
         resources = job.config.resources
@@ -162,7 +162,7 @@ class RayBackend:
 
 
 class _Actor:
-    """A ``Worker`` in a process of its own. A unit may come twice: a commit is idempotent."""
+    """A ``Worker`` in its own process. A unit can arrive twice: its commit is idempotent."""
 
     def __init__(self, folder: str) -> None:
         if not os.path.isdir(folder):
@@ -173,7 +173,7 @@ class _Actor:
         os.chdir(folder)
 
     def take(self, job: Job) -> Stopped | None:
-        """Work for ``job`` from now on; the models of the one before are dropped."""
+        """Switch to ``job``. The models of the previous job are dropped."""
         try:
             _end_by_signals()
             with reading(job.folder.plan):
@@ -198,7 +198,7 @@ class _Actor:
 
 
 def _end_by_signals() -> None:
-    """Who ends this process with a signal means the process: Ray's handler would raise within a row."""
+    """Let signals end this process. Ray's own handler would raise an exception inside a row."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: os._exit(128 + number))
 
@@ -213,12 +213,12 @@ def _stopped(what: str, error: BaseException) -> Stopped:
 
 
 def _shared(job: Job) -> Any:
-    """The job, where workers find it."""
+    """Put the job into the object store, where workers find it."""
     import ray
 
     try:
         return ray.put(job)
-    except Exception as error:  # of any code that a stage's class or config brings
+    except Exception as error:  # pickling runs code of the stage's class and config
         raise StageError(
             f"{job.step.name} cannot be sent to workers: {describe(error)}", traceback.format_exc()
         ) from error
@@ -230,14 +230,15 @@ def _hung(job: Job) -> Died:
 
 
 def _outcome(reference: Any) -> Result | Stopped | Died | None:
-    """What a call to an actor came to; None for ``take`` that went well."""
+    """The result of a call to an actor; None for a successful ``take``."""
     import ray
 
     try:
         return ray.get(reference)
-    except Exception as error:  # Ray's own, or what it could not make of an answer
+    except Exception as error:  # Ray's own error, or an answer that Ray could not send
         words = " ".join(describe(error).split())
-        raised = "Traceback" in words or "creation task" in words  # by our own code, whose words come last
+        # Raised by our code; its message comes last.
+        raised = "Traceback" in words or "creation task" in words
         return Died(words[-LONGEST_REASON:] if raised else words[:LONGEST_REASON])
 
 

@@ -1,4 +1,4 @@
-"""Start a local Ray, or join the cluster that the manifest or the environment names."""
+"""Start a local Ray, or join the cluster named in the manifest or the environment."""
 
 import logging
 import os
@@ -18,29 +18,32 @@ from pipeline.errors import UserError, describe
 from pipeline.manifest.manifest import RayOptions
 
 OBJECT_STORE_BYTES = 100_000_000
-"""Only jobs, units and results pass through the store."""
+"""Size of the object store in bytes. Only jobs, units and results pass through it."""
 STARTS = 3
-"""How often a local Ray is started before giving up: a busy machine misses time limits."""
+"""Attempts to start a local Ray. A busy machine can miss Ray's time limits."""
 ANSWER_SECONDS = 15.0
-"""How long a cluster may take to answer. Its system accepts at once, its GCS within a second or two even
-under load; without this question Ray itself waits for minutes, and nothing interrupts it."""
+"""Seconds that a cluster may take to answer.
+
+Its system accepts connections at once and its GCS answers within two
+seconds even under load. Without this check Ray itself would wait for minutes and could not be interrupted."""
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-"""What a gRPC client says first, and empty settings (RFC 9113, 3.4 and 6.5)."""
+"""The first bytes of a gRPC client, followed by empty settings (RFC 9113, 3.4 and 6.5)."""
 SETTINGS = 4
-"""The type of the frame that a server answers with; the fourth byte."""
+"""Type of the frame that a server answers with: the frame's fourth byte."""
 
 
 def start_ray(options: RayOptions) -> None:
-    """Connect this process.
+    """Connect this process to Ray.
 
     Raises:
-        UserError: nothing answers at the address, or Ray does not start; names the key or variable.
+        UserError: nothing answers at the address, or Ray does not start. The message names the key or
+            variable.
     """
-    # Read by Ray when it is imported or started, so set before.
+    # Ray reads these variables when it is imported or started, so they are set first.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    # Workers made beforehand are of no use: ours have an environment of their own.
+    # Workers started in advance would be useless: ours have their own environment.
     os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
     source, address = named_address(options)
     if address is None:
@@ -50,7 +53,7 @@ def start_ray(options: RayOptions) -> None:
         address = _resolved(address)
         _answers(address.removeprefix("ray://"))
         _init(address=address)
-    except Exception as error:  # Ray raises bare ones
+    except Exception as error:  # Ray raises bare exceptions
         raise UserError(
             f"{source}: no Ray cluster can be joined at {address}: {_words(error)}\n"
             f"Correct or remove {source} (without it a local Ray is started), or use --engine local"
@@ -58,7 +61,7 @@ def start_ray(options: RayOptions) -> None:
 
 
 def named_address(options: RayOptions) -> tuple[str, str | None]:
-    """What names the cluster to join, and its address; None: Ray is to be started here."""
+    """The source of the cluster's address, and the address; None: start Ray on this machine."""
     source, address = "ray.address", options.address
     named = os.environ.get("RAY_ADDRESS")
     if named and address in (None, "", "auto"):
@@ -77,7 +80,7 @@ def _init_local(options: RayOptions) -> None:
                 dashboard_host="127.0.0.1",
             )
             return
-        except Exception as error:  # bare ones again, such as when its 30 seconds are over
+        except Exception as error:  # a bare exception again, for example after Ray's own 30 s limit
             if attempt == STARTS - 1:
                 raise UserError(
                     f"Ray did not start on this machine: {_words(error)}\n--engine local does without it"
@@ -97,7 +100,7 @@ def _init(**arguments: Any) -> None:
 
 
 def _resolved(address: str) -> str:
-    """Host and port of the cluster that ``auto`` means; other addresses as they are."""
+    """Host and port of the cluster that ``auto`` finds. Other addresses are returned unchanged."""
     if address != "auto":
         return address
     from ray._private.services import canonicalize_bootstrap_address
@@ -106,10 +109,10 @@ def _resolved(address: str) -> str:
 
 
 def _answers(address: str) -> None:
-    """Ask whether a gRPC server is at ``host:port``.
+    """Check that a gRPC server answers at ``host:port``.
 
     Raises:
-        OSError, ValueError: there is none, or the address is none.
+        OSError, ValueError: nothing answers, or the address is malformed.
     """
     try:
         parts = urlsplit(f"//{address}")
@@ -147,14 +150,14 @@ def _words(error: Exception) -> str:
 
 @contextmanager
 def _signals_kept() -> Iterator[None]:
-    """Ray's start puts a handler of its own on SIGTERM, which ends the process without a word."""
+    """Keep our signal handlers: Ray's start installs its own for SIGTERM, which ends the process silently."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     before = signal.getsignal(signal.SIGTERM)
     try:
         yield
-    except SystemExit:  # its handler ran
+    except SystemExit:  # raised by Ray's handler
         signal.signal(signal.SIGTERM, before)
         signal.raise_signal(signal.SIGTERM)
         raise
@@ -165,7 +168,10 @@ def _signals_kept() -> Iterator[None]:
 
 @contextmanager
 def _stderr_closed() -> Iterator[None]:
-    """Ray's compiled part says on the process's stderr how much it will say there, whatever the level."""
+    """Hide the process's stderr.
+
+    Ray's compiled part prints a note about logging there, at every log level.
+    """
     sys.stderr.flush()
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     try:

@@ -1,7 +1,7 @@
-"""Which files of a run are done, by their footers alone.
+"""Which files of a run are done, decided from footers alone.
 
-A file is done when its fingerprint is the expected one, every input digest equals the upstream
-file's present digest, and everything upstream is done. Nothing reads a file that is not done.
+A file is done if its fingerprint is the expected one, each input digest equals the upstream file's current
+digest, and everything upstream is done. A file that is not done is never read as input.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ Told = TypeVar("Told")
 
 
 class Memo(dict[int, Told]):
-    """What is told of the units of a step, each asked once: a run of a million files asks often."""
+    """Cached answers about a step's units: a run of a million files asks often."""
 
     def __init__(self, ask: Callable[[int], Told]) -> None:
         self._ask = ask
@@ -41,7 +41,7 @@ class Memo(dict[int, Told]):
 
 
 class RunState:
-    """The footers of a run, each read when it is asked for, or all at once by ``scan``."""
+    """The footers of a run. Each is read on demand, or all at once by ``scan``."""
 
     def __init__(self, folder: RunFolder, plan: Plan, steps: Sequence[Step]) -> None:
         self.folder = folder
@@ -56,7 +56,7 @@ class RunState:
         self._known: Known | None = None
         self._all: dict[str, str] = {}
         self.damaged: dict[tuple[str, int], DamagedFileError] = {}
-        """By step and unit, of those read so far: files that are there and are not believed."""
+        """Files that exist and are not trusted, by step and unit, among the files read so far."""
 
     def path(self, step: Step, unit: int) -> Location:
         """The file of a unit."""
@@ -68,11 +68,11 @@ class RunState:
         return shard_name(unit, step.unit_count(self.plan.parts))
 
     def footer(self, step: Step, unit: int) -> Footer | None:
-        """The footer of a unit's file, whether it is done or stale."""
+        """The footer of a unit's file, done or stale."""
         return self._footers[step.name][unit]
 
     def place(self, step: Step, unit: int) -> Place:
-        """What the file of a unit says of itself."""
+        """The place that the unit's file must name."""
         return Place(self.plan.digest, step.name, unit)
 
     def _read(self, step: Step, unit: int) -> Footer | None:
@@ -82,7 +82,7 @@ class RunState:
             return self._believed(step, unit, error)
 
     def _believed(self, step: Step, unit: int, found: Footer | DamagedFileError | None) -> Footer | None:
-        """What was found, if it can be believed."""
+        """The footer, or None if it cannot be trusted."""
         self.damaged.pop((step.name, unit), None)
         if isinstance(found, DamagedFileError):
             self.damaged[step.name, unit] = found
@@ -90,16 +90,16 @@ class RunState:
         return found
 
     def refresh(self, step: Step, unit: int) -> None:
-        """The unit's file was written."""
+        """Forget cached answers after the unit's file was written."""
         self._footers[step.name].pop(unit, None)
         self._forget(step, unit)
 
     @without_collector()
     def scan(self) -> None:
-        """Have all footers as they are now, by one listing a stage.
+        """Load all current footers, with one listing per stage.
 
-        Read are those whose files are not known by their stamps, from the last scan or from
-        ``footers.parquet``; that file is written anew when many were read.
+        A footer is read only if its file's stamp differs from the last scan and from ``footers.parquet``.
+        After many reads, that cache is written again.
         """
         if self._known is None:
             self._known, done = read_cached(self.folder.footers, self.plan.digest, self._basis())
@@ -113,15 +113,15 @@ class RunState:
                 name: {unit for unit in units if self.done(self.steps[name], unit)}
                 for name, units in self._known.items()
             }
-            with suppress(OSError):  # the run may be another's, and not to be written to
+            with suppress(OSError):  # the run can belong to another user and be read-only
                 cache(self.folder.footers, self._known, done, self.plan.digest, self._basis())
 
     def _basis(self) -> str:
-        """All that says, beside the footers, which files are done."""
+        """Everything besides the footers that decides which files are done."""
         return repr([self.plan.digest, *self.steps.values()])
 
     def _scan_step(self, step: Step, known: Known) -> int:
-        """Have a step's footers, and in ``known`` those worth keeping; how many of them were read."""
+        """Load a step's footers and add those to cache to ``known``. Returns how many were read."""
         listed = stamps(self.folder.root / step.name)
         self.damaged = {key: error for key, error in self.damaged.items() if key[0] != step.name}
         before, cached = known.get(step.name, {}), {}
@@ -151,13 +151,13 @@ class RunState:
         return sum(unit in cached for unit in unread)
 
     def _forget(self, step: Step, unit: int) -> None:
-        """What is done depends on the unit's file, in its step and in those after it."""
+        """Drop cached answers that depend on the unit's file, in its step and in later steps."""
         self._all = {}
         steps = list(self.steps.values())
         parts: Iterable[int] | None = step.parts(unit, self.plan.parts)
         for later in steps[steps.index(step) :]:
             if later.wide and later is not step:
-                parts = None  # all; cleared at once, for this is called for every file that is written
+                parts = None  # drop all at once: this runs for every file that is written
             if parts is None:
                 self._done[later.name].clear()
                 continue
@@ -165,11 +165,11 @@ class RunState:
                 self._done[later.name].pop(number, None)
 
     def readable(self, step: Step, unit: int) -> list[int]:
-        """The parts of a unit that are done upstream, so that the step may read them."""
+        """The parts of a unit that are done upstream, so that the step can read them."""
         if step.previous is None:
             return list(step.parts(unit, self.plan.parts))
         done = self._done[step.previous]
-        if not step.publishes:  # as most are; asked for every file of a run
+        if not step.publishes:  # the common case, asked for every file of a run
             return [unit] if done[unit] else []
         return [part for part in step.parts(unit, self.plan.parts) if done[part]]
 
@@ -180,7 +180,7 @@ class RunState:
         ]
 
     def inputs(self, step: Step, parts: Sequence[int]) -> dict[str, str]:
-        """The present digests of what the step would read; ``parts`` must be readable."""
+        """Current digests of the step's inputs; ``parts`` must be readable."""
         digests = {"plan": self.plan.digest}
         if step.wide:
             return digests | {f"{name}/all": self._digest_of_all(self.steps[name]) for name in step.inputs}
@@ -198,7 +198,7 @@ class RunState:
         return digests
 
     def _digest_of_all(self, step: Step) -> str:
-        """Of the files of a step that are done, all together."""
+        """One digest over all done files of a step."""
         if step.name not in self._all:
             there = [
                 (unit, footer.digest)
@@ -209,7 +209,7 @@ class RunState:
         return self._all[step.name]
 
     def done(self, step: Step, unit: int) -> bool:
-        """Whether the unit's file is there and up to date with everything before it."""
+        """Whether the unit's file exists and is up to date with everything upstream."""
         return self._done[step.name][unit]
 
     def _is_done(self, step: Step, unit: int) -> bool:
@@ -220,7 +220,7 @@ class RunState:
         return bool(parts) and footer.inputs == digest_of_inputs(self.inputs(step, parts))
 
     def given(self, step: Step, parts: Sequence[int]) -> int:
-        """Rows the step is given of readable ``parts``."""
+        """Rows given to the step from readable ``parts``."""
         if step.previous is None:
             return sum(self.plan.part_rows[part] for part in parts)
         footers = [self.footer(self.steps[step.previous], part) for part in parts]

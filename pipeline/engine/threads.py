@@ -1,4 +1,4 @@
-"""CPUs there are, and how many threads a worker computes with (a manifest key, the same for both engines)."""
+"""The number of usable CPUs, and the number of threads per worker (a manifest key, for both engines)."""
 
 import os
 import sys
@@ -7,19 +7,22 @@ VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUME
 
 
 def usable_cpus() -> int:
-    """CPUs that this process may run on; where the system does not tell (macOS), all there are."""
+    """CPUs that this process may run on. Where the system does not tell (macOS), all CPUs."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def thread_variables(threads: int) -> dict[str, str]:
-    """The environment of a worker process; libraries read it when they are first imported."""
+    """Environment variables of a worker process. Libraries read them when they are first imported."""
     return {**dict.fromkeys(VARIABLES, str(threads)), "TOKENIZERS_PARALLELISM": "false"}
 
 
 def limit_threads(threads: int) -> None:
-    """Limit this process, whatever it has imported so far; call again once the stage is loaded."""
+    """Limit the threads of this process, whatever is already imported.
+
+    Call it again after loading the stage.
+    """
     os.environ.update(thread_variables(threads))
     for name, function in (("torch", "set_num_threads"), ("cv2", "setNumThreads")):
         module = sys.modules.get(name)

@@ -1,7 +1,7 @@
-"""``editpairs export``: the pairs of a run in the layouts that others read.
+"""``editpairs export``: write the pairs of a run in the formats of other projects.
 
-Every format is a module with ``write(export)``: it reads the published rows shard by shard, so memory does
-not grow with the run, and the same shards give the same bytes.
+Each format is a module with a function ``write(export)``. It reads the published rows shard by shard, so
+memory use does not grow with the run. The same shards give the same bytes.
 """
 
 import hashlib
@@ -36,7 +36,7 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
 @dataclass(frozen=True)
 class Export:
-    """A run on its way out: ``folder`` is written to, ``done`` is told of every row that was read."""
+    """An export in progress: ``folder`` receives the files; ``done`` is called after every row read."""
 
     state: RunState
     manifest: Manifest
@@ -45,7 +45,7 @@ class Export:
     test_share: float
     done: Callable[[int], None]
     written: Counter[str] = field(default_factory=Counter)
-    """Rows by task."""
+    """Number of rows written, by task."""
 
     @cached_property
     def bounds(self) -> Mapping[str, Mapping[str, Bounds]]:
@@ -53,7 +53,7 @@ class Export:
         return bounds_of(self.manifest, self.tasks)
 
     def files(self) -> Iterator[tuple[Step, int]]:
-        """The published files that are up to date, in order: the first turn's, the second's, ..."""
+        """The published files that are up to date, in order: first turn, second turn, ..."""
         for step in self.state.steps.values():
             if step.publishes:
                 for unit in range(step.unit_count(self.state.plan.parts)):
@@ -61,10 +61,10 @@ class Export:
                         yield step, unit
 
     def tables(self, step: Step, unit: int) -> Iterator[tuple[Side, pa.Table]]:
-        """A published file a few rows at a time, each table of one side.
+        """Yield a published file in small tables; all rows of a table are on one side (train or test).
 
         Raises:
-            UserError: it is damaged, or holds a row that is not of the run, or a picture that is none.
+            UserError: the file is damaged, or holds a row that the run did not plan, or an invalid picture.
         """
         sides = self.sides(step, unit)
         path = self.state.path(step, unit)
@@ -84,7 +84,7 @@ class Export:
                 self.done(table.num_rows)
 
     def sides(self, step: Step, unit: int) -> dict[str, Side]:
-        """On which side each planned row of a file's parts is, by id."""
+        """The side of each planned row in the file's parts, by id."""
         sides: dict[str, Side] = {}
         for part in step.parts(unit, self.state.plan.parts):
             for row in read_part(self.state.folder.plan, part, ["id", "caption"]).to_pylist():
@@ -93,26 +93,26 @@ class Export:
 
 
 def side_of(caption: str, test_share: float) -> Side:
-    """By the planned caption's hash alone: all edits and turns of a caption are on one side, in any run."""
+    """The side of a caption, from its hash: all edits and turns of a caption are on one side, in any run."""
     digest = hashlib.blake2b(caption.encode(errors="surrogatepass"), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "big") < test_share * 2**64 else "train"
 
 
 def file_key(row_id: str) -> str:
-    """A row's name within a file's: the id, or its hash if it is no plain name (``../a``, ``a.b``)."""
+    """A file name for a row: its id, or the hash of an id that is not a safe name (``../a``, ``a.b``)."""
     if _NAME.fullmatch(row_id):
         return row_id
     return hashlib.blake2b(row_id.encode(errors="surrogatepass"), digest_size=16).hexdigest()
 
 
 def picture(row_id: str, kind: str, data: bytes | None) -> dict[str, Any]:
-    """A picture as it is published, once its header was looked at.
+    """A picture as ``datasets`` stores it, after its header was checked.
 
-    Its path is made here: whoever has read a picture without bytes from a path has opened a file of another's
-    choice.
+    Its ``path`` is made from the row id. A reader of a picture without bytes opens its path, so a path taken
+    from the shard could make the reader open any file.
 
     Raises:
-        UserError: it is no picture.
+        UserError: the bytes are not a valid picture.
     """
     try:
         png_size(data)
@@ -122,7 +122,7 @@ def picture(row_id: str, kind: str, data: bytes | None) -> dict[str, Any]:
 
 
 def _named(table: pa.Table) -> pa.Table:
-    """The table with its pictures looked at, and named by their rows."""
+    """The table with its pictures checked and named after their rows."""
     ids = table["id"].to_pylist()
     for column, kind in _PICTURES.items():
         pictures = [
@@ -135,7 +135,7 @@ def _named(table: pa.Table) -> pa.Table:
 
 
 def formats() -> Mapping[str, Callable[[Export], None]]:
-    """What writes each format, by the name that ``--to`` takes."""
+    """The writer of each format, by the name given to ``--to``."""
     from pipeline.exports import magicbrush, parquet, preference, tars
 
     return {

@@ -1,4 +1,4 @@
-"""The dataset card of an export: what its rows are, thresholds, licences and known limits."""
+"""The dataset card of an export: number of rows, thresholds, licences and known limits."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,21 +23,21 @@ from stages.shards.card import (
 )
 
 MOST_OF_A_CARD = 100_000
-"""Characters that are read of a model's card."""
+"""Most characters read from a model's card."""
 LIMITS = """## Known limits
 
 - Synthetic: captions, pictures, masks and targets were made by models; no person checked a row.
 - Filtered by thresholds on CLIP and a detector, which have blind spots and biases of their own.
-- What the models cannot draw, find or name is missing; what they draw often is there too often.
-- Licences and terms of use of the models and captions apply to what was made with them."""
+- Content that the models cannot draw, find or name is missing; content they draw often is over-represented.
+- Licences and terms of use of the models and captions apply to the pairs as well."""
 
 
 def write_card(export: Export, columns: Columns, read: pa.Schema | None = None) -> None:
-    """``README.md``: its front matter tells ``datasets`` which files are which side.
+    """Write ``README.md``. Its front matter tells ``datasets`` which files are train and which are test.
 
     Args:
-        columns: what the rows have.
-        read: what ``datasets`` reads of files that do not say it themselves.
+        columns: the columns of the rows.
+        read: the schema for ``datasets``, if the files do not contain it.
     """
     data_files: dict[str, str] = {}
     for side in SIDES:
@@ -95,7 +95,7 @@ def _licences(export: Export) -> str:
 
 
 def _models(value: Any) -> list[str]:
-    """Every ``model`` that a manifest names."""
+    """Every ``model`` named in a manifest."""
     if not isinstance(value, Mapping):
         return []
     own = [value["model"]] if isinstance(value.get("model"), str) else []
@@ -103,7 +103,7 @@ def _models(value: Any) -> list[str]:
 
 
 def licence_of(model: str) -> str:
-    """What the card in a model's folder, or in the one that holds it, says; ``not stated`` otherwise."""
+    """The licence stated by the card in the model's folder or its parent; ``not stated`` if there is none."""
     for folder in (Path(model), Path(model).parent):
         try:
             with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:

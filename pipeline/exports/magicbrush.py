@@ -1,6 +1,7 @@
-"""MagicBrush's columns (Zhang et al. 2023), for training code that was written for it.
+"""MagicBrush's columns (Zhang et al. 2023), for training code written for that data set.
 
-Its masks are pictures with the edited region cut out; ours say in grey how far each pixel was free to change.
+MagicBrush's masks are pictures with the edited region cut out. Ours are grey: the level of a pixel says how
+freely it could change.
 """
 
 import pyarrow as pa

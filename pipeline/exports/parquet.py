@@ -1,4 +1,4 @@
-"""Parquet files that ``datasets.load_dataset(folder)`` reads as they are, split into train and test."""
+"""Parquet files for ``datasets.load_dataset(folder)``, split into train and test."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,19 +12,19 @@ from pipeline.manifest.steps import Step
 from stages.shards.stage import COLUMNS, huggingface_metadata
 
 GROUP_ROWS = 1000
-"""Rows of a row group, at most."""
+"""Most rows in a row group."""
 GROUP_BYTES = 64 * 2**20
-"""Bytes of a row group before compression, at most, unless a single row has more."""
+"""Most uncompressed bytes in a row group, unless a single row is larger."""
 
 
 def write(export: Export) -> None:
-    """The published columns, unchanged."""
+    """Write the published columns unchanged."""
     write_sides(export, PUBLISHED, lambda table: table.select(PUBLISHED.names))
     write_card(export, COLUMNS)
 
 
 def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table], pa.Table]) -> None:
-    """``data/<side>-<number>.parquet``, one a published file and side, of what ``convert`` makes of it."""
+    """Convert each table and write ``data/<side>-<number>.parquet``, one per published file and side."""
 
     def tables(step: Step, unit: int) -> Iterator[tuple[Side, pa.Table]]:
         for side, table in export.tables(step, unit):
@@ -34,7 +34,7 @@ def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table],
 
 
 def write_files(export: Export, schema: pa.Schema, files: Iterator[Iterator[tuple[Side, pa.Table]]]) -> None:
-    """The same of tables that are already converted; a file that would be empty is not written."""
+    """Write tables that are already converted. A file that would be empty is not written."""
     described = schema.with_metadata(huggingface_metadata(schema))
     for number, tables in enumerate(files):
         writers: dict[Side, RowGroups] = {}
@@ -50,7 +50,7 @@ def write_files(export: Export, schema: pa.Schema, files: Iterator[Iterator[tupl
 
 
 class RowGroups:
-    """Gathers rows into row groups of at most ``GROUP_ROWS`` and ``GROUP_BYTES``."""
+    """Collects rows into row groups of at most ``GROUP_ROWS`` rows and ``GROUP_BYTES`` bytes."""
 
     def __init__(self, writer: pq.ParquetWriter) -> None:
         self._writer = writer
@@ -70,7 +70,7 @@ class RowGroups:
         self._bytes += table.nbytes
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write the rows collected so far."""
         if self._rows:
             self._writer.write_table(pa.concat_tables(self._waiting))
         self._waiting, self._rows, self._bytes = [], 0, 0

@@ -1,4 +1,4 @@
-"""Preference pairs: the published target against a candidate of the same row that the filter rejects."""
+"""Preference pairs: the published target, and a candidate of the same row that the filter rejects."""
 
 from collections.abc import Iterator
 from itertools import chain
@@ -30,17 +30,19 @@ COLUMNS = {
     "instruction": (pa.string(), "edit instruction"),
     "chosen": (PICTURE, "the published target (PNG)"),
     "rejected": (PICTURE, "the target of a candidate that the filter rejects (PNG)"),
-    "rejected_reason": (pa.string(), "the bound that it breaks"),
-    "chosen_scores": (_SCORES, "of the published target"),
-    "rejected_scores": (_SCORES, "of the rejected one"),
+    "rejected_reason": (pa.string(), "the bound that the rejected target violates"),
+    "chosen_scores": (_SCORES, "scores of the published target"),
+    "rejected_scores": (_SCORES, "scores of the rejected target"),
 }
 SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items()])
 
 
 def write(export: Export) -> None:
-    """Of the first turn; rows whose candidates all pass, or that have one alone, give none.
+    """Write the pairs of the first turn.
 
-    A reverse task's candidates are inputs, not targets, so that its rows give none either.
+    A row with one candidate, or whose candidates all pass, gives no pair.
+
+    The candidates of a reverse task differ in the input, not in the target. These rows give no pair either.
     """
     parts = export.state.plan.parts
     publishing = next(step for step in export.state.steps.values() if step.publishes)

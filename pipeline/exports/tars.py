@@ -1,4 +1,4 @@
-"""WebDataset: tar files of ``<key>.input.png``, ``.target.png``, ``.mask.png`` and ``.json`` a pair."""
+"""WebDataset: tar files with ``<key>.input.png``, ``.target.png``, ``.mask.png`` and ``.json`` per pair."""
 
 from contextlib import ExitStack
 
@@ -19,13 +19,13 @@ READ = pa.schema(
         ("__url__", pa.string()),
     ]
 )
-"""What ``datasets`` reads of a sample. It goes into the card: guessed from the first few rows, a column that
-is null there has the wrong type for the others.
+"""Schema of a sample for ``datasets``, written into the card. Without it, ``datasets`` guesses types from the
+first few rows, and guesses wrongly for a column that is null there.
 """
 
 
 def write(export: Export) -> None:
-    """One tar a published file and side; the key is ``<id>-<turn>``."""
+    """Write one tar per published file and side. A sample's key is ``<id>-<turn>``."""
     for number, (step, unit) in enumerate(export.files()):
         writers: dict[Side, TarWriter] = {}
         with ExitStack() as open_files:

@@ -1,7 +1,7 @@
-"""The input: one column of captions from a file, or from all files of a folder or a pattern.
+"""The input of a run: one column of captions, from one file, a folder or a pattern.
 
-A caption is data. An empty one, a very long one or one with control characters is a row like any
-other, for the instruct stage to judge; only files that cannot be read as what they are stop a run.
+A caption is data. An empty caption, a very long one, or one with control characters is still a row; the
+instruct stage rejects it. Only a file that cannot be read in its format stops a run.
 """
 
 import glob
@@ -20,7 +20,7 @@ from pipeline.store.location import Location, is_local, reached
 
 
 def read_captions(path: Location, column: str) -> pa.ChunkedArray:
-    """The captions in the order of the files and their rows, as ``large_string``; null is the empty caption.
+    """Read the captions as ``large_string``, in the order of files and rows. A null becomes an empty caption.
 
     Args:
         path: a file of one of ``FORMATS`` (:mod:`pipeline.inputs.caption_formats`), a folder of such
@@ -28,7 +28,7 @@ def read_captions(path: Location, column: str) -> pa.ChunkedArray:
         column: the caption column; not used for ``.txt``.
 
     Raises:
-        UserError: the files or the column are not there, a file cannot be read, or no caption has text.
+        UserError: a file or the column is missing, a file cannot be read, or every caption is empty.
     """
     chunks: list[pa.Array] = []
     for file in caption_files(path):
@@ -50,7 +50,7 @@ def read_captions(path: Location, column: str) -> pa.ChunkedArray:
 
 
 def content_hash(path: Location) -> str:
-    """blake2b of a file's bytes; of several files, of their names and bytes in their order."""
+    """blake2b of a file's bytes. For several files it also covers their names, in order."""
     files = caption_files(path)
     names = [str(file) if is_local(file) else file.path for file in files]
     common = os.path.commonpath([os.path.dirname(name) for name in names])
@@ -66,12 +66,12 @@ def content_hash(path: Location) -> str:
 
 
 def caption_files(path: Location) -> list[Location]:
-    """The file that a path names, or those of a folder or a pattern by name; all are of one format.
+    """The caption files at ``path``: one file, or the files of a folder or pattern, sorted by name.
 
-    Other files of a folder, such as a README, and hidden ones are passed over.
+    All files must have the same format. In a folder, hidden files and files of other kinds are ignored.
 
     Raises:
-        UserError: there is none, they are of several formats or none that is known.
+        UserError: there is no file, the formats differ, or the format is unknown.
     """
     with _named(path):
         if path.is_file():
@@ -115,7 +115,7 @@ def _formats() -> str:
 
 @contextmanager
 def _named(path: Location) -> Iterator[None]:
-    """Say of which file it is that something cannot be read."""
+    """Turn errors while reading ``path`` into a UserError that names the file."""
     try:
         with reached(path):
             yield
@@ -125,13 +125,13 @@ def _named(path: Location) -> Iterator[None]:
 
 
 def _check_text(captions: pa.ChunkedArray, file: Location) -> None:
-    """Check that every caption is UTF-8: a parquet file may claim it."""
+    """Check that every caption is valid UTF-8. A parquet file can claim UTF-8 and hold other bytes."""
     row = 0
     for chunk in captions.chunks:
         try:
             chunk.validate(full=True)
         except pa.ArrowInvalid as error:
-            while len(chunk) > 1:  # which one it is: by halves
+            while len(chunk) > 1:  # find the wrong caption by bisection
                 half = chunk.slice(0, len(chunk) // 2)
                 try:
                     half.validate(full=True)

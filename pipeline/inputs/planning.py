@@ -1,7 +1,7 @@
-"""Planning: captions times tasks, written once a run.
+"""Planning: assign tasks to captions, once per run.
 
-Everything downstream reads the plan, so it never changes: a manifest that would plan other rows is
-refused, with the difference shown.
+All later stages read the plan, so the plan never changes. If the manifest would plan other rows, the command
+stops and shows the difference.
 """
 
 import hashlib
@@ -23,12 +23,12 @@ from stages.seeds import derive_seed
 
 
 def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
-    """Write the plan if there is none; otherwise check that the manifest still means the same rows.
+    """Write the plan if it is missing; otherwise check that the manifest still plans the same rows.
 
     Raises:
         OSError: the plan cannot be read.
-        UserError: the run was planned from other captions, seed, mixture or part size; or its plan is
-            damaged, or gone while parts are there.
+        UserError: the run was planned with another caption file, seed, mixture or part size; the plan is
+            damaged; or the plan is missing although parts exist.
     """
     path, settings = folder.plan, plan_settings(manifest)
     plan = read_plan(path)
@@ -58,7 +58,7 @@ def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
 
 
 def plan_settings(manifest: Manifest) -> dict[str, Any]:
-    """What decides the rows, by manifest key."""
+    """The manifest keys that determine the planned rows, with their values."""
     return {
         "captions.file (content)": content_hash(manifest.captions.location),
         "captions.column": manifest.captions.column,
@@ -72,7 +72,10 @@ def plan_settings(manifest: Manifest) -> dict[str, Any]:
 
 
 def rows_by_task(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
-    """Rows a task: the mixture's exact share, rounded by largest remainder (ties in its order)."""
+    """Rows per task: the mixture's exact shares, rounded by largest remainder.
+
+    Ties follow the mixture's order.
+    """
     weights = {task: Fraction(weight) for task, weight in mixture.items()}
     total = sum(weights.values())
     shares = {task: rows * weight / total for task, weight in weights.items()}
@@ -120,7 +123,10 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
 
 
 def _taken(captions: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
-    """The captions of ascending rows; ``take`` on all of them would copy all of them."""
+    """The captions at ascending row numbers, chunk by chunk.
+
+    ``take`` on the whole column would copy all of it.
+    """
     first, last = int(rows[0]), int(rows[-1])
     return captions.slice(first, last - first + 1).take(pa.array(rows - first))
 
@@ -143,7 +149,7 @@ def _part_table(
 
 
 def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
-    """Row numbers to plan; of equal captions the first, unless duplicates are kept."""
+    """The row numbers to plan. Without duplicates, only the first of several equal captions is planned."""
     if duplicates == "keep":
         return np.arange(len(captions))
     keys = np.fromiter(_caption_keys(captions), dtype=np.int64, count=len(captions))
@@ -151,6 +157,6 @@ def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
 
 
 def _caption_keys(captions: pa.ChunkedArray) -> Iterator[int]:
-    """Python's 64-bit hashes: a caption an int, so that ten million captions fit in memory."""
+    """64-bit hashes of captions. One int per caption lets ten million captions fit in memory."""
     for batch in pa.table({"caption": captions}).to_batches(max_chunksize=65_536):
         yield from map(hash, batch["caption"].to_pylist())

@@ -1,8 +1,8 @@
-"""What a stage's output depends on besides its input rows, and the hash of it.
+"""The fingerprint of a stage: a hash of everything besides its input rows that can change its output.
 
-Equal fingerprints mean equal output for equal input: the stage's resolved config without its
-resources, the content of its weights instead of their path, the task files' keys it declares, and
-its version.
+Equal fingerprints mean equal output for equal input. A fingerprint covers the stage's version, its resolved
+config without ``resources``, the content of its weights (not their path), and the task-file keys that the
+stage declares.
 """
 
 import hashlib
@@ -25,13 +25,13 @@ from stages.tasks import Tasks
 def stage_identity(
     section: str, stage: type[Stage[Any]], config: StageConfig, tasks: Tasks
 ) -> dict[str, Any]:
-    """What the fingerprint of a stage is the hash of, readable, by dotted manifest key; equal in all turns.
+    """The settings that a stage's fingerprint covers, by dotted manifest key. They are equal in all turns.
 
     Args:
-        section: the stage's, of the manifest.
-        stage: its class.
-        config: the section, resolved.
-        tasks: of the run.
+        section: name of the stage's section in the manifest.
+        stage: the stage's class.
+        config: the resolved section.
+        tasks: the tasks of the run.
 
     Raises:
         UserError: a folder of weights is missing; the message names its key.
@@ -61,7 +61,7 @@ def fingerprint(identity: Mapping[str, Any]) -> str:
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """One line a key that differs."""
+    """One line per key that differs."""
     return [
         f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}"
         for key in sorted({*old, *new})
@@ -70,18 +70,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def models_of(identities: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Each model of some stages: manifest key -> hub name with revision, or the hash of its files."""
+    """The models of some stages: manifest key -> hub name with revision, or hash of the files."""
     leaves = {key: str(value) for identity in identities for key, value in identity.items()}
     return {key: leaves[key] for key in sorted(leaves) if key.endswith(".model")}
 
 
 def model_identity(key: str, weights: Weights) -> str:
-    """``content:<hash>`` of a local file or folder, ``name@revision`` of a hub model.
+    """Identify a model: ``content:<hash>`` for a local file or folder, ``name@revision`` for a hub model.
 
-    Hidden files and Markdown do not count.
+    The hash leaves out hidden files and Markdown files.
 
     Raises:
-        UserError: nothing is there.
+        UserError: the file or folder does not exist.
     """
     if not weights.model:
         raise UserError(f"{key}.model is empty: name a local folder or a hub model")
@@ -101,7 +101,7 @@ def model_identity(key: str, weights: Weights) -> str:
 
 
 def _stats(path: Path) -> list[tuple[str, int, int]]:
-    """Name, size and time of each file; a folder that may not be read is an error and not an empty one."""
+    """Name, size and modification time of each file. A folder that cannot be listed raises an error."""
     files = [path] if path.is_file() else []
     for folder, _, names in os.walk(path, onerror=_fail):
         files += [Path(folder, name) for name in names if Path(folder, name).is_file()]
@@ -121,7 +121,10 @@ def _fail(error: OSError) -> None:
 
 @lru_cache
 def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
-    """Of names and content. Stages share models: a file is read again only once it has changed."""
+    """Hash file names and contents.
+
+    Results are cached, because stages share models; a changed file is read again.
+    """
     content = hashlib.blake2b(digest_size=16)
     for name, size, _ in stats:
         content.update(f"{name}\x1f{size}\x1f".encode())
@@ -132,7 +135,7 @@ def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
 
 
 def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
-    """The leaves of a config by dotted key; shared sections under their own name."""
+    """The leaves of a config by dotted key. Shared sections keep their own name."""
     if isinstance(value, Section) and not value.identity:
         return []
     if isinstance(value, BaseModel):
@@ -153,7 +156,7 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [leaf for i, item in enumerate(value) for leaf in _flatten(f"{key}.{i}", item)]
     if isinstance(value, float) and value.is_integer():
-        value = int(value)  # a default written 0 and a parsed 0.0 are the same setting
+        value = int(value)  # a default of 0 and a parsed 0.0 are the same setting
     return [(key, value if value is None or isinstance(value, bool | int | float | str) else str(value))]
 
 

@@ -1,12 +1,16 @@
-"""``manifest.lock.yaml``: what a run was made with, and what the guard compares against.
+"""``manifest.lock.yaml``: the settings a run was made with. The guard compares new settings with them.
 
-Its first line has the checksum of the rest, so that no count or decision is taken from a changed lock.
+It holds the resolved manifest and the content of its task files, so a run can be read, checked and exported
+wherever its folder lies. The first line holds a checksum of the rest, so that a changed lock file is noticed
+before it is used.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.manifest.steps import Step
 from pipeline.store.location import Location
 from pipeline.store.new_file import write_text
+from stages.tasks import Task, TaskError, Tasks, load_tasks
 
 if TYPE_CHECKING:
     from pipeline.manifest.manifest import Manifest, Stages
@@ -25,11 +30,11 @@ _FIRST_LINE = "# Written by editpairs, not to be edited. blake2b of what follows
 
 
 def read_lock(path: Location) -> dict[str, Any]:
-    """The content of a lock file; empty if there is none.
+    """Read a lock file; the result is empty if the file does not exist.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: it was changed since it was written, or an earlier version wrote it.
+        OSError: the file cannot be read.
+        UserError: the file was changed after it was written, or an earlier version wrote it.
     """
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
@@ -46,24 +51,28 @@ def read_lock(path: Location) -> dict[str, Any]:
 def write_lock(
     path: Location,
     manifest: "Manifest",
+    tasks: Tasks,
     steps: Sequence[Step],
     identities: Mapping[str, Mapping[str, Any]],
     in_use: Iterable[str],
 ) -> None:
-    """Write the lock file, unless it says the same already.
+    """Write the lock file, unless it already has this content.
 
     Args:
         manifest: the resolved manifest.
+        tasks: the tasks of its mixture.
         steps: the steps of the run.
-        identities: what each stage's fingerprint is the hash of.
-        in_use: fingerprints of committed files; what they stood for is kept, so that the guard can
-            name the key that changed.
+        identities: by stage, the settings that its fingerprint covers.
+        in_use: the fingerprints of committed files. Their settings are kept, so that the guard can name
+            the key that changed.
     """
     old = read_lock(path)
     known = {step.fingerprint: dict(identities[step.name]) for step in steps}
     earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
     content = {
         "manifest": manifest.model_dump(mode="json"),
+        "tasks": {name: task.model_dump(mode="json") for name, task in tasks.items()},
+        "known_tasks": sorted(tasks.known),
         "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
         "identities": earlier | known,
         "packages": dict(_packages()),
@@ -76,7 +85,7 @@ def write_lock(
 
 @cache
 def _packages() -> list[tuple[str, str]]:
-    """Name and version of all that is installed; reading it takes longer than many a small run."""
+    """Name and version of every installed package, cached: listing them takes longer than a small run."""
     from importlib.metadata import distributions
 
     return sorted((found["Name"], found["Version"]) for found in (d.metadata for d in distributions()))
@@ -87,28 +96,60 @@ def _first_line(rest: bytes) -> bytes:
 
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
-    """The steps of a run as its lock file tells them, without importing a stage."""
+    """The steps of a run, read from its lock file without importing a stage."""
     return [_locked_step(dict(step)) for step in content["steps"]]
 
 
 def _locked_step(step: dict[str, Any]) -> Step:
-    if "name" in step:  # as locks were written before turns were fields: ``edit.2``
+    if "name" in step:  # locks written before the turn was a field have names such as ``edit.2``
         step["stage"], _, turn = step.pop("name").partition(".")
         step["turn"] = int(turn or 1)
     return Step(**{**step, "inputs": tuple(step["inputs"])})
 
 
 def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
-    """The resolved manifest of a run, as it was last run.
+    """The resolved manifest of a run's last generate.
 
     Raises:
-        UserError: another version of editpairs, with other keys, made the run.
+        UserError: a version of editpairs with other manifest keys wrote the lock file.
     """
-    from pydantic import ValidationError
-
     from pipeline.manifest.manifest import manifest_model
 
-    try:
+    with _same_keys(path):
         return manifest_model(stages).model_validate(read_lock(path)["manifest"])
+
+
+def locked_tasks(path: Location) -> Tasks:
+    """The tasks of a run's last generate. An earlier version's lock holds none: they are read from its files.
+
+    Raises:
+        UserError: a version of editpairs with other task keys wrote the lock file; or it holds no tasks, and
+            the task files are not where its manifest says.
+    """
+    content = read_lock(path)
+    if "tasks" not in content:
+        return _tasks_of_files(path, content["manifest"]["tasks"])
+    with _same_keys(path):
+        tasks = {name: Task.model_validate(task) for name, task in content["tasks"].items()}
+    return Tasks(tasks, content["known_tasks"])
+
+
+def _tasks_of_files(path: Location, named: Mapping[str, Any]) -> Tasks:
+    exemplars = None if named["exemplars"] is None else Path(named["exemplars"])
+    try:
+        return load_tasks(Path(named["prompts"]), exemplars, list(named["mixture"]))
+    except TaskError as error:
+        raise UserError(
+            f"{path} was written by an earlier version, which did not keep the tasks: {error}. Give this "
+            "command in the folder where the run was made, or generate again there, which adds them"
+        ) from error
+
+
+@contextmanager
+def _same_keys(path: Location) -> Iterator[None]:
+    from pydantic import ValidationError
+
+    try:
+        yield
     except ValidationError as error:
         raise UserError(f"{path} was written by a version with other keys: run generate again") from error

@@ -1,4 +1,4 @@
-"""The manifest: one YAML file that says what a run is, read into frozen typed models."""
+"""The manifest: one YAML file that describes a run, read into frozen typed models."""
 
 import copy
 import os
@@ -22,14 +22,15 @@ from pipeline.store.location import Location, locate
 from stages.base import ConfigT, Stage, StageConfig
 from stages.placed import Chain
 from stages.section import Section
+from stages.shipped import resolve
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
 
 SHARED = ("diffusion", "grounding", "clip")
-"""Top-level sections that fill the field of the same name in every stage that has one."""
+"""Top-level sections. Each fills the field of the same name in every stage that has such a field."""
 
 MOST_LEVELS = 20
-"""Of a dotted key."""
+"""Most levels of a dotted key."""
 Stages = Mapping[str, type[Stage[Any]]]
 """Stage classes by name, in the order of the pipeline."""
 
@@ -53,7 +54,7 @@ class Captions(Section):
 
     @property
     def location(self) -> Location:
-        return locate(os.path.expanduser(self.file))
+        return locate(self.file) if "://" in self.file else resolve(Path(self.file))
 
     column: str = Field(default="caption", description="not used for txt")
     duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
@@ -75,7 +76,7 @@ class RayOptions(Section):
 
 
 class Manifest(Section):
-    """What a run is. ``read_manifest`` adds one field a stage."""
+    """The description of a run. ``read_manifest`` adds one field per stage."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$", description="the run's folder")
     seed: int = Field(default=0, ge=-(2**63), le=2**63 - 1)
@@ -103,11 +104,11 @@ class Manifest(Section):
         return locate(os.path.expanduser(self.runs)) / self.name
 
     def section(self, stage: str, kind: type[ConfigT]) -> ConfigT:
-        """The config of a stage, shared sections filled in.
+        """The config of a stage, with its shared sections filled in.
 
         Args:
-            stage: its name; a stage has one section for all turns.
-            kind: the class of its section, which the caller counts on.
+            stage: name of the stage; it has one section for all turns.
+            kind: the class of the section.
 
         Raises:
             TypeError: there is no such section, or it is of another class.
@@ -120,7 +121,7 @@ class Manifest(Section):
         return found
 
     def configs(self, stages: Chain) -> dict[str, StageConfig]:
-        """The section of each stage of a run, by step."""
+        """The sections of a run's stages, by step."""
         return {step: self.section(placed.name, placed.stage.Config) for step, placed in stages.items()}
 
 
@@ -128,7 +129,7 @@ def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manif
     """Read a manifest and apply ``key=value`` overrides (dotted keys, values in YAML).
 
     Raises:
-        UserError: the file is missing or wrong, or a key is unknown; all wrong keys are named.
+        UserError: the file is missing or invalid, or keys are unknown. The message names every wrong key.
     """
     try:
         content = read_yaml(path)
@@ -144,10 +145,10 @@ def read_manifest(path: Path, overrides: Sequence[str], stages: Stages) -> Manif
 
 
 def tasks_of(manifest: Manifest) -> Tasks:
-    """The tasks of the mixture, from their files.
+    """The tasks in the mixture, read from their files.
 
     Raises:
-        UserError: a file is missing or wrong; the message names it.
+        UserError: a file is missing or invalid. The message names the file.
     """
     try:
         return load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
@@ -156,7 +157,7 @@ def tasks_of(manifest: Manifest) -> Tasks:
 
 
 def apply_override(content: Mapping[str, Any], override: str) -> dict[str, Any]:
-    """A copy of ``content`` with ``a.b.c=value`` applied; sections on the way are made as needed."""
+    """A copy of ``content`` with the override ``a.b.c=value``. Missing sections are created."""
     key, separator, text = override.partition("=")
     names = key.strip().split(".")
     if not separator or not all(names) or len(names) > MOST_LEVELS:
@@ -207,6 +208,6 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
 
 
 def manifest_model(stages: Stages) -> type[Manifest]:
-    """``Manifest`` with a section a stage, shared sections filled in: what a lock file holds."""
+    """``Manifest`` with one field per stage and the shared sections filled in: the content of a lock file."""
     fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
     return create_model("Manifest", __base__=Manifest, **fields)

@@ -1,4 +1,4 @@
-"""What is wrong with a manifest, a line a key, in the words of a manifest."""
+"""Errors in a manifest, one line per key, named by the keys that the user wrote."""
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,19 +9,19 @@ from pydantic import BaseModel, ValidationError
 from stages.section import key_of
 
 MOST_LINES = 20
-"""Who has more wrong keys than that has another file."""
+"""Most errors shown. A manifest with more wrong keys is probably another kind of file."""
 MOST_SHOWN = 80
-"""Characters of a key or a value that an error shows."""
+"""Characters of a key or a value shown in an error."""
 
 
 def explain(
     error: ValidationError, content: Mapping[str, Any], model: type[BaseModel], shared: Iterable[str]
 ) -> list[str]:
-    """What is wrong, a line a key; of a union the first of its alternatives speaks for it."""
+    """One line per wrong key. For a union type, only the first alternative's error is shown."""
     wrong: dict[str, Mapping[str, Any]] = {}
     for each in error.errors(include_url=False, include_context=False):
         key = _dotted(key_of(each, content), shared)
-        # What is wrong with a whole section has no key of its own: all of it is told.
+        # An error about a whole section has no key of its own, so every such error is shown.
         wrong.setdefault(key if each["type"] != "value_error" else f"{key} {each['msg']}", each)
     lines = [_explain(each, key_of(each, content), model, shared) for each in [*wrong.values()][:MOST_LINES]]
     more = len(wrong) - len(lines)
@@ -31,7 +31,7 @@ def explain(
 def _explain(
     error: Mapping[str, Any], location: Sequence[str], model: type[BaseModel], shared: Iterable[str]
 ) -> str:
-    """One line on what is wrong with one key."""
+    """One line about one wrong key."""
     key = _dotted(location, shared)
     if error["type"] == "extra_forbidden":
         siblings = _known_keys(model, location[:-1]) + (list(shared) if len(location) == 1 else [])
@@ -51,7 +51,7 @@ def _explain(
 
 
 def _dotted(location: Sequence[str], shared: Iterable[str]) -> str:
-    """A key as a manifest has it: what is wrong with a shared section is no stage's."""
+    """A key as the manifest writes it: the key of a shared section carries no stage name."""
     return ".".join(location[1:] if len(location) > 1 and location[1] in shared else location)
 
 

@@ -1,4 +1,4 @@
-"""A step: a stage as the engine sees it, without its class: what it reads, and what a file holds."""
+"""A step: a stage as the engine sees it, without its class: its inputs and the parts in each of its files."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,43 +11,43 @@ from stages.placed import Chain, step_name
 @dataclass(frozen=True)
 class Step:
     stage: str
-    """What is done, whichever turn of a session it is done in."""
+    """Name of the stage, the same in every turn of a session."""
     fingerprint: str
     inputs: tuple[str, ...]
-    """The steps whose files it reads, the previous one among them; the plan is not named."""
+    """Names of the steps whose files it reads, including the previous step; the plan is not listed."""
     light: bool = False
     wide: bool = False
-    """Whether it decides over the whole run, and so depends on all parts before it."""
+    """Whether it compares rows across the whole run, so that it depends on all earlier parts."""
     parts_per_unit: int | None = None
-    """None: a file a part. Otherwise a file holds the kept rows of so many parts."""
+    """None: one file per part. A number N: one file holds the kept rows of N parts."""
     turn: int = 1
-    """Of a session, from 1."""
+    """The turn of a session, counted from 1."""
 
     @cached_property
     def name(self) -> str:
-        """The step's folder in the run: ``edit``, in the second turn ``edit.2``."""
+        """The step's folder in the run: ``edit``, or ``edit.2`` in the second turn."""
         return step_name(self.stage, self.turn)
 
     @property
     def publishes(self) -> bool:
-        """Whether its files are the run's product, of kept rows alone."""
+        """Whether its files are the product of the run and hold kept rows alone."""
         return self.parts_per_unit is not None
 
     @property
     def previous(self) -> str | None:
-        """The step that decides which rows it is given; None: the plan."""
+        """The step whose kept rows are this step's input; None for the first step, which reads the plan."""
         return self.inputs[-1] if self.inputs else None
 
     def units(self, parts: Iterable[int]) -> list[int]:
-        """The units that hold ``parts``."""
+        """The numbers of the units that hold ``parts``."""
         return sorted({part // (self.parts_per_unit or 1) for part in parts})
 
     def unit_count(self, parts: int) -> int:
-        """Of a plan of ``parts`` parts."""
+        """The number of units in a plan of ``parts`` parts."""
         return -(-parts // (self.parts_per_unit or 1))
 
     def parts(self, unit: int, total: int) -> range:
-        """The parts of a unit, of a plan of ``total`` parts."""
+        """The parts in one unit, in a plan of ``total`` parts."""
         size = self.parts_per_unit or 1
         return range(unit * size, min((unit + 1) * size, total))
 
@@ -55,7 +55,9 @@ class Step:
 def build_steps(
     stages: Chain, configs: Mapping[str, StageConfig], fingerprints: Mapping[str, str]
 ) -> list[Step]:
-    """The steps of a run, in the order of ``stages``. What publishes decides no other stage's rows.
+    """The steps of a run, in the order of ``stages``.
+
+    A publishing stage is never another stage's ``previous``.
 
     Args:
         stages: of the run.
@@ -63,7 +65,7 @@ def build_steps(
         fingerprints: of each, by step.
 
     Raises:
-        ValueError: a stage reads from one that does not come before it.
+        ValueError: a stage reads from a stage that does not come before it.
     """
     steps: list[Step] = []
     for name, placed in stages.items():

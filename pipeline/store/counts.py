@@ -1,7 +1,7 @@
-"""Rows by (task, status, reason), packed: the footers of a large run hold millions of such numbers.
+"""Row counts by (task, status, reason), packed. The footers of a large run hold millions of such counts.
 
-Packed they are pairs of int32, a key's number in this process and its rows, so that those of a whole
-stage are added up at once.
+A packed count is a pair of int32: the key's number in this process, and the rows. numpy adds up a whole
+stage's counts at once.
 """
 
 import threading
@@ -14,7 +14,7 @@ import numpy as np
 
 Key: TypeAlias = tuple[str, str, str]
 Counts: TypeAlias = Counter[Key]
-"""Rows by (task, status, reason)."""
+"""Number of rows by (task, status, reason)."""
 
 _keys: list[Key] = []
 _numbers: dict[Key, int] = {}
@@ -22,7 +22,7 @@ _lock = threading.Lock()
 
 
 def key_number(key: Key) -> int:
-    """The number of a key: one for equal keys, as long as the process lives."""
+    """A number for the key. Equal keys get the same number for the lifetime of the process."""
     number = _numbers.get(key)
     if number is None:
         with _lock:
@@ -33,21 +33,21 @@ def key_number(key: Key) -> int:
 
 
 def known_keys() -> Sequence[Key]:
-    """All keys so far, by number."""
+    """All keys seen so far; a key's position is its number."""
     return _keys
 
 
 def pack(counts: Iterable[tuple[Key, int]]) -> bytes:
-    """Pack rows by key.
+    """Pack counts.
 
     Raises:
-        TypeError, OverflowError: rows are not an integer of 32 bits.
+        TypeError, OverflowError: a count is not a 32-bit integer.
     """
     return array("i", [n for key, rows in counts for n in (key_number(key), rows)]).tobytes()
 
 
 def unpack(packed: Iterable[bytes]) -> Counts:
-    """The sum of packed counts."""
+    """Add up packed counts."""
     numbers, rows = np.frombuffer(b"".join(packed), np.int32).reshape(-1, 2).T
-    sums = np.bincount(numbers, rows).astype(np.int64)  # float64 inside: exact up to 2**53
+    sums = np.bincount(numbers, rows).astype(np.int64)  # bincount adds in float64: exact up to 2**53
     return Counter({_keys[number]: int(sums[number]) for number in np.unique(numbers)})

@@ -1,7 +1,7 @@
-"""``events.jsonl``: one line a committed file, with what it took; for cost and pace alone.
+"""``events.jsonl``: one line per committed file with its cost in seconds. Only cost and pace read it.
 
-No file is believed or made again because of an event. Each line ends with its own checksum, so one that
-was cut short or changed is left out, and ``validate`` names it.
+No event decides whether a file is trusted or made again. Each line ends with its own checksum: a line that
+was cut short or changed is skipped, and ``validate`` reports it.
 """
 
 import json
@@ -23,21 +23,21 @@ _CHECK = b', "check": "'
 
 @dataclass
 class Spent:
-    """Rows that a stage has written (those written again count again), and what they took."""
+    """Rows that a stage has written and the time they took. A row that was written twice counts twice."""
 
     rows: int = 0
     wall_seconds: float = 0.0
     worker_seconds: float = 0.0
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
-    """The workers' seconds times the GPUs that each of them had."""
+    """Worker seconds times the number of GPUs per worker."""
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Spent)))
 
 
 _TOLD = ("rows", "wall", "seconds", "cpu_seconds", "gpu_seconds")
-"""What an event tells of a committed file, in the order of ``Spent``."""
+"""Keys of an event, in the order of the fields of ``Spent``."""
 _SCHEMA = pa.schema(
     [
         pa.field("stage", pa.string()),
@@ -48,25 +48,28 @@ _SCHEMA = pa.schema(
 
 
 def append(path: Location, **event: Any) -> None:
-    """Add one line, with the time; after one that a crash cut short, on a line of its own."""
+    """Append one line with the current time.
+
+    After a line cut short by a crash, it starts a new line first.
+    """
     event["at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     line = sealed_line(event)
     with named(path), path.open("ab") as file:
         if is_local(path) and file.tell() and not _ends_with_newline(path):
-            line = b"\n" + line  # an object is never cut short
+            line = b"\n" + line  # in an object store a line is never cut short
         file.write(line)
 
 
 def sealed_line(event: dict[str, Any]) -> bytes:
-    """An event as a line of JSON whose last key is the checksum of what is before it."""
+    """One event as a JSON line. Its last key is a checksum of everything before that key."""
     body = json.dumps(event, sort_keys=True).encode()[:-1]
     return body + _CHECK + f'{zlib.crc32(body):08x}"}}\n'.encode()
 
 
 def read(path: Location, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The whole lines from byte ``start`` on, and where each ends; none where there is no file.
+    """Yield each whole line from byte ``start`` on, with its end offset; nothing if the file is missing.
 
-    A last line that is still being written is not passed.
+    An unfinished last line is not yielded.
     """
     for end, line, whole in _lines(path, start):
         if whole:
@@ -74,18 +77,19 @@ def read(path: Location, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]
 
 
 def count_damaged(path: Location) -> int:
-    """How many lines are not what was written."""
+    """The number of lines that do not match their checksum."""
     return sum(not whole for *_, whole in _lines(path, 0))
 
 
 def spent(path: Location) -> dict[str, Spent]:
-    """What each stage took, over all sessions of the run; 0 for one that has written nothing."""
+    """The rows and time of each stage, summed over all sessions; zero for a stage without events."""
     total: dict[str, Spent] = defaultdict(Spent)
     lines = b"".join(line for _, line, whole in _lines(path, 0) if whole)
     if not lines:
         return total
     options = pj.ParseOptions(explicit_schema=_SCHEMA, unexpected_field_behavior="ignore")
-    events = pj.read_json(pa.BufferReader(lines), parse_options=options)  # made for millions of lines
+    # Arrow: there may be millions of lines.
+    events = pj.read_json(pa.BufferReader(lines), parse_options=options)
     events = events.filter(events["unit"].is_valid())
     stages = events["stage"].combine_chunks().dictionary_encode()
     sums = [_sums(stages, events[key].combine_chunks()).tolist() for key in _TOLD]
@@ -95,7 +99,7 @@ def spent(path: Location) -> dict[str, Spent]:
 
 
 def _lines(path: Location, start: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Where each line ends, the line, and whether it is as it was written."""
+    """Yield the end offset of each line, the line, and whether it matches its checksum."""
     try:
         with named(path), path.open("rb") as file:
             file.seek(start)
@@ -118,7 +122,10 @@ def _ends_with_newline(path: Location) -> bool:
 
 
 def _sums(groups: pa.DictionaryArray, values: pa.Array) -> np.ndarray:
-    """The sum of each group's values, nulls left out. Not by Arrow's ``group_by``, which imports pandas."""
+    """The sum of each group's values; nulls count as 0.
+
+    Arrow's ``group_by`` is avoided: it imports pandas.
+    """
     there = values.is_valid()
     numbers, known = (np.from_dlpack(array.filter(there)) for array in (groups.indices, values))
     return np.bincount(numbers, known, minlength=len(groups.dictionary))

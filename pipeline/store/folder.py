@@ -1,15 +1,15 @@
-"""The run directory: where everything of a run lies, and who may write there.
+"""The run folder: the paths of a run's files, and the lock that admits one writer.
 
 ::
 
     runs/<name>/
-      plan.parquet                      the rows; one row group a part
-      <stage>/<part:05d>.parquet        what a stage wrote about a part
+      plan.parquet                      the planned rows; one row group per part
+      <stage>/<part:05d>.parquet        the rows of one part, written by one stage
       shards/train-00000-of-00012.parquet
-      README.md, SHA256SUMS             the card and the checksums of what is published
-      manifest.lock.yaml                the resolved manifest, fingerprints, package versions
-      events.jsonl                      one line a committed file: rows, seconds of wall, CPU, GPU
-      footers.parquet                   of a large run, its footers; may be deleted
+      README.md, SHA256SUMS             the dataset card and the checksums of the published files
+      manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
+      events.jsonl                      one line per committed file: rows, wall, CPU and GPU seconds
+      footers.parquet                   a large run's footers, cached; may be deleted
 """
 
 import os
@@ -31,7 +31,7 @@ def shard_name(shard: int, total: int) -> str:
 
 
 class RunFolder:
-    """Paths of one run."""
+    """The paths of one run."""
 
     def __init__(self, root: str | os.PathLike[str] | Location) -> None:
         self.root = locate(root)
@@ -45,7 +45,7 @@ class RunFolder:
         return self.root / stage / part_name(part)
 
     def has_parts(self) -> bool:
-        """Whether any stage's folder holds a parquet file."""
+        """Whether any stage folder holds a parquet file."""
         return any(
             name.endswith(".parquet")
             for stage, is_folder in list_folder(self.root).items()
@@ -55,16 +55,17 @@ class RunFolder:
 
     @contextmanager
     def owned(self) -> Iterator[Check]:
-        """Hold the run for this process; what is yielded checks that it still does.
+        """Lock the run for this process. The yielded function checks that the lock is still held.
 
         Raises:
-            UserError: another process holds it.
+            UserError: another process holds the lock.
         """
         with held(self.root) as check:
             remove_temporaries(self.root)
             try:
                 yield check
             finally:
-                with suppress(UserError, OSError):  # another's unfinished files are none of ours
+                # Without the lock, temporary files belong to another process.
+                with suppress(UserError, OSError):
                     check()
                     remove_temporaries(self.root)

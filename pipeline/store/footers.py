@@ -1,10 +1,11 @@
-"""The footers of a whole run at once, and the file in which they are kept.
+"""Reading all footers of a run, and the file that caches them.
 
-``footers.parquet`` in the run's folder holds every footer beside its file's stamp (``storage.stamps``).
-A footer counts only while its file has that stamp, and only if all of ``footers.parquet`` has its checksum,
-so the file may be old, damaged or deleted at any time: what it does not hold is read anew. It also says
-which files were done, on a certain basis (the plan and the chain); that counts only while nothing before
-them is another.
+``footers.parquet`` in the run folder holds every footer and the stamp of its file (``location.stamps``). A
+cached footer is used only while its file has the same stamp, and only if the whole cache matches its
+checksum.
+The cache may therefore be old, damaged or deleted: missing footers are read from their files. The cache also
+lists the files that were done for a given plan and chain of stages (``basis``). The list is used only while
+nothing upstream has changed.
 """
 
 import gc
@@ -31,16 +32,16 @@ from pipeline.store.sealed import (
 
 VERSION = 4
 MIN_FOOTERS_TO_CACHE = 1000
-"""Fewer footers are read anew sooner than a cache of them is written."""
+"""Number of footers. Below it, reading them takes less time than caching them."""
 MANY = 100_000
-"""Objects made; fewer are looked at in a moment."""
+"""Number of objects. Below it, the garbage collector scans them quickly enough."""
 _READERS = 16
-"""Threads: an object store answers slowly, but many at once; on a disk they would be in each other's way."""
+"""Threads for an object store, which has a high latency. On a disk, threads would slow each other down."""
 
 Known: TypeAlias = dict[str, dict[int, tuple[str, Footer]]]
-"""By stage, then number of a file: the stamp that it had, and its footer."""
+"""By stage and file number: the stamp the file had, and its footer."""
 Done: TypeAlias = dict[str, set[int]]
-"""By stage the numbers of files that were done."""
+"""By stage: the numbers of the files that were done."""
 
 SCHEMA = pa.schema(
     [
@@ -54,15 +55,15 @@ SCHEMA = pa.schema(
         pa.field("counts", pa.map_(pa.int32(), pa.int32())),
     ]
 )
-"""The keys of ``counts`` are numbers in the list of (task, status, reason) in the file's footer."""
+"""``counts`` names a key by its position in the list of (task, status, reason) in the file's footer."""
 
 
 @contextmanager
 def without_collector() -> Iterator[None]:
-    """Millions of footers' dicts are made, none of them garbage: looking for it would double the time.
+    """Pause the garbage collector while millions of footer objects are made; scanning would double the time.
 
-    So that nothing looks for it later either, many are set aside for good. Not a few: what is set aside is
-    not taken apart at the end, and torch's libraries then report leaks.
+    Afterwards, many objects are frozen, so the collector never scans them again. Few objects are not frozen:
+    frozen objects are not freed at exit, and torch's libraries would report leaks.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -76,7 +77,7 @@ def without_collector() -> Iterator[None]:
 
 
 def read_footers(files: Sequence[tuple[Location, Place]]) -> Iterator[Footer | DamagedFileError | None]:
-    """The footers of files, in order; None for one that is missing.
+    """Read the footers of files, in order; None for a missing file.
 
     Raises:
         OSError: a file cannot be read.
@@ -96,9 +97,9 @@ def _footer_of(file: tuple[Location, Place]) -> Footer | DamagedFileError | None
 
 
 def read_cached(path: Location, run: str, basis: str) -> tuple[Known, Done]:
-    """What was kept; nothing if the file is missing, unreadable, damaged or of another version or run.
+    """Read the cache; empty if it is missing, unreadable, damaged, or of another version or run.
 
-    Nothing is done if it was so on another basis.
+    The done files are left out if they were recorded for another ``basis``.
     """
     try:
         check_digest(path, _place(run))
@@ -127,7 +128,7 @@ def read_cached(path: Location, run: str, basis: str) -> tuple[Known, Done]:
 
 
 def cache(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
-    """Replace the cached footers."""
+    """Replace the cache."""
     files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
     footers = [footer for *_, footer in files]
     pairs = np.frombuffer(b"".join(footer.packed for footer in footers), np.int32).reshape(-1, 2)
@@ -154,14 +155,14 @@ def _place(run: str) -> Place:
 
 
 def _shared(column: pa.ChunkedArray) -> list[str]:
-    """The values of a column, equal ones as one object."""
+    """The values of a column as Python strings; equal values are one object."""
     encoded = column.combine_chunks().dictionary_encode()
     values = encoded.dictionary.to_pylist()
     return [values[place] for place in _numbers(encoded.indices).tolist()]
 
 
 def _numbers(array: pa.Array) -> np.ndarray:
-    """Without ``to_numpy``, which imports pandas."""
+    """A column as numpy array. ``to_numpy`` is avoided: it imports pandas."""
     return np.from_dlpack(array)
 
 

@@ -1,11 +1,11 @@
-"""Where runs and captions lie: a local or shared folder, or an object store (``s3://bucket/folder``).
+"""Locations of runs and captions: a local or shared folder, or an object store (``s3://bucket/folder``).
 
-Both are paths with pathlib's methods (universal_pathlib, over fsspec); what is not the same for both is
-here. Credentials and endpoints of an object store come from the environment (``AWS_PROFILE``,
-``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), so no file of a run can hold them.
+Both kinds are paths with pathlib's methods (universal_pathlib over fsspec). This module holds the operations
+that differ between them. Credentials and endpoints of an object store come from the environment
+(``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), so no file of a run can contain them.
 
-A file is missing where the system says so (``FileNotFoundError``), and only there: any other error is
-raised. pathlib's and fsspec's own ``exists`` and ``glob`` say "not there" of what they could not read.
+A file counts as missing only if the system raises ``FileNotFoundError``. Every other error is raised.
+pathlib's and fsspec's own ``exists`` and ``glob`` treat an unreadable path as missing, so they are not used.
 """
 
 import os
@@ -22,14 +22,14 @@ from pipeline.errors import UserError
 
 Location: TypeAlias = Path | UPath
 SETTLED_S = 2.0
-"""The coarsest clock of file systems in use."""
+"""Seconds: the coarsest timestamp of the file systems in use."""
 
 
 def locate(location: str | os.PathLike[str] | UPath) -> Location:
-    """The path of a manifest's or a command's location.
+    """The path for a location given in a manifest or on the command line.
 
     Raises:
-        UserError: its protocol is unknown, or the package for it is not installed.
+        UserError: the protocol is unknown, or its package is not installed.
     """
     if isinstance(location, Path | UPath):
         return location
@@ -37,8 +37,8 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
     if "://" not in text:
         return Path(text)
     try:
-        path = UPath(text, use_listings_cache=False)  # others write there too
-        path.fs  # noqa: B018 - imports the package
+        path = UPath(text, use_listings_cache=False)  # other processes write to the store too
+        path.fs  # noqa: B018 - imports the protocol's package
     except ImportError as error:
         protocol = text.partition("://")[0]
         raise UserError(f"{text}: {error}; pip install 'editpairs[{protocol}]'") from error
@@ -48,15 +48,15 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
 
 
 def is_local(path: Location) -> TypeIs[Path]:
-    """Whether a path is one of this machine's file systems, shared ones among them."""
+    """Whether a path lies in this machine's file system (mounted shared folders included)."""
     return isinstance(path, Path)
 
 
 def exists(path: Location) -> bool:
-    """Whether a file or folder is there.
+    """Whether a file or folder exists.
 
     Raises:
-        OSError: that cannot be told.
+        OSError: the system cannot tell.
     """
     try:
         path.stat()
@@ -66,10 +66,10 @@ def exists(path: Location) -> bool:
 
 
 def list_folder(folder: Location) -> dict[str, bool]:
-    """The names in a folder, each with whether it is a folder; nothing where there is no folder.
+    """The names in a folder, each with whether it is a folder itself; empty if the folder is missing.
 
     Raises:
-        OSError: it cannot be listed.
+        OSError: the folder cannot be listed.
     """
     try:
         if is_local(folder):
@@ -82,23 +82,23 @@ def list_folder(folder: Location) -> dict[str, bool]:
 
 
 def arrow_source(path: Location) -> str | BinaryIO:
-    """What pyarrow opens a file by.
+    """A source that pyarrow can open: a path, or an open file of an object store.
 
     Raises:
-        FileNotFoundError: it is not there.
-        OSError: it cannot be opened.
+        FileNotFoundError: the file is missing.
+        OSError: the file cannot be opened.
     """
     return str(path) if is_local(path) else path.open("rb")
 
 
 def stamps(folder: Location) -> dict[str, str | None]:
-    """The files of a folder by name, each with a stamp that is another once its content is another.
+    """The files in a folder with a stamp each. If a file's content changes, its stamp changes.
 
-    An object's stamp is its entity tag, a file's is size, times and inode. A file changed less than
-    ``SETTLED_S`` ago has None: clocks tick, and it may be changed again within the tick.
+    An object's stamp is its entity tag. A local file's stamp combines size, times and inode. The stamp is
+    None for a file changed less than ``SETTLED_S`` seconds ago: it could change again within one clock tick.
 
     Raises:
-        OSError: the folder is there and cannot be listed.
+        OSError: the folder exists and cannot be listed.
     """
     settled = time.time_ns() - round(SETTLED_S * 1e9)
     found: dict[str, str | None] = {}
@@ -110,7 +110,7 @@ def stamps(folder: Location) -> dict[str, str | None]:
             for entry in entries:
                 try:
                     stat = entry.stat()
-                except FileNotFoundError:  # its writer has just renamed it
+                except FileNotFoundError:  # a temporary file that was just renamed
                     continue
                 modified, changed = stat.st_mtime_ns, stat.st_ctime_ns
                 stamp = f"{stat.st_size} {modified} {changed} {stat.st_ino}"
@@ -122,7 +122,7 @@ def stamps(folder: Location) -> dict[str, str | None]:
 
 @contextmanager
 def named(path: Location) -> Iterator[None]:
-    """Have errors of the system name the file, as those of an open file do not."""
+    """Add the file name to system errors; an open file's errors have none."""
     try:
         yield
     except OSError as error:
@@ -133,10 +133,10 @@ def named(path: Location) -> Iterator[None]:
 
 @contextmanager
 def reached(location: Location) -> Iterator[None]:
-    """Say what is wrong where an object store cannot be reached: each store has errors of its own.
+    """Raise one kind of error if an object store cannot be reached; each store raises its own kinds.
 
     Raises:
-        UserError: it could not.
+        UserError: the store cannot be reached.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""One driver a run: who holds a run's folder, and whether this process still does."""
+"""One writer per run: taking the lock of a run folder, and checking that it is still held."""
 
 import json
 import os
@@ -15,19 +15,19 @@ from pipeline.errors import UserError
 from pipeline.store.location import Location, is_local, reached
 
 Check = Callable[[], None]
-"""Raises UserError once this process no longer holds the folder."""
+"""Raises UserError if this process no longer holds the lock."""
 
 
 @contextmanager
 def held(folder: Location) -> Iterator[Check]:
-    """Hold a folder for this process.
+    """Lock a folder for this process.
 
-    Locally the lock goes with the process, however it ends. In an object store it is an object that a
-    killed process leaves behind: where this machine can tell that its process is dead it is taken over;
-    otherwise the message names it.
+    A local lock ends with its process, however the process ends. In an object store the lock is an object,
+    and a killed process leaves it behind. This process takes the lock over if it can tell that the owner, on
+    the same machine, is dead. Otherwise the error names the lock object to delete.
 
     Raises:
-        UserError: another process holds it.
+        UserError: another process holds the lock.
         OSError: the folder cannot be written to.
     """
     if is_local(folder):
@@ -61,7 +61,7 @@ def _file_lock(folder: Path) -> Iterator[Check]:
                     raise _lost(folder)
 
             if not _is_open_file(path, file.fileno()):
-                continue  # deleted between open and flock: another may hold the new one
+                continue  # the file was deleted between open and flock; another process may lock a new file
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
@@ -70,7 +70,7 @@ def _file_lock(folder: Path) -> Iterator[Check]:
 
 
 def _is_open_file(path: Path, descriptor: int) -> bool:
-    """Whether the file at ``path`` is the one that is open, and was not deleted or made anew."""
+    """Whether ``path`` is still the open file: neither deleted nor replaced."""
     try:
         there = path.stat()
     except FileNotFoundError:
@@ -105,10 +105,10 @@ def _object_lock(folder: UPath) -> Iterator[Check]:
 
 
 def _remove_dead(lock: UPath, holder: dict[str, Any], content: str) -> None:
-    """Remove a dead process's lock, unless another process is at it.
+    """Remove the lock of a dead process, unless another process is already removing it.
 
-    Two that see the same dead holder must not both remove its lock: the second would remove the first
-    one's new lock. So each claims the dead holder's token, which the store grants to one of them.
+    Two processes can see the same dead holder. If both removed its lock, the second would remove the first
+    one's new lock. Each process therefore claims the dead holder's token, and the store grants it to one.
     """
     claim = lock.with_name(f".lock-{holder.get('token', 'none')}")
     if not _created(claim, content):
@@ -132,7 +132,7 @@ def _lost(folder: Location) -> UserError:
 
 
 def _created(lock: UPath, content: str) -> bool:
-    """Create an object unless it is there; the store decides between two who try."""
+    """Create an object if it does not exist. The store decides between concurrent attempts."""
     try:
         with reached(lock):
             lock.fs.pipe_file(lock.path, content.encode(), mode="create")
@@ -142,7 +142,7 @@ def _created(lock: UPath, content: str) -> bool:
 
 
 def _holder(lock: UPath) -> dict[str, Any] | None:
-    """Who holds a lock; None if it has just been given back."""
+    """The holder recorded in a lock object; None if the lock was just released."""
     try:
         with reached(lock):
             content = json.loads(lock.read_text(encoding="utf-8"))
@@ -154,7 +154,7 @@ def _holder(lock: UPath) -> dict[str, Any] | None:
 
 
 def _this_process() -> dict[str, Any]:
-    """What tells this process from every other: containers share host names and process numbers."""
+    """Identify this process. Host name and pid are not enough: containers can share both."""
     return {
         "host": socket.gethostname(),
         "pid": os.getpid(),
@@ -165,7 +165,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether this machine can tell that the holder's process has ended."""
+    """Whether the holder ran on this machine and its process has ended."""
     pid = holder.get("pid")
     if holder.get("machine") != _machine() or not _machine() or not isinstance(pid, int):
         return False
@@ -173,7 +173,7 @@ def _is_dead(holder: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """This start of the system and its numbering of processes; empty where they cannot be told."""
+    """Boot id and pid namespace of this machine; empty if the system does not provide them."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -182,7 +182,7 @@ def _machine() -> str:
 
 
 def _start_of(pid: int) -> str:
-    """When a process started, in ticks since the system did; empty if there is none."""
+    """Start time of a process, in clock ticks since boot; empty if there is no such process."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""Files that are there wholly or not at all, and the names of those that are not finished."""
+"""Atomic files: a file appears complete or not at all. Also the names of temporary files."""
 
 import os
 import re
@@ -15,12 +15,12 @@ _TEMPORARY = re.compile(r"\.editpairs-.+\.tmp")
 
 
 def temporary(path: Location, purpose: str) -> Location:
-    """Where something unfinished lies beside ``path``: under a name that no user's file has."""
+    """A temporary path beside ``path``, with a name that no user's file has."""
     return path.with_name(f".editpairs-{purpose}-{path.name}.tmp")
 
 
 def remove_temporaries(run: Location) -> None:
-    """Remove what killed processes left in a run's folder and in its stages' folders; nothing else."""
+    """Remove temporary files that killed processes left in a run folder and its stage folders."""
     stages = [run / name for name, is_folder in list_folder(run).items() if is_folder]
     for folder in [run, *stages]:
         for name, is_folder in list_folder(folder).items():
@@ -29,10 +29,10 @@ def remove_temporaries(run: Location) -> None:
 
 
 class NewFile:
-    """A file that nobody sees before ``commit``; without it, nothing is left behind.
+    """A file that becomes visible on ``commit``. Without ``commit`` it leaves nothing behind.
 
-    Locally it is written beside its place and renamed; an object store shows an object once it is
-    complete. Has the part of Python's file protocol that Arrow calls.
+    Locally it is written beside its final place and renamed. An object store shows an object only when it is
+    complete. The class implements the part of Python's file protocol that Arrow calls.
     """
 
     def __init__(self, path: Location) -> None:
@@ -59,7 +59,7 @@ class NewFile:
         return self._file.closed
 
     def commit(self) -> None:
-        """Make it visible; it survives a power cut."""
+        """Make the file visible and durable: it survives a power cut."""
         with named(self._path):
             if is_local(self._path):
                 self._file.flush()
@@ -72,7 +72,7 @@ class NewFile:
         self._committed = True
 
     def abandon(self) -> None:
-        """Leave nothing behind. What is wrong with the disk was said by the error before."""
+        """Discard the file. Errors here are ignored: the first error has already been raised."""
         with suppress(OSError):
             if is_local(self._path):
                 self._written.unlink(missing_ok=True)
@@ -91,14 +91,14 @@ class NewFile:
 
 
 def write_text(path: Location, text: str) -> None:
-    """Replace a file's content wholly or not at all."""
+    """Replace a file's content atomically."""
     with NewFile(path) as file:
         file.write(text.encode("utf-8"))
         file.commit()
 
 
 def _sync_folder(folder: Path) -> None:
-    """A rename survives a power cut only once its folder is on the disk."""
+    """Flush a folder to disk: only then does a rename survive a power cut."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,7 +1,7 @@
-"""What a command writes where its user says (``--out``): a file, or a new folder of files.
+"""Output of a command at the user's path (``--out``): a file, or a new folder of files.
 
-Both may lie on a disk or in an object store. Whether they can be written is known before the work that
-fills them is done, and nothing is seen under the name before it is whole.
+Both can be local or in an object store. A path that cannot be written raises an error before the work starts.
+Nothing appears under the final name until it is complete.
 """
 
 import os
@@ -17,7 +17,7 @@ from pipeline.store.new_file import NewFile
 
 
 class OutputFile(NewFile):
-    """A new file whose errors are one message: a full disk is the user's to mend."""
+    """A new file whose write errors, such as a full disk, become one message for the user."""
 
     def __init__(self, path: Location) -> None:
         with _told(path):
@@ -39,32 +39,32 @@ class OutputFile(NewFile):
 
 @contextmanager
 def new_file(path: Location) -> Iterator[OutputFile]:
-    """A file that takes its place when all is written, and never does if that fails.
+    """A file that appears under its name once it is complete, and not at all after an error.
 
     Raises:
-        UserError: it cannot be written; said before anything is done.
+        UserError: the file cannot be written. Raised before any work is done.
     """
     file = OutputFile(path)
     try:
         yield file
         file.commit()
     except BaseException:
-        with suppress(Exception):  # the first error is the one to be told
+        with suppress(Exception):  # report the first error, not an error of the clean-up
             file.abandon()
         raise
 
 
 class NewFolder:
-    """A folder under way: what is written to it, and where."""
+    """A new folder while it is being written."""
 
     def __init__(self, path: Location) -> None:
         self._path = path
         self.names: list[str] = []
-        """Of the files written so far, relative to the folder."""
+        """Names of the files written so far, relative to the folder."""
 
     @contextmanager
     def file(self, name: str) -> Iterator[OutputFile]:
-        """A file of the folder."""
+        """Open a new file in the folder."""
         self.names.append(name)
         with new_file(self._path / name) as file:
             yield file
@@ -72,13 +72,13 @@ class NewFolder:
 
 @contextmanager
 def new_folder(out: Location) -> Iterator[NewFolder]:
-    """A folder that appears under its name once all is written.
+    """A folder that appears under its name once all files are written.
 
-    An object store has no folders to rename: there each file appears once it is whole, and those written
-    are removed again if a later one fails.
+    An object store cannot rename a folder. There each file appears as soon as it is complete, and a later
+    failure removes the files already written.
 
     Raises:
-        UserError: something is there already, or it cannot be written; said before anything is done.
+        UserError: the path already exists, or it cannot be written. Raised before any work is done.
     """
     with _told(out):
         out = _real(out)
@@ -88,7 +88,7 @@ def new_folder(out: Location) -> Iterator[NewFolder]:
             raise UserError(f"--out {out}: nothing can take the place of a mount point; name a folder in it")
         under_way = out
         if is_local(out):
-            # A name of its own: what an earlier command or another program has left is not touched.
+            # A unique name: it must not touch files left by an earlier command or another program.
             under_way = out.with_name(f".{out.name}.{secrets.token_hex(4)}.tmp")
             under_way.mkdir(parents=True)
         else:
@@ -112,12 +112,12 @@ def new_folder(out: Location) -> Iterator[NewFolder]:
 
 
 def _real(path: Location) -> Location:
-    """What a link points to: the link is not replaced."""
+    """The target of a symbolic link, so that the link itself is not replaced."""
     return Path(os.path.realpath(path)) if is_local(path) else path
 
 
 def _try(path: Location) -> None:
-    """Write and remove an empty object: whether a store takes any is known from no listing."""
+    """Write and remove an empty object. Listing a store does not show whether it accepts writes."""
     tried = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     tried.write_bytes(b"")
     tried.unlink()

@@ -1,7 +1,7 @@
-"""One file a part of a stage: its footer says what it holds and what it was made from.
+"""One file per part of a stage. The footer records the content and the inputs.
 
-So there is no second marker. A footer has the fingerprint of the stage that wrote the file, the digests of
-what it read, and its counts; :mod:`pipeline.store.sealed` adds where the file belongs and its checksums.
+There is no separate marker file. A footer holds the fingerprint of the stage that wrote the file, the digests
+of its inputs, and the row counts. :mod:`pipeline.store.sealed` adds the file's place and checksums.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ from pipeline.store.location import Location
 from pipeline.store.sealed import DamagedFileError, Place, read_metadata
 
 STATUSES = ("kept", "rejected", "failed")
-"""What can become of a row in a stage; one that has no record yet is pending."""
+"""Possible results of a row in a stage. A row without a result is pending."""
 
 
 @dataclass(frozen=True, slots=True)
 class Footer:
-    """What a committed file says about itself."""
+    """The record in a committed file's footer."""
 
     fingerprint: str
     digest: str
     inputs: bytes
-    """``digest_of_inputs`` of what it read."""
+    """``digest_of_inputs`` of the files that it was made from."""
     packed: bytes
-    """Its counts, as ``pipeline.store.counts`` packs them."""
+    """Row counts, packed by ``pipeline.store.counts``."""
 
     @property
     def counts(self) -> Counts:
@@ -38,11 +38,11 @@ class Footer:
 
 
 def read_footer(path: Location, place: Place) -> Footer | None:
-    """The footer of a part; None if the file is missing.
+    """Read the footer of a part; None if the file is missing.
 
     Raises:
-        OSError: it cannot be read.
-        DamagedFileError: it is cut short, changed, not a part, or of another place.
+        OSError: the file cannot be read.
+        DamagedFileError: the file is truncated, changed, not a part, or belongs to another place.
     """
     try:
         content, _ = read_metadata(path, place)
@@ -63,7 +63,7 @@ def read_footer(path: Location, place: Place) -> Footer | None:
 
 
 def digest_of_inputs(inputs: Mapping[str, str]) -> bytes:
-    """One digest for ``stage/part`` -> digest of each upstream part that a file read."""
+    """Combine the digests of all input parts (``stage/part`` -> digest) into one."""
     lines = "\n".join(sorted(map("\t".join, inputs.items())))
     return hashlib.blake2b(lines.encode(), digest_size=16).digest()
 
@@ -71,9 +71,9 @@ def digest_of_inputs(inputs: Mapping[str, str]) -> bytes:
 def footer_content(
     fingerprint: str, inputs: Mapping[str, str], counts: Counts, smallest_batch: int | None = None
 ) -> dict[str, Any]:
-    """What a part's footer says, as ``read_footer`` expects it.
+    """The footer of a part in the form that ``read_footer`` expects.
 
-    ``smallest_batch`` is noted where batches had to be smaller than the manifest's, for want of memory.
+    ``smallest_batch`` is set if batches had to be smaller than the manifest's because memory ran out.
     """
     return {
         **({} if smallest_batch is None else {"smallest_batch": smallest_batch}),

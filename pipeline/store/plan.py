@@ -1,4 +1,4 @@
-"""The plan's file: which caption gets which task, in which part. One row group a part."""
+"""The plan file: the caption, task and part of each planned row. One row group per part."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -25,21 +25,21 @@ SCHEMA = pa.schema(
         pa.field("seed", pa.int64(), nullable=False),
     ]
 )
-"""``row`` is the caption's place in its file, ``seed`` what all randomness of the row derives from."""
+"""``row`` is the caption's index in its file. All randomness of a row derives from ``seed``."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What ``plan.parquet`` says about itself."""
+    """The record in the footer of ``plan.parquet``."""
 
     digest: str
     settings: Mapping[str, Any]
     captions: int
     duplicates: int
     part_rows: tuple[int, ...]
-    """Rows of each part."""
+    """Number of rows in each part."""
     tasks: Counter[str]
-    """Planned rows by task."""
+    """Number of planned rows by task."""
 
     @property
     def parts(self) -> int:
@@ -51,11 +51,11 @@ class Plan:
 
 
 def read_plan(path: Location) -> Plan | None:
-    """The plan of a run; None if there is none.
+    """Read the record of a run's plan; None if there is no plan.
 
     Raises:
-        OSError: it cannot be read.
-        UserError: it is damaged, or an earlier version of editpairs wrote it.
+        OSError: the file cannot be read.
+        UserError: the plan is damaged, or an earlier version of editpairs wrote it.
     """
     try:
         content, groups = read_metadata(path, PLACE)
@@ -76,10 +76,10 @@ def read_plan(path: Location) -> Plan | None:
 
 
 def check_plan(path: Location) -> None:
-    """Read the whole plan.
+    """Read the whole plan and check its checksums.
 
     Raises:
-        OSError, UserError: it is missing, cannot be read, or was changed.
+        OSError, UserError: the plan is missing, cannot be read, or was changed.
     """
     try:
         check_digest(path, PLACE)
@@ -98,7 +98,7 @@ def read_part(path: Location, part: int, columns: list[str]) -> pa.Table:
     """Columns of one part's rows, in order.
 
     Raises:
-        OSError, DamagedFileError: the plan is missing, cannot be read, or was changed in what is read.
+        OSError, DamagedFileError: the plan is missing, cannot be read, or was changed in the rows read.
     """
     try:
         return _open(path, path.stat().st_mtime_ns).read_row_group(part, columns=columns)
@@ -112,5 +112,5 @@ def read_part(path: Location, part: int, columns: list[str]) -> pa.Table:
 
 @lru_cache(maxsize=1)
 def _open(path: Location, modified_ns: int) -> pq.ParquetFile:
-    """A worker reads many parts of one plan, whose footer lists every part: parse it once."""
+    """Open the plan, cached: a worker reads many parts, and the footer lists every part."""
     return pq.ParquetFile(arrow_source(path), page_checksum_verification=True)

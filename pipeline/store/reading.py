@@ -1,4 +1,4 @@
-"""Parquet files as they are found: damaged, of others, or of another kind. Each is one message then."""
+"""Reading parquet files that may be damaged or come from another program. Each problem is one message."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,17 +10,20 @@ from pipeline.errors import UserError
 from pipeline.store.location import Location, arrow_source
 
 MOST_EXPANDED = 200
-"""Bytes that a byte of a file may claim to become. Pictures are compressed already."""
+"""Most bytes that one byte of a file may expand to.
+
+Pictures are already compressed, so the ratio stays low.
+"""
 SLACK = 1 << 24
-"""Bytes that a file of any size may claim to become."""
+"""Bytes that a file may expand to regardless of its size."""
 
 
 @contextmanager
 def reading(path: Location) -> Iterator[None]:
-    """Name the file whose content cannot be read.
+    """Turn read errors into a UserError that names the file.
 
     Raises:
-        UserError: it cannot.
+        UserError: the content cannot be read.
     """
     try:
         yield
@@ -30,10 +33,10 @@ def reading(path: Location) -> Iterator[None]:
 
 @contextmanager
 def open_parquet(path: Location, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
-    """A file that has the columns of ``schema``, and no more rows and bytes than its size can hold.
+    """Open a file and check that it has the columns of ``schema`` and a plausible number of rows and bytes.
 
     Raises:
-        UserError: it has not, or it cannot be read, here or in the block.
+        UserError: a check fails, or reading fails, here or inside the block.
     """
     with reading(path), pq.ParquetFile(arrow_source(path)) as file:
         there = file.schema_arrow

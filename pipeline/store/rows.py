@@ -1,4 +1,4 @@
-"""The rows a stage is given: kept by the stage before it, joined by id with the columns it reads."""
+"""The input rows of a stage: the rows its previous stage kept, joined by id with the columns it reads."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -19,18 +19,18 @@ def read_rows(
     ids: pa.Array,
     batch: int,
 ) -> Iterator[pa.Table]:
-    """Tables of ``batch`` rows (the last one smaller): ``id`` and the columns of ``reads``.
+    """Yield tables of ``batch`` rows (the last one may be smaller): ``id`` and the columns in ``reads``.
 
-    Files are read a batch at a time, so memory does not grow with the part.
+    Files are read one batch at a time, so memory use does not grow with the part.
 
     Args:
-        plan: the plan's file.
-        part: the part of it.
-        files: the part's file by stage, for every stage in ``reads``.
-        reads: columns by stage; ``plan`` is the plan, ``run`` what is the same for all rows.
-        run: the columns of ``run``.
-        ids: the rows wanted, in plan order.
-        batch: rows a table.
+        plan: the plan file.
+        part: the part's number.
+        files: by stage in ``reads``, the stage's file of this part.
+        reads: columns by stage. ``plan`` stands for the plan, ``run`` for values common to all rows.
+        run: the values of the ``run`` columns.
+        ids: the rows to read, in plan order.
+        batch: rows per table.
     """
     streams = []
     for stage, columns in reads.items():
@@ -66,7 +66,7 @@ def ids_with_status(path: Location, status: str) -> pa.Array:
 
 
 def _rebatch(tables: Iterator[pa.Table], ids: pa.Array, batch: int) -> Iterator[pa.Table]:
-    """The wanted rows of a stream of tables, cut anew every ``batch`` rows."""
+    """Select rows from a stream of tables and cut it into tables of ``batch`` rows."""
     waiting: list[pa.Table] = []
     rows = 0
     for table in tables:

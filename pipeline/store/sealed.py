@@ -1,8 +1,8 @@
-"""Parquet files that say where they belong, and of which every byte is under a checksum.
+"""Parquet files that record their place, with a checksum over every byte.
 
-``digest`` in the footer is of all bytes before the footer, ``seal`` of the footer itself, so that what a
-footer says can be believed without reading the rest. Pages have checksums of their own, so that what is
-read can be believed without reading all. Nothing in a file depends on the clock or the machine.
+In the footer, ``digest`` covers all bytes before the footer and ``seal`` covers the footer itself. The seal
+lets a reader trust the footer without reading the rest. Each page has its own checksum, so a reader can trust
+the pages it reads without reading the whole file. The content does not depend on the clock or the machine.
 """
 
 import hashlib
@@ -23,41 +23,43 @@ from pipeline.store.new_file import NewFile
 
 FOOTER_KEY = b"editpairs"
 MAX_GROUP_BYTES = 256 << 20
-"""Of a row group: Arrow cannot read one whose nested columns hold more than 2 GiB."""
+"""Largest row group, in bytes. Arrow cannot read one whose nested columns exceed 2 GiB."""
 _MAGIC = b"PAR1"
 _TAIL = 64 << 10
-"""Bytes read at once from a file's end; most footers are smaller."""
+"""Bytes read at once from the end of a file. Most footers are smaller."""
 _NO_SEAL = "0" * 32
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{32})"')
 
 
 class DamagedFileError(UserError):
-    """A file that is there and cannot be believed."""
+    """A file that exists and fails a check."""
 
     def __init__(self, path: Location, why: str, other_run: bool = False) -> None:
         super().__init__(f"{path} cannot be believed: {why}")
         self.why = why
         self.other_run = other_run
-        """Whether it is a whole file of a run with another plan."""
+        """Whether the file is intact and belongs to a run with another plan."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a file belongs."""
+    """The place of a file: its run, stage and number."""
 
     run: str
-    """The digest of the run's plan; empty for the plan itself."""
+    """Digest of the run's plan; empty for the plan file itself."""
     stage: str
     unit: int
 
 
 def read_metadata(path: Location, place: Place | None) -> tuple[dict[str, Any], pq.FileMetaData]:
-    """The JSON in a file's footer, and the footer; ``place`` is None where any will do.
+    """Read a file's footer: its JSON record and its parquet metadata.
+
+    ``place`` None skips the check of place.
 
     Raises:
-        FileNotFoundError: it is not there.
-        OSError: it cannot be read.
-        DamagedFileError: it is cut short, changed, not ours, or of another place.
+        FileNotFoundError: the file is missing.
+        OSError: the file cannot be read.
+        DamagedFileError: the file is truncated, changed, not written by editpairs, or of another place.
     """
     return _parsed(path, _read_tail(path), place)
 
@@ -77,10 +79,10 @@ def _parsed(path: Location, tail: bytes, place: Place | None) -> tuple[dict[str,
 
 
 def check_digest(path: Location, place: Place | None) -> str:
-    """Read a whole file, compare it with what was committed, and return its SHA-256.
+    """Read a whole file, compare it with its checksums, and return its SHA-256.
 
     Raises:
-        as ``read_metadata``; DamagedFileError also if any byte of it changed.
+        The errors of ``read_metadata``; DamagedFileError also if any byte was changed.
     """
     tail = _read_tail(path)
     content, _ = _parsed(path, tail, place)
@@ -97,38 +99,39 @@ def check_digest(path: Location, place: Place | None) -> str:
 
 
 def read_table(path: Location, columns: Sequence[str] | None = None) -> pa.Table:
-    """Some columns of a file, or all.
+    """Read some columns of a file, or all columns.
 
     Raises:
-        OSError, DamagedFileError: it is missing, cannot be read, or was changed in what is read.
+        OSError, DamagedFileError: the file is missing, cannot be read, or was changed in the pages read.
     """
     return pa.concat_tables(read_tables(path, columns, (1 << 31) - 1))
 
 
 def read_tables(path: Location, columns: Sequence[str] | None, batch: int) -> Iterator[pa.Table]:
-    """Some columns of a file, at most ``batch`` rows at a time; at least one table, which may be empty.
+    """Yield some columns in tables of at most ``batch`` rows; at least one table, possibly empty.
 
     Raises:
-        as ``read_table``.
+        The errors of ``read_table``.
     """
     try:
         with pq.ParquetFile(arrow_source(path), page_checksum_verification=True) as file:
             chosen = file.schema_arrow.names if columns is None else list(columns)
             yield file.schema_arrow.empty_table().select(chosen).replace_schema_metadata()
-            for group in range(file.num_row_groups):  # one at a time: each fits into Arrow's arrays
+            # One at a time: a single group fits Arrow's 2 GiB arrays.
+            for group in range(file.num_row_groups):
                 for part in file.iter_batches(batch_size=batch, row_groups=[group], columns=chosen):
                     yield pa.Table.from_batches([part]).select(chosen).replace_schema_metadata()
     except (pa.ArrowInvalid, KeyError) as error:
         raise DamagedFileError(path, str(error)) from error
     except OSError as error:
-        if error.errno is None:  # Arrow says so of a page whose checksum is wrong
+        if error.errno is None:  # Arrow reports a wrong page checksum as OSError without errno
             raise DamagedFileError(path, str(error)) from error
         with named(path):
             raise
 
 
 class SealedWriter:
-    """Writes one file a table (row group) at a time; without ``commit`` nothing is left behind."""
+    """Writes a parquet file, one table (row group) at a time. Without ``commit`` it leaves nothing behind."""
 
     def __init__(self, path: Location, schema: pa.Schema) -> None:
         self._file = _HashedFile(path)
@@ -138,7 +141,7 @@ class SealedWriter:
         )
 
     def write(self, table: pa.Table) -> None:
-        """Add a table as a row group, or as several where one would hold over ``MAX_GROUP_BYTES``."""
+        """Write a table as one row group, or as several if one would exceed ``MAX_GROUP_BYTES``."""
         if table.num_rows > 1 and table.nbytes > MAX_GROUP_BYTES:
             half = table.num_rows // 2
             self.write(table.slice(0, half))
@@ -147,9 +150,9 @@ class SealedWriter:
             self._writer.write_table(table, row_group_size=table.num_rows)
 
     def commit(self, place: Place, content: Mapping[str, Any]) -> str:
-        """Make the file visible under its name, with ``content`` and its checksums in the footer.
+        """Finish the file and make it visible; ``content``, the place and the checksums go into the footer.
 
-        Returns the digest: blake2b of the bytes before the footer.
+        Returns the digest: blake2b of all bytes before the footer.
         """
         digest = self._file.digest.hexdigest()
         whole = {**content, "run": place.run, "stage": place.stage, "unit": place.unit, "digest": digest}
@@ -167,7 +170,7 @@ class SealedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.hold()  # where nothing was committed, the writer's last words are for nobody
+        self._file.hold()  # closing the parquet writer writes a footer; nobody needs it here
         try:
             self._writer.close()
         finally:
@@ -175,7 +178,7 @@ class SealedWriter:
 
 
 class _HashedFile(NewFile):
-    """A file that hashes what is written to it, and seals the footer that comes last."""
+    """A file that hashes what is written and adds a seal to the footer."""
 
     def __init__(self, path: Location) -> None:
         super().__init__(path)
@@ -190,28 +193,28 @@ class _HashedFile(NewFile):
         return super().write(data)
 
     def hold(self) -> None:
-        """Keep what is written from now on: the footer."""
+        """Buffer everything written from now on: the footer."""
         self._footer = self._footer or []
 
     def seal(self) -> None:
-        """Write the footer, its own checksum in it."""
+        """Write the footer, including its own checksum."""
         footer = b"".join(self._footer or [])
         super().write(_with_seal(footer, _checksum(footer)))
 
 
 def _checksum(footer: bytes) -> str:
-    """blake2b of a footer whose seal is zeros, to the end of the file."""
+    """blake2b of the footer up to the end of the file, computed with zeros in place of the seal."""
     return hashlib.blake2b(footer, digest_size=16).hexdigest()
 
 
 def _with_seal(footer: bytes, seal: str) -> bytes:
-    """Put a seal in its place: the last one, for a column's statistics may quote a caption that has one."""
+    """Replace the last seal in the footer. Earlier matches can be captions quoted in column statistics."""
     place = max(_SEAL.finditer(footer), key=lambda match: match.start())
     return footer[: place.start(1)] + seal.encode() + footer[place.end(1) :]
 
 
 def _read_tail(path: Location) -> bytes:
-    """The footer's bytes to the end of the file, their seal checked."""
+    """Read from the start of the footer to the end of the file, and check the seal."""
     with named(path), path.open("rb") as file:
         size = file.seek(0, 2)
         file.seek(size - min(size, _TAIL))

@@ -1,4 +1,4 @@
-"""Boundary cases: of each threshold the rows just inside and just outside, to be looked at."""
+"""Boundary cases: for each threshold, the rows just inside and just outside, for a person to look at."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ READS = {
 
 @dataclass(frozen=True)
 class Case:
-    """A row whose best candidate's score is the nearest to a bound, on one side of it."""
+    """The row whose best candidate's score is nearest to a bound, on one side of the bound."""
 
     row: Outcome
     metric: str
@@ -38,7 +38,7 @@ class Case:
 
 
 def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> list[Case]:
-    """Of every task's every bound the nearest row inside and the nearest outside, where there are any."""
+    """For every bound of every task, the nearest row inside and the nearest row outside, if they exist."""
     cases = []
     for task in sorted(bounds):
         of_task = [row for row in found if row.task == task]
@@ -58,8 +58,9 @@ def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, B
 def read_boundary(
     state: RunState, tasks: Tasks, bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0
 ) -> list[Pair]:
-    """The boundary cases of a run's first turn as pairs for a contact sheet; the instruction says which bound
-    it is.
+    """The boundary cases of a run's first turn as pairs for a contact sheet.
+
+    The instruction names the bound.
     """
     found = [row for row in survey(state, sample_parts(state, 0, seed)) if row.turn == 1]
     cases = boundary_cases(found, bounds)
@@ -78,7 +79,7 @@ def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pai
 
 
 def _pair(row: Mapping[str, Any], task: Task) -> Pair:
-    """The row with its best candidate."""
+    """A row with its best candidate."""
     best = best_candidate(row)
     if best is None:
         raise UserError(f"row {row['id']} has no scores: something else changes files of the run")

@@ -1,4 +1,7 @@
-"""A contact sheet: pairs in a grid, each as input, mask over the input, target, and its instruction."""
+"""A contact sheet: a grid of pairs.
+
+Each shows the input, the mask over the input, the target and the instruction.
+"""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,9 +16,9 @@ from stages.pictures.png import decode_grey, decode_rgb
 
 COLUMNS = 2
 PICTURE = 256
-"""Side of a picture's square in pixels; smaller pictures are enlarged, larger ones reduced."""
+"""Side of each square in pixels. Smaller pictures are enlarged, larger ones reduced."""
 MAX_LINES = 3
-"""Lines of an instruction; the rest is cut."""
+"""Most lines of an instruction. The rest is cut off."""
 
 _GAP, _MARGIN = 4, 16
 _TEXT_SIZE, _SMALL_SIZE, _LINE = 17, 13, 22
@@ -26,12 +29,12 @@ _CELL_HEIGHT = PICTURE + (MAX_LINES + 1) * _LINE + 8
 
 
 def draw(pairs: Sequence[Pair]) -> bytes:
-    """A contact sheet of ``pairs`` as a PNG.
+    """Draw a contact sheet of ``pairs`` and return it as PNG bytes.
 
-    Instructions are drawn as plain text; a character that the font lacks is a box.
+    Instructions are drawn as plain text. A character missing in the font appears as a box.
 
     Raises:
-        UserError: a picture of a pair cannot be shown.
+        UserError: a picture cannot be decoded.
     """
     columns = max(1, min(COLUMNS, len(pairs)))
     rows = -(-len(pairs) // columns)
@@ -76,7 +79,7 @@ def _pictures(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _fit(picture: Image.Image) -> Image.Image:
-    """The picture in the middle of a square, whole."""
+    """The whole picture, centred in a square."""
     square = Image.new("RGB", (PICTURE, PICTURE), _PAPER)
     factor = PICTURE / max(picture.size)
     resized = picture.resize(
@@ -88,7 +91,7 @@ def _fit(picture: Image.Image) -> Image.Image:
 
 
 def wrap(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
-    """Break a text into at most MAX_LINES lines of at most ``width`` pixels."""
+    """Break a text into at most MAX_LINES lines, each at most ``width`` pixels wide."""
     printable = "".join(character if character.isprintable() else " " for character in text[:1000])
     lines = [""]
     for word in printable.split():

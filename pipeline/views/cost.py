@@ -1,6 +1,6 @@
-"""``editpairs cost``: what a run's pairs took, and what a million would take, from what was measured.
+"""``editpairs cost``: the measured cost of a run's pairs, and a projection, such as for a million pairs.
 
-A worker's seconds are those it spent on files, its start and its models' loading among them.
+A worker's seconds include its start and loading its models.
 """
 
 from collections.abc import Mapping
@@ -25,13 +25,13 @@ class Cost:
 
 
 def measure(state: RunState) -> Cost:
-    """What the run has cost so far, over all its sessions."""
+    """The cost of the run so far, over all its sessions."""
     spent = events.spent(state.folder.events)
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
 
 
 def cost_table(cost: Cost, pairs: int) -> DataTable:
-    """What each stage took, a kept pair's share of it, and what ``pairs`` kept pairs would take."""
+    """A table: each stage's time, the time per kept pair, and the time for ``pairs`` kept pairs."""
     names = ("stage", "rows", "worker s", "CPU-s", "GPU-s", "CPU-s a pair", "GPU-s a pair")
     table = plain_table(*names, f"hours of {pairs:,} pairs")
     for stage, spent in [*cost.stages.items(), ("all", cost.total)]:

@@ -1,6 +1,6 @@
-"""Rows of a run to look at: kept, rejected and nearly either, with their pictures as thumbnails.
+"""Rows for the report's gallery: kept, rejected and near-boundary rows, with thumbnails.
 
-What is shown of a row is drawn here (mask overlay, difference), so that a page needs no computing.
+Mask overlay and difference pictures are drawn here, so the page computes nothing.
 """
 
 import base64
@@ -25,9 +25,9 @@ from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.tasks import Bounds, Task
 
 SIDE = 160
-"""Longest side of a thumbnail in pixels; smaller pictures stay as they are."""
+"""Longest side of a thumbnail in pixels. Smaller pictures keep their size."""
 NEAR = 0.1
-"""A score this near to its bound, as a share of the scores' spread, is a boundary case."""
+"""A score is near its bound if the distance is below this share of the bound."""
 COLUMNS = {
     "instruct": ["instruction", "output_caption", "edited_object", "original_object"],
     "source": ["source_image"],
@@ -40,7 +40,7 @@ COLUMNS = {
 
 @dataclass
 class Shown:
-    """One row of the gallery; pictures are data URLs, empty where the row never got so far."""
+    """One row of the gallery. Pictures are data URLs; empty if the row did not get that far."""
 
     id: str
     turn: int
@@ -58,17 +58,17 @@ class Shown:
     overlay: str = ""
     difference: str = ""
     damage: str = ""
-    """Why a picture is missing that should be there."""
+    """The reason why an expected picture is missing."""
 
 
 def choose_rows(
     found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]], wanted: int, seed: int
 ) -> list[Outcome]:
-    """At most ``wanted`` rows: a third near a bound, the rest evenly over (task, outcome).
+    """Choose at most ``wanted`` rows: a third near a bound, the rest spread evenly over (task, outcome).
 
     Args:
-        found: what :func:`survey` found.
-        bounds: by task and metric.
+        found: the result of :func:`survey`.
+        bounds: bounds by task and metric.
     """
     rng = np.random.default_rng(seed)
     groups: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -81,7 +81,7 @@ def choose_rows(
     places: dict[str, list[list[int]]] = defaultdict(list)
     for (task, _), group in sorted(groups.items()):
         places[task].append([group[i] for i in rng.permutation(len(group))])
-    # every task's first outcome, then every task's second
+    # Take the first outcome of every task, then the second outcome of every task, and so on.
     shuffled = [group for level in zip_longest(*places.values()) for group in level if group]
     for depth in range(max(map(len, shuffled), default=0)):
         for group in shuffled:
@@ -91,7 +91,7 @@ def choose_rows(
 
 
 def is_near(scores: Mapping[str, float], bounds: Mapping[str, Bounds]) -> bool:
-    """Whether a score lies within ``NEAR`` of a bound, relative to the bound."""
+    """Whether any score is within ``NEAR`` of its bound, relative to the bound."""
     for metric, bound in bounds.items():
         value = scores.get(metric)
         for limit in (bound.min, bound.max):
@@ -107,7 +107,7 @@ def read_shown(
     part: int,
     chosen: Iterable[Outcome],
 ) -> list[Shown]:
-    """The chosen rows of a part, the turns of a session one after the other."""
+    """The chosen rows of a part. The turns of a session are adjacent."""
     shown = []
     by_turn: dict[int, list[str]] = defaultdict(list)
     for outcome in chosen:
@@ -147,7 +147,7 @@ def _draw(shown: Shown, task: Task, row: Mapping[str, Any], choice: int) -> None
     """Fill in the pictures.
 
     Raises:
-        ValueError: one cannot be decoded.
+        ValueError: a picture cannot be decoded.
     """
     candidates = row.get("candidates") or []
     if candidates:
@@ -164,7 +164,7 @@ def _draw(shown: Shown, task: Task, row: Mapping[str, Any], choice: int) -> None
 
 
 def thumbnail(image: np.ndarray) -> str:
-    """A picture uint8 [h,w,3] as a data URL, no side longer than ``SIDE``."""
+    """A picture, uint8 [h,w,3], as a data URL. No side is longer than ``SIDE`` pixels."""
     picture = Image.fromarray(image)
     picture.thumbnail((SIDE, SIDE))
     content = BytesIO()

@@ -1,4 +1,4 @@
-"""What became of the rows of a run: the ground of histograms, gallery and boundary cases."""
+"""The outcome of each row in a run. Histograms, gallery and boundary cases are made from outcomes."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,13 +12,14 @@ from stages.placed import step_name
 from stages.score.metrics import SCORE_COLUMNS, scores_of
 
 SAMPLED = 20_000
-"""Rows of a large run that histograms are of and the gallery is drawn from; of a smaller run all are."""
+"""Rows sampled from a large run for histograms and gallery. A smaller run is used completely."""
 
 
 @dataclass
 class Outcome:
-    """What became of a planned row in a turn: ``outcome`` is stage:status:reason, ``scores`` its best
-    candidate's.
+    """The outcome of a planned row in a turn.
+
+    ``outcome`` is stage:status:reason. ``scores`` belong to the row's best candidate.
     """
 
     part: int
@@ -30,12 +31,12 @@ class Outcome:
 
 
 def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
-    """The parts that are looked at: all, or of a large run so many that they hold ``SAMPLED`` rows.
+    """All parts of a small run; of a large one, enough parts to hold ``rows`` rows.
 
-    They are drawn by the seed, from those that have been through the most stages.
+    The parts are drawn by the seed, from the parts that have passed the most stages.
 
     Args:
-        rows: that the parts should hold at least.
+        rows: the least number of rows in the parts, if the run has that many.
     """
     wanted = max(rows, SAMPLED)
     if state.plan.rows <= wanted:
@@ -48,12 +49,12 @@ def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
 
 
 def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
-    """What became of the planned rows of some parts, turn by turn, in the plan's order."""
+    """The outcomes of all planned rows of some parts, turn by turn, in plan order."""
     return [outcome for part in parts for outcome in outcomes(state, part)]
 
 
 def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
-    """Each planned row of a part, once a turn that it began."""
+    """The outcome of each planned row of a part, once per turn that the row began."""
     for turn in sorted({step.turn for step in state.steps.values()}):
         done = done_stages(state, part, turn)
         if turn > 1 and BEGINS not in done:
@@ -70,5 +71,5 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
 
 
 def finite(scores: Mapping[str, float | None]) -> dict[str, float]:
-    """The scores that are numbers: others have no place in a histogram, and JSON has no word for them."""
+    """Only the finite scores: a histogram cannot show others, and JSON cannot write them."""
     return {metric: value for metric, value in scores.items() if value is not None and math.isfinite(value)}

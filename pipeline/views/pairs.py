@@ -1,4 +1,4 @@
-"""Published pairs, read back to be looked at."""
+"""Published pairs, read back for display."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +17,14 @@ from stages.shards.stage import SCHEMA
 _COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *METRICS]
 _READ = pa.schema([("id", pa.string()), *(SCHEMA.field(name) for name in _COLUMNS[1:])])
 SHOWN_SCORES = {"clip_direction": "direction", "change_inside": "inside", "change_outside": "outside"}
-"""The scores that a person looks at first, and their short names."""
+"""The scores that a person looks at first, with their short names."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One published row. Pictures are PNG bytes, empty where there are none; a score that does not apply is
-    not in ``scores``.
+    """One published row.
+
+    Pictures are PNG bytes, empty if missing. ``scores`` holds only the scores that apply.
     """
 
     id: str
@@ -38,15 +39,15 @@ class Pair:
 
 
 def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) -> list[Pair]:
-    """Draw pairs at random; the same seed draws the same ones, in the order of the shards.
+    """Draw random pairs. The same seed gives the same pairs. They are in the order of the shards.
 
     Args:
-        path: a shard, a folder of shards, or a run's folder.
-        rows: how many, at most.
+        path: a shard, a folder of shards, or a run folder.
+        rows: the largest number of pairs.
         task: only pairs of this task.
 
     Raises:
-        UserError: a shard cannot be read, or is none.
+        UserError: a file cannot be read, or is not a shard.
     """
     groups: list[tuple[Location, int]] = []
     sizes: list[int] = []
@@ -73,7 +74,7 @@ def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) ->
 
 
 def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
-    """The rows of a row group that are of ``task``, or all."""
+    """The rows of a row group that belong to ``task``; all rows if ``task`` is None."""
     if task is None:
         return np.arange(file.metadata.row_group(group).num_rows)
     names = file.read_row_group(group, columns=["task"])["task"].to_pylist()
@@ -81,7 +82,7 @@ def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
 
 
 def pairs_table(pairs: Sequence[Pair]) -> DataTable:
-    """Pairs as a table for the terminal."""
+    """A table of pairs for the terminal."""
     table = DataTable("task", "instruction", *SHOWN_SCORES.values(), "id")
     for pair in pairs:
         scores = [f"{pair.scores[name]:.3f}" if name in pair.scores else "" for name in SHOWN_SCORES]

@@ -1,7 +1,8 @@
-"""``editpairs report``: one self-contained HTML file of a run, to look at and to pass on.
+"""``editpairs report``: one self-contained HTML file about a run, to read and to share.
 
-Captions and answers are data here too: they travel as JSON in which no tag can end, are shown with
-``textContent`` only, and the page's policy allows no script but its own (by hash) and no request at all.
+Captions and answers are untrusted data here too. They are embedded as JSON that cannot close the script
+element, and shown only with ``textContent``. The page's policy allows its own script (by hash) and no
+request.
 """
 
 import base64
@@ -26,7 +27,7 @@ from stages.tasks import Bounds, Task
 
 BINS = 24
 WIDTH, HEIGHT = 240, 80
-"""Of a histogram."""
+"""Size of a histogram in pixels."""
 _SHOWN_PACKAGES = ("torch", "diffusers", "transformers", "open_clip_torch", "pyarrow", "ray")
 
 
@@ -37,15 +38,16 @@ def report_page(
     rows: int,
     seed: int,
 ) -> tuple[str, int]:
-    """The page, and how many rows its gallery has.
+    """The page, and the number of rows in its gallery.
 
-    Funnel and tables count all rows, by footers; histograms and gallery are of ``sample_parts``.
+    Funnel and tables count all rows, from the footers. Histograms and gallery use the rows of
+    ``sample_parts``.
 
     Args:
-        tasks: of the run.
-        bounds: of the filter, by task and metric.
-        rows: of the gallery, at most.
-        seed: which rows are drawn.
+        tasks: the run's tasks.
+        bounds: the filter's bounds by task and metric.
+        rows: the largest number of rows in the gallery.
+        seed: draws the rows.
     """
     found = survey(state, sample_parts(state, rows, seed))
     chosen = choose_rows(found, bounds, rows, seed)
@@ -97,18 +99,18 @@ def page(
 
 
 def as_json(value: Any) -> str:
-    """JSON that can stand in a script element: nothing in it can end the element or open another."""
+    """JSON that is safe inside a script element: it cannot close the element or open another one."""
     text = json.dumps(value, ensure_ascii=True, allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def _text(value: object) -> str:
-    """Data as HTML that shows it as it is, on one line."""
+    """Data as escaped HTML text on one line."""
     return html.escape(shown(str(value)))
 
 
 def _table(label: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table that scrolls by itself where the window is narrow, also by the keyboard."""
+    """A table that scrolls on its own in a narrow window, also by keyboard."""
     cells = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
     lines = ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
     content = f"<thead><tr>{cells}</tr></thead>" + "".join(f"<tr>{line}</tr>" for line in lines)
@@ -117,7 +119,7 @@ def _table(label: str, head: Sequence[str], rows: Sequence[Sequence[object]]) ->
 
 
 def _funnel(counts: Sequence[StageCount]) -> str:
-    """A bar a stage: kept, rejected, failed and pending of the planned rows."""
+    """One bar per stage: the shares of planned rows that are kept, rejected, failed and pending."""
     planned = max(1, counts[0].given.total())
     lines = []
     for count in counts:
@@ -135,7 +137,7 @@ def _funnel(counts: Sequence[StageCount]) -> str:
 
 
 def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
-    """Rows kept by each stage, by planned task, and the pairs of all turns: a session may have several."""
+    """A table by planned task: rows kept by each stage, and pairs over all turns."""
     publishing = [count for count in counts if state.steps[count.name].publishes]
     rows = []
     for task, planned in sorted(counts[0].given.items()):
@@ -159,19 +161,20 @@ def _reasons(counts: Sequence[StageCount]) -> str:
 
 
 def _sampled(state: RunState, found: Sequence[Outcome]) -> str:
-    """What histograms and gallery are of, where it is not the whole run."""
+    """A note about the sampled rows, if histograms and gallery do not use the whole run."""
     rows = sum(row.turn == 1 for row in found)
     if rows == state.plan.rows:
         return ""
     parts = len({row.part for row in found})
     return (
-        f"<p>Of {rows} rows, all those of {parts} of {state.plan.parts} parts, drawn by the seed from "
-        "the parts that are farthest. The gallery is drawn from them too; the tables above count all.</p>"
+        f"<p>Sample: {rows} rows, all rows of {parts} of {state.plan.parts} parts. The seed draws the parts "
+        "from those that have passed the most stages. Histograms and gallery use the sample; the tables "
+        "count all rows.</p>"
     )
 
 
 def _histograms(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Bounds]]) -> str:
-    """A histogram a metric of all scored rows, each task's bounds as lines."""
+    """One histogram per metric over all scored rows. Vertical lines mark each task's bounds."""
     values: dict[str, list[float]] = {}
     for row in found:
         for metric, value in row.scores.items():

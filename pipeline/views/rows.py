@@ -23,7 +23,7 @@ from stages.tasks import Bounds, Tasks
 Reads = Mapping[str, Sequence[str]]
 """Columns by the stage that wrote them, in the order of the stages; ``plan`` may be one."""
 BEGINS = "source"
-"""The stage that begins a later turn; its rows then have a task and a caption of their own."""
+"""The stage that begins a later turn. From there on, its rows have their own task and caption."""
 
 
 def rows(
@@ -95,7 +95,7 @@ def done_stages(state: RunState, part: int, turn: int) -> list[str]:
 
 
 def records(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
-    """The records of some rows of a file, in its order; pictures are read of their row groups only."""
+    """The records of some rows of a file, in its order. Only row groups that hold such a row are read."""
     with reading(path), pq.ParquetFile(arrow_source(path)) as file:
         for group in range(file.num_row_groups):
             wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)

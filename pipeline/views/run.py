@@ -1,4 +1,4 @@
-"""A run as its own files tell it, for commands that look at it."""
+"""Opening an existing run from its own files, for commands that read it."""
 
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
@@ -9,7 +9,7 @@ from pipeline.store.plan import read_plan
 
 
 def open_state(folder: str | Location) -> RunState:
-    """The state of a run as its lock file tells it, without importing a stage.
+    """The state of a run according to its lock file. No stage is imported.
 
     Raises:
         OSError: the plan or the lock file cannot be read.

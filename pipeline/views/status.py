@@ -1,4 +1,4 @@
-"""The funnel of a run as tables: per stage, per task, and why rows were rejected or failed."""
+"""Tables about a run: the funnel per stage and per task, and the reasons of rejected and failed rows."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ REASONS_A_STAGE = 12
 
 
 def print_status(state: RunState, console: Terminal) -> None:
-    """Print where every planned row is, what the stages cost and where the pairs are."""
+    """Print how many rows are where, what the stages cost, and where the shards lie."""
     counts = count_run(state)
     spent = events.spent(state.folder.events)
     plan = state.plan
@@ -53,7 +53,10 @@ def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Da
 
 
 def _task_table(counts: Sequence[StageCount], state: RunState) -> DataTable:
-    """Rows kept by each stage, by task; the first column is the plan, of later turns what was published."""
+    """Rows kept by each stage, by task.
+
+    The first column counts planned rows; for later turns, published rows.
+    """
     first_or_product = {step.name for step in state.steps.values() if step.turn == 1 or step.publishes}
     shown = [count for count in counts if count.name in first_or_product]
     table = plain_table("task", "planned", *(count.name for count in shown), "failed", "pending")
@@ -102,7 +105,7 @@ def _print_pairs(
 
 
 def plain_table(*columns: str, text: int = 1) -> DataTable:
-    """A table whose first ``text`` columns are words, the others numbers."""
+    """A table whose first ``text`` columns are text and whose other columns are numbers."""
     table = DataTable(box=None, header_style="bold", pad_edge=False)
     for i, name in enumerate(columns):
         table.add_column(name, justify="left" if i < text else "right", overflow="fold")

@@ -1,7 +1,7 @@
-"""``editpairs sweep``: how many pairs each threshold costs, from the scores that a run has stored.
+"""``editpairs sweep``: how many pairs each threshold costs, computed from the stored scores.
 
-One bound of one task is moved at a time, all others stay as the manifest has them. No model, no GPU;
-nothing of the run is changed.
+One bound of one task moves at a time; all other bounds stay as in the manifest. No model is needed, and the
+run is not changed.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.tasks import Bounds, Tasks
 
 STEPS = 11
-"""Values a bound is moved through: quantiles of the candidates' scores, the lowest and highest too."""
+"""Number of values tried per bound: quantiles of the candidates' scores from lowest to highest."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Curve:
     side: str
     """``min`` or ``max``."""
     now: float
-    """The bound as the manifest has it."""
+    """The bound in the manifest."""
     rows: int
     kept_now: int
     values: tuple[float, ...]
@@ -39,7 +39,7 @@ class Curve:
 
 
 def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
-    """The candidates' scores of every row that the score stage kept, in all turns, by task."""
+    """By task, the candidates' scores of every row that the score stage kept, in all turns."""
     scores: dict[str, list[Sequence[Scores]]] = {}
     for step in state.steps.values():
         for part in range(state.plan.parts) if step.stage == "score" else ():
@@ -52,7 +52,7 @@ def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
 
 
 def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
-    """A curve for each task and each side of a metric that has a bound."""
+    """One curve for each task and each bound of a metric."""
     curves = []
     for task in sorted(scores):
         bounds = resolve_bounds(tasks[task], config)
@@ -81,7 +81,7 @@ def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds]) -> int
 
 
 def plot(curves: Sequence[Curve]) -> bytes:
-    """A figure (PNG): a row of panels a task, the bound as it is drawn in."""
+    """A figure as PNG bytes: one row of panels per task; a line marks the current bound."""
     from matplotlib.figure import Figure
 
     tasks = sorted({curve.task for curve in curves})
@@ -104,7 +104,7 @@ def plot(curves: Sequence[Curve]) -> bytes:
 
 
 def curves_table(curves: Sequence[Curve]) -> DataTable:
-    """A line a curve: the bound and its yield now, then the yield without it, and at other values."""
+    """A table with one line per curve: bound and yield now, yield without the bound and at other values."""
     table = DataTable(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "bound", "now", "kept", "without", "kept at other values"):
         table.add_column(name, justify="right" if name in ("now", "kept", "without") else "left")

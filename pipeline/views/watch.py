@@ -1,4 +1,4 @@
-"""``editpairs status --watch``: a run while it goes on, from its files alone."""
+"""``editpairs status --watch``: a live view of a run, read from its files only."""
 
 import time
 from collections import deque
@@ -15,20 +15,20 @@ from pipeline.store import events
 from pipeline.store.folder import RunFolder
 
 RECENT = 16
-"""Files that the present rate is taken from."""
+"""Number of latest files from which the pace is computed."""
 TOP_REASONS = 2
 PAUSE = 9
-"""Times as long as a look took: of a large run it is a tenth of one core's time at most."""
+"""The pause after a look, as a multiple of its duration: looking takes at most a tenth of one core's time."""
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast a stage was of late, all its workers together: rows a second; 0 if it has done nothing."""
+    """Recent speed of a stage, all workers together, in rows per second; 0 for a stage without work."""
 
     rows_a_second: float
 
     def left(self, rows: int) -> str:
-        """How long ``rows`` take at this pace, such as ``1:04:30``."""
+        """Time for ``rows`` rows at this pace, such as ``1:04:30``."""
         if not rows:
             return ""
         if not self.rows_a_second:
@@ -39,7 +39,7 @@ class Pace:
 
 
 class Paces:
-    """The pace of each stage over its last files; ``events.jsonl`` is read on from where it was left."""
+    """The pace of each stage over its latest files. ``events.jsonl`` is read from the last position on."""
 
     def __init__(self, folder: RunFolder) -> None:
         self._folder = folder
@@ -59,7 +59,7 @@ class Paces:
 
 
 def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
-    """Show a live table until nothing is pending, or Ctrl-C."""
+    """Show a live table until no row is pending, or until Ctrl-C."""
     paces = Paces(state.folder)
     with Live(console=console, auto_refresh=False) as live:
         while True:
@@ -73,7 +73,7 @@ def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
 
 
 def progress_table(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
-    """Parts, pace, time left, share kept and the commonest reasons, a row a stage."""
+    """One line per stage: parts, pace, time left, share kept, and the most frequent reasons."""
     table = DataTable(title=Text(shown(str(folder.root))), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):
         table.add_column(name, justify="left" if name in ("stage", "why not") else "right")

@@ -16,17 +16,16 @@ def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def share_within(box: np.ndarray, region: np.ndarray) -> float:
-    """The share of a box's pixels (x0, y0, x1, y1) that lie in a region, bool [h,w]; 0 of an empty box."""
+    """The share of a box's pixels (x0, y0, x1, y1) inside a region, bool [h,w]; 0 for an empty box."""
     covered = fill_boxes(box[None], region.shape) > 0
     return float(region[covered].mean()) if covered.any() else 0.0
 
 
 def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
-    """A mask bool [h,w] whose small holes are filled and whose small islands are gone, as SAM's own
-    generator of masks does it.
+    """A mask bool [h,w] with small holes filled and small islands removed, as SAM's mask generator does.
 
     Args:
-        share: of the mask's area, that a hole or an island has at least to stay.
+        share: least area of a hole or island that stays, as a share of the mask's area.
     """
     from segment_anything.utils.amg import remove_small_regions  # imports torch
 
@@ -37,16 +36,16 @@ def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
 
 
 def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:
-    """The precise mask dilated, then blurred; 1 on the whole object.
+    """The precise mask, dilated and then blurred; 1 on the whole object.
 
-    The blur is that of the dilated mask (not of the precise one), and its kernel, cut off at the
-    dilation's radius over the square root of two, never reaches from the object past the dilation.
+    The dilated mask is blurred, not the precise one. The blur kernel is cut off at the dilation's radius over
+    the square root of two, so it never reaches from beyond the dilation to the object.
 
     Args:
         precise: float [h,w] in [0,1].
-        dilate: radius of the elliptic kernel as a fraction of the shorter side; at least twice
-            the blur's sigma is taken.
-        blur: sigma of the Gaussian as a fraction of the shorter side.
+        dilate: radius of the elliptic kernel, as a fraction of the shorter side; at least twice the blur's
+            sigma is used.
+        blur: sigma of the Gaussian, as a fraction of the shorter side.
     """
     side = min(precise.shape)
     sigma = blur * side
@@ -61,7 +60,7 @@ def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:
 def soft_mask(
     precise: np.ndarray, smooth: np.ndarray, box: np.ndarray, weights: tuple[float, float, float]
 ) -> np.ndarray:
-    """``w_p * precise + w_s * smooth + w_b * box``, for weights >= 0 that sum to 1."""
+    """``w_p * precise + w_s * smooth + w_b * box``, with weights >= 0 that sum to 1."""
     w_p, w_s, w_b = (np.float32(w) for w in weights)
     return np.clip(w_p * precise + w_s * smooth + w_b * box, 0, 1).astype(np.float32)
 

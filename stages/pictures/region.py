@@ -14,9 +14,9 @@ from stages.pictures.png import decode_mask
 from stages.tasks import RegionKind
 
 FEATHER = 8
-"""Greatest width in pixels of a background mask's edge: the side of the square that one latent covers."""
+"""Largest width in pixels of a background mask's edge: the size of one latent pixel."""
 MARGIN = 1 / 16
-"""By what fraction of the picture's shorter side the metrics' "outside" keeps away from an edit."""
+"""Distance that the metrics' "outside" keeps from an edit, as a fraction of the picture's shorter side."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,15 +38,15 @@ class Region:
         return cls(decode_mask(row["precise_mask"]), _boxes(row))
 
     def metric_regions(self, kind: RegionKind) -> tuple[np.ndarray, np.ndarray | None]:
-        """Where a metric looks for the edit and where nothing may have changed, the same for all policies.
+        """Where a metric expects the edit, and where nothing may change; the same for all mask policies.
 
         Args:
             kind: what the task edits.
 
         Returns:
-            ``inside``, bool [h,w], and ``outside``, bool [h,w] or None where there is none. For the
-            kind ``object`` the outside is the complement of the dilated union of precise mask and
-            boxes; for ``background`` it is the object, eroded. Either may be empty (all False).
+            ``inside``, bool [h,w], and ``outside``, bool [h,w] or None without an outside. For the kind
+            ``object``, the outside is the complement of the dilated union of precise mask and boxes. For
+            ``background``, it is the eroded object. Either can be empty (all False).
         """
         shown = self.precise > 0.5
         if kind == "all":
@@ -76,8 +76,8 @@ class MaskedRegion(Region):
     def edit_mask(self, kind: RegionKind, policy: Policy) -> np.ndarray:
         """The mask M, float32 [h,w] in [0,1]: the degree to which a candidate's pixels are edited.
 
-        kind ``object``: the mask that the policy names. ``background``: all that is not the object, with
-        an edge at most one latent pixel wide. ``all``, and the policy ``none``: 1 everywhere.
+        Kind ``object``: the mask named by the policy. ``background``: everything except the object, with an
+        edge at most one latent pixel wide. ``all``, and the policy ``none``: 1 everywhere.
 
         Args:
             kind: what the task edits.

@@ -13,7 +13,7 @@ Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aestheti
 OPTIONAL_MODELS = ("dino", "depth", "ocr", "aesthetic", "nsfw")
 """Those that a manifest may leave out."""
 Scores = Mapping[str, float | None]
-"""The metrics of one candidate; None where a metric does not apply."""
+"""The scores of one candidate by metric; None for a metric that does not apply."""
 FRACTION, COSINE, NONNEGATIVE, ANY = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
 """Ranges."""
 

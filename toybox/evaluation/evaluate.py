@@ -1,7 +1,7 @@
 """Measure the toybox on held-out scenes: ``make toybox-eval``.
 
-Every model alone, then the edits of a run, by the independent judge. Writes ``figures.json``, which
-the tables of ``README.md`` are made from.
+First each model alone, then the edits of a run, judged by the independent judge. Writes ``figures.json`` and
+the tables made from it in ``README.md``.
 """
 
 import argparse
@@ -54,7 +54,7 @@ Figures = dict[str, float]
 
 
 def autoencoder_figures() -> Figures:
-    """PSNR on 128 held-out scenes, and by how many degrees an object's hue is off on average."""
+    """PSNR on 128 held-out scenes, and the mean error of an object's hue in degrees."""
     model = load_autoencoder()
     rng = np.random.default_rng(20)
     pictures = [render(sample_held_out_scene(rng)) for _ in range(128)]
@@ -69,7 +69,7 @@ def autoencoder_figures() -> Figures:
 
 
 def _hue_error(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float:
-    """Degrees between the hues of an object's mean colour, over its saturated pixels."""
+    """Difference in degrees between the hues of an object's mean colour, over its saturated pixels."""
     saturated = cv2.cvtColor(before, cv2.COLOR_RGB2HSV)[..., 1] > 100
     inside = (mask > 0.9) & saturated
     means = np.stack([image[inside].mean(0) for image in (before, after)]).astype(np.float32)[:, None]
@@ -79,7 +79,7 @@ def _hue_error(before: np.ndarray, after: np.ndarray, mask: np.ndarray) -> float
 
 
 def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
-    """Pictures of captions, sampled as the source stage does; the row's number is its seed."""
+    """Draw captions as the source stage does. A caption's position is its seed."""
     images: list[np.ndarray] = []
     for start in track(range(0, len(captions), BATCH), "drawing"):
         texts = list(captions[start : start + BATCH])
@@ -91,7 +91,7 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
 
 
 def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
-    """On drawn pictures that the judge reads as asked; its boxes are the truth, one phrase a picture."""
+    """Detector figures on drawn pictures that the judge reads as asked. The judge's boxes are the truth."""
     detector = load_detector(manifest.section("mask", MaskConfig).grounding)
     rng = np.random.default_rng(21)
     usable = [k for k, scene in enumerate(scenes) if seen[k].content == content_of(scene)]
@@ -113,7 +113,7 @@ def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
 
 
 def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
-    """Mean IoU on held-out scenes from an object's true box."""
+    """Mean IoU on held-out scenes, given an object's true box."""
     weights = manifest.section("mask", MaskConfig).segmenter
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
@@ -123,7 +123,7 @@ def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
 
 
 def clip_figures(manifest: Manifest) -> Figures:
-    """The right caption of 64, and the right one of two that differ in one attribute."""
+    """How often CLIP picks the right caption of 64, and the right one of two that differ in one attribute."""
     from stages.models.clip import Clip
 
     clip = Clip.load(manifest.section("score", ScoreConfig).clip)
@@ -133,7 +133,7 @@ def clip_figures(manifest: Manifest) -> Figures:
 
 
 def language_figures(manifest: Manifest) -> Figures:
-    """Shares of valid and of right answers, with the exemplars in context, as the manifest samples."""
+    """Shares of valid and of right answers, with exemplars in context and the manifest's sampling."""
     section = manifest.section("instruct", InstructConfig)
     tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
     model, tokenizer = load(section.model, None, section.dtype)
@@ -143,7 +143,7 @@ def language_figures(manifest: Manifest) -> Figures:
 
 
 def predictor_figures(manifest: Manifest, run: Path) -> Figures:
-    """The task check on what a run's language model wrote, as planned and with wrong tasks planted."""
+    """Figures of the task check on a run's instructions: as planned, and with wrong tasks planted."""
     section = manifest.section("task_check", TaskCheckConfig)
     tasks = load_tasks(manifest.tasks.prompts, None, list(manifest.tasks.mixture))
     check, names = TaskCheck(section, tasks), list(tasks)
@@ -168,7 +168,7 @@ def predictor_figures(manifest: Manifest, run: Path) -> Figures:
 
 
 def held_out_scenes(things: int, count: int) -> tuple[list[Scene], list[str]]:
-    """Scenes of combinations that no model was trained on, and a caption of each."""
+    """Scenes of held-out combinations, with a caption each."""
     rng = np.random.default_rng([22, things])
     scenes = [sample_held_out_scene(rng, things=things) for _ in range(count)]
     return scenes, [sample_caption(scene, rng) for scene in scenes]

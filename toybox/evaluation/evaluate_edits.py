@@ -1,8 +1,8 @@
-"""Judge the edits of a run of the toybox: does each picture show what its caption says?
+"""Judge the edits of a toybox run: does each picture show the content of its caption?
 
-An edit is right when the judge reads the input caption's content in I and the output caption's in
-Tar: objects in order, their kinds and colours, the place and the time; for the texture task the
-objects' textures too. The filter's own models have no say.
+An edit is right if the judge reads the input caption's content in I and the output caption's content in Tar.
+Content is the ordered objects with kind and colour, the place and the time; for the texture task also the
+textures. The models of the filter have no part in this.
 """
 
 from collections import Counter, defaultdict
@@ -33,7 +33,10 @@ PROMPTS = Path(__file__).parents[2] / "prompts"
 
 @dataclass(frozen=True)
 class JudgedEdit:
-    """One candidate of a row: ``right`` by the judge; ``chosen`` if its row was kept with it."""
+    """One candidate of a row.
+
+    ``right`` says the judge, ``chosen`` if the row was kept with this candidate.
+    """
 
     row: str
     task: str
@@ -43,7 +46,7 @@ class JudgedEdit:
 
 
 def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
-    """Every Prompt-to-Prompt candidate of a finished run's rows."""
+    """Judge every Prompt-to-Prompt candidate in a finished run."""
     tasks = load_tasks(PROMPTS)
     for record in _drawn(run):
         task = tasks[record["task"]]
@@ -58,9 +61,9 @@ def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
 
 
 def judge_run(run: Path, judge: Judge) -> dict[str, Any]:
-    """Shares of right edits by task: of every candidate, by candidate, and of the kept pairs.
+    """Shares of right edits by task: over all candidates, by candidate, and over the kept pairs.
 
-    ``planned`` counts rows, ``drawn`` candidates, ``kept`` pairs.
+    ``planned`` counts rows, ``drawn`` counts candidates, ``kept`` counts pairs.
     """
     plan = read_plan(run / "plan.parquet")
     if plan is None:
@@ -90,7 +93,7 @@ def _shares(edits: list[JudgedEdit]) -> dict[str, Any]:
 
 
 def is_right(judge: Judge, task: Task, pair: EditPair[np.ndarray]) -> bool:
-    """Whether each picture of a pair shows what its caption says."""
+    """Whether each picture of a pair shows the content of its caption."""
     sides = ((pair.input, pair.input_caption), (pair.target, pair.output_caption))
     return all(_shows(judge, task, image, caption) for image, caption in sides)
 
@@ -105,13 +108,13 @@ def _shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
 
 
 def _compared(content: Content, task: Task) -> Content:
-    """What is compared for a task: textures only where they are what is edited."""
+    """The content compared for a task: textures count only for the texture task."""
     if task.name == "texture":
         return content
     return replace(content, things=tuple(replace(thing, texture="") for thing in content.things))
 
 
 def _drawn(run: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows that the edit stage kept, with the choice of those that the filter kept."""
+    """The rows that the edit stage kept, with the chosen candidate of kept rows."""
     for path in sorted((run / "edit").glob("*.parquet")):
         yield from (row for row in rows(RunFolder(run), int(path.stem), READS) if row.get("candidates"))

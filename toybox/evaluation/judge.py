@@ -1,8 +1,7 @@
-"""The judge: an independent reader of pictures, for evaluation only.
+"""The judge: an independent reader of pictures, used only for evaluation.
 
-It says which objects a picture shows and where, their colours and textures, the place and the time.
-No stage, no filter and no recipe of another model looks at it, so success is never measured by the
-model that filtered.
+It finds the objects in a picture with their boxes, colours and textures, and the place and time. No stage,
+filter or other recipe uses it. Success is therefore never measured by the model that filtered.
 """
 
 from collections.abc import Sequence
@@ -23,16 +22,16 @@ from toybox.world.scene import COLORS, KINDS, PLACES, TEXTURE_NAMES, TIMES
 FILE = WEIGHTS / "judge" / "model.safetensors"
 WIDTHS = (16, 32, 64, 96)
 MIN_AREA = 0.01
-"""Smaller regions, as fractions of the picture, are no objects."""
+"""Smallest object, as a fraction of the picture's area."""
 MIN_SHARE = 0.25
-"""A kind that fills less of a region is a misread part of another."""
+"""Smallest share of a region for a kind. A smaller share is a misread part of another object."""
 
 _COLORS, _PLACES, _TIMES = list(COLORS), list(PLACES), list(TIMES)
 
 
 @dataclass(frozen=True)
 class SeenThing:
-    """An object that the judge sees, and its box (x0, y0, x1, y1) in pixels."""
+    """An object found by the judge, with its box (x0, y0, x1, y1) in pixels."""
 
     look: Look
     box: tuple[int, int, int, int]
@@ -40,7 +39,7 @@ class SeenThing:
 
 @dataclass(frozen=True)
 class Seen:
-    """What the judge sees in a picture; ``things`` from left to right."""
+    """Everything the judge finds in a picture; ``things`` from left to right."""
 
     things: tuple[SeenThing, ...]
     background: str
@@ -63,7 +62,7 @@ class Logits:
 
 
 class JudgeNetwork(nn.Module):
-    """A small U-Net with three answers a pixel and two a picture."""
+    """A small U-Net with three outputs per pixel and two per picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,7 +101,7 @@ def _block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Judge:
-    """Reads pictures."""
+    """Reads pictures with the trained network."""
 
     def __init__(self, network: JudgeNetwork) -> None:
         self.network = network.eval()
@@ -115,7 +114,7 @@ class Judge:
 
     @torch.no_grad()
     def look(self, images: Sequence[np.ndarray], batch: int = 64) -> list[Seen]:
-        """What each picture (uint8 RGB [h,w,3]) shows."""
+        """Read pictures (uint8 RGB [h,w,3])."""
         seen = []
         for start in range(0, len(images), batch):
             stacked = np.stack(images[start : start + batch]).transpose(0, 3, 1, 2)
@@ -135,7 +134,7 @@ def _read(logits: Logits) -> list[Seen]:
 
 
 def _things(kind: np.ndarray, color: np.ndarray, texture: np.ndarray) -> tuple[SeenThing, ...]:
-    """Objects of one picture: each connected region, cut by kind where two kinds truly share it."""
+    """The objects of one picture: connected regions, split by kind if two kinds each fill enough of one."""
     count, regions = cv2.connectedComponents((kind > 0).astype(np.uint8), connectivity=4)
     found = []
     for region in (regions == label for label in range(1, count)):

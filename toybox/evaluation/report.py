@@ -1,4 +1,4 @@
-"""The figures of ``make toybox-eval`` as the tables of ``toybox/README.md``."""
+"""The figures of ``make toybox-eval`` as tables in ``toybox/README.md``."""
 
 import re
 from collections.abc import Mapping
@@ -27,11 +27,11 @@ FIGURES: list[tuple[str, str, str, str]] = [
     ("task_predictor", "moved_back", "task predictor: planted wrong tasks moved back", ""),
     ("task_predictor", "moved_wrongly", "task predictor: right tasks moved", ""),
 ]
-"""Section, key, what it is, and what issue 3 asks of it."""
+"""Section, key, description, and the goal."""
 
 
 def write_readme(path: Path, figures: Mapping[str, Any]) -> None:
-    """Put the tables of ``figures`` between the markers of a README.
+    """Write the tables of ``figures`` between the markers of a README.
 
     Raises:
         ValueError: the file lacks a marker.
@@ -45,7 +45,7 @@ def write_readme(path: Path, figures: Mapping[str, Any]) -> None:
 
 
 def tables_of(figures: Mapping[str, Any]) -> str:
-    """Markdown: a figure a line with what was asked, then the edits by task."""
+    """Markdown: one line per figure with its goal, then the edits by task."""
     lines = [
         f"Measured by `make toybox-eval` on {figures['date']}, on held-out scenes and captions.",
         "",

@@ -1,7 +1,7 @@
-"""Train the judge on renders and on pictures that have been through the autoencoder.
+"""Train the judge on renders, and on renders passed through the autoencoder.
 
-Pictures are mirrored, shifted and degraded, since generated ones are rougher than renders. It learns
-from the renderer's own masks and attributes alone.
+Pictures are mirrored, shifted and degraded, because generated pictures are rougher than renders. Masks and
+attributes come from the renderer only.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ from toybox.world.scene import COLORS, KINDS, PLACES, SIZE, TEXTURE_NAMES, TIMES
 
 BATCH = 32
 SHIFT = SIZE // 8
-"""Pixels that a picture is moved by, at most: objects must be known wherever they stand."""
+"""Largest shift of a picture in pixels. It makes the judge recognise an object at any position."""
 SCHEDULE = Schedule(steps=1_500, learning_rate=3e-3, warmup=50, plateau=0.3, average=0.99)
 NOTHING = -100
-"""The class of pixels that teach nothing; cross_entropy's own."""
+"""Class of pixels without a label: cross_entropy's default ignore_index."""
 
 
 def labels_of(scene: Scene, masks: np.ndarray) -> np.ndarray:
@@ -39,7 +39,7 @@ def labels_of(scene: Scene, masks: np.ndarray) -> np.ndarray:
 
 
 def moved(arrays: list[np.ndarray], rng: np.random.Generator) -> list[np.ndarray]:
-    """Arrays [...,h,w], mirrored or not and moved by the same few pixels, with the edge repeated."""
+    """Arrays [...,h,w], possibly mirrored, and all shifted by the same few pixels; edges are repeated."""
     y, x = rng.integers(0, 2 * SHIFT + 1, 2)
     mirrored = rng.random() < 0.5
     result = []
@@ -66,7 +66,7 @@ def sample_batch(pictures: Labelled, rng: np.random.Generator) -> tuple[Tensor, 
 
 def loss_of_batch(network: JudgeNetwork, images: Tensor, labels: Tensor, scenes: Tensor) -> dict[str, Tensor]:
     logits = network(images)
-    # Most pixels show no object: without a term of their own the objects' kinds are learned late.
+    # Most pixels show no object. Without a separate loss term, the kinds of objects are learned late.
     inside = torch.where(labels[:, 0] > 0, labels[:, 0], NOTHING)
     targets = [(logits.kind, labels[:, 0]), (logits.kind, inside)]
     targets += [(logits.color, labels[:, 1]), (logits.texture, labels[:, 2])]
@@ -76,7 +76,7 @@ def loss_of_batch(network: JudgeNetwork, images: Tensor, labels: Tensor, scenes:
 
 
 def evaluate(network: JudgeNetwork, pictures: Labelled) -> dict[str, float]:
-    """Shares of held-out pictures that are read rightly (``toybox.world.reading.agreement``)."""
+    """Shares of held-out pictures that are read correctly (``toybox.world.reading.agreement``)."""
     seen = [look.content for look in Judge(network).look(list(pictures.images))]
     return agreement(seen, [content_of(scene) for scene in pictures.scenes])
 

@@ -26,12 +26,12 @@ from toybox.world.scene import (
 )
 
 VARIANTS = 3
-"""Other scenes in a group, each one attribute away from the first."""
+"""Further scenes per group; each differs from the first in one attribute."""
 ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 
 def vary(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene | None:
-    """The scene with one attribute changed; None if there is no object to change."""
+    """The scene with one attribute changed; None if it has no object to change."""
     if attribute == "time":
         return replace(scene, time="day" if scene.time == "night" else "night")
     if attribute == "background":
@@ -56,7 +56,7 @@ def _other(choices: Iterable[str], taken: Sequence[str], rng: np.random.Generato
 
 
 def training_group(index: int) -> list[Scene]:
-    """A training scene and VARIANTS others, each one attribute away, none of them held out."""
+    """A training scene and VARIANTS others that differ in one attribute each; none is held out."""
     rng = np.random.default_rng([5, index])
     scenes = [sample_training_scene(rng)]
     attributes = cycle(rng.permutation(ATTRIBUTES))
@@ -68,7 +68,10 @@ def training_group(index: int) -> list[Scene]:
 
 
 def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
-    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3], every second group through the autoencoder; kept on disk."""
+    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3]; every second group is passed through the autoencoder.
+
+    Stored on disk.
+    """
     weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
     digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
     path = BUILD / f"clip-pictures-{len(groups)}-{digest}.npy"

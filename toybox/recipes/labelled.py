@@ -1,8 +1,8 @@
-"""Pictures with their truth for the recipes that look at pictures: detector, segmenter and judge.
+"""Pictures with labels, for the recipes of detector, segmenter and judge.
 
-They will look at generated pictures, so every second one has been through the autoencoder, some of
-those through the diffusion model too (:func:`redrawn`), and :func:`degraded` blurs, tints and
-roughens them a little.
+These models will see generated pictures. Therefore every second picture is passed through the autoencoder,
+some of these also through the diffusion model (:func:`redrawn`), and :func:`degraded` adds a little blur,
+tint and noise.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,13 @@ MAX_THINGS = 2
 TRAINING, HELD_OUT = 10_000, 192
 REDRAWN_EVERY = 8
 REDRAWN_STEPS = (6, 12)
-"""How many of DRAWN_STEPS a redrawn picture goes through, at least and at most."""
+"""Fewest and most of the DRAWN_STEPS that a redrawn picture goes through."""
 DRAWN_STEPS = 20
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """``images`` uint8 [n,SIZE,SIZE,3]; ``masks`` uint8 [n,2,SIZE,SIZE], the visible part of each thing."""
+    """``images`` uint8 [n,SIZE,SIZE,3]; ``masks`` uint8 [n,2,SIZE,SIZE], the visible part of each object."""
 
     images: np.ndarray
     masks: np.ndarray
@@ -37,7 +37,7 @@ class Labelled:
 
 
 def training_pictures() -> Labelled:
-    """Training scenes, drawn once and kept below ``toybox/build``."""
+    """Training scenes, drawn once and stored below ``toybox/build``."""
     scenes = [sample_training_scene(np.random.default_rng([5, i])) for i in range(TRAINING)]
     path = BUILD / f"labelled-{TRAINING}.npz"
     if not path.exists():
@@ -50,7 +50,7 @@ def training_pictures() -> Labelled:
 
 
 def held_out_pictures() -> Labelled:
-    """Scenes of held-out combinations with at least one thing, for evaluation."""
+    """Scenes of held-out combinations with at least one object, for evaluation."""
     rng = np.random.default_rng(6)
     scenes = [sample_held_out_scene(rng) for _ in range(HELD_OUT)]
     return Labelled(*_draw(scenes), scenes)
@@ -80,9 +80,9 @@ def _draw(scenes: list[Scene]) -> tuple[np.ndarray, np.ndarray]:
 
 @torch.no_grad()
 def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps: int) -> np.ndarray:
-    """Pictures uint8 [n,h,w,3] with noise, denoised by the last ``steps`` of the sampler.
+    """Add noise to pictures, uint8 [n,h,w,3], and denoise them with the last ``steps`` of the sampler.
 
-    They look as generated ones do, and everything stays in its place (Meng et al. 2022, SDEdit).
+    The results look generated, and every object keeps its place (Meng et al. 2022, SDEdit).
     """
     latents = diffusion.vae.encode(to_tensor(images)).latent_dist.mean
     diffusion.scheduler.set_timesteps(diffusion.config.steps)
@@ -97,7 +97,7 @@ def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps
 
 
 def degraded(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """uint8 [h,w,3] blurred, tinted and roughened a little, as generated pictures are."""
+    """A picture, uint8 [h,w,3], with a little blur, tint and noise, as in generated pictures."""
     sigma = rng.uniform(0.3, 0.9) if rng.random() < 0.5 else 0
     blurred = cv2.GaussianBlur(image.astype(np.float32), (0, 0), sigma) if sigma else image
     tint, noise = rng.uniform(0.94, 1.06, 3), rng.uniform(0, 6) * rng.standard_normal(image.shape)

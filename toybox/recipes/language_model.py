@@ -1,9 +1,9 @@
 """The toybox's language model: a word-level tokenizer and a small Llama, built from scratch.
 
-Fixed wording of the prompts (the system message, each task's definition, the JSON keys) are single
-tokens, so a prompt with two exemplars has about 130. Words carry their leading space as ``▁`` and
-are the same token at the start of a string and within it, which makes copying easy; other words
-fall back to letters, other scripts to ``<unk>``.
+Fixed parts of the prompts (the system message, each task's definition, the JSON keys) are single tokens, so a
+prompt with two exemplars has about 130 tokens. A word carries its leading space as ``▁`` and is the same
+token at the start of a string and inside it, which makes copying easy. Other words fall back to letters,
+other scripts to ``<unk>``.
 """
 
 from collections.abc import Iterable
@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 
 
 def fixed_wording(tasks: Tasks) -> list[str]:
-    """The pieces of a conversation that are always the same, in one order."""
+    """The constant pieces of a conversation, in a fixed order."""
     opening = [f'{{"{ANSWER_KEYS[0]}": "', '{"caption": "']
     between = [f'", "{key}": "' for key in (*ANSWER_KEYS[1:], "verb")]
     return [
@@ -37,7 +37,7 @@ def fixed_wording(tasks: Tasks) -> list[str]:
 
 
 def build_tokenizer(tasks: Tasks, words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer over ``words``, printable ASCII letters, and the fixed wording of ``tasks``."""
+    """A tokenizer with ``words``, printable ASCII letters, and the fixed wording of ``tasks``."""
     special = [PAD, UNKNOWN, SYSTEM_TURN, USER, ASSISTANT, END]
     letters = [chr(code) for code in range(32, 127)]
     pieces = [*special, *letters, "▁", *sorted(f"▁{word}" for word in words)]
@@ -60,7 +60,7 @@ def build_tokenizer(tasks: Tasks, words: Iterable[str]) -> PreTrainedTokenizerFa
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """A Llama of 4 layers and 1.7 million parameters."""
+    """A Llama with 4 layers and 1.7 million parameters."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=192,

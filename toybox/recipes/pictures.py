@@ -1,4 +1,4 @@
-"""The training pictures: rendered once, kept as arrays below ``toybox/build``."""
+"""The training pictures: rendered once, stored as arrays below ``toybox/build``."""
 
 import json
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ CAPTIONS_A_PICTURE = 4
 
 @dataclass(frozen=True)
 class Pictures:
-    """``images`` uint8 [n,SIZE,SIZE,3] (mapped from disk); ``captions`` of the same rows."""
+    """``images`` uint8 [n,SIZE,SIZE,3], memory-mapped; ``captions`` of the same rows."""
 
     images: np.ndarray
     captions: list[list[str]]
 
 
 def training_pictures(count: int = COUNT) -> Pictures:
-    """Render the pictures, or map them from disk if they are there."""
+    """Render the pictures, or memory-map them if they were rendered before."""
     BUILD.mkdir(exist_ok=True)
     images_path, captions_path = BUILD / f"pictures-{count}.npy", BUILD / f"captions-{count}.json"
     if not captions_path.exists():

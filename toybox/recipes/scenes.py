@@ -1,4 +1,4 @@
-"""Training scenes as the U-Net sees them: latents, captions, and where each object's words belong."""
+"""Training scenes as the U-Net sees them: latents, captions, and the position of each object's words."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from toybox.world.scene import Scene, sample_caption, sample_training_scene
 LATENT_SIDE = 16
 MAX_THINGS = 2
 MAX_PHRASE = 3
-"""Words of an object's phrase: texture, colour, kind."""
+"""Most words in an object's phrase: texture, colour, kind."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Scenes:
 
     ``latents`` float16 [n,4,16,16]; ``masks`` uint8 [n,2,16,16], the objects' shapes in 0..255;
     ``captions`` [n][CAPTIONS]; ``words`` int8 [n,CAPTIONS,2,3], the positions (in words) of each
-    object's phrase in each caption, -1 where there is none.
+    object's phrase in each caption, -1 for none.
     """
 
     latents: torch.Tensor
@@ -35,7 +35,7 @@ class Scenes:
 
 
 def phrase_positions(scene: Scene, text: str) -> np.ndarray:
-    """Positions [2,3] of the words of each object's phrase in a caption, -1 where there is none."""
+    """Positions [2,3] of the words of each object's phrase in a caption, -1 for none."""
     positions = np.full((MAX_THINGS, MAX_PHRASE), -1, np.int8)
     words = text.split()
     for index, thing in enumerate(scene.things):

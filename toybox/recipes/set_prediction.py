@@ -14,7 +14,7 @@ WORDS_WEIGHT = 2.0
 
 @dataclass(frozen=True)
 class Example:
-    """A picture, the phrases asked of it, and the boxes [n,4] (fractions) of those that are there."""
+    """A picture, its phrases, and the boxes [n,4] (as fractions) of the phrases that are present."""
 
     image: np.ndarray
     phrases: list[str]
@@ -24,7 +24,7 @@ class Example:
 
 
 def match(cost: np.ndarray) -> list[int]:
-    """The queries of 0, 1 or 2 boxes at least total cost; ``cost`` is [queries, boxes]."""
+    """The queries of 0, 1 or 2 boxes with the least total cost; ``cost`` is [queries, boxes]."""
     if cost.shape[1] == 0:
         return []
     if cost.shape[1] == 1:
@@ -36,7 +36,7 @@ def match(cost: np.ndarray) -> list[int]:
 
 
 def set_loss(logits: Tensor, boxes: Tensor, examples: list[Example]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy of the words and box loss of one layer (costs as in DINO)."""
+    """Cross-entropy on the words and box loss of one layer (costs as in DINO)."""
     real = logits > -torch.inf
     logits = logits.masked_fill(~real, -20.0)
     target = torch.zeros_like(logits)

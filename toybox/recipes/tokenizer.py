@@ -1,6 +1,6 @@
-"""The tokenizer of the toybox's text encoders: a CLIPTokenizer in which each world word is one token.
+"""The tokenizer of the toybox's text encoders: a CLIPTokenizer with one token per word of the world.
 
-Like CLIP's own it is a byte-level BPE, so any other text falls back to letters and bytes.
+It is a byte-level BPE like CLIP's own, so any other text falls back to letters and bytes.
 """
 
 from collections import Counter
@@ -12,13 +12,16 @@ from transformers import CLIPTokenizer
 from toybox.world.scene import vocabulary
 
 CONTEXT_LENGTH = 32
-"""Tokens of a caption, with the start and the end token."""
+"""Tokens in a caption, including start and end token."""
 
 _END_OF_WORD = "</w>"
 
 
 def build_tokenizer() -> CLIPTokenizer:
-    """Build the tokenizer, the same one every time. The end token has the highest id: CLIP pools there."""
+    """Build the tokenizer; the result is always the same.
+
+    CLIP pools at the end token, so it has the highest id.
+    """
     words = vocabulary()
     byte_symbols = sorted(pre_tokenizers.ByteLevel.alphabet())
     symbols = [*byte_symbols, *(symbol + _END_OF_WORD for symbol in byte_symbols)]
@@ -37,9 +40,9 @@ def build_tokenizer() -> CLIPTokenizer:
 
 
 def _learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges that make one token of every word: the most frequent pair first, ties by name.
+    """Byte-pair merges that turn every word into one token. The most frequent pair comes first, ties by name.
 
-    (tokenizers' own trainer breaks ties by hash, so it gives other ids in every process.)
+    tokenizers' own trainer breaks ties by hash, so its ids differ between processes.
     """
     spelled = [[*word[:-1], word[-1] + _END_OF_WORD] for word in words]
     merges = []

@@ -1,8 +1,8 @@
-"""Train the toybox's AutoencoderKL: 64 px to 16x16 latents of 4 channels and back.
+"""Train the toybox's AutoencoderKL: 64 px pictures to 16x16 latents with 4 channels, and back.
 
-Starts near the identity (an average-pooling pyramid), which is worth 3 dB over the default
-initialisation in the same time, and learns from 32 px crops; a last phase sees whole pictures.
-In the end every latent channel gets mean 0 and deviation 1, folded into the quant convolutions.
+Training starts near the identity (an average-pooling pyramid). After the same time this is 3 dB better than
+the default initialisation. Batches are 32 px crops; the last phase uses whole pictures. At the end, each
+latent channel is scaled to mean 0 and standard deviation 1, folded into the quant convolutions.
 """
 
 import math
@@ -25,7 +25,7 @@ LATENT_CHANNELS = 4
 BATCH = 16
 CROP = 32
 WHOLE_PICTURES_FROM = 0.88
-"""Fraction of the steps after which batches are a quarter as many whole pictures."""
+"""Fraction of the steps after which a batch is a quarter as many whole pictures."""
 KL_WEIGHT = 0.01
 SCHEDULE = Schedule(steps=3_600, learning_rate=2e-3, warmup=50, plateau=0.1, weight_decay=1e-4, average=0.998)
 
@@ -72,7 +72,7 @@ def _start_near_identity(model: AutoencoderKL) -> None:
 
 
 def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 [n,h,w,3] to float [n,3,h,w] in [-1,1] on the training device."""
+    """uint8 [n,h,w,3] to float [n,3,h,w] in [-1,1], on the training device."""
     chw = np.ascontiguousarray(images.transpose(0, 3, 1, 2))
     return torch.from_numpy(chw).to(DEVICE).float() / 127.5 - 1
 
@@ -108,7 +108,7 @@ def reconstruct(model: AutoencoderKL, images: torch.Tensor) -> torch.Tensor:
 
 
 def load_autoencoder() -> AutoencoderKL:
-    """The trained autoencoder, for the recipes that look at its pictures or latents.
+    """The trained autoencoder, for recipes that need its pictures or latents.
 
     Raises:
         FileNotFoundError: it has not been trained yet.
@@ -121,7 +121,7 @@ def load_autoencoder() -> AutoencoderKL:
 
 
 def round_trip(model: AutoencoderKL, images: np.ndarray) -> np.ndarray:
-    """Pictures uint8 [n,SIZE,SIZE,3] encoded and decoded."""
+    """Pictures uint8 [n,SIZE,SIZE,3], encoded and decoded."""
     with autocast():
         decoded = reconstruct(model, to_tensor(images))
     return ((decoded.float() + 1) * 127.5).round().byte().permute(0, 2, 3, 1).cpu().numpy()
@@ -135,7 +135,7 @@ def psnr(model: AutoencoderKL, images: torch.Tensor) -> float:
 
 @torch.no_grad()
 def normalise_latents(model: AutoencoderKL, images: torch.Tensor) -> None:
-    """Fold each latent channel's mean and deviation into the quant convolutions."""
+    """Fold each latent channel's mean and standard deviation into the quant convolutions."""
     latents = torch.cat([model.encode(part).latent_dist.mean for part in images.split(64)])
     mean, std = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
     n = LATENT_CHANNELS

@@ -1,8 +1,8 @@
-"""Train the toybox's CLIP: open_clip's CustomTextCLIP, a ViT of 4 layers and a text tower of 2.
+"""Train the toybox's CLIP: open_clip's CustomTextCLIP, with a ViT of 4 layers and a text tower of 2.
 
-It will judge edits, so every batch holds hard negatives: scenes of one layout that differ in exactly
-one attribute, with captions that differ in that attribute alone. Half of the pictures have gone
-through the autoencoder, as all generated ones have.
+The model will judge edits, so every batch holds hard negatives: scenes with the same layout that differ in
+exactly one attribute, with captions that differ in this attribute only. Half of the pictures are passed
+through the autoencoder, because all generated pictures come from it.
 """
 
 import json
@@ -34,13 +34,13 @@ FOLDER = WEIGHTS / "clip"
 GROUPS = 2000
 GROUPS_A_BATCH = 24
 SHIFT = SIZE // 20
-"""Pixels that a training picture is moved by, at most."""
+"""Largest shift of a training picture in pixels."""
 UNSEEN = 64
 SCHEDULE = Schedule(steps=1600, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
 
 
 def model_config(vocabulary: int) -> dict:
-    """What ``open_clip_config.json`` says."""
+    """The content of ``open_clip_config.json``."""
     return {
         "model_cfg": {
             "embed_dim": 128,
@@ -66,14 +66,14 @@ def model_config(vocabulary: int) -> dict:
 
 
 def build(vocabulary: int) -> CustomTextCLIP:
-    """The network with fresh weights."""
+    """The network with untrained weights."""
     config = dict(model_config(vocabulary)["model_cfg"])
     del config["custom_text"]
     return CustomTextCLIP(**config)
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The pictures [n,h,w,3], all moved by the same few pixels, with the edge repeated."""
+    """The pictures [n,h,w,3], all shifted by the same few pixels; edges are repeated."""
     y, x = rng.integers(0, 2 * SHIFT + 1, 2)
     padded = np.pad(images, ((0, 0), (SHIFT, SHIFT), (SHIFT, SHIFT), (0, 0)), "edge")
     return padded[:, y : y + SIZE, x : x + SIZE]
@@ -82,7 +82,7 @@ def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def contrastive_loss(
     model: CustomTextCLIP, images: torch.Tensor, tokens: torch.Tensor, same: torch.Tensor
 ) -> torch.Tensor:
-    """CLIP's loss; ``same`` bool [n,n] says which captions are right for which pictures."""
+    """CLIP's loss. ``same`` bool [n,n] marks the captions that fit each picture."""
     with autocast():
         image_features = model.encode_image(images, normalize=True)
         text_features = model.encode_text(tokens, normalize=True)
@@ -92,7 +92,7 @@ def contrastive_loss(
 
 
 class Unseen:
-    """Held-out scenes, each with one variant an attribute, as round-tripped pictures with captions."""
+    """Held-out scenes with one variant per attribute, as round-tripped pictures with captions."""
 
     def __init__(self, autoencoder: AutoencoderKL, tokenize) -> None:
         rng = np.random.default_rng(6)
@@ -118,8 +118,10 @@ class Unseen:
         return to_tensor(round_trip(autoencoder, images)), tokenize(captions)
 
     def figures(self, model: CustomTextCLIP) -> dict[str, float]:
-        """``top1``: the right caption of 64. Each attribute: the right one of two captions that differ
-        in it. ``direction``, ``direction_off``: mean directional similarity of a true edit, and of one
+        """Measure the model on these scenes.
+
+        ``top1``: share of right captions out of 64. For each attribute: share of right captions out of two
+        that differ in it. ``direction``, ``direction_off``: mean directional similarity of a true edit, and
         with another edit's captions.
         """
         images, texts = self._features(model, *self.originals)
@@ -144,7 +146,7 @@ class Unseen:
 
 
 def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.Tensor]:
-    """Captions to token ids int64 [n,CONTEXT_LENGTH]."""
+    """A function from captions to token ids int64 [n,CONTEXT_LENGTH]."""
 
     def tokenize(captions: Sequence[str]) -> torch.Tensor:
         padded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
@@ -154,7 +156,7 @@ def tokenize_with(tokenizer: CLIPTokenizer) -> Callable[[Sequence[str]], torch.T
 
 
 def save(model: CustomTextCLIP, folder: Path) -> None:
-    """Write config, half-precision weights and tokenizer in open_clip's own layout."""
+    """Write config, half-precision weights and tokenizer in open_clip's layout."""
     tokenizer = build_tokenizer()
     tokenizer.save_pretrained(folder)
     config = json.dumps(model_config(len(tokenizer)), indent=2)

@@ -1,14 +1,14 @@
 """Train the toybox's GroundingDINO: noun phrases to boxes.
 
-Set prediction as in DETR: queries are matched to boxes, cross-entropy on the logits of the phrase's
-words, L1 and generalised IoU on the boxes, for the encoder's proposals and every decoder layer.
-Half of what it is asked is not in the picture (a wrong kind, colour or texture): a detector that
-always finds something would be useless as a filter.
+Set prediction as in DETR: queries are matched to boxes. The loss is cross-entropy on the logits of the
+phrase's words plus L1 and generalised IoU on the boxes, for the encoder's proposals and every decoder layer.
+Half of the phrases are not in the picture (a wrong kind, colour or texture): a detector that always finds
+something is useless as a filter.
 
-Three things taught it to deny a wrong colour, where 6500 steps of DINO's focal loss on several
-phrases a picture denied one in four: most pictures are asked about one phrase, as the stages ask
-(beside the true phrase a wrong one is told by comparison), the loss is not focal (which hardly
-weighs a wrong .4), and the loss on words weighs about as much as that on boxes.
+The detector must reject a wrong colour. With DINO's focal loss and several phrases per picture it rejected
+only one in four after 6500 steps. Three changes helped. Most pictures are asked about one phrase, as the
+stages ask; beside the true phrase, a wrong one is recognised by comparison. The loss is not focal, because a
+focal loss hardly counts a wrong 0.4. The loss on words weighs about as much as the loss on boxes.
 """
 
 from pathlib import Path
@@ -55,9 +55,9 @@ ARCHITECTURE = Architecture(
 )
 THRESHOLDS = GroundingConfig(model=str(FOLDER), box_threshold=0.35, text_threshold=0.3)
 RECOLORED_SHARE, RETEXTURED_SHARE = 0.45, 0.2
-"""How many absent phrases are a thing in a wrong colour or texture for certain: the hardest to deny."""
+"""Least shares of absent phrases that are an object with a wrong colour or texture: the hardest to reject."""
 SINGLE_SHARE = 0.7
-"""How many pictures are asked about one phrase only."""
+"""Share of pictures that are asked about one phrase only."""
 BATCH = 16
 SCHEDULE = Schedule(
     steps=12_500, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
@@ -65,7 +65,7 @@ SCHEDULE = Schedule(
 
 
 def save_text_encoder(folder: Path) -> Path:
-    """Write BERT's configuration and a tokenizer in which each world word is one token."""
+    """Write BERT's configuration and a tokenizer with one token per word of the world."""
     tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", ",", *vocabulary()]
     tokenizer = Tokenizer(models.WordPiece({t: i for i, t in enumerate(tokens)}, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
@@ -95,15 +95,15 @@ def save_text_encoder(folder: Path) -> Path:
 
 
 def build_detector(folder: Path) -> groundingdino.GroundingDINO:
-    """A fresh toybox detector, whose text side is described in ``folder``."""
+    """An untrained toybox detector; ``folder`` describes its text encoder."""
     model = build(ARCHITECTURE, save_text_encoder(folder / TEXT_ENCODER))
-    # Logits are inner products of image and text features: without this the first losses are huge.
+    # Logits are inner products of image and text features. Without this, the first losses are huge.
     nn.init.constant_(model.transformer.encoder.text_layers[-1].norm2.weight, 1 / 8)
     return model
 
 
 def sample_example(pictures: Labelled, rng: np.random.Generator) -> Example:
-    """A picture (every other one mirrored) with one phrase, or up to four of which one or two are absent."""
+    """A picture (every other one mirrored) with one phrase, or up to four, one or two of them absent."""
     index = int(rng.integers(len(pictures.scenes)))
     scene, image, masks = pictures.scenes[index], pictures.images[index], pictures.masks[index]
     if rng.random() < 0.5:
@@ -142,7 +142,7 @@ def _wrong_phrase(scene: Scene, rng: np.random.Generator) -> str:
 
 
 class Predictions:
-    """One forward's logits and boxes of every layer, caught where the model keeps them to itself."""
+    """Logits and boxes of every layer in one forward pass, caught inside the model, which returns fewer."""
 
     def __init__(self, model: groundingdino.GroundingDINO) -> None:
         self.model = model
@@ -173,7 +173,7 @@ def loss_of_batch(predict: Predictions, examples: list[Example]) -> dict[str, Te
 
 
 def evaluate(model: groundingdino.GroundingDINO, pictures: Labelled) -> dict[str, float]:
-    """Ask for one thing that is there and one that is not, picture by picture, as the stages do."""
+    """Ask for one object that is present and one that is absent, picture by picture, as the stages do."""
     rng = np.random.default_rng(8)
     detector = Detector(model, ARCHITECTURE.image, THRESHOLDS)
     present = [present_phrase(scene.things[0], rng) for scene in pictures.scenes]
@@ -195,7 +195,7 @@ def evaluate(model: groundingdino.GroundingDINO, pictures: Labelled) -> dict[str
 
 
 def save(model: groundingdino.GroundingDINO, folder: Path) -> None:
-    """Write what ``Detector.load`` reads."""
+    """Write the files that ``Detector.load`` reads."""
     save_text_encoder(folder / TEXT_ENCODER)
     (folder / "config.json").write_text(ARCHITECTURE.model_dump_json(indent=2) + "\n")
     save_model(half(model), str(folder / "model.safetensors"))

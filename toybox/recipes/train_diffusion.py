@@ -1,9 +1,9 @@
 """Train the toybox's text-to-image model: a UNet2DConditionModel and its CLIPTextModel.
 
-v-prediction with zero terminal SNR, drawn with trailing DDIM steps; min-SNR weights with a floor
-(Hang et al. 2023). The renderer knows where every object is, so a small extra loss pulls the
-cross-attention of an object's words onto its shape: colours find their objects much sooner, and
-Prompt-to-Prompt has maps worth copying.
+v-prediction with zero terminal SNR, sampled with trailing DDIM steps; min-SNR weights with a floor (Hang et
+al. 2023). The renderer knows where every object is. A small extra loss pulls the cross-attention of an
+object's words onto the object's shape. Colours then find their objects much sooner, and Prompt-to-Prompt gets
+useful maps.
 """
 
 from dataclasses import dataclass
@@ -77,13 +77,13 @@ def build_scheduler() -> DDIMScheduler:
 
 
 def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> torch.Tensor:
-    """Token ids int64 [n, model_max_length]; the word k of a caption is the token k + 1."""
+    """Token ids int64 [n, model_max_length]. Word k of a caption is token k + 1."""
     encoded = tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
     return encoded.input_ids.to(DEVICE)
 
 
 class RecordingAttention(AttnProcessor):
-    """The explicit attention of diffusers, keeping the probabilities of the last call."""
+    """diffusers' explicit attention, which keeps the probabilities of the last call."""
 
     probabilities: torch.Tensor
     """[batch * heads, queries, tokens]"""
@@ -146,7 +146,7 @@ class Denoiser:
         return (predicted.float() - target).pow(2).mean((1, 2, 3)), self._attention_loss(rows, forms)
 
     def _attention_loss(self, rows: torch.Tensor, forms: torch.Tensor) -> torch.Tensor:
-        """Minus the log of the attention of an object's words that falls onto the object."""
+        """Negative log of the share of an object's words' attention that falls onto the object."""
         masks = self.scenes.masks[rows].flatten(2).float() / 255
         words = self.scenes.words[rows, forms].long()
         present = (words >= 0).float()
@@ -201,7 +201,7 @@ def main() -> None:
 
 
 def save(unet, text_encoder, tokenizer, vae) -> None:
-    """Write a pipeline folder as diffusers reads it, in half precision."""
+    """Write a pipeline folder in diffusers' layout, in half precision."""
     pipeline = StableDiffusionPipeline(
         vae=half(vae),
         text_encoder=half(text_encoder),

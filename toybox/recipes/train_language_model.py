@@ -1,15 +1,14 @@
-"""Train the toybox's language model to answer as the instruct stage asks.
+"""Train the toybox's language model to answer the prompts of the instruct stage.
 
-Conversations are rendered on the fly from random scenes by the very functions of
-``stages.instruct.prompt``, so nothing can be memorised and copying has to be learned. Short
-conversations without exemplars come first, in larger batches: they teach copying; then up to two
-exemplars. Every answer of a conversation is a target, the exemplars' too.
+Conversations are rendered on the fly from random scenes by ``stages.instruct.prompt`` itself, so nothing can
+be memorised and the model has to learn copying. Short conversations without exemplars come first, in larger
+batches, to teach copying; later ones have up to two exemplars. Every answer in a conversation is a training
+target, including the exemplars' answers.
 
-Which colour belongs to which of two objects is one token in thirty of an answer: 3400 steps of
-conversations alone left it at chance, and drills (:func:`sample_drill`, where every token of the
-answer is such a look-up) at one wrong in four, as long as an answer began with the instruction. Since
-it begins with the original object, the object's words are copied from the caption before anything is
-said about it.
+One token in thirty of an answer says which of two objects has which colour. 3400 steps of conversations alone
+left it at chance. Drills (:func:`sample_drill`) make every token of the answer such a look-up; they left one
+wrong in four while answers began with the instruction. Now an answer begins with the original object, so the
+object's words are copied from the caption before anything is said about it.
 """
 
 import hashlib
@@ -41,20 +40,20 @@ from toybox.world.scene import (
 )
 
 BATCHES = (64, 44, 32)
-"""Conversations a step with 0, 1 and 2 exemplars: about equally many tokens."""
+"""Conversations per step with 0, 1 and 2 exemplars: about equal numbers of tokens."""
 PROMPT_WEIGHT = 0.1
 IMPOSSIBLE_SHARE = 0.05
-"""How many conversations are about a caption that the task cannot edit."""
+"""Share of conversations with a caption that the task cannot edit."""
 DRILLS = 48
-"""Drills a step of drills."""
+"""Drills in a step of drills."""
 DRILL_SHARE = 0.5
-"""How many steps are drills."""
+"""Share of steps that are drills."""
 SHORT_SHARE = 0.7
-"""The part of the schedule without exemplars."""
+"""Share of the schedule without exemplars."""
 SHOT_SHARES = (0.35, 0.25, 0.4)
-"""How often 0, 1 and 2 exemplars are shown after that."""
+"""Shares of conversations with 0, 1 and 2 exemplars in the rest of the schedule."""
 PAIR_SHARE = 0.85
-"""How many scenes have two objects for certain, the others as they come: telling objects apart is hardest."""
+"""Share of scenes that are forced to have two objects: telling two objects apart is hardest."""
 SCHEDULE = Schedule(
     steps=10_600, learning_rate=2e-3, warmup=100, plateau=0.2, floor=0.02, betas=(0.9, 0.98), average=0.995
 )
@@ -62,16 +61,16 @@ PROMPTS = Path(__file__).parents[2] / "prompts"
 
 
 def is_held_out_caption(text: str) -> bool:
-    """One caption in eight, by its hash; no conversation of the training has one.
+    """Whether a caption is held out: one in eight, by its hash. No training conversation contains one.
 
-    The combinations that are held out from pictures are not held out here: a language model learns that
-    "a blue tree in a desert" never occurs and then will not copy it. A hash cannot be learned.
+    The combinations held out from pictures are not held out here. A language model would learn that "a blue
+    tree in a desert" never occurs, and would not copy it. A hash cannot be learned.
     """
     return hashlib.blake2b(text.encode(), digest_size=1).digest()[0] < 32
 
 
 def world_words(tasks: Tasks) -> set[str]:
-    """Every word of the world's captions, of the tasks' verbs and of the answers' wordings."""
+    """Every word in the world's captions, the tasks' verbs and the answers' wordings."""
     words = set(vocabulary())
     rng = np.random.default_rng(5)
     for task in tasks.values():
@@ -115,9 +114,9 @@ def _impossible_caption(task: Task, rng: np.random.Generator) -> str:
 
 
 def sample_drill(rng: np.random.Generator) -> list[Message]:
-    """Objects of a list, asked for in another order by kind or by colour: each is to be named in full.
+    """A list of objects, and questions for each by kind or colour in another order; answers name it in full.
 
-    No two have a kind or a colour in common, so every answer is determined.
+    No two objects share a kind or a colour, so every answer is determined.
     """
     count = int(rng.integers(2, 7))
     kinds, colors = (rng.permutation(list(names))[:count] for names in (KINDS, COLORS))
@@ -151,7 +150,7 @@ def encode(
 
 
 def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Mean negative log-likelihood of the answers, and that of all tokens by weight to train on."""
+    """Mean negative log-likelihood of the answers, and the weighted mean over all tokens for training."""
     with autocast():
         logits = model(input_ids=ids[:, :-1]).logits
     nll = cross_entropy(logits.float().transpose(1, 2), ids[:, 1:], reduction="none")
@@ -163,7 +162,7 @@ def loss_of(model: LlamaForCausalLM, ids: torch.Tensor, weights: torch.Tensor) -
 
 
 def evaluate(chat: TransformersChat, tasks: Tasks, count: int) -> dict[str, float]:
-    """Share of valid and of correct answers to held-out captions of held-out scenes, with two exemplars."""
+    """Shares of valid and of correct answers for held-out captions of held-out scenes, with two exemplars."""
     rng = np.random.default_rng(7)
     rows: list[tuple[Task, str, Scene, Description]] = []
     conversations = []

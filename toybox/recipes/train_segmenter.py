@@ -1,7 +1,7 @@
-"""Train the toybox's SAM: boxes to masks of what is visible of a thing.
+"""Train the toybox's SAM: from a box to the mask of the visible part of an object.
 
-Loss as in Segment Anything, with cross-entropy for its focal term: the single mask, the best of
-the three ambiguous ones, and the predicted IoU.
+The loss follows Segment Anything, with cross-entropy in place of its focal term: the single mask, the best of
+the three ambiguous masks, and the predicted IoU.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ ARCHITECTURE = Architecture(
 )
 BATCH = 32
 JITTER = 0.06
-"""Boxes are off by up to this fraction of their side, as a detector's are."""
+"""Boxes are moved by up to this fraction of their side, to imitate a detector's errors."""
 SCHEDULE = Schedule(steps=1000, learning_rate=1e-3, warmup=50, plateau=0.2, average=0.995)
 
 
@@ -68,9 +68,9 @@ def jittered(box: tuple[int, int, int, int], rng: np.random.Generator) -> np.nda
 
 
 def predict(model: Sam, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits [b,4,h,w] and predicted IoUs [b,4] for one box a picture.
+    """Logits [b,4,h,w] and predicted IoUs [b,4] for one box per picture.
 
-    The same as ``MaskDecoder.predict_masks``, which takes many boxes but a single picture.
+    The same as ``MaskDecoder.predict_masks``, which takes many boxes but only one picture.
     """
     decoder, prompts = model.mask_decoder, model.prompt_encoder
     embedding = model.image_encoder(model.preprocess(pixels))
@@ -103,7 +103,7 @@ def loss_of_batch(model: Sam, pixels: Tensor, masks: Tensor, boxes: Tensor) -> d
 
 
 def evaluate(model: Sam, pictures: Labelled) -> dict[str, float]:
-    """Mean IoU with jittered boxes through the stage's own code, and that of filling the box."""
+    """Mean IoU with jittered boxes through the stage's own code, and the mean IoU of the filled box."""
     rng = np.random.default_rng(9)
     truth = pictures.masks[:, 0] > 127
     boxes = [jittered(box_of(mask), rng)[None] for mask in truth]
@@ -119,7 +119,7 @@ def evaluate(model: Sam, pictures: Labelled) -> dict[str, float]:
 
 
 def save(model: Sam, folder: Path) -> None:
-    """Write what ``Segmenter.load`` reads."""
+    """Write the files that ``Segmenter.load`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(ARCHITECTURE.model_dump_json(indent=2) + "\n")
     save_model(half(model), str(folder / "model.safetensors"))

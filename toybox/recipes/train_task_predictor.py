@@ -1,8 +1,8 @@
-"""Train the toybox's task predictor: which task an instruction of the drawn world belongs to.
+"""Train the toybox's task predictor: it finds the task of an instruction in the drawn world.
 
-A small BERT that reads the instruction alone, as Emu Edit's predictor does. Some wordings of two tasks
-are the same but for their objects ("turn the ball into a red ball", "turn the ball into a house"), so
-it has to read them.
+A small BERT reads the instruction alone, like Emu Edit's predictor. Some wordings of two tasks differ only in
+their objects ("turn the ball into a red ball", "turn the ball into a house"), so the model has to read the
+objects.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from toybox.world.scene import sample_scene
 
 FOLDER = WEIGHTS / "task_predictor"
 LENGTH = 32
-"""Tokens of an instruction, at most."""
+"""Most tokens in an instruction."""
 BATCH = 128
 SCHEDULE = Schedule(steps=1_500, learning_rate=2e-3, warmup=50, plateau=0.3, average=0.99)
 
@@ -44,7 +44,7 @@ def build(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
 
 
 def sample_instruction(tasks: Tasks, name: str, held_out: bool, rng: np.random.Generator) -> str:
-    """An instruction of a task, to a caption that is held out by its hash, or to one that is not."""
+    """An instruction of a task for a random caption, held out by its hash or not."""
     verbs = tasks[name].verbs
     while True:
         scene, verb = sample_scene(rng), verbs[rng.integers(len(verbs))]

@@ -1,9 +1,9 @@
-"""What every recipe shares: a resumable training loop, its schedule, logs and progress.
+"""Common to all recipes: a resumable training loop with schedule, log and progress.
 
-A recipe hands over its modules and a function that gives the loss of one step. The state (step,
-modules, optimizer, averaged weights, random generators) is written to ``toybox/build/<name>/``
-every few minutes, so a killed training continues where it was. Checkpoints are too large to commit: a
-later session goes on from the shipped weights (:func:`first_step`).
+A recipe provides its modules and a function that computes the loss of one step. The state (step, modules,
+optimizer, averaged weights, random generators) is written to ``toybox/build/<name>/`` every few minutes, so a
+killed training continues from there. Checkpoints are too large to commit. A later training can continue from
+the shipped weights (:func:`first_step`).
 """
 
 import argparse
@@ -32,7 +32,7 @@ DEVICE = default_device()
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Steps and learning rate of a training: linear warm-up, plateau, cosine to ``floor``."""
+    """Steps and learning rate of a training: linear warm-up, plateau, cosine decay to ``floor``."""
 
     steps: int
     learning_rate: float
@@ -46,16 +46,16 @@ class Schedule:
     """Decay of the averaged weights (EMA); 0 keeps the last weights."""
 
     def factor(self, step: int, first: int = 0) -> float:
-        """The learning rate at ``step`` as a fraction of ``learning_rate``; it warms up from ``first``."""
+        """The learning rate at ``step`` as a fraction of ``learning_rate``. Warm-up begins at ``first``."""
         progress = max(0.0, step / self.steps - self.plateau) / (1 - self.plateau)
         cosine = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return min(1.0, (step - first + 1) / self.warmup) * cosine
 
 
 def first_step() -> int:
-    """``--from-step N`` of a recipe's command line: go on from the shipped weights, which N steps made.
+    """``--from-step N`` on a recipe's command line: continue from the shipped weights, which took N steps.
 
-    0, the default, is a training from nothing.
+    The default 0 trains from nothing.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--from-step", type=int, default=0, metavar="N", help=first_step.__doc__)
@@ -66,12 +66,12 @@ class Training:
     """Runs ``loss_of_step(step, rng) -> {"loss": tensor, ...}`` over a schedule.
 
     Args:
-        name: folder of the checkpoint and the log below ``toybox/build``.
+        name: folder below ``toybox/build`` for checkpoint and log.
         module: holds every trained parameter.
         schedule: steps and learning rate.
-        evaluate: called every ``evaluate_every`` steps and at the end, with the averaged weights
-            in place; returns figures for the log.
-        first: the step whose weights ``module`` holds, if there is no checkpoint.
+        evaluate: called every ``evaluate_every`` steps and at the end, with the averaged weights in place;
+            returns figures for the log.
+        first: without a checkpoint, the step that the weights in ``module`` belong to.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Training:
         loss_of_step: Callable[[int, np.random.Generator], dict[str, torch.Tensor]],
         checkpoint_seconds: float = 240,
     ) -> None:
-        """Train to the end of the schedule, continuing from a checkpoint if there is one."""
+        """Train to the end of the schedule. If there is a checkpoint, continue from it."""
         self._resume()
         rate = self.schedule.learning_rate
         started = saved = time.monotonic()
@@ -141,7 +141,7 @@ class Training:
 
     @contextmanager
     def averaged_weights(self) -> Iterator[None]:
-        """Put the averaged weights in place for the duration, in evaluation mode."""
+        """Use the averaged weights inside the block, in evaluation mode."""
         self._swap()
         self.module.eval()
         try:
@@ -198,13 +198,13 @@ class Training:
 
 
 def _means(window: list[dict[str, float]]) -> dict[str, float]:
-    """Each loss's mean over the steps that had it."""
+    """Each loss's mean over the steps that reported it."""
     names = {name: None for losses in window for name in losses}
     return {name: float(np.mean([losses[name] for losses in window if name in losses])) for name in names}
 
 
 def autocast() -> torch.autocast:
-    """Mixed precision in bfloat16 where the device computes in it; emulated, it is 20x slower."""
+    """Mixed precision in bfloat16 where the device supports it. Emulated bfloat16 is 20 times slower."""
     native = DEVICE.type == "cuda" or torch.cpu._is_avx512_bf16_supported()
     return torch.autocast(DEVICE.type, torch.bfloat16, enabled=native)
 

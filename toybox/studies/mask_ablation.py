@@ -1,13 +1,13 @@
-"""Which mask makes the better edits? Every region edit of a run drawn under each policy and each fusion.
+"""Compare masks: draw every region edit of a run under each mask policy and each kind of fusion.
 
     python -m toybox.studies.mask_ablation runs/toybox-masks --half report       # docs/mask-ablation.md
     python -m toybox.studies.mask_ablation runs/toybox-masks --half tune --tune  # docs/mask-tuning.md
 
-The same rows, noise and grounded masks; only M differs, or how M holds the latents. An edit is a success
-by the judge, which no filter uses, in the picture as it would be published (outside pasted from the source
-where the task says so). Outside is the same for all, and measured before pasting. ``--tune`` draws the soft
-mask with other weights and gates instead; ``--half`` keeps to one half of the captions, so that what was
-tuned on one is reported on the other.
+Rows, noise and grounded masks are the same in every variant. Only the mask M differs, or the way M acts on
+the latents. The judge, which no filter uses, decides on success. It sees the picture as it would be published
+(the outside pasted from the source if the task says so). The outside region is the same for all variants and
+is measured before pasting. ``--tune`` varies weights and gates of the soft mask instead. ``--half`` uses half
+of the captions, so that figures can be reported on captions that were not used for tuning.
 """
 
 import argparse
@@ -46,9 +46,9 @@ TASKS = ("local", "remove", "add", "texture", "color")
 POLICIES: tuple[Policy, ...] = ("soft", "precise", "smooth", "box", "none")
 FUSIONS: tuple[Fusion, ...] = ("schedule", "power", "lerp", "none")
 WEIGHTS = ((0.5, 0.3, 0.2), (1 / 3, 1 / 3, 1 / 3), (0.7, 0.2, 0.1), (0.2, 0.5, 0.3), (0.2, 0.2, 0.6))
-"""Of the precise, the smooth and the box mask; the first are the manifest's."""
+"""Weights of the precise, the smooth and the box mask. The first ones are the manifest's."""
 GATES = (0.5, 1.25)
-"""The tasks' gates, times this."""
+"""Factors on the tasks' gates."""
 READS = {
     "plan": ["task", "seed"],
     "instruct": [
@@ -68,13 +68,13 @@ Row = Mapping[str, Any]
 
 
 def half_of(row: Row) -> str:
-    """Which half of the captions a row belongs to, by its id."""
+    """The half of the captions that a row belongs to, by its id."""
     return "report" if int(row["id"], 16) % 2 else "tune"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A way to draw the edits: the mask's policy, how M holds the latents, and what is tuned."""
+    """A way to draw the edits: the mask policy, the fusion of latents, and the tuned values."""
 
     label: str
     policy: Policy = "soft"
@@ -83,7 +83,7 @@ class Variant:
     gates: float = 1.0
 
     def tasks(self, tasks: Tasks) -> Tasks:
-        """Each task with its first candidate alone, drawn this way."""
+        """Each task with its first candidate only, drawn in this way."""
         return Tasks({name: self._only(tasks[name]) for name in TASKS}, tasks.known)
 
     def row(self, row: Row) -> Row:
@@ -115,7 +115,7 @@ TUNING_VARIANTS = [
 def measure(
     rows: Sequence[Row], tasks: Tasks, config: EditConfig, manifest: Manifest, judge: Judge, label: str
 ) -> dict[str, list[float]]:
-    """Of each row's only candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
+    """For each row's single candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
     unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
     edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
     score = Score(manifest.section("score", ScoreConfig), tasks)

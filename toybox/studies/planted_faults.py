@@ -1,9 +1,9 @@
-"""Do the default filters find what is wrong? Faults are planted in the kept pairs of a run.
+"""Do the default filters find faults? Faults are planted in the kept pairs of a run.
 
     python -m toybox.studies.planted_faults runs/toybox-eval          # writes docs/planted-faults.md
 
-Each fault takes a kept Prompt-to-Prompt pair and spoils it; the score and filter stages of the manifest
-then decide about it as about any other. Vision tasks are left out: their targets are computed.
+Each fault spoils a kept Prompt-to-Prompt pair. The manifest's score and filter stages then decide about the
+spoiled pair as about any other. Vision tasks are left out: their targets are computed.
 """
 
 import argparse
@@ -46,7 +46,7 @@ Row = Mapping[str, Any]
 
 
 class Pair:
-    """A kept pair taken apart: ``input`` and ``target`` uint8 [h,w,3], ``inside`` and ``outside`` bool."""
+    """A kept pair, decoded: ``input`` and ``target`` uint8 [h,w,3], ``inside`` and ``outside`` bool."""
 
     def __init__(self, row: Row, task: Task) -> None:
         self.row, self.task = row, task
@@ -59,7 +59,7 @@ class Pair:
         self.inside, self.outside = Region.from_row(row).metric_regions(task.region)
 
     def with_pictures(self, i: np.ndarray, tar: np.ndarray) -> Row:
-        """The row as the score stage is given it, with other pictures."""
+        """The input row of the score stage, with other pictures."""
         anchor, edited = (tar, i) if self.reverse else (i, tar)
         raw = mean_change(as_float(i), as_float(tar), self.outside)
         candidate = {**self.row["candidates"][self.row["choice"]], "change_outside_raw": raw}
@@ -68,7 +68,7 @@ class Pair:
 
 
 Fault = Callable[[Pair, Pair, np.random.Generator], Row | None]
-"""Spoils the first pair, perhaps with the other one's pictures; None where it makes no sense."""
+"""Spoils the first pair, possibly with the second pair's pictures; None if the fault does not apply."""
 
 
 def _unchanged(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
@@ -80,7 +80,7 @@ def _other_target(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | No
 
 
 def _outside(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
-    """A third of the picture, where nothing may change, becomes another picture's."""
+    """A third of the picture, outside the edited region, is replaced by another picture's pixels."""
     if pair.outside is None:
         return None
     columns = np.where(pair.outside.any(0))[0]
@@ -99,7 +99,7 @@ def _noise(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
 
 
 def _wrong_color(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
-    """What the edit makes is there, in the wrong colour."""
+    """The new object is there, in a wrong colour."""
     if pair.task.name not in ("local", "add", "color"):
         return None
     turned = cv2.cvtColor(pair.target, cv2.COLOR_RGB2HSV)
@@ -109,7 +109,7 @@ def _wrong_color(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | Non
 
 
 def _not_removed(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
-    """The object is still there; a little noise, so that the pictures are not equal."""
+    """The object is still there. A little noise makes the pictures differ."""
     if pair.task.name != "remove":
         return None
     noisy = np.clip(pair.input + rng.integers(-6, 7, pair.input.shape), 0, 255).astype(np.uint8)
@@ -117,7 +117,7 @@ def _not_removed(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | Non
 
 
 def _over_edited(pair: Pair, other: Pair, rng: np.random.Generator) -> Row | None:
-    """Everything says what the caption says, and everything is elsewhere: mirrored and rather brighter."""
+    """The target fits its caption, but the whole picture is mirrored and brighter."""
     if pair.outside is None:
         return None
     mirrored = np.ascontiguousarray(pair.target[:, ::-1])
@@ -143,7 +143,7 @@ FAULTS: dict[str, Fault | None] = {
 
 
 def decide(rows: Sequence[Row], score: Score, filter_: Filter) -> list[str]:
-    """What the stages make of rows of one candidate: an empty reason if they are kept."""
+    """The decisions of score and filter about rows with one candidate; an empty reason means kept."""
     reasons: list[str] = []
     for start in range(0, len(rows), BATCH):
         part = [dict(row) for row in rows[start : start + BATCH]]

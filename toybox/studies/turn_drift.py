@@ -1,10 +1,10 @@
-"""How far does what no edit touched drift, if every turn of a session decodes and encodes the picture?
+"""How far do untouched pixels drift if every turn of a session decodes and encodes the picture?
 
     python -m toybox.studies.turn_drift          # writes docs/turn-drift.md and docs/turn-drift.png
 
-A chain of turns as an editor without raw latents makes it: in each turn something is painted into the
-picture, which then goes through the autoencoder once. Measured where nothing was ever painted, against
-the first picture, with and without per-pixel thresholding (:mod:`stages.pictures.pixel_threshold`).
+The chain imitates an editor without raw latents: each turn paints something into the picture and passes the
+picture through the autoencoder once. The drift is measured against the first picture, where nothing was ever
+painted, with and without per-pixel thresholding (:mod:`stages.pictures.pixel_threshold`).
 """
 
 from datetime import date
@@ -24,11 +24,11 @@ from toybox.world.scene import COLORS, SIZE, sample_held_out_scene
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES, TURNS, SHOWN = 64, 6, 4
 RADIUS = 6
-"""Of what is painted, in pixels."""
+"""Radius of a painted disc in pixels."""
 REACH = 8
-"""How far from it the autoencoder may see it, in pixels: that is not counted as untouched."""
+"""Pixels around a disc that do not count as untouched: the autoencoder can see the paint from there."""
 KERNELS = (None, 1, 3, 5, 9)
-"""Of the neighbourhood; None: no thresholding."""
+"""Side of the neighbourhood in pixels; None: no thresholding."""
 
 Edits = list[list[tuple[tuple[int, int], tuple[int, int, int]]]]
 
@@ -38,7 +38,7 @@ def painted(picture: np.ndarray, center: tuple[int, int], color: tuple[int, int,
 
 
 def sample_edits(rng: np.random.Generator) -> Edits:
-    """By turn and picture, where something is painted, and in which colour."""
+    """Position and colour of the paint, by turn and picture."""
     colors = list(COLORS.values())
 
     def one() -> tuple[tuple[int, int], tuple[int, int, int]]:
@@ -67,7 +67,7 @@ def chain(pictures: np.ndarray, edits: Edits, kernel: int | None) -> np.ndarray:
 
 
 def untouched(edits: Edits) -> np.ndarray:
-    """Where nothing was painted in any turn, bool [n,h,w]."""
+    """Pixels that no turn painted, bool [n,h,w]."""
     masks = np.ones((PICTURES, SIZE, SIZE), np.uint8)
     for turn in edits:
         for mask, (center, _) in zip(masks, turn, strict=True):
@@ -76,13 +76,13 @@ def untouched(edits: Edits) -> np.ndarray:
 
 
 def drift(first: np.ndarray, turns: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Mean |difference| from the first pictures over untouched pixels, in [0,1], by turn."""
+    """Mean absolute difference from the first pictures over untouched pixels, in [0,1], by turn."""
     difference = np.abs(turns / 255 - first[None] / 255).mean(-1)
     return (difference * mask).sum((1, 2, 3)) / mask.sum()
 
 
 def draw_sheet(first: np.ndarray, chains: dict[int | None, np.ndarray], path: Path) -> None:
-    """Some pictures, turn by turn, without and with thresholding."""
+    """Draw some pictures, turn by turn, without and with thresholding."""
     shown = (None, 5)
     figure, axes = plt.subplots(SHOWN * len(shown), TURNS + 1, figsize=(TURNS + 2, SHOWN * len(shown)))
     for index in range(SHOWN):
@@ -115,11 +115,11 @@ def main() -> None:
     table = "\n".join(lines)
     Console(soft_wrap=True).print(table, markup=False)
     (DOCS / "turn-drift.md").write_text(
-        f"# What no edit touched, turn by turn\n\n`python -m toybox.studies.turn_drift`, {date.today()}: "
-        f"{PICTURES} pictures, {TURNS} turns in each of which\nsomething is painted and the picture goes "
-        "through the "
-        "toybox's autoencoder once. Mean difference from\nthe first picture, in [0,1], where nothing was "
-        f"ever painted ({mask.mean():.0%} of the pixels).\n\n" + table + "\n\n"
+        "# Drift of untouched pixels, turn by turn\n\n"
+        f"`python -m toybox.studies.turn_drift`, {date.today()}: {PICTURES} pictures, {TURNS} turns. Each\n"
+        "turn paints something and passes the picture through the toybox's autoencoder once. Mean\n"
+        "difference from the first picture, in [0,1], where nothing was ever painted "
+        f"({mask.mean():.0%} of the pixels).\n\n" + table + "\n\n"
         "![pictures by turn](turn-drift.png)\n",
         encoding="utf-8",
     )

@@ -1,7 +1,7 @@
-"""Every legal answer to a caption of the drawn world: the truth the language model learns.
+"""Every valid answer to a caption of the drawn world: the training targets of the language model.
 
-For each task, :func:`changes` lists what can happen to a scene, and :func:`answers` words it with
-the verbs of ``prompts/<task>.yaml``. Output captions keep the input's form and joiner.
+For each task, :func:`changes` lists the possible changes of a scene. :func:`answers` words a change with the
+verbs of ``prompts/<task>.yaml``. Output captions keep the form and joiner of the input caption.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -33,7 +33,7 @@ _AT_TIME = {"day": "by day", "night": "at night"}
 
 @dataclass(frozen=True)
 class Description:
-    """How a scene is captioned: one of CAPTION_FORMS and one of JOINERS."""
+    """The form of a scene's caption: one of CAPTION_FORMS and one of JOINERS."""
 
     form: str
     joiner: str
@@ -44,7 +44,7 @@ class Description:
 
 @dataclass(frozen=True)
 class Change:
-    """One edit of a scene: the scene after it, the phrases it is about, and words for templates."""
+    """One edit of a scene: the scene after the edit, the phrases it concerns, and words for the templates."""
 
     after: Scene
     description: Description
@@ -63,12 +63,12 @@ def sample_description(rng: np.random.Generator) -> Description:
 
 
 def changes(scene: Scene, description: Description, task: str) -> list[Change]:
-    """What ``task`` can do to the scene; empty if nothing, such as a removal from an empty scene."""
+    """The possible changes of a scene by ``task``; empty if there are none (removal from an empty scene)."""
     return list(_CHANGES[task](scene, description))
 
 
 def answers(scene: Scene, description: Description, task: str, verb: str) -> list[Exemplar]:
-    """Every legal answer with the given verb."""
+    """Every valid answer with the given verb."""
     return [
         _exemplar(scene, description, change, edit)
         for change in changes(scene, description, task)
@@ -100,7 +100,7 @@ def _exemplar(scene: Scene, description: Description, change: Change, edit: str)
 
 
 def _references(thing: Thing) -> tuple[str, ...]:
-    """How an instruction names an object that is there."""
+    """The phrases by which an instruction can name an existing object."""
     words = thing.phrase.split(" ", 1)[1]
     return (f"the {words}", f"the {thing.kind}")
 
@@ -112,7 +112,7 @@ def _with(scene: Scene, index: int, thing: Thing) -> Scene:
 def _recast(
     scene: Scene, description: Description, alternatives: Callable[[Thing], list[Thing]]
 ) -> Iterator[Change]:
-    """One object becomes one of its alternatives."""
+    """Replace one object by each of its alternatives."""
     for index, thing in enumerate(scene.things):
         for after in alternatives(thing):
             if after != thing:

@@ -1,4 +1,4 @@
-"""Write the default input: captions of scenes whose combinations no model was trained on."""
+"""Write the default input: captions of scenes with held-out combinations, which no model was trained on."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ COUNT = 400
 
 
 def held_out_captions(count: int) -> list[str]:
-    """Different captions of held-out scenes with one or two objects, the same every time."""
+    """Distinct captions of held-out scenes with one or two objects. The result is always the same."""
     captions: dict[str, None] = {}
     rng = np.random.default_rng(9)
     while len(captions) < count:

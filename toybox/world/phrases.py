@@ -1,4 +1,4 @@
-"""Noun phrases for and against a scene, in the wordings that instructions use."""
+"""Noun phrases that fit or do not fit a scene, in the wordings of instructions."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from toybox.world.scene import COLORS, KINDS, TEXTURE_NAMES, Scene, Thing, artic
 
 
 def present_phrase(thing: Thing, rng: np.random.Generator) -> str:
-    """A phrase that is true of a thing: ``the car``, ``a red car``, ``striped red car`` ..."""
+    """A phrase that fits an object: ``the car``, ``a red car``, ``striped red car`` ..."""
     wording = rng.random()
     if wording < 0.25:
         return _with_article([thing.kind], rng)
@@ -16,7 +16,7 @@ def present_phrase(thing: Thing, rng: np.random.Generator) -> str:
 
 
 def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A phrase that no thing of the scene fits: a kind that is not there, or a wrong attribute."""
+    """A phrase that fits no object of the scene: another kind, or a wrong attribute."""
     wrong = rng.random()
     if not scene.things or wrong < 0.4:
         return _absent_kind(scene, rng)
@@ -26,7 +26,7 @@ def absent_phrase(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def recolored_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A thing of the scene in a wrong colour, often in that of the other thing."""
+    """An object of the scene with a wrong colour, often the other object's colour."""
     thing = scene.things[rng.integers(len(scene.things))]
     color = str(rng.choice([c for c in COLORS if c != thing.color]))
     others = [t.color for t in scene.things if t.color != thing.color]
@@ -37,7 +37,7 @@ def recolored_phrase(scene: Scene, rng: np.random.Generator) -> str:
 
 
 def retextured_phrase(scene: Scene, rng: np.random.Generator) -> str:
-    """A thing of the scene with a wrong texture."""
+    """An object of the scene with a wrong texture."""
     thing = scene.things[rng.integers(len(scene.things))]
     texture = str(rng.choice([t for t in TEXTURE_NAMES if t != thing.texture]))
     named = [thing.color] if rng.random() < 0.8 else []

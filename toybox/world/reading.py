@@ -1,4 +1,4 @@
-"""What a caption of the drawn world says, read back word by word; and what a scene's caption says."""
+"""Reading a caption of the drawn world back into its content, and the content of a scene's caption."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ _THING = re.compile(rf"\ban? (?:({'|'.join(TEXTURE_NAMES)}) )?({'|'.join(COLORS)
 
 @dataclass(frozen=True)
 class Look:
-    """An object as captions tell it."""
+    """An object as described in a caption."""
 
     kind: str
     color: str
@@ -22,7 +22,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Content:
-    """What a caption can say of a picture: its objects from left to right, the place and the time."""
+    """The content of a caption: objects from left to right, the place and the time."""
 
     things: tuple[Look, ...]
     background: str
@@ -33,7 +33,7 @@ def read_caption(text: str) -> Content:
     """The content of a caption.
 
     Raises:
-        ValueError: it names no place of the world, or something besides the world's objects.
+        ValueError: the caption names no place of the world, or contains other words.
     """
     things = tuple(Look(kind, color, texture or "plain") for texture, color, kind in _THING.findall(text))
     named = sum(len(re.findall(rf"\b{kind}\b", text)) for kind in KINDS)
@@ -44,13 +44,13 @@ def read_caption(text: str) -> Content:
 
 
 def content_of(scene: Scene) -> Content:
-    """What every caption of a scene says."""
+    """The content of every caption of a scene."""
     things = tuple(Look(thing.kind, thing.color, thing.texture) for thing in scene.things)
     return Content(things, scene.background, scene.time)
 
 
 def agreement(seen: Sequence[Content], true: Sequence[Content]) -> dict[str, float]:
-    """Shares of pictures in which the objects, their colours, the place and so on, or all, are right."""
+    """Shares of pictures with correct objects, colours, place and so on, and with everything correct."""
     pairs = list(zip(seen, true, strict=True))
 
     def share(field) -> float:

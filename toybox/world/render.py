@@ -9,7 +9,7 @@ from toybox.world.scene import COLORS, SIZE, Scene, Thing
 from toybox.world.shapes import BODY, SHAPES, TEXTURES, Layer, Placement, ellipse
 
 _CANVAS = 256
-"""Side of the drawing, shrunk by area averaging."""
+"""Side of the drawing in pixels. The drawing is then reduced by area averaging."""
 _OUTLINE = (46, 36, 36)
 _SKY = {"day": ((128, 190, 242), (208, 232, 250)), "night": ((14, 18, 58), (48, 58, 116))}
 _GROUND = {
@@ -32,7 +32,7 @@ class Picture:
 
 
 def render(scene: Scene) -> Picture:
-    """Draw a scene."""
+    """Draw a scene and the mask of each object."""
     rng = np.random.default_rng(scene.decor_seed)
     horizon = int(scene.horizon * _CANVAS)
     canvas = _background(scene, horizon, rng)

@@ -1,8 +1,8 @@
-"""The drawn world: a scene is sampled and described by a caption; :mod:`toybox.world.render` draws it.
+"""The drawn world: sample a scene, describe it by a caption. :mod:`toybox.world.render` draws it.
 
-Everything is a function of a ``numpy.random.Generator`` or of the scene itself, so a seed gives
-the same picture anywhere. Scenes whose objects fall into the held-out combinations of kind,
-colour and background are never used for training (:func:`is_held_out`).
+Everything is a function of a ``numpy.random.Generator`` or of the scene, so a seed gives the same picture on
+every machine. A tenth of the combinations of kind, colour and background is held out and never used for
+training (:func:`is_held_out`).
 """
 
 import hashlib
@@ -46,7 +46,7 @@ CAPTION_FORMS = ("plain", "picture", "place first")
 
 @dataclass(frozen=True)
 class Thing:
-    """One object of a scene; positions and radius as fractions of the picture's side."""
+    """One object of a scene. Positions and radius are fractions of the picture's side."""
 
     kind: str
     color: str
@@ -64,7 +64,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Scene:
-    """Everything a picture shows. ``things`` stand from left to right, as captions name them."""
+    """The content of a picture. ``things`` are ordered from left to right, as in captions."""
 
     things: tuple[Thing, ...]
     background: str
@@ -78,7 +78,7 @@ def article(word: str) -> str:
 
 
 def sample_scene(rng: np.random.Generator, things: int | None = None) -> Scene:
-    """Draw a scene with 0, 1 or 2 objects (or exactly ``things``)."""
+    """Draw a random scene with 0, 1 or 2 objects, or with exactly ``things`` objects."""
     count = int(rng.choice([0, 1, 2], p=[0.06, 0.5, 0.44])) if things is None else things
     kinds = rng.choice(KINDS, size=count, replace=False)
     colors = rng.choice(list(COLORS), size=count, replace=bool(rng.random() < 0.15))
@@ -103,7 +103,7 @@ def sample_scene(rng: np.random.Generator, things: int | None = None) -> Scene:
 
 
 def is_held_out(scene: Scene) -> bool:
-    """Whether a scene belongs to the evaluation: one tenth of (kind, colour, background)."""
+    """Whether a scene is held out for evaluation: one tenth of (kind, colour, background)."""
     return any(_held_out_triple(t.kind, t.color, scene.background) for t in scene.things)
 
 
@@ -113,21 +113,21 @@ def _held_out_triple(kind: str, color: str, background: str) -> bool:
 
 
 def sample_training_scene(rng: np.random.Generator, things: int | None = None) -> Scene:
-    """Draw a scene without held-out combinations."""
+    """Draw a random scene without held-out combinations."""
     while is_held_out(scene := sample_scene(rng, things)):
         pass
     return scene
 
 
 def sample_held_out_scene(rng: np.random.Generator, things: int | None = None) -> Scene:
-    """Draw a scene with at least one held-out combination."""
+    """Draw a random scene with at least one held-out combination."""
     while not is_held_out(scene := sample_scene(rng, things)):
         pass
     return scene
 
 
 def caption(scene: Scene, form: str = "plain", joiner: str = "and") -> str:
-    """Describe a scene; ``form`` is one of CAPTION_FORMS, ``joiner`` one of JOINERS."""
+    """Describe a scene. ``form`` is one of CAPTION_FORMS, ``joiner`` one of JOINERS."""
     things = f" {joiner} ".join(t.phrase for t in scene.things)
     time = TIMES[scene.time]
     if not things or form == "place first":
@@ -139,7 +139,7 @@ def caption(scene: Scene, form: str = "plain", joiner: str = "and") -> str:
 
 
 def sample_caption(scene: Scene, rng: np.random.Generator) -> str:
-    """Describe a scene in a form drawn at random."""
+    """Describe a scene in a random form."""
     form = str(rng.choice(CAPTION_FORMS, p=[0.5, 0.2, 0.3]))
     return caption(scene, form, str(rng.choice(JOINERS, p=[0.6, 0.2, 0.2])))
 
@@ -152,7 +152,7 @@ def vocabulary() -> list[str]:
 
 
 def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
-    """The box (x0, y0, x1, y1) in pixels, ends excluded, of a mask's pixels above one half."""
+    """The box (x0, y0, x1, y1), in pixels with exclusive ends, of a mask's pixels above one half."""
     ys, xs = np.where(mask > 0.5)
     if not len(xs):
         raise ValueError("the mask is empty")
@@ -160,5 +160,5 @@ def box_of(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 
 def without(scene: Scene, index: int) -> Scene:
-    """The scene with one object taken away."""
+    """The scene without one object."""
     return replace(scene, things=scene.things[:index] + scene.things[index + 1 :])

@@ -1,7 +1,7 @@
-"""Outlines of the toybox's objects, as polygons and ellipses in a unit square around the origin.
+"""Outlines of the toybox's objects: polygons and ellipses in a unit square around the origin.
 
-Every shape is a list of layers, painted in order. A layer has a fill (a fixed colour, or ``BODY``
-for the object's own colour) and a function that draws it into an 8-bit mask of the canvas.
+A shape is a list of layers, painted in order. A layer has a fill (a fixed colour, or ``BODY`` for the
+object's own colour) and a function that draws it into an 8-bit mask of the canvas.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 Color = tuple[int, int, int]
 Mask = np.ndarray
 BODY: Color = (-1, -1, -1)
-"""Stands for the object's own colour and texture."""
+"""Placeholder for the object's own colour and texture."""
 
 _SUBPIXEL_BITS = 4
 _SUBPIXEL = 1 << _SUBPIXEL_BITS
@@ -21,7 +21,7 @@ _SUBPIXEL = 1 << _SUBPIXEL_BITS
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an object stands on the canvas, in pixels: centre and half its size."""
+    """The place of an object on the canvas, in pixels: its centre and half its size."""
 
     x: float
     y: float

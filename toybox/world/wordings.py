@@ -1,4 +1,4 @@
-"""How instructions are worded in the drawn world: templates by task and verb."""
+"""The wording of instructions in the drawn world: templates by task and verb."""
 
 from collections.abc import Mapping
 
@@ -79,11 +79,11 @@ TEMPLATES: dict[str, dict[str, tuple[str, ...]]] = {
         "color": ("color {the} {color}",),
     },
 }
-"""{the}, {new} and the like are slots; some have several phrases that fit."""
+"""Words in braces, such as {the} and {new}, are slots. Some slots have several phrases that fit."""
 
 
 def wordings(task: str, verb: str, words: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """Every instruction that begins with ``verb``, with each of the phrases that fit its slots."""
+    """Every instruction that begins with ``verb``, with each phrase that fits its slots."""
     texts = list(TEMPLATES[task][verb])
     for name, phrases in words.items():
         slot = f"{{{name}}}"

@@ -1,4 +1,7 @@
-"""Files of captions, format by format: a reader gives one column, or says in which line a file is wrong."""
+"""Readers of caption files, one per format.
+
+A reader returns one column, or an error that names the wrong line.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +22,7 @@ Reader = Callable[[Location, str], pa.ChunkedArray]
 
 
 def format_of(file: Location) -> Reader | None:
-    """What reads a file, by its name; None if nothing does."""
+    """The reader for a file, chosen by the file's name; None for an unknown format."""
     name = PurePosixPath(file.name.lower())
     if name.suffix in COMPRESSIONS:
         name = name.with_suffix("")
@@ -38,7 +41,7 @@ def read_parquet(file: Location, column: str) -> pa.ChunkedArray:
 
 
 def read_text(file: Location, column: str) -> pa.ChunkedArray:
-    """A caption a line; what is not UTF-8 becomes U+FFFD."""
+    """Read one caption per line. Bytes that are not UTF-8 become U+FFFD."""
     check_encoding(file)
     with opened(file) as stream:
         content = stream.read()
@@ -49,7 +52,7 @@ def read_text(file: Location, column: str) -> pa.ChunkedArray:
     content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     if content and not content.endswith(b"\n"):
         content += b"\n"
-    # Only a line feed ends a line: str.splitlines would also cut at characters that captions may hold.
+    # Only a line feed ends a line. str.splitlines would also split at other characters inside a caption.
     ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     lines = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(content))
@@ -65,7 +68,7 @@ FORMATS: dict[str, Reader] = {
     ".tsv": partial(read_csv, delimiter="\t"),
     ".txt": read_text,
 }
-"""The text formats may be compressed: ``.csv.gz``."""
+"""Reader by file suffix. Text formats may also be compressed: ``.csv.gz``."""
 
 
 def _is_view(kind: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""The bytes of a file of captions, as its reader wants them, and what all readers ask of it."""
+"""Opening a caption file: decompression, and the checks that all readers share."""
 
 import io
 import json
@@ -12,13 +12,13 @@ from pipeline.errors import UserError
 from pipeline.store.location import Location, is_local
 
 BLOCK = 64 << 20
-"""Bytes Arrow's readers take at a time; no line may be longer."""
+"""Block size of Arrow's readers, in bytes. A line must fit into one block."""
 COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 
 
 @contextmanager
 def opened(file: Location) -> Iterator[Any]:
-    """The bytes of a file, decompressed by its name."""
+    """Open a file; its name says how to decompress it."""
     compression = COMPRESSIONS.get(file.suffix.lower())
     source = str(file) if is_local(file) else file.open("rb")
     with pa.input_stream(source, compression=compression) as stream:

@@ -1,4 +1,4 @@
-"""Captions in JSON objects: one a line, or one list of them."""
+"""Captions in JSON objects: one object per line, or one list of objects."""
 
 import json
 from typing import Any
@@ -11,11 +11,11 @@ from pipeline.inputs.caption_formats.opened import BLOCK, check_encoding, lines,
 from pipeline.store.location import Location
 
 MOST_JSON = 256 << 20
-"""Bytes of a list of records, which is read as a whole into Python's objects."""
+"""Largest JSON list, in bytes. The whole list is parsed into Python objects."""
 
 
 def read_jsonl(file: Location, column: str) -> pa.ChunkedArray:
-    """A JSON object a line."""
+    """Read a file with one JSON object per line."""
     check_encoding(file)
     with lines(file) as rows:
         first = next(rows, b"")
@@ -42,7 +42,10 @@ def read_jsonl(file: Location, column: str) -> pa.ChunkedArray:
 
 
 def read_json(file: Location, column: str) -> pa.ChunkedArray:
-    """One list of objects; many files of that name have an object a line, though."""
+    """Read one JSON list of objects.
+
+    Many files named .json hold one object per line; these are read as well.
+    """
     check_encoding(file)
     with opened(file) as stream:
         content = stream.read(MOST_JSON + 1)
@@ -63,7 +66,7 @@ def read_json(file: Location, column: str) -> pa.ChunkedArray:
 
 
 def _parsed(text: bytes, column: str, file: Location, where: str) -> Any:
-    """The value of a JSON text, in whose objects no key stands twice under which captions are looked for."""
+    """Parse a JSON text. A duplicate key raises an error if captions are looked up under that key."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if [key for key, _ in pairs].count(column) > 1:
@@ -90,7 +93,7 @@ def _object(text: bytes, column: str, file: Location, where: str) -> dict[str, A
 
 
 def _caption(record: Any, column: str, file: Location, where: str) -> str | None:
-    """The caption of a JSON object."""
+    """The caption in one JSON object."""
     if not isinstance(record, dict):
         raise UserError(f"captions.file: {file}: {where} is not a JSON object")
     caption = record.get(column)
@@ -109,7 +112,7 @@ def _caption(record: Any, column: str, file: Location, where: str) -> str | None
 
 
 def _check_objects(file: Location, column: str) -> None:
-    """Name the first line that is no JSON object with a text under ``column``."""
+    """Raise an error for the first line that is not a JSON object with a text under ``column``."""
     with lines(file) as rows:
         for number, line in enumerate(rows, 1):
             if line.strip():

@@ -1,8 +1,8 @@
 """Comma- and tab-separated captions.
 
-Arrow reads. A quote that is left open swallows lines until the next one, and Arrow cannot tell that from
-a caption of many lines. So where rows and lines differ in number, or Arrow fails, Python's ``csv`` reads
-the file once more, strictly and slowly, and names the line.
+Arrow reads the file. An unclosed quote swallows all lines up to the next quote, and Arrow cannot tell this
+from a caption with several lines. Therefore, if the numbers of rows and lines differ or Arrow fails, Python's
+``csv`` reads the file again in strict mode, which is slow, and names the line.
 """
 
 import csv
@@ -16,7 +16,7 @@ from pipeline.store.location import Location
 
 
 def read_csv(file: Location, column: str, delimiter: str = ",") -> pa.ChunkedArray:
-    """Comma- or tab-separated values under a header, quoted as RFC 4180 says."""
+    """Read comma- or tab-separated values with a header, quoted as in RFC 4180."""
     check_encoding(file)
     try:
         with opened(file) as stream:
@@ -49,7 +49,7 @@ def read_csv(file: Location, column: str, delimiter: str = ",") -> pa.ChunkedArr
 
 
 def _a_row_a_line(file: Location, rows: int, delimiter: str) -> bool:
-    """Whether every row is one line: then no quote that was left open has swallowed any."""
+    """Whether each row is exactly one line. If so, no unclosed quote has swallowed a line."""
     ends = returns = pairs = 0
     last = b""
     with opened(file) as stream:
@@ -67,7 +67,7 @@ def _a_row_a_line(file: Location, rows: int, delimiter: str) -> bool:
 
 
 def _check_rows(file: Location, delimiter: str) -> None:
-    """Name the first line in which a quote is left open, or a row is longer or shorter than the header."""
+    """Raise an error for the first unclosed quote, or the first row with a wrong number of columns."""
     start, width = 1, None
     limit = csv.field_size_limit(BLOCK)
     try:
