@@ -189,7 +189,7 @@ def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(run, eager, mon
     def refuse(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(state, "keep", refuse)
+    monkeypatch.setattr(state, "cache", refuse)
     made.scan()
     assert told(made) == told(again(made))
 

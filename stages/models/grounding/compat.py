@@ -113,7 +113,9 @@ def fit_sine_embeddings(model: groundingdino.GroundingDINO) -> None:
     if PUBLISHED_WIDTH % width:
         raise ValueError(f"hidden_dim must divide {PUBLISHED_WIDTH}, not {width}")
 
-    def embed_text_positions(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def embed_text_positions(
+        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         positions = kwargs.pop("position_ids")
         return args, {**kwargs, "position_ids": None, "pos_text": sine_embedding(positions, width)}
 
@@ -147,5 +149,7 @@ def keep_rows_apart(model: "groundingdino.GroundingDINO") -> None:
             module.stable_softmax_2d = False
 
 
-def _mask_by_head(layer: Any, args: tuple, keys: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _mask_by_head(
+    layer: Any, args: tuple[Any, ...], keys: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, {**keys, "src_mask": keys["src_mask"].repeat_interleave(layer.nhead, 0)}
