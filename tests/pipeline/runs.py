@@ -66,8 +66,10 @@ class FakeRun:
     def save(self) -> None:
         self.path.write_text(yaml.safe_dump(self.content))
 
-    def switch(self, name: str) -> None:
-        (Path(os.environ["FAKE_SWITCHES"]) / name).touch()
+    def switch(self, name: str, on: bool = True) -> None:
+        """Steer the fake stages, in whatever process: see ``Draw.decide``."""
+        path = Path(os.environ["FAKE_SWITCHES"]) / name
+        path.touch() if on else path.unlink()
 
     def manifest(self, *overrides: str) -> Manifest:
         return read_manifest(self.path, overrides, FAKES)
@@ -89,7 +91,7 @@ class FakeRun:
         return subprocess.Popen(
             [sys.executable, "-c", code, str(self.path), engine, *overrides],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_DRIVER": str(self.folder)},
             stdout=subprocess.DEVNULL,
         )
 
