@@ -35,7 +35,7 @@ class Run:
         return done
 
     def generate_here(self, *settings: str) -> None:
-        """Make the run in this process: the model libraries, which take longer than a small run, load once."""
+        """Make the run in this process. The model libraries load once, which takes as long as a small run."""
         command = self.command("generate", "--engine", "local", settings=settings)
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(ROOT)
