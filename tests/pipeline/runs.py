@@ -71,6 +71,13 @@ class FakeRun:
         path = Path(os.environ["FAKE_SWITCHES"]) / name
         path.touch() if on else path.unlink()
 
+    def processes(self, stage: str) -> list[int]:
+        """Other processes that have loaded a stage, by the name of its class, and live."""
+        loaded = Path(os.environ["FAKE_SWITCHES"]) / "processes"
+        lines = loaded.read_text().splitlines() if loaded.exists() else []
+        pids = [int(pid) for name, pid in map(str.split, lines) if name == stage]
+        return [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
+
     def manifest(self, *overrides: str) -> Manifest:
         return read_manifest(self.path, overrides, FAKES)
 

@@ -9,7 +9,7 @@ from stages.base import StageConfig
 from stages.tasks import Tasks
 from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import ROOT
-from tests.waiting import wait_for_files
+from tests.waiting import wait_for
 
 
 def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypatch):
@@ -34,7 +34,7 @@ def test_a_run_survives_the_loss_of_a_node(make_run, ray_cluster):
     for row in rows_that_wait:
         run.switch(row)
     driver = run.driver("draw.resources.workers=3", engine="ray")
-    wait_for_files(run, "draw", 1, driver)
+    wait_for(lambda: len(run.processes("Draw")) == 3, driver)
     ray_cluster.remove_node(second, allow_graceful=False)
     for row in rows_that_wait:
         run.switch(row, on=False)

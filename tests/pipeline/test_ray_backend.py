@@ -61,17 +61,18 @@ def test_a_row_that_kills_every_worker_costs_one_row(make_run, ray_cluster):
 def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_alone(make_run, ray_cluster):
     run, clean = make_run("struck"), make_run("clean")
     run.switch("exit 7")
-    clean.switch("exit 7")
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL]
+    run.switch("wait 15")
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]  # the last hits a row alone
     struck, ended = [], threading.Event()
 
     def strike():
         """Each worker of the one that draws, once it is within its rows."""
         while len(struck) < len(signals) and not ended.wait(0.05):
-            for pid in drawers():
+            for pid in run.processes("Draw"):
                 if pid not in struck and any((run.run / "draw").glob(".editpairs-row-*.tmp")):
                     struck.append(pid)
                     os.kill(pid, signals[len(struck) - 1])
+        run.switch("wait 15", on=False)
 
     killer = threading.Thread(target=strike)
     killer.start()
@@ -88,15 +89,7 @@ def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_a
     assert reasons == ["SystemExit: 0"]
 
 
-ONE_AT_A_TIME = ("rows_per_part=20", "draw.pause=0.15", "draw.resources.workers=1", "draw.batch=4")
-
-
-def drawers() -> list[int]:
-    """The processes that have loaded ``Draw`` and live."""
-    loaded = Path(os.environ["FAKE_SWITCHES"]) / "processes"
-    lines = loaded.read_text().splitlines() if loaded.exists() else []
-    pids = [int(line.split()[1]) for line in lines if line.startswith("Draw ")]
-    return [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
+ONE_AT_A_TIME = ("rows_per_part=20", "draw.resources.workers=1", "draw.batch=4")
 
 
 def test_a_row_that_hangs_costs_one_row(make_run, ray_cluster, switches, monkeypatch):
