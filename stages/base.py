@@ -13,6 +13,7 @@ from typing_extensions import Self
 from upath import UPath
 
 from stages.section import Section
+from stages.shipped import resolve
 from stages.tasks import Tasks
 
 DECISION_FIELDS = [
@@ -38,12 +39,13 @@ class Weights(Section):
     def path(self) -> Path | None:
         """Where the weights lie, ``~`` expanded, or None for a hub name. The only place that tells.
 
-        It is a path if it starts with ``.``, ``/`` or ``~``, or if its first folder is here: relative to the
-        folder that the command is run in, which a cluster's workers go to too.
+        It is a path if it starts with ``.``, ``/`` or ``~``, if its first folder is here, relative to the
+        folder that the command is run in, which a cluster's workers go to too, or if it came with editpairs
+        (:mod:`stages.shipped`).
         """
-        parts = Path(self.model).parts
-        local = self.model.startswith((".", "/", "~")) or (bool(parts) and os.path.exists(parts[0]))
-        return Path(os.path.expanduser(self.model)) if local or not self.from_hub else None
+        path = resolve(Path(self.model))
+        here = self.model.startswith((".", "/", "~")) or (bool(path.parts) and os.path.exists(path.parts[0]))
+        return path if here or path.is_absolute() or not self.from_hub else None
 
     @property
     def name(self) -> str:

@@ -10,6 +10,7 @@ from typing_extensions import Self
 
 from stages.candidate import Candidate, Several
 from stages.section import Section, key_of
+from stages.shipped import resolve
 from stages.strict_yaml import YamlError, read_yaml
 
 Region = Literal["object", "background", "all"]
@@ -157,13 +158,14 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
     """Read ``prompts/<task>.yaml``; exemplars come from ``exemplars/<task>.yaml`` if that folder is given.
 
     Args:
-        prompts: the folder of task files.
+        prompts: the folder of task files (``stages.shipped`` finds this folder and the next).
         exemplars: a folder whose exemplars replace those in the task files.
         names: the tasks to read; None for all.
 
     Raises:
         TaskError: a task is unknown, or its file is wrong.
     """
+    prompts, exemplars = resolve(prompts), None if exemplars is None else resolve(exemplars)
     known = sorted(path.stem for path in prompts.glob("*.yaml"))
     if not known:
         raise TaskError(f"no task files (*.yaml) in {prompts}: check the manifest key tasks.prompts")

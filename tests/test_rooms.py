@@ -27,6 +27,7 @@ CONTRACT = {
     "stages.tasks",
     "stages.section",
     "stages.seeds",
+    "stages.shipped",
     "stages.strict_yaml",
 }
 """What ``pipeline`` may know of stages where it knows no stage."""

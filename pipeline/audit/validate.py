@@ -8,7 +8,6 @@ only the checks that need no other file.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
-from pipeline.manifest.lockfile import read_lock
+from pipeline.manifest.lockfile import locked_tasks
 from pipeline.shown import DataTable
 from pipeline.store.location import Location, arrow_source, list_folder
 from pipeline.store.plan import read_part
@@ -27,7 +26,7 @@ from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.placed import step_name
 from stages.shards.stage import SCHEMA
-from stages.tasks import Tasks, load_tasks
+from stages.tasks import Tasks
 
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
@@ -86,7 +85,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
-        tasks = _tasks_of(state)
+        tasks = locked_tasks(state.folder.lock)
         known = {name: task.index for name, task in tasks.items()}
         drawn = _Drawn(state, tasks, state.steps[shards.name].turn)
     seen: set[str] = set()
@@ -187,9 +186,3 @@ class _Drawn:
         if self._turn > 1:
             return read_table(folder.part(step_name("source", self._turn), part), ["id", "task"])
         return read_part(folder.plan, part, ["id", "task"])
-
-
-def _tasks_of(state: RunState) -> Tasks:
-    """The run's tasks, read from the task folder named in its lock file."""
-    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
-    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

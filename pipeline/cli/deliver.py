@@ -89,8 +89,7 @@ def export(
 
     from pipeline.engine.ledger import count_run, published
     from pipeline.exports import Export, formats
-    from pipeline.manifest.lockfile import locked_manifest
-    from pipeline.manifest.manifest import tasks_of
+    from pipeline.manifest.lockfile import locked_manifest, locked_tasks
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_folder
     from stages import STAGES
@@ -107,9 +106,8 @@ def export(
         Progress(*columns, console=console, transient=True, disable=hidden) as bar,
     ):
         shown = bar.add_task("", total=pairs)
-        exported = Export(
-            state, manifest, tasks_of(manifest), folder, test_share, lambda rows: bar.advance(shown, rows)
-        )
+        tasks = locked_tasks(state.folder.lock)
+        exported = Export(state, manifest, tasks, folder, test_share, lambda rows: bar.advance(shown, rows))
         formats()[to.value](exported)
         rows = exported.written.total()
         if not rows:

@@ -99,8 +99,7 @@ def report(
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
 ) -> None:
     """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
-    from pipeline.manifest.lockfile import locked_manifest
-    from pipeline.manifest.manifest import tasks_of
+    from pipeline.manifest.lockfile import locked_manifest, locked_tasks
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_file
     from pipeline.views.report import report_page
@@ -110,7 +109,7 @@ def report(
     state = open_state(run)
     manifest = locked_manifest(state.folder.lock, STAGES)
     config = manifest.section("filter", FilterConfig)
-    tasks = tasks_of(manifest)
+    tasks = locked_tasks(state.folder.lock)
     bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
     where = state.folder.root / "report.html" if out is None else locate(out)
     with new_file(where) as file:

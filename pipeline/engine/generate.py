@@ -172,7 +172,7 @@ def _advance(
     if not run.fresh:
         _check_rest(run, parts, forced, engine)
     in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
-    write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
+    write_lock(run.folder.lock, run.manifest, run.tasks, run.steps, run.identities, in_use)
     run.folder.last_error.unlink(missing_ok=True)
     for error in run.state.damaged.values():
         progress.note(f"{error}; it is made again")

@@ -1,0 +1,1 @@
+"""editpairs from Python: the functions that its commands call."""
