@@ -236,8 +236,8 @@ def to_table(ids: Iterable[str], decisions: Sequence[Decision], schema: pa.Schem
 def storable(value: Any) -> Any:
     """A value in which every text, also inside lists and dicts, is valid UTF-8 without NUL.
 
-    Models and servers send halves of UTF-16 pairs and NULs. Two matching halves are joined; other halves and NULs
-    become U+FFFD.
+    Models and servers send halves of UTF-16 pairs and NULs. Two matching halves are joined; other halves and
+    NULs become U+FFFD.
     """
     if isinstance(value, str):
         if value.isascii() and "\0" not in value:
