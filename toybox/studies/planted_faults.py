@@ -189,8 +189,8 @@ def main() -> None:
         f"# Planted faults\n\n`python -m toybox.studies.planted_faults runs/{run.name}`, "
         f"{date.today()}. Faults\n"
         f"were planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter "
-        "stages of\n`manifests/toybox.yaml` then decided about them. A row gives the number of spoiled pairs, "
-        "the rejected share,\nand the bound that rejected them.\n\n" + table + "\n"
+        "stages of\n`manifests/toybox.yaml` then decided about them. A row gives the number of spoiled "
+        "pairs, the rejected share,\nand the bound that rejected them.\n\n" + table + "\n"
     )
     REPORT.write_text(text, encoding="utf-8")
 
