@@ -155,7 +155,7 @@ def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
             continue
         known = read_lock(run.folder.lock).get("identities", {})
         old = known.get(changed[0])
-        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
+        keys = differences(old, run.identities[step.name]) if old else ["(the old settings are not recorded)"]
         raise UserError(
             f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
             "were made with other settings:\n"

@@ -152,7 +152,7 @@ def word_positions(prompt: Prompt, phrase: str) -> list[int]:
     for start in range(len(words) - len(wanted) + 1):
         if wanted and words[start : start + len(wanted)] == wanted:
             return [token for word in prompt.words[start : start + len(wanted)] for token in word]
-    raise ValueError(f"the words {phrase!r} do not stand in the caption {prompt.text!r}")
+    raise ValueError(f"the words {phrase!r} are not in the caption {prompt.text!r}")
 
 
 def changed_positions(source: Prompt, target: Prompt) -> list[int]:
