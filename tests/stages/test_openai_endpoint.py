@@ -181,7 +181,7 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(url, tmp_path):
     "url", ["", "host/v1", "ftp://host/v1", "http://", "http://host:99999/v1", "http://a b/v1"]
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ValidationError, match="no address of a server"):
+    with pytest.raises(ValidationError, match="not the address of a server"):
         EndpointConfig(base_url=url)
 
 
