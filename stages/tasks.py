@@ -211,5 +211,5 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TaskError(f"{path} must hold a mapping")
     if "name" in content:
-        raise TaskError(f"{path}: key 'name': a task has the name of its file; take the key out")
+        raise TaskError(f"{path}: key 'name': a task has the name of its file; remove the key")
     return content

@@ -1,4 +1,4 @@
-"""What a command may not replace unasked: committed parts that were made with other settings."""
+"""Refuse to replace committed parts that were made with other settings, unless the user agreed."""
 
 from collections.abc import Sequence
 
@@ -13,8 +13,8 @@ def refuse_to_replace(run: Run, parts: Sequence[int], consent: str | None) -> No
 
     Args:
         run: the open run.
-        parts: those that the command is about.
-        consent: the step that the user asked to run again; None: none.
+        parts: the parts that the command covers.
+        consent: the step that the user asked to run again, or None.
 
     Raises:
         UserError: a key that they depend on has changed, or they are of another plan.
@@ -39,7 +39,7 @@ def refuse_to_replace(run: Run, parts: Sequence[int], consent: str | None) -> No
             continue
         known = read_lock(run.folder.lock).get("identities", {})
         old = known.get(changed[0])
-        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
+        keys = differences(old, run.identities[step.name]) if old else ["(the old settings are not recorded)"]
         raise UserError(
             f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
             "were made with other settings:\n"

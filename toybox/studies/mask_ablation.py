@@ -194,10 +194,10 @@ def main() -> None:
     (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
         f"# {title}\n\n`python -m toybox.studies.mask_ablation runs/{options.run.name} {flags}`, "
         f"{date.today()}.\n\n"
-        "The same rows, noise and grounding in each line. Success is the independent judge's, in the\n"
-        "picture as published; L1 and SSIM are of the same outside for all, before it is\n"
-        "pasted from the source; kept is the share that the filter keeps. Means with 95 % bootstrap\n"
-        "intervals; tasks: "
+        "Every line uses the same rows, noise and grounding. Success: the independent judge finds the\n"
+        "edit right in the picture as published. L1 and SSIM: outside the edited region, the same region\n"
+        "in every line, before the outside is pasted from the source. Kept: the share that the filter\n"
+        "keeps. Means with 95 % bootstrap intervals. Tasks: "
         f"{', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
         encoding="utf-8",
     )

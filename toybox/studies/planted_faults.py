@@ -186,10 +186,10 @@ def main() -> None:
     Console(soft_wrap=True).print(table, markup=False)
     text = (
         f"# Planted faults\n\n`python -m toybox.studies.planted_faults runs/{run.name}`, "
-        f"{date.today()}: faults\n"
-        f"planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a run of the toybox, and what the score "
-        "and filter stages\nof `manifests/toybox.yaml` made of them. A row says how many pairs were spoiled, "
-        "the share that was\nrejected, and by which bound first.\n\n" + table + "\n"
+        f"{date.today()}. Faults\n"
+        f"were planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter "
+        "stages of\n`manifests/toybox.yaml` then decided about them. A row gives the number of spoiled "
+        "pairs, the rejected share,\nand the bound that rejected them.\n\n" + table + "\n"
     )
     REPORT.write_text(text, encoding="utf-8")
 
