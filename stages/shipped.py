@@ -28,5 +28,4 @@ def resolve(path: Path) -> Path:
 
 def manifest_names() -> list[str]:
     """The manifests that come with editpairs, as ``editpairs generate`` takes their names."""
-    found = [sorted((root / "manifests").glob("*.yaml")) for root in _ROOTS]
-    return [path.stem for paths in found for path in paths]
+    return sorted(path.stem for root in _ROOTS for path in (root / "manifests").glob("*.yaml"))
