@@ -1,4 +1,4 @@
-"""Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
+"""The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
@@ -20,9 +20,9 @@ from stages.written_text import AnnotationError
 
 
 class PixelThreshold(Section):
-    """:func:`stages.pictures.pixel_threshold.keep_unchanged`."""
+    """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
 
-    alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
+    alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
     kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
 
     @model_validator(mode="after")
@@ -40,41 +40,42 @@ class EditConfig(StageConfig):
         256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
     )
     candidates: Mapping[str, Several[Candidate]] = Field(
-        {}, description="by task: candidates instead of the task file's"
+        {}, description="by task: candidates that replace the task file's"
     )
-    mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
+    mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
     fusion: Literal["schedule", "power", "lerp", "none"] = Field(
         "schedule",
-        description="how the soft mask holds the latents to the source's",
+        description="how the soft mask ties the latents to the source's",
     )
     blend_tokens: int = Field(
         256,
         ge=1,
         le=1 << 16,
-        description="LocalBlend follows the words in cross-attention layers of so many tokens",
+        description="LocalBlend uses the cross-attention layers with so many tokens",
     )
     pixel_threshold: PixelThreshold | None = Field(
-        None, description="every candidate a second time, unchanged pixels as they were; for sessions"
+        None, description="second version of every candidate with unchanged pixels restored; for sessions"
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
 
 class Edit(Stage[EditConfig]):
-    """Draws every candidate of a row beside its own source row, all from the same noise.
+    """Draws every candidate of a row together with its source row, all from the same noise.
 
-    The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
-    mean difference from the source stage's picture (rounding only, unless something is wrong).
+    The source row is decoded again and published as the ``anchor``. ``source_drift`` is its mean difference
+    from the source stage's picture, normally only rounding.
 
-    In a later turn of a session the turns before are drawn again too, from the first one's noise, each
-    reading its attention source from the one before; the anchor is the picture that the turn before
-    published, and ``source_drift`` says how far its latents decode from that. With ``pixel_threshold``
-    each candidate follows a second time, ``thresholded``.
+    In a later turn of a session, the earlier turns are drawn again from the first turn's noise, and each turn
+    reads the attention of the turn before. The anchor is then the picture that the turn before published;
+    ``source_drift`` is the difference between this picture and the decoded latents. With ``pixel_threshold``,
+    each candidate is followed by a second version, marked ``thresholded``.
 
     Tasks that annotate (:mod:`stages.edit.annotations.methods`) need no sampling.
 
-    Rejections of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and of written text those
-    of :func:`stages.edit.annotations.lettering.draw_text`. A drawing that is not finite fails its row.
+    Rejections, only of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and for written text
+    the reasons of :func:`stages.edit.annotations.lettering.draw_text`. A row fails if its drawing is not
+    finite.
     """
 
     version: ClassVar[int] = 6
@@ -156,7 +157,7 @@ class Edit(Stage[EditConfig]):
 
 
 def _annotated(row: dict, draw: Annotation) -> Decision:
-    """The anchor is the source picture as it is, the only candidate is the annotated one."""
+    """The source picture as anchor, and the annotated picture as the only candidate."""
     try:
         target = draw(row)
     except AnnotationError as error:
@@ -168,7 +169,7 @@ def _annotated(row: dict, draw: Annotation) -> Decision:
 
 
 def decode_row(row: Mapping[str, Any]) -> dict:
-    """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
+    """The row with its pictures as uint8 [H,W,3] and its masks as float32 [H,W] in [0,1]."""
     history = [_decode_region(turn) for turn in row.get("history", [])]
     return {**_decode_region(row), "source_image": decode_rgb(row["source_image"]), "history": history}
 

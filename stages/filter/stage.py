@@ -1,7 +1,7 @@
-"""The filter stage: thresholds on the scores, and the choice of one candidate. Needs no model.
+"""The filter stage: thresholds on the scores, and the choice of one candidate per row. It needs no model.
 
-Bounds of a metric come from the task file, then the manifest's ``filter.default``, then
-``filter.tasks.<task>``; a later one replaces each side (min, max) that it states.
+The bounds of a metric come from the task file, then the manifest's ``filter.default``, then
+``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states.
 """
 
 import math
@@ -18,7 +18,7 @@ from stages.score.metrics import METRICS, OPTIONAL, check_bounds
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 Scores = Mapping[str, float | None]
-"""The metrics of one candidate; None where a metric does not apply."""
+"""The scores of one candidate by metric; None for a metric that does not apply."""
 
 
 class FilterConfig(StageConfig):
@@ -26,7 +26,7 @@ class FilterConfig(StageConfig):
 
     default: Mapping[str, Threshold] = Field(default={}, description="bounds by metric, for every task")
     tasks: Mapping[str, Mapping[str, Threshold]] = Field(
-        default={}, description="bounds by task and metric; of tasks outside the mixture they are not used"
+        default={}, description="bounds by task and metric; ignored for tasks outside the mixture"
     )
 
     @model_validator(mode="after")
@@ -39,10 +39,10 @@ class FilterConfig(StageConfig):
 
 
 class Filter(Stage[FilterConfig]):
-    """Chooses a candidate of each row, or rejects the row as ``<metric>_low``, ``_high`` or ``_missing``.
+    """Chooses a candidate of each row, or rejects the row with ``<metric>_low``, ``_high`` or ``_missing``.
 
-    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
-    :func:`choose`), ``rank`` is that; its pictures' hashes are handed on to the select stage.
+    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (:func:`choose`).
+    ``rank`` is its ``clip_direction``. The hashes of its pictures are passed on to the select stage.
     """
 
     version: ClassVar[int] = 3
@@ -104,7 +104,7 @@ class Filter(Stage[FilterConfig]):
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
-    """The bounds of the metrics that a task lists, in the order of METRICS, after all overrides."""
+    """The bounds of a task's metrics in the order of METRICS, after all overrides."""
     layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
     for metric in (metric for metric in METRICS if metric in task.metrics):
@@ -119,21 +119,20 @@ def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best candidate; ``reason`` is empty if it is within all bounds."""
+    """The best candidate. ``reason`` is empty if the candidate is within all bounds."""
 
     index: int
     reason: str
 
 
 def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice:
-    """Choose the candidate with the highest ``clip_direction`` among those within all bounds.
+    """Choose the candidate with the highest ``clip_direction`` among the candidates within all bounds.
 
-    Ties go to the lower index, and a candidate without a ``clip_direction`` comes after those with
-    one. If none is within the bounds, the reason is the first bound that the best of all
-    candidates breaks.
+    A tie goes to the lower index. A candidate without ``clip_direction`` ranks below all others. If no
+    candidate is within the bounds, the reason is the first bound violated by the best of all candidates.
 
     Raises:
-        ValueError: there is no candidate, or a metric is not a finite number.
+        ValueError: there is no candidate, or a score is not a finite number.
     """
     if not candidates:
         raise ValueError("the row has no candidate")
@@ -148,10 +147,10 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
 
 
 def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
-    """The first bound that a candidate breaks, as ``<metric>_low`` or ``<metric>_high``, or "".
+    """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
 
-    A metric without a value breaks its bound, as ``<metric>_missing``, unless it is of a model that a
-    manifest may leave out (OPTIONAL): what was not measured is not known to be good.
+    A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
+    The exception are metrics of models that a manifest may leave out (OPTIONAL).
     """
     for metric, bound in bounds.items():
         value = scores.get(metric)
@@ -167,6 +166,6 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
 
 
 def rank(scores: Scores) -> float:
-    """What candidates are chosen by: ``clip_direction``, or less than any where there is none."""
+    """The value that ranks candidates: ``clip_direction``, or minus infinity without one."""
     direction = scores.get("clip_direction")
     return -math.inf if direction is None else direction

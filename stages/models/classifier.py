@@ -1,4 +1,4 @@
-"""A sequence classifier of transformers as task predictor."""
+"""A sequence classifier of transformers, used as task predictor."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from stages.unknown_words import unknown_words
 
 
 class SequenceClassifier:
-    """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
+    """Classifies instructions. Its labels (``id2label`` in its config) are task names."""
 
     def __init__(self, weights: Weights, max_tokens: int) -> None:
         key = "task_check.predictor.model"
@@ -27,7 +27,7 @@ class SequenceClassifier:
 
     @torch.no_grad()
     def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
-        """Probabilities by label, none for a text with a word that the tokenizer does not know.
+        """Probabilities by label; empty for a text with a word that the tokenizer does not know.
 
         Batches have a fixed shape, so that no row depends on its neighbours.
         """

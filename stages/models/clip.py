@@ -1,4 +1,4 @@
-"""CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
+"""CLIP, loaded by open_clip: embeddings of pictures and texts, and similarities between them."""
 
 import math
 from collections.abc import Sequence
@@ -24,17 +24,20 @@ class Clip:
 
     @classmethod
     def load(cls, weights: Weights, device: str) -> "Clip":
-        """The model that ``clip`` names in a manifest; errors as of ``load_clip``."""
+        """Load the model in the manifest's section ``clip``; raises the errors of ``load_clip``."""
         return cls(*load_clip(weights, "clip.model", device), device)
 
     def knows(self, text: str) -> bool:
-        """Whether the tokenizer has a token for every word; byte-level ones such as CLIP's own always do."""
+        """Whether the tokenizer has a token for every word.
+
+        Byte-level tokenizers, such as CLIP's, always do.
+        """
         tokenizer = getattr(self.tokenizer, "tokenizer", None)
         return tokenizer is None or not unknown_words(tokenizer, text)
 
     @property
     def width(self) -> int:
-        """Numbers of an embedding."""
+        """Length of an embedding."""
         return int(self.encode_texts([""], 1).shape[1])
 
     @torch.inference_mode()
@@ -45,11 +48,11 @@ class Clip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch: int) -> np.ndarray:
-        """Normalised embeddings, float32 [n,d]; a text is cut at the model's context length."""
+        """Normalised embeddings, float32 [n,d]. A text is cut at the model's context length."""
         return self._encode(self.model.encode_text, list(self.tokenizer(list(texts))), batch)
 
     def _encode(self, encode, inputs: list[torch.Tensor], batch: int) -> np.ndarray:
-        """Encode ``batch`` inputs a forward, the last one filled up: every forward has one shape."""
+        """Encode ``batch`` inputs per forward pass. The last batch is filled up, so all have one shape."""
         parts = []
         for start in range(0, len(inputs), batch):
             part = inputs[start : start + batch]
@@ -68,9 +71,9 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 def direction(
     input_image: np.ndarray, target_image: np.ndarray, input_text: np.ndarray, output_text: np.ndarray
 ) -> float:
-    """CLIP directional similarity: the cosine of (picture difference, caption difference).
+    """CLIP directional similarity: the cosine of picture difference and caption difference.
 
-    Of normalised embeddings [d], as in InstructPix2Pix (Brooks et al. 2023); 0 if nothing changed.
+    Embeddings are normalised [d], as in InstructPix2Pix (Brooks et al. 2023). 0 if nothing changed.
     """
     change, wanted = target_image - input_image, output_text - input_text
     return similarity(change, wanted) if change.any() and wanted.any() else 0.0

@@ -1,4 +1,4 @@
-"""Draw the anchor picture: the one in which the object to be found is present."""
+"""The source stage: draws the anchor picture, in which the object to be grounded is present."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -21,7 +21,10 @@ class SourceConfig(StageConfig):
 
 
 class Source(Stage[SourceConfig]):
-    """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
+    """Draws one picture per row.
+
+    It is used for grounding, and drawn again beside its edits in the edit stage.
+    """
 
     version: ClassVar[int] = 3
     reads: ClassVar = {
@@ -66,8 +69,9 @@ class Source(Stage[SourceConfig]):
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
 
     def _draw(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of prompts uint8 [n,H,W,3], and which are finite, bool [n]; the batch is filled to its
-        fixed size with copies of the last row.
+        """Draw prompts as pictures uint8 [n,H,W,3], and tell which are finite, bool [n].
+
+        The batch is filled to its fixed size with copies of the last row.
         """
         import torch
 

@@ -1,7 +1,7 @@
-"""Targets of the vision tasks that are computed from the picture: what was grounded, drawn on it; a sketch.
+"""Targets computed from the picture: grounded boxes or masks drawn on it, and sketches.
 
-An *annotation* takes a row whose pictures and masks are arrays and returns a picture uint8 [H,W,3]. The
-others are in modules of their own (``adjust``, ``lettering``, ``estimators``).
+An *annotation* is a function from a row, with pictures and masks as arrays, to a picture uint8 [H,W,3].
+Further annotations are in ``adjust``, ``lettering`` and ``estimated``.
 """
 
 import math
@@ -12,19 +12,20 @@ import cv2
 import numpy as np
 
 COLOR = np.array([255, 0, 200], np.uint8)
-"""A magenta that photographs rarely hold, so the annotation is not taken for a part of them."""
+"""A magenta that is rare in photographs, so that an annotation stands out."""
 OPACITY = 0.6
 
 SKETCH_BLUR = 1 / 24
-"""The blur that a sketch's shading comes from, as a fraction of the picture's shorter side."""
+"""Sigma of the blur that shades a sketch, as a fraction of the picture's shorter side."""
 
 Row = Mapping[str, Any]
 Annotation = Callable[[Row], np.ndarray]
 
 
 def draw_boxes(row: Row) -> np.ndarray:
-    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels); the line runs around them, on no pixel of
-    the object.
+    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels).
+
+    The line covers no pixel of the object.
     """
     image: np.ndarray = row["source_image"]
     drawn = image.copy()
@@ -50,7 +51,7 @@ def draw_mask(row: Row) -> np.ndarray:
 
 
 def draw_sketch(row: Row) -> np.ndarray:
-    """A pencil sketch: grey divided by its own blur (colour dodge), so that edges and shades stay."""
+    """A pencil sketch: the grey picture divided by its blur (colour dodge), which keeps edges and shades."""
     grey = cv2.cvtColor(row["source_image"], cv2.COLOR_RGB2GRAY)
     blurred = cv2.GaussianBlur(255 - grey, (0, 0), SKETCH_BLUR * min(grey.shape))
     return cv2.cvtColor(cv2.divide(grey, 255 - blurred, scale=256), cv2.COLOR_GRAY2RGB)

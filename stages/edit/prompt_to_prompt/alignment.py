@@ -62,7 +62,7 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
 
     Words of equally many tokens are paired token by token; otherwise each of the target's tokens
     takes the mean of the source's. (The published mapper divides by the target's count instead,
-    and is misaligned after such a word; see P2P.md, trap 8.)
+    and is misaligned after such a word: docs/prompt-to-prompt.md, section 3.)
 
     Raises:
         ValueError: the prompts differ in their number of words.
@@ -90,7 +90,7 @@ def published_replace_map(source: Prompt, target: Prompt, length: int) -> TokenM
     """The published word-swap mapper, mistakes included; for comparison with published results.
 
     After a word whose number of tokens changes it pairs position j with j instead of moving along,
-    and it divides by the target's number of tokens (P2P.md, trap 8).
+    and it divides by the target's number of tokens (docs/prompt-to-prompt.md, section 3).
     """
     matrix = torch.zeros(length, length)
     i = j = 0

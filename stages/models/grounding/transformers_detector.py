@@ -1,4 +1,4 @@
-"""GroundingDINO as transformers implements it: ``grounding.library: transformers``."""
+"""GroundingDINO in transformers' implementation: ``grounding.library: transformers``."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from stages.models.grounding.words import caption_of, words_of
 from stages.models.weights import load_model, load_processor
 
 TEXT_LENGTH = 64
-"""Tokens a phrase is padded to: one shape for all batches, as with the other library."""
+"""Tokens per phrase after padding: one shape for all batches, as with the other library."""
 
 
 class TransformersDetector(Detector):
@@ -31,7 +31,7 @@ class TransformersDetector(Detector):
 
     @classmethod
     def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
-        """Read a hub name or a folder of ``save_pretrained``.
+        """Load a hub model or a folder written by ``save_pretrained``.
 
         Raises:
             OSError: there is no such model.
