@@ -117,8 +117,9 @@ def test_one_edit_from_two_captions(elsewhere):
     assert 0 < mask.mean() < 0.6, "one object, not the picture"
     inside, outside = mask > 0.9, mask == 0
     assert np.abs(after - before)[inside].mean() > 4 * np.abs(after - before)[outside].mean()
-    assert before[inside].mean(0).argmax() == 0, "red"
-    assert after[inside].mean(0).argmax() == 2, "blue"
+    red, _, blue = (after - before)[inside].mean(0)
+    assert red < -20
+    assert blue > 20
     assert all(isinstance(target, Image.Image) for target in edit.targets)
     again = editpairs.draw_edit(**BOAT, seed=3)
     assert again.target.tobytes() == edit.target.tobytes(), "the same call, the same pictures"

@@ -9,7 +9,6 @@ from rich.text import Text
 from pipeline.cli.app import app, console
 from pipeline.cli.options import Out, Quiet, RunArgument, Verbose, verbosity
 from pipeline.errors import UserError
-from pipeline.views.run import near_runs, open_state
 
 
 class Format(str, Enum):
@@ -30,6 +29,7 @@ def validate(
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
     from pipeline.store.location import exists, locate
+    from pipeline.views.run import near_runs, open_state
 
     location = locate(path)
     if exists(RunFolder(location).lock):

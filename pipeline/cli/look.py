@@ -12,7 +12,6 @@ from pipeline.cli.options import (
     Set,
 )
 from pipeline.errors import UserError
-from pipeline.views.run import near_runs, open_state
 
 
 @app.command(
@@ -29,6 +28,7 @@ def status(
     ] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
+    from pipeline.views.run import open_state
     from pipeline.views.status import print_report
     from pipeline.views.watch import watch as watch_run
 
@@ -56,6 +56,7 @@ def cost(
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
     from pipeline.views.cost import measure, table_of
+    from pipeline.views.run import open_state
 
     state = open_state(run)
     state.scan()
@@ -86,6 +87,7 @@ def inspect(
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
     from pipeline.views.pairs import read_pairs, table_of
+    from pipeline.views.run import near_runs
 
     location = locate(path)
     if not exists(location):
@@ -136,6 +138,7 @@ def sweep(
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
+    from pipeline.views.run import open_state
     from pipeline.views.sweep import plot, read_scores, table_of
     from pipeline.views.sweep import sweep as run
     from stages.filter.stage import FilterConfig, resolve_bounds
