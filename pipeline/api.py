@@ -100,10 +100,10 @@ class Run:
             UserError: the file cannot be written, or the run cannot be read.
         """
         from pipeline.views.report import report_page
-        from stages.filter.stage import FilterConfig, resolve_bounds
+        from pipeline.views.rows import bounds_of
 
-        config, tasks = self.manifest.section("filter", FilterConfig), self.tasks
-        bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
+        tasks = self.tasks
+        bounds = bounds_of(self.manifest, tasks)
         where = self.folder / "report.html" if path is None else locate(path)
         with new_file(where) as file:
             page, _ = report_page(self.state, tasks, bounds, rows, seed)

@@ -1,8 +1,8 @@
 """Files that come with editpairs, found from any working folder: task files, manifests, the toybox's data.
 
-A relative path means the working folder first. Where nothing lies there and its first folder is one of
-``FOLDERS``, it means the files that were installed with the package, so that a shipped manifest runs in an
-empty folder as it does in a clone.
+A relative path is first looked up in the working folder. If nothing is there and its first folder is one of
+``FOLDERS``, it is looked up among the installed files. A shipped manifest therefore runs in an empty folder
+as in a clone.
 """
 
 import os
@@ -11,14 +11,13 @@ from pathlib import Path
 FOLDERS = ("manifests", "prompts", "toybox")
 _HOUSE = Path(__file__).parents[1]
 _ROOTS = (_HOUSE, _HOUSE / "editpairs")
-"""A clone has the folders beside its packages; a wheel has what is no package within ``editpairs``."""
+"""Parents of ``FOLDERS``: a clone has them beside its packages, a wheel inside ``editpairs``."""
 
 
 def resolve(path: Path) -> Path:
-    """Where a path of a manifest or a command leads, ``~`` expanded; itself if nothing is there either.
+    """Look up a path of a manifest or a command, with ``~`` expanded; unchanged if it is found nowhere.
 
-    Nothing that is written depends on the answer: locks keep paths as they were given, and fingerprints
-    hash contents.
+    No written file depends on the result: locks keep paths as given, and fingerprints hash contents.
     """
     path = Path(os.path.expanduser(path))
     if path.is_absolute() or path.parts[:1] not in [(name,) for name in FOLDERS] or os.path.lexists(path):
@@ -27,5 +26,5 @@ def resolve(path: Path) -> Path:
 
 
 def manifest_names() -> list[str]:
-    """The manifests that come with editpairs, as ``editpairs generate`` takes their names."""
+    """Names of the shipped manifests, as accepted by ``editpairs generate``."""
     return sorted(path.stem for root in _ROOTS for path in (root / "manifests").glob("*.yaml"))

@@ -17,7 +17,7 @@ MOST_VALUES = 50_000
 """Most values in a file, counting each use of an alias."""
 MOST_DEPTH = 40
 
-_TOO_LONG = f"is longer than {MOST_BYTES >> 20} MB, so it is no file of settings"
+_TOO_LONG = f"is longer than {MOST_BYTES >> 20} MB, so it is not a settings file"
 _TAG = "tag:yaml.org,2002:"
 _MERGE, _TEXT = f"{_TAG}merge", f"{_TAG}str"
 _SCALARS = {f"{_TAG}{name}" for name in ("bool", "float", "int", "null", "str")}
@@ -103,7 +103,7 @@ def _check_size(text: str) -> None:
             raise YamlError(f"{_line(event)}: more than {MOST_VALUES} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
-            raise YamlError(f"{_line(event)}: more than {MOST_DEPTH} levels, one in the other")
+            raise YamlError(f"{_line(event)}: more than {MOST_DEPTH} nested levels")
 
 
 class _Check:
@@ -122,7 +122,7 @@ class _Check:
             self._sizes[node] = 1 + sum(self.size(child) for child in self._children(node))
         size = self._sizes[node]
         if size is None:
-            raise YamlError(f"{_line(node)}: an alias refers to what it stands in")
+            raise YamlError(f"{_line(node)}: an alias refers to a value that contains it")
         if size > MOST_VALUES:
             raise YamlError(f"{_line(node)}: more than {MOST_VALUES} values")
         return size
@@ -145,7 +145,7 @@ class _Check:
             if key.value in lines:
                 first = lines[key.value]
                 where = _line(key) if first == _line(key) else f"{_line(key)} and {first}"
-                raise YamlError(f"{where}: the key {key.value[:80]!r} stands twice: take one of them out")
+                raise YamlError(f"{where}: the key {key.value[:80]!r} occurs twice: remove one of them")
             lines[key.value] = _line(key)
 
     def _check_scalar(self, node: yaml.Node) -> None:

@@ -13,7 +13,8 @@ from stages.section import Section, key_of
 from stages.shipped import resolve
 from stages.strict_yaml import YamlError, read_yaml
 
-Region = Literal["object", "background", "all"]
+RegionKind = Literal["object", "background", "all"]
+"""What of the picture a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
     "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
@@ -99,7 +100,7 @@ class Task(Section):
     ground: Ground
     method: Method
     direction: Literal["forward", "reverse"] = "forward"
-    region: Region
+    region: RegionKind
     candidates: Several[Candidate] = ()
     inverse: Inverse | None = Field(None, description="None: the pair makes no sense backwards")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")
@@ -210,5 +211,5 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TaskError(f"{path} must hold a mapping")
     if "name" in content:
-        raise TaskError(f"{path}: key 'name': a task has the name of its file; take the key out")
+        raise TaskError(f"{path}: key 'name': a task has the name of its file; remove the key")
     return content

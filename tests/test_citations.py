@@ -18,6 +18,8 @@ TEST = re.compile(r"(?<![\w/])test_\w+\.py")
 NAME = re.compile(rf"(?:`~?|-m )((?:{ROOMS})(?:\.[A-Za-z_]\w*)+)")
 MADE = ("toybox/build", "README.md")
 """Paths that a command makes, and the cards of runs and models."""
+NEW_FILE = re.compile(r"^```\w+\n# (\S+)$", re.M)
+"""The heads of the blocks of docs/extending.md, which tells its reader to write these files."""
 
 
 def shipped() -> list[str]:
@@ -61,7 +63,8 @@ def is_defined(name: str) -> bool:
 def wrong_citations(text: str, folder: Path) -> set[str]:
     """The paths, documents, sections, tests and dotted names in a text that do not exist."""
     cited = {path.rstrip(".") for path in [*PATH.findall(text), *DOCUMENT.findall(text)]}
-    wrong = {path for path in cited if not path.startswith(MADE) and not exists(path, folder)}
+    to_write = (*MADE, *NEW_FILE.findall(text))
+    wrong = {path for path in cited if not path.startswith(to_write) and not exists(path, folder)}
     for document, number in SECTION.findall(text):
         file = next((base / document for base in (ROOT, folder) if (base / document).is_file()), None)
         if file is None or not re.search(rf"^## {number}\. ", file.read_text(encoding="utf-8"), re.M):

@@ -29,7 +29,7 @@ def status(
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
     from pipeline.views.run import open_state
-    from pipeline.views.status import print_report
+    from pipeline.views.status import print_status
     from pipeline.views.watch import watch as watch_run
 
     if watch and as_json:
@@ -43,7 +43,7 @@ def status(
     else:
         state = open_state(run)
         state.scan()
-        print_report(state, console)
+        print_status(state, console)
 
 
 @app.command(
@@ -55,7 +55,7 @@ def cost(
     pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
-    from pipeline.views.cost import measure, table_of
+    from pipeline.views.cost import cost_table, measure
     from pipeline.views.run import open_state
 
     state = open_state(run)
@@ -63,7 +63,7 @@ def cost(
     measured = measure(state)
     if not measured.pairs:
         raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
-    console.print(table_of(measured, pairs))
+    console.print(cost_table(measured, pairs))
     seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
@@ -86,7 +86,7 @@ def inspect(
     from pipeline.store.location import exists, locate
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
-    from pipeline.views.pairs import read_pairs, table_of
+    from pipeline.views.pairs import pairs_table, read_pairs
     from pipeline.views.run import near_runs
 
     location = locate(path)
@@ -97,7 +97,7 @@ def inspect(
         pairs = read_pairs(location, rows, seed, task)
         if not pairs:
             raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
-        console.print(table_of(pairs))
+        console.print(pairs_table(pairs))
         if sheet is not None:
             sheet.write(draw(pairs))
     if out is not None:
@@ -138,10 +138,11 @@ def sweep(
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
+    from pipeline.views.rows import bounds_of
     from pipeline.views.run import open_state
-    from pipeline.views.sweep import plot, read_scores, table_of
+    from pipeline.views.sweep import curves_table, plot, read_scores
     from pipeline.views.sweep import sweep as run
-    from stages.filter.stage import FilterConfig, resolve_bounds
+    from stages.filter.stage import FilterConfig
 
     content = load_manifest(manifest, overrides or [])
     config = content.section("filter", FilterConfig)
@@ -152,12 +153,11 @@ def sweep(
         curves = run(read_scores(state), tasks, config)
         if not curves:
             raise UserError(f"{content.folder} has no scores with a bound yet: run generate first")
-        console.print(table_of(curves))
+        console.print(curves_table(curves))
         if figure is not None:
             figure.write(plot(curves))
         if drawn is not None:
-            bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
-            pairs = read_boundary(state, tasks, bounds)
+            pairs = read_boundary(state, tasks, bounds_of(content, tasks))
             drawn.write(draw(pairs))
     if out is not None:
         console.print(f"wrote {out}", soft_wrap=True)

@@ -86,10 +86,10 @@ def rerun(
 
 
 def _print_status(run: "Run", quiet: bool) -> None:
-    from pipeline.views.status import print_report
+    from pipeline.views.status import print_status
 
     if not quiet:
-        print_report(run.state, console)
+        print_status(run.state, console)
 
 
 @app.command(

@@ -128,5 +128,5 @@ def _misfits(stage: str, resources: Resources, machine: Machine) -> Iterator[str
     if each > there:
         yield (
             f"{stage}.resources.{kind}: a worker asks for {each:g}, there are {there}; "
-            f"to check for another machine say check --{kind} N"
+            f"to check for another machine use check --{kind} N"
         )

@@ -10,7 +10,6 @@ import yaml
 from pipeline.exports import SIDES, Export
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
-from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.shards.card import (
     Columns,
     code,
@@ -78,12 +77,11 @@ def _summary(export: Export) -> dict[str, Any]:
 
 
 def _thresholds(export: Export) -> str:
-    config = export.manifest.section("filter", FilterConfig)
     lines = []
-    for name, task in export.tasks.items():
+    for name, by_metric in export.bounds.items():
         bounds = [
             f"{metric} {sign} {limit:g}"
-            for metric, bound in resolve_bounds(task, config).items()
+            for metric, bound in by_metric.items()
             for sign, limit in ((">=", bound.min), ("<=", bound.max))
             if limit is not None
         ]

@@ -1,8 +1,8 @@
 """``manifest.lock.yaml``: the settings a run was made with. The guard compares new settings with them.
 
 It holds the resolved manifest and the content of its task files, so a run can be read, checked and exported
-wherever its folder lies. The first line holds a checksum of the rest, so a changed lock file is noticed
-before anything uses it.
+wherever its folder lies. The first line holds a checksum of the rest, so that a changed lock file is noticed
+before it is used.
 """
 
 import hashlib

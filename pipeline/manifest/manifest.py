@@ -37,7 +37,7 @@ Stages = Mapping[str, type[Stage[Any]]]
 
 def _folder(path: Path) -> Path:
     if any(ord(character) < 32 for character in str(path)):
-        raise ValueError("no path has control characters")
+        raise ValueError("a path cannot contain control characters")
     return Path(os.path.expanduser(path))
 
 

@@ -33,7 +33,7 @@ def shard_name(shard: int, total: int) -> str:
 class RunFolder:
     """The paths of one run."""
 
-    def __init__(self, root: str | os.PathLike | Location) -> None:
+    def __init__(self, root: str | os.PathLike[str] | Location) -> None:
         self.root = locate(root)
         self.plan = self.root / "plan.parquet"
         self.lock = self.root / "manifest.lock.yaml"

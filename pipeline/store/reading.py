@@ -42,7 +42,7 @@ def open_parquet(path: Location, schema: pa.Schema) -> Iterator[pq.ParquetFile]:
         there = file.schema_arrow
         for column in schema:
             if column.name not in there.names:
-                raise UserError(f"{path} has no column {column.name}: it is no shard of editpairs")
+                raise UserError(f"{path} has no column {column.name}: it is not a shard of editpairs")
             if (found := there.field(column.name).type) != column.type:
                 raise UserError(f"{path}: column {column.name} is {found}, not {column.type}")
         size, metadata = path.stat().st_size, file.metadata

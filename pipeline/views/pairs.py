@@ -127,7 +127,7 @@ def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
     return np.flatnonzero([name == task for name in names])
 
 
-def table_of(pairs: Sequence[Pair]) -> DataTable:
+def pairs_table(pairs: Sequence[Pair]) -> DataTable:
     """A table of pairs for the terminal."""
     table = DataTable("task", "instruction", *SHOWN_SCORES.values(), "id")
     for pair in pairs:

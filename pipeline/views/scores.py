@@ -4,16 +4,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.state import RunState
-from pipeline.manifest.steps import Step
-from pipeline.store.sealed import read_table
-from pipeline.views.outcomes import tasks_of_rows
-from stages.placed import step_name
-from stages.score.metrics import METRICS
+from pipeline.views.rows import done_stages, rows
+from stages.score.metrics import METRICS, scores_of
 
 if TYPE_CHECKING:
     import pandas
 
 COLUMNS = ["id", "turn", "task", "candidate", "status", "reason", "chosen"]
+_READS = {"score": ["scores"], "filter": ["choice"]}
 
 
 def score_frame(state: RunState) -> "pandas.DataFrame":
@@ -23,48 +21,35 @@ def score_frame(state: RunState) -> "pandas.DataFrame":
     ``chosen`` is True for the candidate that was kept. A metric that does not apply is NaN.
 
     Raises:
-        OSError, DamagedFileError: a file of the run cannot be read.
+        UserError: a file of the run cannot be read.
     """
     import pandas
 
     state.scan()
-    scored = [step for step in state.steps.values() if step.stage == "score"]
+    turns = sorted({step.turn for step in state.steps.values()})
     lines = [
         line
-        for step in scored
+        for turn in turns
         for part in range(state.plan.parts)
-        if state.done(step, part)
-        for line in _lines(state, step, part)
+        if "score" in (done := done_stages(state, part, turn))
+        for line in _lines(state, part, turn, done)
     ]
-    frame = pandas.DataFrame(lines, columns=[*COLUMNS, *METRICS])
-    return frame.astype(
-        {"candidate": "int64", "turn": "int64", "chosen": bool, **dict.fromkeys(METRICS, float)}
-    )
+    types = {"candidate": "int64", "turn": "int64", "chosen": bool, **dict.fromkeys(METRICS, float)}
+    return pandas.DataFrame(lines, columns=[*COLUMNS, *METRICS]).astype(types)
 
 
-def _lines(state: RunState, step: Step, part: int) -> Iterator[dict[str, Any]]:
-    tasks = tasks_of_rows(state, step.turn, part)
-    decisions = _decisions(state, step.turn, part)
-    table = read_table(state.path(step, part), ["id", "status", "scores"])
-    for row in table.to_pylist():
-        decision = decisions.get(row["id"], {"status": "pending", "reason": "", "choice": None})
-        for candidate, scores in enumerate(row["scores"] or ()):
+def _lines(state: RunState, part: int, turn: int, done: list[str]) -> Iterator[dict[str, Any]]:
+    reads = {"plan": ["task"], **{stage: columns for stage, columns in _READS.items() if stage in done}}
+    for row in rows(state.folder, part, reads, turn=turn):
+        decided = row.get("stage") == "filter" or row.get("status") in ("rejected", "failed")
+        for candidate, scores in enumerate(scores_of(row)):
             yield {
                 "id": row["id"],
-                "turn": step.turn,
-                "task": tasks[row["id"]],
+                "turn": turn,
+                "task": row["task"],
                 "candidate": candidate,
-                "status": decision["status"],
-                "reason": decision["reason"],
-                "chosen": decision["status"] == "kept" and decision["choice"] == candidate,
+                "status": row["status"] if decided else "pending",
+                "reason": row["reason"],
+                "chosen": decided and row["status"] == "kept" and row["choice"] == candidate,
                 **scores,
             }
-
-
-def _decisions(state: RunState, turn: int, part: int) -> dict[str, dict[str, Any]]:
-    """What the filter decided about the rows of a part, by id; nothing before it has run."""
-    step = state.steps[step_name("filter", turn)]
-    if not state.done(step, part):
-        return {}
-    table = read_table(state.path(step, part), ["id", "status", "reason", "choice"])
-    return {row["id"]: row for row in table.to_pylist()}

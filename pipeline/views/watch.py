@@ -84,13 +84,13 @@ def _show(state: RunState, console: Terminal, every: float) -> None:
             started = time.monotonic()
             state.scan()
             counts = count_run(state)
-            live.update(table_of(state.folder, counts, paces.now()), refresh=True)
+            live.update(progress_table(state.folder, counts, paces.now()), refresh=True)
             if not any(count.pending.total() for count in counts):
                 return
             time.sleep(max(every, PAUSE * (time.monotonic() - started)))
 
 
-def table_of(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
+def progress_table(folder: RunFolder, counts: Sequence[StageCount], paces: Mapping[str, Pace]) -> DataTable:
     """One line per stage: parts, pace, time left, share kept, and the most frequent reasons."""
     table = DataTable(title=Text(shown(str(folder.root))), title_justify="left", box=None, pad_edge=False)
     for name in ("stage", "parts", "rows/s", "left", "kept", "failed", "why not"):

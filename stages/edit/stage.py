@@ -1,20 +1,20 @@
 """The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
-from stages.edit.annotations.marks import Annotation
+from stages.edit.annotations.marks import Annotation, Subject
+from stages.edit.request import EditRequest
 from stages.finite import NotFiniteError
 from stages.models.diffusion import DiffusionConfig
 from stages.pictures.pixel_threshold import ALPHA
-from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.pictures.png import encode_png
 from stages.tasks import Candidate, Tasks
 from stages.written_text import AnnotationError
 
@@ -146,34 +146,27 @@ class Edit(Stage[EditConfig]):
         self.drawing.config = self.config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        records = [decode_row(row) for row in rows.to_pylist()]
-        sampled = [row for row in records if self.tasks[row["task"]].method == "prompt2prompt"]
+        requests = [EditRequest.from_row(row) for row in rows.to_pylist()]
+        sampled = [each for each in requests if self.tasks[each.turn.task].method == "prompt2prompt"]
         decisions = self.drawing.edit(sampled) if sampled else {}
-        for row in records:
-            method = self.tasks[row["task"]].method
+        for request in requests:
+            method = self.tasks[request.turn.task].method
             if method != "prompt2prompt":
-                decisions[row["id"]] = _annotated(row, self.annotations[method])
-        return to_table(rows["id"].to_pylist(), [decisions[row["id"]] for row in records], self.schema)
+                decisions[request.id] = _annotated(request, self.annotations[method])
+        return to_table(rows["id"].to_pylist(), [decisions[each.id] for each in requests], self.schema)
 
 
-def _annotated(row: dict, draw: Annotation) -> Decision:
+def _annotated(request: EditRequest, draw: Annotation) -> Decision:
     """The source picture as anchor, and the annotated picture as the only candidate."""
+    row = request.turn.row
+    subject = Subject(
+        request.picture, request.turn.region, row["instruction"] or "", row["edited_object"] or ""
+    )
     try:
-        target = draw(row)
+        target = draw(subject)
     except AnnotationError as error:
         return rejected(str(error))
     except NotFiniteError as error:
         return failed(error)
     candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
-    return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
-
-
-def decode_row(row: Mapping[str, Any]) -> dict:
-    """The row with its pictures as uint8 [H,W,3] and its masks as float32 [H,W] in [0,1]."""
-    history = [_decode_region(turn) for turn in row.get("history", [])]
-    return {**_decode_region(row), "source_image": decode_rgb(row["source_image"]), "history": history}
-
-
-def _decode_region(row: Mapping[str, Any]) -> dict:
-    masks = {name: decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask")}
-    return {**row, **masks, "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)}
+    return kept(anchor=encode_png(request.picture), source_drift=0.0, candidates=[candidate])

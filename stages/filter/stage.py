@@ -14,11 +14,9 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.score.metrics import METRICS, OPTIONAL, check_bounds
+from stages.score.metric import Scores
+from stages.score.metrics import METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
-
-Scores = Mapping[str, float | None]
-"""The scores of one candidate by metric; None for a metric that does not apply."""
 
 
 class FilterConfig(StageConfig):
@@ -49,7 +47,7 @@ class Filter(Stage[FilterConfig]):
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
-        "score": ["scores", "anchor_hash", "candidate_hashes"],
+        "score": [*SCORE_COLUMNS, "anchor_hash", "candidate_hashes"],
     }
     task_keys: ClassVar[Sequence[str]] = ("metrics", "thresholds")
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -89,15 +87,16 @@ class Filter(Stage[FilterConfig]):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, row: Mapping[str, Any]) -> Decision:
+        scores = scores_of(row)
         try:
-            choice = choose(row["scores"], self.bounds[row["task"]])
+            choice = choose(scores, self.bounds[row["task"]])
         except ValueError as error:
             return failed(error)
         if choice.reason:
             return rejected(choice.reason)
         return kept(
             choice=choice.index,
-            rank=rank(row["scores"][choice.index]),
+            rank=rank(scores[choice.index]),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
@@ -107,7 +106,7 @@ def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
     """The bounds of a task's metrics in the order of METRICS, after all overrides."""
     layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
-    for metric in (metric for metric in METRICS if metric in task.metrics):
+    for metric in (metric.name for metric in metrics_of(task)):
         stated: dict[str, Any] = {}
         for layer in layers:
             if metric in layer:
@@ -150,12 +149,12 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
     """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
 
     A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
-    The exception are metrics of models that a manifest may leave out (OPTIONAL).
+    The exception are metrics of models that a manifest may leave out (``Metric.optional``).
     """
     for metric, bound in bounds.items():
         value = scores.get(metric)
         if value is None:
-            if metric in OPTIONAL:
+            if METRICS[metric].optional:
                 continue
             return f"{metric}_missing"
         if bound.min is not None and not value >= bound.min:

@@ -52,19 +52,19 @@ _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
 
 
 @dataclass(frozen=True)
-class Choice:
+class PromptDraw:
     """Choices drawn for a row by its seed: the verb, and the exemplars' positions in the order shown."""
 
     verb: str
     exemplars: tuple[int, ...]
 
 
-def choose(task: Task, seed: int) -> Choice:
+def draw_prompt(task: Task, seed: int) -> PromptDraw:
     """Draw a verb and a shuffled 60 % of the exemplars (at least one)."""
     rng = random.Random(seed)
     count = len(task.exemplars)
     shown = min(count, max(1, round(KEPT_SHARE * count)))
-    return Choice(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
+    return PromptDraw(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
 
 
 def conversation(

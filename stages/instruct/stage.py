@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.instruct.answer import AnswerError, check_answer, has_control_characters, parse_answer
-from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, choose, conversation
+from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, conversation, draw_prompt
 from stages.models.chat.config import ChatConfig
 from stages.models.chat.conversation import ChatModel, Reply
 from stages.seeds import derive_seed
@@ -116,24 +116,26 @@ class Instruct(Stage[InstructConfig]):
             return {}
         tasks = [self.tasks[row["task"]] for row in rows]
         seeds = [derive_seed(row["seed"], "instruct", attempt) for row in rows]
-        choices = [choose(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)]
+        draws = [
+            draw_prompt(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)
+        ]
         conversations = [
             conversation(
                 task,
-                [task.exemplars[index] for index in choice.exemplars],
+                [task.exemplars[index] for index in draw.exemplars],
                 row["caption"],
-                choice.verb,
+                draw.verb,
                 self.config.system,
             )
-            for task, choice, row in zip(tasks, choices, rows, strict=True)
+            for task, draw, row in zip(tasks, draws, rows, strict=True)
         ]
         replies = self.chat.complete(conversations, seeds)
         decisions = {}
-        for row, task, choice, reply in zip(rows, tasks, choices, replies, strict=True):
+        for row, task, draw, reply in zip(rows, tasks, draws, replies, strict=True):
             made = {
                 "caption": row["caption"],
-                "verb": choice.verb,
-                "exemplars": choice.exemplars,
+                "verb": draw.verb,
+                "exemplars": draw.exemplars,
                 "attempts": attempt,
             }
             if isinstance(reply, Exception):

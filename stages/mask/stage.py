@@ -90,14 +90,11 @@ class Mask(Stage[MaskConfig]):
     Config: ClassVar[type[StageConfig]] = MaskConfig
 
     def __init__(self, config: MaskConfig, tasks: Tasks, *, turn: int = 1) -> None:
-        import torch
-
         from stages.models.segmenter import Segmenter
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         super().__init__(config, tasks, turn=turn)
-        self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter, device)
+        self.detector = load_detector(config.grounding)
+        self.segmenter = Segmenter.load(config.segmenter)
 
     @classmethod
     def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:

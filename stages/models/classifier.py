@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.base import Weights
+from stages.models.batches import full_batches
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 from stages.unknown_words import unknown_words
@@ -32,11 +33,13 @@ class SequenceClassifier:
         Batches have a fixed shape, so that no row depends on its neighbours.
         """
         probabilities: list[Mapping[str, float]] = []
-        for start in range(0, len(instructions), batch):
-            texts = list(instructions[start : start + batch])
-            filled = texts + texts[-1:] * (batch - len(texts))
+        for texts, filled_texts in full_batches(instructions, batch):
             encoded = self.tokenizer(
-                filled, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+                filled_texts,
+                padding="max_length",
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
             ).to(self.model.device)
             shares = self.model(encoded.input_ids, attention_mask=encoded.attention_mask).logits.softmax(-1)
             for text, row in zip(texts, shares.tolist(), strict=False):

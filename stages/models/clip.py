@@ -1,7 +1,8 @@
 """CLIP, loaded by open_clip: embeddings of pictures and texts, and similarities between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,6 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from stages.base import Weights
+from stages.models.batches import full_batches
 from stages.models.weights import load_clip
 from stages.unknown_words import unknown_words
 
@@ -17,15 +19,16 @@ from stages.unknown_words import unknown_words
 class Clip:
     """A CLIP model with its own preprocessing and tokenizer."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer, device: str) -> None:
-        self.model, self.tokenizer, self.device = model.eval(), tokenizer, device
+    def __init__(self, model: torch.nn.Module, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.device = next(model.parameters()).device
         preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
 
     @classmethod
-    def load(cls, weights: Weights, device: str) -> "Clip":
+    def load(cls, weights: Weights) -> "Clip":
         """Load the model in the manifest's section ``clip``; raises the errors of ``load_clip``."""
-        return cls(*load_clip(weights, "clip.model", device), device)
+        return cls(*load_clip(weights, "clip.model"))
 
     def knows(self, text: str) -> bool:
         """Whether the tokenizer has a token for every word.
@@ -51,13 +54,13 @@ class Clip:
         """Normalised embeddings, float32 [n,d]. A text is cut at the model's context length."""
         return self._encode(self.model.encode_text, list(self.tokenizer(list(texts))), batch)
 
-    def _encode(self, encode, inputs: list[torch.Tensor], batch: int) -> np.ndarray:
+    def _encode(
+        self, encode: Callable[..., torch.Tensor], inputs: list[torch.Tensor], batch: int
+    ) -> np.ndarray:
         """Encode ``batch`` inputs per forward pass. The last batch is filled up, so all have one shape."""
         parts = []
-        for start in range(0, len(inputs), batch):
-            part = inputs[start : start + batch]
-            filled = part + part[-1:] * (batch - len(part))
-            features = encode(torch.stack(filled).to(self.device), normalize=True)
+        for part, filled_part in full_batches(inputs, batch):
+            features = encode(torch.stack(filled_part).to(self.device), normalize=True)
             parts.append(features[: len(part)].float().cpu().numpy())
         return np.concatenate(parts)
 

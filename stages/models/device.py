@@ -1,4 +1,4 @@
-"""The device for the models of this process."""
+"""The device for the models of this process. No other module chooses one."""
 
 import torch
 

@@ -7,16 +7,17 @@ import torch
 from transformers import AutoImageProcessor, AutoModel
 
 from stages.base import Weights
+from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 
 
 class Dino:
     """A DINOv2 model of transformers with its own preprocessing. The embedding is the class token."""
 
-    def __init__(self, weights: Weights, key: str, device: str) -> None:
+    def __init__(self, weights: Weights, key: str) -> None:
+        self.device = default_device()
         self.processor = load_processor(AutoImageProcessor, weights, key)
-        self.model = load_model(AutoModel, weights, key).to(device).eval()
-        self.device = device
+        self.model = load_model(AutoModel, weights, key).to(self.device).eval()
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:

@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.base import Section, Weights
+from stages.models.batches import full_batches
+from stages.models.device import default_device
 from stages.models.weights import fill_from_folder, require_files
 
 
@@ -90,7 +92,7 @@ class Segmenter:
         self.model = model.eval()
 
     @classmethod
-    def load(cls, weights: Weights, device: str) -> "Segmenter":
+    def load(cls, weights: Weights) -> "Segmenter":
         """Load a weights folder.
 
         Raises:
@@ -100,7 +102,7 @@ class Segmenter:
         folder = require_files(weights, key, "config.json", "model.safetensors")
         sam = build(Architecture.model_validate_json((folder / "config.json").read_bytes()))
         fill_from_folder(sam, weights, key)
-        return cls(sam.to(device))
+        return cls(sam.to(default_device()))
 
     @torch.inference_mode()
     def segment(
@@ -119,10 +121,8 @@ class Segmenter:
         """
         masks: list[np.ndarray | None] = [np.zeros((0, *image.shape[:2]), bool) for image in images]
         boxed = [i for i, found in enumerate(boxes) if len(found)]
-        for start in range(0, len(boxed), batch):
-            rows = boxed[start : start + batch]
-            filled = rows + rows[-1:] * (batch - len(rows))
-            inputs = [self._resized(images[i]) for i in filled]
+        for rows, filled_rows in full_batches(boxed, batch):
+            inputs = [self._resized(images[i]) for i in filled_rows]
             embeddings = self.model.image_encoder(torch.stack([self.model.preprocess(x) for x in inputs]))
             for i, embedding, resized in zip(rows, embeddings, inputs, strict=False):
                 size, shape = resized.shape[-2:], images[i].shape[:2]

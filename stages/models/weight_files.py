@@ -51,7 +51,7 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
         with safe_open(file, framework="np") as tensors:
             names = list(tensors.keys())
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged, or no safetensors file: {error}") from error
+        raise ValueError(f"{file} is damaged, or not a safetensors file: {error}") from error
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")

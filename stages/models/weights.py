@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as fill
 
 from stages.base import Weights
+from stages.models.device import default_device
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of files that can run code while they are read."""
@@ -78,7 +79,7 @@ def require_files(weights: Weights, key: str, *names: str) -> Path:
     return folder
 
 
-def load_clip(weights: Weights, key: str, device: str) -> tuple[torch.nn.Module, Any]:
+def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:
     """Load a CLIP of open_clip and its tokenizer.
 
     Args:
@@ -101,7 +102,7 @@ def load_clip(weights: Weights, key: str, device: str) -> tuple[torch.nn.Module,
         raise FileNotFoundError(f"{key}: {model!r} is neither a folder nor a model that open_clip knows")
     else:
         _fetch_safetensors(model, tag, key.removesuffix(".model"))
-    network = open_clip.create_model(model, tag, device=device, require_pretrained=True)
+    network = open_clip.create_model(model, tag, device=default_device(), require_pretrained=True)
     # A folder's own config could ask to run its code; these options override it.
     remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
     return network, open_clip.get_tokenizer(model, **remote)

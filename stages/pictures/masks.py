@@ -1,20 +1,9 @@
-"""Masks of an edit, as pure functions on float arrays [h,w] in [0,1].
-
-M(x, y) is the degree to which a pixel is edited: 1 fully, 0 not at all.
-"""
+"""How masks are made, as pure functions on float arrays [h,w] in [0,1]: filled, cleaned, smoothed, mixed."""
 
 import math
 
 import cv2
 import numpy as np
-
-from stages.candidate import Policy
-from stages.tasks import Region
-
-FEATHER = 8
-"""Largest width in pixels of a background mask's edge: the size of one latent pixel."""
-MARGIN = 1 / 16
-"""Distance that the metrics' "outside" keeps from an edit, as a fraction of the picture's shorter side."""
 
 
 def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -61,7 +50,7 @@ def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:
     side = min(precise.shape)
     sigma = blur * side
     radius = math.ceil(max(dilate * side, 2 * sigma))
-    grown = cv2.dilate(precise, _disc(radius))
+    grown = cv2.dilate(precise, disc(radius))
     reach = int(radius / math.sqrt(2))
     if sigma == 0 or reach == 0:
         return grown
@@ -76,53 +65,6 @@ def soft_mask(
     return np.clip(w_p * precise + w_s * smooth + w_b * box, 0, 1).astype(np.float32)
 
 
-def edit_mask(
-    region: Region,
-    policy: Policy,
-    precise: np.ndarray,
-    smooth: np.ndarray,
-    soft: np.ndarray,
-    boxes: np.ndarray,
-) -> np.ndarray:
-    """The mask M, float32 [h,w], for a candidate.
-
-    Region ``object``: the mask named by the policy. ``background``: everything except the object, with an
-    edge at most one latent pixel wide. ``all``, and the policy ``none``: 1 everywhere.
-
-    Raises:
-        ValueError: the policy is ``box`` for a background.
-    """
-    if region == "all" or policy == "none":
-        return np.ones_like(precise)
-    if region == "background":
-        if policy == "box":
-            raise ValueError("a box would freeze a rectangle of old background: use another mask policy")
-        reach = max(1, round(min(FEATHER, MARGIN * min(precise.shape)) / 2))
-        edge = (2 * reach + 1, 2 * reach + 1)
-        return np.clip(1 - cv2.GaussianBlur(precise, edge, reach / 2), 0, 1)
-    if policy == "box":
-        return fill_boxes(boxes, precise.shape)
-    return {"soft": soft, "precise": precise, "smooth": smooth}[policy]
-
-
-def regions(region: Region, precise: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where a metric expects the edit, and where nothing may change; the same for all mask policies.
-
-    Returns:
-        ``inside``, bool [h,w], and ``outside``, bool [h,w] or None without an outside. For the region
-        ``object``, the outside is the complement of the dilated union of precise mask and boxes. For
-        ``background``, it is the eroded object. Either can be empty (all False).
-    """
-    shown = precise > 0.5
-    if region == "all":
-        return np.ones_like(shown), None
-    radius = max(1, round(MARGIN * min(precise.shape)))
-    if region == "background":
-        object_core = cv2.erode(shown.astype(np.uint8), _disc(max(1, radius // 2)))
-        return ~shown, object_core > 0
-    touched = shown | (fill_boxes(boxes, precise.shape) > 0)
-    return shown, cv2.dilate(touched.astype(np.uint8), _disc(radius)) == 0
-
-
-def _disc(radius: int) -> np.ndarray:
+def disc(radius: int) -> np.ndarray:
+    """An ellipse's structuring element, uint8 [2 * radius + 1, 2 * radius + 1]."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

@@ -79,7 +79,7 @@ def _check_chunks(data: bytes) -> None:
     while kind != b"IEND" and at + 12 <= len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         if kind not in _CHUNKS:
-            raise ValueError(f"the picture has a PNG chunk {kind!r}, which a plain picture has not")
+            raise ValueError(f"the picture has a PNG chunk {kind!r}, which is not allowed in a plain picture")
         at += 12 + length
     if kind != b"IEND" or at != len(data):
         raise ValueError("the picture's bytes are cut short, or go on after its end")

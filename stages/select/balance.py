@@ -13,11 +13,11 @@ def quotas(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, 
         counts: rows by task.
         shares: largest share by task, in (0,1].
     """
-    kept = dict(counts)
+    stay = dict(counts)
     while True:
-        total = sum(kept.values())
+        total = sum(stay.values())
         # The small number corrects rounding of exact products: .3 * 10 is less than 3 in floating point.
-        fewer = {task: min(number, int(shares.get(task, 1) * total + 1e-9)) for task, number in kept.items()}
-        if fewer == kept:
-            return kept
-        kept = fewer
+        fewer = {task: min(number, int(shares.get(task, 1) * total + 1e-9)) for task, number in stay.items()}
+        if fewer == stay:
+            return stay
+        stay = fewer

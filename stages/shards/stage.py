@@ -19,9 +19,9 @@ from upath import UPath
 from stages.base import Publisher, PublisherConfig, StageConfig, kept, to_table
 from stages.candidate import Policy
 from stages.pair import as_pair, inverse_instruction
-from stages.pictures.masks import edit_mask
-from stages.pictures.png import decode_mask, encode_png
-from stages.score.metrics import METRICS
+from stages.pictures.png import encode_png
+from stages.pictures.region import MaskedRegion
+from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
 from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
 from stages.tasks import Task
 
@@ -50,7 +50,7 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "cross_until": (pa.float32(), "fraction of the steps with the source's cross-attention"),
     "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
     "seed": (pa.int64(), "the row's random seed"),
-    **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
+    **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in METRICS.items()},
     "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
     "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were replaced by those of I"),
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
@@ -104,7 +104,7 @@ class Shards(Publisher[ShardsConfig]):
         "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
-        "score": ["scores"],
+        "score": SCORE_COLUMNS,
         "filter": ["choice"],
         "task_check": ["checked_task"],
         "run": ["models"],
@@ -150,7 +150,7 @@ class Shards(Publisher[ShardsConfig]):
             "thresholded": candidate["thresholded"],
             "session": row["id"],
             "turn": self.turn,
-            **row["scores"][row["choice"]],
+            **scores_of(row)[row["choice"]],
         }
 
     @staticmethod
@@ -166,10 +166,7 @@ class Shards(Publisher[ShardsConfig]):
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
     """The mask M of the edit. If no mask guided the edit, the soft mask of its region."""
-    precise, smooth, soft = (decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask"))
-    boxes = np.array(row["boxes"], np.float32)
-    shown: Policy = "soft" if policy == "none" else policy
-    mask = edit_mask(task.region, shown, precise, smooth, soft, boxes)
+    mask = MaskedRegion.from_row(row).edit_mask(task.region, "soft" if policy == "none" else policy)
     return encode_png(np.round(mask * 255).astype(np.uint8))
 
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.finite import NotFiniteError
+from stages.models.batches import filled
 from stages.models.diffusion import DiffusionConfig
 from stages.pair import anchor_and_edit_prompts
 from stages.pictures.png import encode_png
@@ -75,8 +76,8 @@ class Source(Stage[SourceConfig]):
         """
         import torch
 
-        wanted, missing = len(prompts), self.config.batch - len(prompts)
-        prompts, seeds = prompts + prompts[-1:] * missing, seeds + seeds[-1:] * missing
+        wanted = len(prompts)
+        prompts, seeds = filled(prompts, self.config.batch), filled(seeds, self.config.batch)
         model, settings = self.model, self.config.diffusion
         latents = model.sample(
             model.initial_latents(seeds),

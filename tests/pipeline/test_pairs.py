@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from pipeline.views.pairs import read_pairs, table_of
+from pipeline.views.pairs import pairs_table, read_pairs
 from tests.stages.tiny_shards import TASKS, flat, given_row, write_shards
 
 ROWS = [[given_row(task, 10 * shard + k) for k, task in enumerate([*TASKS] * 2)] for shard in range(2)]
@@ -52,7 +52,7 @@ def test_the_table_shows_text_as_it_is(tmp_path):
     row = given_row("remove", instruction="[bold red]remove[/] :smile: 猫")
     [path] = write_shards(tmp_path, [[row]])
     console = Console(width=200, record=True)
-    console.print(table_of(read_pairs(path, 1, 0)))
+    console.print(pairs_table(read_pairs(path, 1, 0)))
     assert "[bold red]remove[/] :smile: 猫" in console.export_text()
 
 

@@ -13,7 +13,7 @@ from pipeline.engine.ledger import count_run
 from pipeline.shown import Terminal
 from pipeline.store import events
 from pipeline.views.cost import measure
-from pipeline.views.watch import Pace, Paces, table_of, watch
+from pipeline.views.watch import Pace, Paces, progress_table, watch
 
 
 def text_of(renderable: object) -> str:
@@ -35,13 +35,15 @@ def test_the_table_says_how_far_each_stage_is_and_why_rows_were_lost(make_run):
     state = run.generate(wave=2)
     shown = {
         line.split()[0]: line.split()
-        for line in text_of(table_of(state.folder, count_run(state), Paces(state.folder).now())).splitlines()
+        for line in text_of(
+            progress_table(state.folder, count_run(state), Paces(state.folder).now())
+        ).splitlines()
         if line.strip()
     }
     assert shown["write"][1] == "2/5"
     assert any(":" in cell for cell in shown["write"]), "time left"
     state = run.generate()
-    done = text_of(table_of(state.folder, count_run(state), Paces(state.folder).now()))
+    done = text_of(progress_table(state.folder, count_run(state), Paces(state.folder).now()))
     assert "empty_caption" in done
     assert "?" not in done
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.written_text import AnnotationError
 
 STRENGTHS = ("slightly", "moderately", "strongly")
@@ -79,10 +79,10 @@ def adjust(image: np.ndarray, wanted: Adjustment) -> np.ndarray:
     return np.asarray(apply(Image.fromarray(image), amount))
 
 
-def draw_adjusted(row: Row) -> np.ndarray:
-    """The row's picture, adjusted as its ``instruction`` says.
+def draw_adjusted(subject: Subject) -> np.ndarray:
+    """The picture, adjusted as the instruction says.
 
     Raises:
         AnnotationError: adjustment_not_understood.
     """
-    return adjust(row["source_image"], adjustment(row["instruction"]))
+    return adjust(subject.picture, adjustment(subject.instruction))

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.models.depth import DepthEstimator
 from stages.models.pose import PoseEstimator
 from stages.written_text import AnnotationError
@@ -17,26 +17,26 @@ LIMBS = (
 """Pairs of COCO's 17 keypoints that are connected by a line."""
 
 
-def draw_depth(model: DepthEstimator, row: Row) -> np.ndarray:
+def draw_depth(model: DepthEstimator, subject: Subject) -> np.ndarray:
     """The depth map in grey; near is light."""
-    grey = np.round(model.nearness(row["source_image"]) * 255).astype(np.uint8)
+    grey = np.round(model.nearness(subject.picture) * 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 
-def draw_normals(model: DepthEstimator, row: Row) -> np.ndarray:
+def draw_normals(model: DepthEstimator, subject: Subject) -> np.ndarray:
     """The surface normals of the depth map: x, y and z in [-1,1] as red, green and blue."""
-    return np.round((normals(model.nearness(row["source_image"])) + 1) * 127.5).astype(np.uint8)
+    return np.round((normals(model.nearness(subject.picture)) + 1) * 127.5).astype(np.uint8)
 
 
-def draw_pose(model: PoseEstimator, row: Row) -> np.ndarray:
-    """Skeletons on black. The row's boxes say where people are.
+def draw_pose(model: PoseEstimator, subject: Subject) -> np.ndarray:
+    """Skeletons on black. The boxes say where people are.
 
     Raises:
         AnnotationError: no_pose: no joint has a sufficient score.
         NotFiniteError: the model's joints are not finite.
     """
-    image = row["source_image"]
-    return draw_skeletons(image.shape[:2], model.joints(image, row["boxes"]))
+    height, width = subject.picture.shape[:2]
+    return draw_skeletons((height, width), model.joints(subject.picture, subject.region.boxes))
 
 
 def normals(nearness: np.ndarray) -> np.ndarray:

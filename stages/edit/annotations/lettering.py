@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stages.edit.annotations.font import check_glyphs, font_of_size
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.written_text import AnnotationError, new_text
 
 _CONTRAST = 40
@@ -40,19 +40,19 @@ def letters(region: np.ndarray) -> np.ndarray:
     return ink if contrast >= _CONTRAST else nothing
 
 
-def draw_text(row: Row) -> np.ndarray:
-    """The picture with the text of the row's first box replaced, added or removed.
+def draw_text(subject: Subject) -> np.ndarray:
+    """The picture with the text of the first box replaced, added or removed.
 
     Raises:
         AnnotationError: no_text_to_replace (the region has no text, and none is to be drawn),
             text_region_too_small, text_too_long (the text would be illegibly small), or an error of
             :func:`new_text` or :func:`check_glyphs`.
     """
-    image: np.ndarray = row["source_image"]
+    image = subject.picture
     height, width = image.shape[:2]
-    text = new_text(row["edited_object"], row.get("instruction") or "")
+    text = new_text(subject.edited_object, subject.instruction)
     check_glyphs(text)
-    x0, y0, x1, y1 = np.clip(np.round(row["boxes"][0]).astype(int), 0, [width, height, width, height])
+    x0, y0, x1, y1 = np.clip(np.round(subject.region.boxes[0]).astype(int), 0, [width, height, width, height])
     if x1 - x0 < 8 or y1 - y0 < 8:
         raise AnnotationError("text_region_too_small")
     region = image[y0:y1, x0:x1]

@@ -34,7 +34,7 @@ def checked_address(url: str) -> str:
     if seems_secret:
         raise ValueError(f"{key} seems to hold a key: {_SECRET}")
     if not fits or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError(f"{key} is no address of a server; {_FORM}")
+        raise ValueError(f"{key} is not the address of a server; {_FORM}")
     return url
 
 

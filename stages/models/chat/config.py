@@ -56,7 +56,7 @@ class ChatConfig(Weights):
         names = [parameters.get(name, name) for name in PARAMETERS] + ["model", "messages"]
         twice = {name for name in names if name and names.count(name) > 1}
         if twice:
-            raise ValueError(f"two things of a request would be called {', '.join(sorted(twice))}")
+            raise ValueError(f"several request parameters would be named {', '.join(sorted(twice))}")
         return parameters
 
     @property

@@ -149,7 +149,7 @@ def _key(variable: str) -> str:
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
-            f"instruct.endpoint.api_key_variable: what {variable} holds is no key: a key is one line of "
+            f"instruct.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line of "
             "ASCII characters without spaces"
         )
     return key

@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.base import Weights
+from stages.models.batches import filled
 from stages.models.chat.conversation import Message, Reply
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
@@ -77,7 +78,7 @@ class TransformersChat:
             prompts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         longest = max(len(prompt) for prompt in prompts)
         length = -(-longest // self.prompt_multiple) * self.prompt_multiple
-        prompts += [prompts[0]] * (self.batch - len(prompts))
+        prompts = filled(prompts, self.batch)
         ids = torch.tensor([[self._pad] * (length - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
         return ids.to(self.model.device), mask.to(self.model.device)

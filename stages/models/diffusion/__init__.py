@@ -27,7 +27,7 @@ class DiffusionConfig(Weights):
         if sampler not in SAMPLERS:
             raise ValueError(
                 f"{sampler!r} is none of {', '.join(SAMPLERS)}. Multistep solvers (DPM-Solver++, UniPC, "
-                "PNDM) keep earlier predictions between their steps, which holding an edit's latents to "
-                "its source would not reach"
+                "PNDM) keep earlier predictions between their steps, and fusing an edit's latents with its "
+                "source's does not reach these"
             )
         return sampler

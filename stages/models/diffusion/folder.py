@@ -29,7 +29,8 @@ def _check_pipeline(folder: Path) -> None:
     for part in _NEEDED:
         if not _is_used(index.get(part)):
             raise ValueError(
-                f"{folder / 'model_index.json'} names no {part}: it is no Stable Diffusion or SDXL"
+                f"{folder / 'model_index.json'} names no {part}: it is not a Stable Diffusion or SDXL "
+                "pipeline"
             )
     if index["unet"][1] != "UNet2DConditionModel":
         raise ValueError(f"{folder} has a {index['unet'][1]}, not a UNet2DConditionModel")

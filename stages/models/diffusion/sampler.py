@@ -80,7 +80,7 @@ def sample(
     if not any(isinstance(scheduler, kind) for kind in SCHEDULERS.values()):
         raise ValueError(
             f"{type(scheduler).__name__} keeps more than the latents between steps, which latent fusion "
-            f"would not reach; samplers: {', '.join(SCHEDULERS)}"
+            f"does not reach; samplers: {', '.join(SCHEDULERS)}"
         )
     scheduler.set_timesteps(steps)
     # Keep the scheduler's own timesteps on the CPU: reading them from a GPU would wait for the GPU.

@@ -30,7 +30,7 @@ class GroundingConfig(Weights):
         return self.library == "transformers"
 
 
-def load_detector(config: GroundingConfig, device: str) -> "Detector":
+def load_detector(config: GroundingConfig) -> "Detector":
     """Load the detector ``config.model``.
 
     Raises:
@@ -39,7 +39,7 @@ def load_detector(config: GroundingConfig, device: str) -> "Detector":
     if config.library == "transformers":
         from stages.models.grounding.transformers_detector import TransformersDetector
 
-        return TransformersDetector.load(config, device)
+        return TransformersDetector.load(config)
     from stages.models.grounding.detector import Detector
 
-    return Detector.load(config, device)
+    return Detector.load(config)

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
 
+from stages.models.batches import full_batches
+from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.architecture import (
     TEXT_ENCODER,
@@ -78,13 +80,13 @@ class Detector:
         return self.model.tokenizer.tokenizer
 
     @classmethod
-    def load(cls, config: GroundingConfig, device: str) -> "Detector":
+    def load(cls, config: GroundingConfig) -> "Detector":
         """Load a weights folder, described in ``stages.models.grounding.architecture``."""
         folder = require_files(config, "grounding.model", "config.json", "model.safetensors", TEXT_ENCODER)
         architecture = Architecture.model_validate_json((folder / "config.json").read_bytes())
         model = build(architecture, folder / TEXT_ENCODER)
         fill_from_folder(model, config, "grounding.model")
-        return cls(model.to(device), architecture.image, config)
+        return cls(model.to(default_device()), architecture.image, config)
 
     def find(self, images: Sequence[np.ndarray], phrases: Sequence[str], batch: int) -> list[Detections]:
         """Search for ``phrases[i]`` in ``images[i]`` (uint8 RGB [h,w,3]), ``batch`` pictures per pass.
@@ -93,11 +95,9 @@ class Detector:
         shape. A phrase with a word that the detector does not know is not found (``unknown``).
         """
         found = []
-        for start in range(0, len(images), batch):
-            rows = list(range(start, min(start + batch, len(images))))
-            filled = rows + rows[-1:] * (batch - len(rows))
+        for rows, filled_rows in full_batches(range(len(images)), batch):
             boxes, word_scores, words = self.predict(
-                [images[i] for i in filled], [phrases[i] for i in filled]
+                [images[i] for i in filled_rows], [phrases[i] for i in filled_rows]
             )
             for k, i in enumerate(rows):
                 if unknown := unknown_words(self.tokenizer, caption_of(phrases[i])):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, GroundingDinoForObjectDetection, PreTrainedTokenizerBase
 
+from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.detector import Detector, scores_of
 from stages.models.grounding.words import caption_of, words_of
@@ -30,7 +31,7 @@ class TransformersDetector(Detector):
         return self.processor.tokenizer
 
     @classmethod
-    def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
+    def load(cls, config: GroundingConfig) -> "TransformersDetector":
         """Load a hub model or a folder written by ``save_pretrained``.
 
         Raises:
@@ -38,7 +39,7 @@ class TransformersDetector(Detector):
         """
         model = load_model(GroundingDinoForObjectDetection, config, "grounding.model")
         processor = load_processor(AutoProcessor, config, "grounding.model")
-        return cls(model.to(device), processor, config)
+        return cls(model.to(default_device()), processor, config)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:

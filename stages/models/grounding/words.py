@@ -24,11 +24,12 @@ _WITHIN_WORDS = {"-": "-", "\u2010": "-", "\u2011": "-", "'": "'", "\u2019": "'"
 def caption_of(phrase: str) -> str:
     """A phrase in the form that GroundingDINO reads: lower case, one sub-sentence, only a final full stop."""
     text = unicodedata.normalize("NFC", phrase).lower()
-    kept = [_kept(text, at) for at in range(len(text))]
-    return " ".join([*"".join(kept).split(), "."])
+    read = [_read_as(text, at) for at in range(len(text))]
+    return " ".join([*"".join(read).split(), "."])
 
 
-def _kept(text: str, at: int) -> str:
+def _read_as(text: str, at: int) -> str:
+    """What becomes of a character: itself, a plain hyphen or apostrophe, or a space."""
     char = text[at]
     if char in _WITHIN_WORDS and 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum():
         return _WITHIN_WORDS[char]
