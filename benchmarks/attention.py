@@ -37,6 +37,7 @@ from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.models.device import default_device
 from stages.models.diffusion.sampler import sample
 
 TOKENS = 77
@@ -51,7 +52,7 @@ SMALL = {
 """The shape of Stable Diffusion's U-Net at a tenth of its width."""
 SELF_MAX_TOKENS = {"small": 16**2, "sd15": 16**2, "sdxl": 32**2}
 CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = default_device()
 
 
 @dataclass(frozen=True)

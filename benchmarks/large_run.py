@@ -73,7 +73,7 @@ def build(folder: Path, parts: int) -> RunFolder:
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     run = RunFolder(manifest.folder)
     plan = ensure_plan(run, manifest)
-    write_lock(run.lock, manifest, steps, identities, [])
+    write_lock(run.lock, manifest, tasks, steps, identities, [])
     shown = set(sample_parts(RunState(run, plan, steps), 0, seed=0))
     wide = next(place for place, step in enumerate(steps) if step.wide)
     slices = [range(first, min(first + 200, parts)) for first in range(0, parts, 200)]

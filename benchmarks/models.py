@@ -23,6 +23,7 @@ from rich.table import Table
 from torch.utils.flop_counter import FlopCounterMode
 
 from stages.edit.prompt_to_prompt.attention import install
+from stages.models.device import default_device
 
 SIDES = {"cpu": (1024, 2048, 4096), "cuda": (4096, 8192)}
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -120,7 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="torch.compile the U-Net")
     options = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     dtype = getattr(torch, options.dtype)
     limit = matmul_rate(device, dtype, options.rounds)
     model, inputs = build(options.family, device, dtype)

@@ -7,7 +7,7 @@ from stages.edit.stage import Edit
 from stages.filter.stage import Filter
 from stages.instruct.stage import Instruct
 from stages.mask.stage import Mask
-from stages.score import Score
+from stages.score.stage import Score
 from stages.select.stage import Select
 from stages.shards.stage import Shards
 from stages.source.stage import Source

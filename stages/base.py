@@ -1,4 +1,4 @@
-"""What a stage is: its contract, the decision about a row, and the config every stage shares."""
+"""The contract of a stage, the decision about a row, and the settings that every stage has."""
 
 import os
 from abc import ABC, abstractmethod
@@ -13,6 +13,7 @@ from typing_extensions import Self
 from upath import UPath
 
 from stages.section import Section
+from stages.shipped import resolve
 from stages.tasks import Tasks
 
 DECISION_FIELDS = [
@@ -20,63 +21,63 @@ DECISION_FIELDS = [
     pa.field("status", pa.string(), nullable=False),
     pa.field("reason", pa.string(), nullable=False),
 ]
-"""The columns every stage writes besides its own."""
+"""The columns that every stage writes in addition to its own."""
 
 
 class Weights(Section):
-    """A section that names a model's weights; its identity becomes part of the fingerprint."""
+    """A section that names a model's weights. Their identity is part of the fingerprint."""
 
     model: str = Field(description="a local folder, or a hub name")
     revision: str | None = Field(default=None, description="the hub revision; None for local folders")
 
     @property
     def from_hub(self) -> bool:
-        """Whether ``model`` may be a hub name; otherwise it is a path, whatever it looks like."""
+        """Whether ``model`` can be a hub name; otherwise it is always a path."""
         return True
 
     @property
     def path(self) -> Path | None:
-        """Where the weights lie, ``~`` expanded, or None for a hub name. The only place that tells.
+        """The local path of the weights with ``~`` expanded, or None for a hub name.
 
-        It is a path if it starts with ``.``, ``/`` or ``~``, or if its first folder is here: relative to the
-        folder that the command is run in, which a cluster's workers go to too.
+        ``model`` is a path if it starts with ``.``, ``/`` or ``~``, if its first folder exists in the working
+        folder (a cluster's workers use the same one), or if it belongs to editpairs (:mod:`stages.shipped`).
         """
-        parts = Path(self.model).parts
-        local = self.model.startswith((".", "/", "~")) or (bool(parts) and os.path.exists(parts[0]))
-        return Path(os.path.expanduser(self.model)) if local or not self.from_hub else None
+        path = resolve(Path(self.model))
+        here = self.model.startswith((".", "/", "~")) or (bool(path.parts) and os.path.exists(path.parts[0]))
+        return path if here or path.is_absolute() or not self.from_hub else None
 
     @property
     def name(self) -> str:
-        """What ``from_pretrained`` is told: the path, or the hub name."""
+        """The name given to ``from_pretrained``: the path, or the hub name."""
         return self.model if self.path is None else str(self.path)
 
     @property
     def source(self) -> dict[str, Any]:
-        """What ``from_pretrained`` is told besides: the revision, and no hub for what lies here."""
+        """Further arguments of ``from_pretrained``: the revision, and no hub access for a local path."""
         return {"revision": self.revision, "local_files_only": self.path is not None}
 
 
 class Resources(Section):
-    """What one worker of a stage gets. Not part of the fingerprint."""
+    """The resources of one worker of a stage. Not part of the fingerprint."""
 
     identity: ClassVar[bool] = False
 
-    workers: int = Field(default=1, ge=1, le=4096, description="how many workers run at once")
+    workers: int = Field(default=1, ge=1, le=4096, description="number of workers that run at once")
     gpus: float = Field(
-        default=0, ge=0, le=64, description="GPUs a worker, or a share of one; no CPUs are counted then"
+        default=0, ge=0, le=64, description="GPUs per worker, or a share of one; no CPUs are counted then"
     )
-    cpus: float = Field(default=1, ge=0, le=1024, description="CPUs a worker")
+    cpus: float = Field(default=1, ge=0, le=1024, description="CPUs per worker")
     hang_seconds: float = Field(
         default=1800,
         gt=0,
         le=30 * 86_400,
-        description="a worker that takes so long over a batch, its models' loading included, is ended",
+        description="a worker that takes longer for one batch, including loading its models, is ended",
     )
-    threads: int = Field(default=1, ge=1, le=1024, description="threads a worker may compute with")
+    threads: int = Field(default=1, ge=1, le=1024, description="threads per worker for computing")
 
     @model_validator(mode="after")
     def _shares_of_one(self) -> Self:
-        """What Ray can give: it counts in ten-thousandths, and shares one GPU but never several."""
+        """Check Ray's limits: it counts in ten-thousandths, and shares one GPU but never several."""
         for key, value in (("gpus", self.gpus), ("cpus", self.cpus)):
             if 0 < value < 1e-4:
                 raise ValueError(f"{key} must be 0 or at least 0.0001, not {value:g}")
@@ -86,9 +87,9 @@ class Resources(Section):
 
 
 class StageConfig(Section):
-    """What every stage's section has."""
+    """Settings that every stage has."""
 
-    batch: int = Field(default=8, ge=1, le=10_000, description="rows given to the stage at a time")
+    batch: int = Field(default=8, ge=1, le=10_000, description="rows per call of the stage")
     resources: Resources = Resources()
 
 
@@ -98,49 +99,56 @@ ConfigT = TypeVar("ConfigT", bound=StageConfig)
 class Stage(ABC, Generic[ConfigT]):
     """One step of the pipeline: a table of rows in, the same rows with new columns out.
 
-    ``__call__`` gets at most ``config.batch`` rows with the columns ``id`` and those named in
-    ``reads``, and returns one record a row, in the same order: ``DECISION_FIELDS`` plus
-    ``schema``. A row that cannot be handled raises; the engine then gives the rows one by one.
+    ``__call__`` receives at most ``config.batch`` rows with the columns ``id`` and those in ``reads``. It
+    returns one record per row in the same order, with ``DECISION_FIELDS`` and ``schema``. If it raises, the
+    engine calls it again row by row, so that only the row at fault fails.
     """
 
     version: ClassVar[int]
-    """Raised when the stage's output changes."""
+    """Must be raised when the stage's output changes."""
     reads: ClassVar[Mapping[str, Sequence[str]]]
-    """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``. ``run`` has one, the same
-    in all rows: ``models``, JSON of each model's hub name and revision or content hash by manifest key.
-    This is the first turn's; :class:`stages.placed.PlacedStage` has those of a later turn."""
+    """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``.
+
+    ``run`` has one column, equal in all rows:
+    ``models``, JSON of each model's hub name and revision or content hash by manifest key. The stage names
+    are those of the first turn; :class:`stages.placed.PlacedStage` has those of a later turn."""
     task_keys: ClassVar[Sequence[str]]
-    """The keys of a task file that the stage depends on."""
+    """The keys of a task file that the stage uses."""
     schema: ClassVar[pa.Schema]
-    """The columns the stage writes besides ``id``, ``status``, ``reason``."""
+    """The columns that the stage writes besides ``id``, ``status``, ``reason``."""
     Config: ClassVar[type[StageConfig]]
-    """The stage's section of the manifest: the class that stands for ``ConfigT``."""
+    """The stage's section of the manifest: the class for ``ConfigT``."""
     light: ClassVar[bool] = False
-    """Seconds of CPU, no model: runs in the driver, and its parts may be replaced unasked."""
+    """Needs seconds of CPU and no model.
+
+    It runs in the driver, and its parts may be replaced without asking.
+    """
     wide: ClassVar[bool] = False
-    """Whether it decides over the whole run: before its first rows, ``survey`` is given those of all parts
-    that are there (tables of ``id`` and the columns of ``reads``), and a new part makes all stale. Light."""
+    """Decides over the whole run.
+
+    Before its first call, ``survey`` receives the rows of all existing parts (tables of
+    ``id`` and the columns of ``reads``). A new part makes all its parts stale. Such a stage is light."""
     redraws: ClassVar[bool] = False
-    """Whether it is given ``history`` in later turns: the turns before its own."""
+    """Whether it receives ``history``, the earlier turns, in later turns."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
-    """Added to the schema metadata of the files the stage writes."""
+    """Added to the schema metadata of the stage's files."""
 
     def __init__(self, config: ConfigT, tasks: Tasks, *, turn: int = 1) -> None:
-        """Keep what every stage is made with.
+        """Store the settings.
 
         Args:
             config: the stage's section of the manifest.
-            tasks: of the run, by name.
-            turn: of a session, from 1 (:mod:`stages.sessions.turns`).
+            tasks: the run's tasks, by name.
+            turn: number of the turn in a session, from 1 (:mod:`stages.sessions.turns`).
         """
         self.config, self.tasks, self.turn = config, tasks, turn
 
     @classmethod
     def problems(cls, config: ConfigT, tasks: Tasks) -> Iterable[str]:
-        """What would stop the stage, one line each with its manifest key, as far as files and settings tell.
+        """Problems that would stop the stage, one line each with its manifest key.
 
-        Asked in the driver before a run starts: it loads no model and imports no model library. What a
-        light stage's ``__init__`` raises need not be said again.
+        Called in the driver before a run starts. It loads no model and imports no model library. Errors
+        raised by a light stage's ``__init__`` need not be repeated.
         """
         return ()
 
@@ -157,19 +165,19 @@ class Stage(ABC, Generic[ConfigT]):
 
     @abstractmethod
     def __call__(self, rows: pa.Table) -> pa.Table:
-        """One record a row; see the class."""
+        """One record per row; see the class."""
 
     def resize(self, batch: int) -> None:
-        """Work in batches of so many rows from now on: memory was too small for ``config.batch``."""
+        """Use batches of this many rows from now on, because memory was too small for ``config.batch``."""
         self.config = self.config.model_copy(update={"batch": batch})
 
     def survey(self, tables: Iterable[pa.Table]) -> None:
-        """See ``wide``; the others need none."""
+        """See ``wide``; other stages need none."""
         return None
 
 
 class PublisherConfig(StageConfig):
-    """What the section of a stage that publishes has."""
+    """Settings of a stage that publishes."""
 
     parts_per_shard: int = Field(
         default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
@@ -180,18 +188,18 @@ PublisherConfigT = TypeVar("PublisherConfigT", bound=PublisherConfig)
 
 
 class Publisher(Stage[PublisherConfigT]):
-    """A stage that publishes: it decides no other stage's rows, and describes what it wrote.
+    """A stage that publishes rows and describes them in a card. No other stage's rows depend on it.
 
-    One file holds the rows it kept of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
+    One file holds the kept rows of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
     """
 
     @staticmethod
     @abstractmethod
     def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
-        """The dataset card, in Markdown; the same files give the same text.
+        """The dataset card in Markdown. The same files give the same text.
 
         Args:
-            run: the run's folder, which holds a folder of files for every step of the stage.
+            run: the run folder, with a folder of files for every step of the stage.
             summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
                 parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
                 (counts by stage and reason) and ``files`` (by folder: ``name``, ``rows``, ``digest``).
@@ -200,7 +208,7 @@ class Publisher(Stage[PublisherConfigT]):
 
 @dataclass(frozen=True)
 class Decision:
-    """What became of a row: its status, the reason, and the stage's columns (absent = null)."""
+    """The result of a row: its status, the reason, and the stage's columns (missing columns are null)."""
 
     status: str
     reason: str
@@ -212,7 +220,7 @@ def kept(**columns: Any) -> Decision:
 
 
 def rejected(reason: str, **columns: Any) -> Decision:
-    """The row is not good enough; ``reason`` is a short name that is counted."""
+    """The row is not good enough. ``reason`` is a short name, which is counted."""
     return Decision("rejected", reason, columns)
 
 
@@ -222,9 +230,9 @@ def failed(error: Exception, **columns: Any) -> Decision:
 
 
 def to_table(ids: Iterable[str], decisions: Sequence[Decision], schema: pa.Schema) -> pa.Table:
-    """The stage's output: ``DECISION_FIELDS`` and ``schema``, one record a decision.
+    """The stage's output with ``DECISION_FIELDS`` and ``schema``, one record per decision.
 
-    Text is made ``storable``; a reason that is no text is written as one.
+    Texts are made ``storable``. A reason of another type is converted to text.
     """
     columns: dict[str, Any] = {
         "id": list(ids),
@@ -237,10 +245,10 @@ def to_table(ids: Iterable[str], decisions: Sequence[Decision], schema: pa.Schem
 
 
 def storable(value: Any) -> Any:
-    """A value whose texts, however deep in lists and dicts, can be written as UTF-8 by anyone.
+    """A value in which every text, also inside lists and dicts, is valid UTF-8 without NUL.
 
-    Models and servers send halves of UTF-16 pairs and NULs: two halves are joined, what is left becomes
-    U+FFFD. All else is as it was.
+    Models and servers send halves of UTF-16 pairs and NULs. Two matching halves are joined; other halves and
+    NULs become U+FFFD.
     """
     if isinstance(value, str):
         if value.isascii() and "\0" not in value:

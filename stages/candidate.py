@@ -1,4 +1,4 @@
-"""One way to draw the target of an edit: what task files and the manifest list under ``candidates``."""
+"""A candidate: one way to draw an edit's target, listed under ``candidates`` in task files and manifests."""
 
 from typing import Annotated, Literal, TypeVar
 
@@ -10,7 +10,7 @@ from stages.section import Section
 Policy = Literal["soft", "precise", "smooth", "box", "none"]
 Item = TypeVar("Item")
 Several = Annotated[tuple[Item, ...], Strict(False)]
-"""A list in a file."""
+"""A list in a YAML file, kept as a tuple."""
 
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
@@ -24,36 +24,36 @@ GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 Fractions = Annotated[tuple[Fraction, Fraction], Strict(False), AfterValidator(_ascending)]
 GuidanceScales = Annotated[tuple[GuidanceScale, GuidanceScale], Strict(False), AfterValidator(_ascending)]
 MOST_STEPS = 1000
-"""Diffusion models of the families read here are trained on so many."""
+"""Largest number of sampling steps: the supported diffusion models are trained with 1000."""
 
 
 class Candidate(Section):
-    """One way to draw the target: the mask's policy, and how long the source's attention is kept."""
+    """One way to draw the target: the mask policy, and how long the source's attention is kept."""
 
     mask: Policy = "soft"
     control: Literal["auto", "replace", "refine", "self"] = Field(
         "auto",
-        description="replace: word by word; refine: aligned words; auto: replace where both captions have "
-        "equally many words; self: InstructPix2Pix's, self-attention alone",
+        description="replace: word by word; refine: aligned words; auto: replace if both captions have "
+        "equally many words; self: InstructPix2Pix's, self-attention only",
     )
     cross_from: Fraction = 0.0
     cross_until: Fraction = Field(0.0, description="fraction of the steps with the source's cross-attention")
     self_from: Fraction = 0.0
     self_until: Fraction = Field(0.0, description="fraction of the steps with the source's self-attention")
     cross_steps: int | None = Field(
-        None, ge=0, le=MOST_STEPS, description="steps instead of fractions, for few-step models"
+        None, ge=0, le=MOST_STEPS, description="a number of steps instead of a fraction, for few-step models"
     )
-    self_steps: int | None = Field(None, ge=0, le=MOST_STEPS, description="the same of self-attention")
+    self_steps: int | None = Field(None, ge=0, le=MOST_STEPS, description="the same for self-attention")
     changed_until: Fraction | None = Field(
-        None, description="cross_until of the words that only the target's caption has"
+        None, description="cross_until for the words that only the target's caption has"
     )
-    changed_weight: float = Field(1.0, ge=-100, le=100, description="multiplies the attention of those words")
+    changed_weight: float = Field(1.0, ge=-100, le=100, description="factor on the attention of those words")
     blend: Fraction | None = Field(None, description="threshold of LocalBlend on the object's words")
     strength: Fractions | None = Field(
-        None, description="control self: until which fraction, drawn at random"
+        None, description="for control self: the fraction of steps, drawn at random from this range"
     )
     guidance_scale: GuidanceScale | GuidanceScales | None = Field(
-        None, description="of the edit row, or drawn between two; None: the source's"
+        None, description="guidance of the edit row, or a range to draw it from; None: the source's"
     )
 
     @model_validator(mode="after")

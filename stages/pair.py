@@ -1,4 +1,4 @@
-"""Which picture is I and which is Tar, for score, inspect and shards alike; and the pair backwards."""
+"""Which picture is I and which is Tar, for the score stage, inspect and shards; and the pair backwards."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ Image = TypeVar("Image")
 
 @dataclass(frozen=True)
 class EditPair(Generic[Image]):
-    """A pair as it is published: ``input`` is I, ``target`` is Tar, each with its own caption."""
+    """A published pair: ``input`` is I, ``target`` is Tar, each with its own caption."""
 
     input: Image
     target: Image
@@ -24,10 +24,10 @@ class EditPair(Generic[Image]):
 
 
 def anchor_and_edit_prompts(task: Task, row: Mapping[str, Any]) -> tuple[str, str]:
-    """The prompt that the anchor is drawn from, and the one that its edits are.
+    """The prompts of the anchor and of its edits.
 
-    The picture without the object is drawn from the row's ``surroundings`` where the task asks for
-    them: under the mask the caption of the whole picture would draw the objects that stay once more.
+    If the task asks for ``surroundings``, they are the prompt of the picture without the object. The caption
+    of the whole picture would draw the remaining objects once more under the mask.
     """
     before, after = row["caption"], row["output_caption"]
     if task.direction == "reverse":
@@ -38,14 +38,14 @@ def anchor_and_edit_prompts(task: Task, row: Mapping[str, Any]) -> tuple[str, st
 def as_pair(
     task: Task, anchor: Image, candidate: Image, caption: str, output_caption: str
 ) -> EditPair[Image]:
-    """The pair that an anchor and a candidate make.
+    """Make the pair of an anchor and a candidate.
 
-    The anchor shows the grounded object. A forward task publishes it as I and the candidate as Tar;
-    a reverse task (``add`` is ``remove`` backwards) publishes the candidate as I and the anchor as
-    Tar. Either way the plan's caption describes I and the output caption describes Tar.
+    The anchor shows the grounded object. A forward task publishes the anchor as I and the candidate as Tar. A
+    reverse task (``add`` is ``remove`` backwards) publishes the candidate as I and the anchor as Tar. In both
+    cases the plan's caption describes I and the output caption describes Tar.
 
     Args:
-        anchor, candidate: the pictures, or whatever stands for them (bytes, arrays, indices).
+        anchor, candidate: the pictures in any form (bytes, arrays, indices).
     """
     if task.direction == "reverse":
         return EditPair(candidate, anchor, caption, output_caption)
@@ -53,7 +53,7 @@ def as_pair(
 
 
 def inverse_instruction(task: Task, row: Mapping[str, Any]) -> str | None:
-    """What leads from Tar back to I, by the task's template; None where it makes no sense.
+    """The instruction from Tar back to I, from the task's template; None if it would make no sense.
 
     Args:
         row: ``caption``, ``original_object`` and ``edited_object``.
@@ -69,7 +69,7 @@ def inverse_instruction(task: Task, row: Mapping[str, Any]) -> str | None:
 
 
 def definite(phrase: str) -> str:
-    """``a red car`` as ``the red car``; possessives stay (``her hat``)."""
+    """``a red car`` becomes ``the red car``; possessives stay (``her hat``)."""
     first, _, rest = phrase.strip().partition(" ")
     if first.casefold() in ("a", "an", "the") and rest:
         return f"the {rest}"

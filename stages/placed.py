@@ -1,4 +1,4 @@
-"""A stage at its place in a run: in which turn of a session it works, and so what it reads."""
+"""A stage at its place in a run: the turn that it works in, and the steps that it reads from."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from stages.tasks import Tasks
 
 
 def step_name(stage: str, turn: int) -> str:
-    """The name of a stage's step, and so of its folder: ``edit``, in the second turn ``edit.2``."""
+    """The name of a stage's step and folder: ``edit``; in the second turn ``edit.2``."""
     return stage if turn == 1 else f"{stage}.{turn}"
 
 
 @dataclass(frozen=True)
 class PlacedStage:
-    """What the engine is given for each step of a run."""
+    """One step of a run, as the engine receives it."""
 
     name: str
-    """Of the stage, which is also its section of the manifest: ``edit`` in every turn."""
+    """Name of the stage and of its section in the manifest: ``edit`` in every turn."""
     stage: type[Stage[Any]]
     turn: int
-    """Of a session, from 1."""
+    """Number of the turn in a session, from 1."""
     reads: Mapping[str, Sequence[str]]
-    """As ``Stage.reads``, by the names of the steps that wrote the columns: ``mask.2`` in the second turn."""
+    """As ``Stage.reads``, by the steps that wrote the columns: ``mask.2`` in the second turn."""
 
     @property
     def step(self) -> str:
@@ -31,22 +31,22 @@ class PlacedStage:
 
     @property
     def publisher(self) -> type[Publisher[Any]]:
-        """The stage as one that publishes.
+        """The stage as a publisher.
 
         Raises:
-            TypeError: it does not.
+            TypeError: the stage does not publish.
         """
         if not issubclass(self.stage, Publisher):
             raise TypeError(f"the stage {self.name} publishes nothing: it must derive from Publisher")
         return self.stage
 
     def load(self, config: StageConfig, tasks: Tasks) -> Stage[Any]:
-        """The stage itself; its models are loaded here."""
+        """Construct the stage; it loads its models here."""
         return self.stage(config, tasks, turn=self.turn)
 
 
 Chain = Mapping[str, PlacedStage]
-"""The stages of a run by the names of their steps, in order."""
+"""The stages of a run by step name, in order."""
 
 
 def first_turn(stages: Mapping[str, type[Stage[Any]]]) -> dict[str, PlacedStage]:

@@ -1,4 +1,4 @@
-"""A part of a file that people write, as a frozen typed model: what is wrong in it is named by its key."""
+"""A section of a user's YAML file as a frozen, typed model. Errors name the section's keys."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
@@ -7,22 +7,23 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Section(BaseModel):
-    """A part of the manifest or of a task file: immutable, unknown keys are errors.
+    """A section of the manifest or of a task file. It is immutable, and unknown keys are errors.
 
-    A number is a number: neither text nor a boolean, and finite. Whoever adds one gives it a range
-    (``ge`` or ``gt``, and ``le`` or ``lt``).
+    A number must be finite and a real number: text and booleans are refused. Every numeric field states its
+    range (``ge`` or ``gt``, and ``le`` or ``lt``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     identity: ClassVar[bool] = True
-    """Whether the section decides a stage's output, and so is part of its fingerprint."""
+    """Whether the section affects a stage's output and is therefore part of its fingerprint."""
 
 
 def key_of(error: Mapping[str, Any], content: Any) -> list[str]:
-    """The keys, outermost first, that lead to what one of pydantic's errors is about.
+    """The keys, outermost first, that a pydantic error is about.
 
-    Its ``loc`` also names the alternatives of a union, which no file has.
+    The error's ``loc`` also contains the alternatives of a union; these are not keys of the file and are left
+    out.
     """
     keys: list[str] = []
     for part in error["loc"]:

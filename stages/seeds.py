@@ -1,4 +1,4 @@
-"""Random numbers of a row: every purpose draws from a generator of its own."""
+"""Seeds of a row: every purpose has its own random generator."""
 
 import hashlib
 

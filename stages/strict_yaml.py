@@ -1,8 +1,8 @@
-"""YAML that people write: manifests, task files, ``--set``. What is doubtful is an error, not a guess.
+"""Strict YAML for files written by people: manifests, task files, ``--set``. Ambiguous input is an error.
 
-YAML itself lets the last of two equal keys win, takes ``010`` for eight and ``1:30`` for ninety, and
-lets a kilobyte of aliases stand for a billion values. Here a key stands once and is text, a number is
-one of JSON's (or ``.inf``, ``.nan``, ``1_000``), there are no tags, and size and depth have limits.
+Plain YAML keeps the last of two equal keys, reads ``010`` as eight and ``1:30`` as ninety, and lets a
+kilobyte of aliases expand to a billion values. Here a key may occur once and must be text, a number is
+written as in JSON (or ``.inf``, ``.nan``, ``1_000``), tags are refused, and size and depth are limited.
 """
 
 import re
@@ -14,10 +14,10 @@ import yaml
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000
-"""Of a file, what aliases stand for included."""
+"""Most values in a file, counting each use of an alias."""
 MOST_DEPTH = 40
 
-_TOO_LONG = f"is longer than {MOST_BYTES >> 20} MB, so it is no file of settings"
+_TOO_LONG = f"is longer than {MOST_BYTES >> 20} MB, so it is not a settings file"
 _TAG = "tag:yaml.org,2002:"
 _MERGE, _TEXT = f"{_TAG}merge", f"{_TAG}str"
 _SCALARS = {f"{_TAG}{name}" for name in ("bool", "float", "int", "null", "str")}
@@ -25,13 +25,13 @@ _KNOWN = {*_SCALARS, _MERGE, f"{_TAG}map", f"{_TAG}seq"}
 
 
 class YamlError(ValueError):
-    """The text is not YAML, or is doubtful; the message names the line, and no file."""
+    """The text is not YAML, or is ambiguous. The message names the line but not the file."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """The safe loader, which makes nothing but plain values, with fewer spellings of them."""
+    """PyYAML's safe loader, which makes only plain values, with fewer spellings for them."""
 
-    yaml_implicit_resolvers: dict[str, list] = {}
+    yaml_implicit_resolvers: dict[str, list[Any]] = {}
 
 
 _BOOLEANS = r"yes|Yes|YES|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF"
@@ -50,11 +50,11 @@ for _name, _pattern, _first in (
 
 
 def read_yaml(path: Path) -> Any:
-    """The content of a file.
+    """Read a file.
 
     Raises:
-        OSError: it cannot be read.
-        YamlError: it is not UTF-8, not YAML, or doubtful.
+        OSError: the file cannot be read.
+        YamlError: it is not UTF-8, not YAML, or ambiguous.
     """
     with path.open("rb") as file:
         content = file.read(MOST_BYTES + 1)
@@ -70,10 +70,10 @@ def read_yaml(path: Path) -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a text stands for; None for an empty one.
+    """Parse a text; None for an empty one.
 
     Raises:
-        YamlError: it is not YAML, or doubtful.
+        YamlError: the text is not YAML, or is ambiguous.
     """
     try:
         if len(text.encode()) > MOST_BYTES:
@@ -95,7 +95,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def _check_size(text: str) -> None:
-    """Before anything recurses, or takes long. Events come one after the other."""
+    """Check size and depth on the stream of events, before anything recurses or takes long."""
     depth = values = 0
     for event in yaml.parse(text, Loader=_Loader):
         values += isinstance(event, yaml.NodeEvent)
@@ -103,26 +103,26 @@ def _check_size(text: str) -> None:
             raise YamlError(f"{_line(event)}: more than {MOST_VALUES} values")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MOST_DEPTH:
-            raise YamlError(f"{_line(event)}: more than {MOST_DEPTH} levels, one in the other")
+            raise YamlError(f"{_line(event)}: more than {MOST_DEPTH} nested levels")
 
 
 class _Check:
-    """Goes through the nodes of a document, each once, however often it is referred to."""
+    """Checks the nodes of a document. Each node is visited once, however often an alias refers to it."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
         self._sizes: dict[yaml.Node, int | None] = {}
 
     def size(self, node: yaml.Node) -> int:
-        """How many values a node stands for, after it was checked."""
+        """Check a node and return the number of values it expands to."""
         if node not in self._sizes:
-            self._sizes[node] = None  # until it is known: an alias of what it stands in asks too early
+            self._sizes[node] = None  # not yet known: an alias to an enclosing node finds None here
             if node.tag not in _KNOWN:
                 raise YamlError(f"is not valid YAML: {_line(node)}: the tag {node.tag!r} is not known here")
             self._sizes[node] = 1 + sum(self.size(child) for child in self._children(node))
         size = self._sizes[node]
         if size is None:
-            raise YamlError(f"{_line(node)}: an alias refers to what it stands in")
+            raise YamlError(f"{_line(node)}: an alias refers to a value that contains it")
         if size > MOST_VALUES:
             raise YamlError(f"{_line(node)}: more than {MOST_VALUES} values")
         return size
@@ -145,11 +145,11 @@ class _Check:
             if key.value in lines:
                 first = lines[key.value]
                 where = _line(key) if first == _line(key) else f"{_line(key)} and {first}"
-                raise YamlError(f"{where}: the key {key.value[:80]!r} stands twice: take one of them out")
+                raise YamlError(f"{where}: the key {key.value[:80]!r} occurs twice: remove one of them")
             lines[key.value] = _line(key)
 
     def _check_scalar(self, node: yaml.Node) -> None:
-        """A number may have too many digits, or a tag that its text does not suit."""
+        """Refuse a number with too many digits, or a tag that does not fit its text."""
         try:
             self._loader.construct_object(node)
         except (ValueError, KeyError):
@@ -162,7 +162,7 @@ def _line(where: Any) -> str:
 
 
 def _in_one_line(error: yaml.YAMLError) -> str:
-    """PyYAML's messages quote the file over several lines."""
+    """The error on one line; PyYAML's own message quotes the file over several lines."""
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     if mark is None:
         return " ".join(str(error).split())[:200]

@@ -1,4 +1,4 @@
-"""Edit tasks: one YAML a task in ``prompts/``, read into frozen models."""
+"""Edit tasks: one YAML file per task in ``prompts/``, read into frozen models."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,21 +10,23 @@ from typing_extensions import Self
 
 from stages.candidate import Candidate, Several
 from stages.section import Section, key_of
+from stages.shipped import resolve
 from stages.strict_yaml import YamlError, read_yaml
 
-Region = Literal["object", "background", "all"]
+RegionKind = Literal["object", "background", "all"]
+"""What of the picture a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
     "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
 ]
 SLOTS = ("caption", "original_object", "edited_object", "the_edited_object")
-"""What an inverse's instruction may name, in braces."""
+"""Slots in an inverse's instruction, written in braces."""
 MOST_INDEX = 2**15 - 1
-"""TI is published as a 16-bit number."""
+"""Largest task index: TI is published as a 16-bit integer."""
 
 
 class Exemplar(Section):
-    """A worked answer, shown to the LLM in its context."""
+    """A worked example, shown to the language model."""
 
     caption: str
     edit: str
@@ -35,14 +37,14 @@ class Exemplar(Section):
 
 
 class Fields(Section):
-    """What an answer of this task must say; checked by the instruct stage."""
+    """Required fields of an answer for this task; the instruct stage checks them."""
 
     original_object: Literal["in_input", "absent", "optional"]
     edited_object: Literal["in_output", "not_in_output", "absent", "optional"]
     caption: Literal["changed", "same"]
     surroundings: Literal["required", "optional"] = Field(
         "optional",
-        description="required: the picture without the object is drawn from what is seen in its place",
+        description="required: the picture without the object is drawn from a description of its place",
     )
 
 
@@ -50,14 +52,14 @@ Limit = Annotated[float, Field(ge=-1e6, le=1e6)]
 
 
 class Bounds(Section):
-    """Limits of one metric; a value outside rejects the candidate."""
+    """Limits of one metric. A value outside rejects the candidate."""
 
     min: Limit | None = None
     max: Limit | None = None
 
 
 def _bounds(value: object) -> object:
-    """A bare number is a lower bound; what bounds nothing was meant otherwise."""
+    """Read bounds. A bare number is a lower bound; a mapping without min and max is an error."""
     if isinstance(value, Mapping) and all(limit is None for limit in value.values()):
         raise ValueError("state a number, or min, max or both")
     return {"min": value} if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -98,9 +100,9 @@ class Task(Section):
     ground: Ground
     method: Method
     direction: Literal["forward", "reverse"] = "forward"
-    region: Region
+    region: RegionKind
     candidates: Several[Candidate] = ()
-    inverse: Inverse | None = Field(None, description="None: backwards it makes no sense")
+    inverse: Inverse | None = Field(None, description="None: the pair makes no sense backwards")
     composite: bool = Field(False, description="whether the outside is pasted from the anchor")
     metrics: Several[str] = ()
     thresholds: Mapping[str, Threshold] = {}
@@ -121,14 +123,14 @@ class Task(Section):
 
 
 class Tasks(Mapping[str, Task]):
-    """The tasks of a run, by name; ``known`` are the names of all that there are files of."""
+    """The tasks of a run, by name. ``known`` holds the names of all task files."""
 
     def __init__(self, tasks: Mapping[str, Task], known: Iterable[str] = ()) -> None:
         self._tasks = dict(tasks)
         self.known = frozenset({*tasks, *known})
 
     def check_known(self, names: Iterable[str], key: str) -> None:
-        """Check the names under a manifest key, which may be of tasks that this run does without.
+        """Check the task names under a manifest key. They may include tasks that this run does not use.
 
         Raises:
             ValueError: there is no task of that name.
@@ -150,20 +152,21 @@ class Tasks(Mapping[str, Task]):
 
 
 class TaskError(ValueError):
-    """A task file that is missing or wrong; the message names the file and the key."""
+    """A task file is missing or wrong. The message names the file and the key."""
 
 
 def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | None = None) -> Tasks:
-    """Read ``prompts/<task>.yaml``, with the exemplars of ``exemplars/<task>.yaml`` if given.
+    """Read ``prompts/<task>.yaml``; exemplars come from ``exemplars/<task>.yaml`` if that folder is given.
 
     Args:
-        prompts: the folder of task files.
-        exemplars: another folder whose lists of exemplars replace those of the task files.
+        prompts: the folder of task files (``stages.shipped`` finds this folder and the next).
+        exemplars: a folder whose exemplars replace those in the task files.
         names: the tasks to read; None for all.
 
     Raises:
         TaskError: a task is unknown, or its file is wrong.
     """
+    prompts, exemplars = resolve(prompts), None if exemplars is None else resolve(exemplars)
     known = sorted(path.stem for path in prompts.glob("*.yaml"))
     if not known:
         raise TaskError(f"no task files (*.yaml) in {prompts}: check the manifest key tasks.prompts")
@@ -208,5 +211,5 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TaskError(f"{path} must hold a mapping")
     if "name" in content:
-        raise TaskError(f"{path}: key 'name': a task has the name of its file; take the key out")
+        raise TaskError(f"{path}: key 'name': a task has the name of its file; remove the key")
     return content

@@ -1,18 +1,19 @@
-"""Words that a tokenizer has no token for: what a model makes of them says nothing."""
+"""Words for which a tokenizer has no token. A model's output about such a word is meaningless."""
 
 import unicodedata
 from typing import Any
 
 
 def names_something(text: str) -> bool:
-    """Whether a text has a letter, a digit, a mark on one, or a sign such as an emoji."""
+    """Whether a text contains a letter, a digit, a combining mark, or a symbol such as an emoji."""
     return any(unicodedata.category(char)[0] in "LNM" or unicodedata.category(char) == "So" for char in text)
 
 
 def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
     """The words of a text that a tokenizer of transformers, with offsets, reads as its unknown token.
 
-    None where that token serves for another purpose too, as CLIP's end of text does: it has no other.
+    Empty if the unknown token also serves another purpose, like CLIP's end of text: then no word is marked
+    unknown.
     """
     unknown = tokenizer.unk_token_id
     if unknown is None or unknown in (tokenizer.eos_token_id, tokenizer.bos_token_id):

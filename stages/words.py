@@ -1,8 +1,8 @@
-"""The text of captions and answers: how it is cleaned once, and when two words count as the same word.
+"""Text of captions and answers: cleaning it once, and deciding when two words are equal.
 
-Captions of the web come with curly quotes, HTML entities, decomposed accents, full-width letters and
-invisible characters; a language model answers in plain ones. What is published is ``normalised``; phrases
-are looked for by ``words_of``, never by comparing characters.
+Captions from the web contain curly quotes, HTML entities, decomposed accents, full-width letters and
+invisible characters. A language model answers in plain characters. ``normalised`` text is published. Phrases
+are searched for by ``words_of``, never by comparing characters.
 """
 
 import unicodedata
@@ -12,13 +12,13 @@ from ftfy.fixes import fix_character_width, fix_latin_ligatures, uncurl_quotes, 
 
 _SPACES = regex.compile(r"[\t\n\v\f\r\p{Z}]+")
 _INVISIBLE = regex.compile(
-    # The joiners shape emoji and the letters of many scripts, but nothing beside an ASCII character.
+    # Joiners shape emoji and the letters of many scripts, but have no effect beside an ASCII character.
     r"(?V1)[\p{Cf}--\u200c\u200d]|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
 )
 _FORMAT = regex.compile(r"\p{Cf}")
 _HYPHENS = {0x2010: "-", 0x2011: "-"}
 _APOSTROPHES = dict.fromkeys(map(ord, "`\u00b4\u02b9\u02bb\u2032"), "'")
-"""What people and programs write for an apostrophe, besides the curly ones."""
+"""Characters used as apostrophes besides the curly ones."""
 _ARTICLES = ("a", "an", "the")
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _LETTER = rf"[\p{{L}}\p{{N}}--{_UNSPACED}]"
@@ -28,22 +28,22 @@ _WORD = regex.compile(
 
 
 def normalised(text: str) -> str:
-    """A text as it is published; normalising it again changes nothing.
+    """A text in its published form. Normalising it again changes nothing.
 
-    White space becomes single spaces, HTML entities their characters, curly quotes and full-width letters
-    plain ones, accents composed (NFC); characters that show nothing go. Control characters stay, for
-    the caller to refuse.
+    White space becomes single spaces; HTML entities become characters; curly quotes and full-width letters
+    become plain ones; accents are composed (NFC); invisible characters are removed. Control characters stay:
+    the caller rejects them.
     """
     while (cleaned := _cleaned(text)) != text:
-        text = cleaned  # an entity may stand for a part of another one: &amp;#39;
+        text = cleaned  # an entity can be part of another one: &amp;#39;
     return text
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text as they are compared: normalised, compatibility forms (NFKC) and case folded.
+    """The words of a text in comparable form: normalised, compatibility forms (NFKC), case folded.
 
-    Scripts that put no spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) give a word a
-    character, so that a phrase is found wherever its text stands.
+    Scripts without spaces between words (Chinese, Japanese, Thai, Lao, Khmer, Burmese) give one word per
+    character, so that a phrase is found anywhere inside a text.
     """
     plain = unicodedata.normalize("NFKC", _FORMAT.sub("", normalised(text)).translate(_APOSTROPHES))
     return _WORD.findall(plain.casefold())

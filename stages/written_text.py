@@ -1,11 +1,11 @@
-"""What is to be written: the text that stands in quotes in ``edited_object``, or none."""
+"""The text to write into a picture: the quoted text in ``edited_object``, or none."""
 
 import re
 import unicodedata
 
 
 class AnnotationError(ValueError):
-    """A row that cannot be annotated; the message is the short reason that is counted."""
+    """A row that cannot be annotated. The message is a short reason, which is counted."""
 
 
 _PAIRS = {
@@ -15,7 +15,7 @@ _PAIRS = {
     "\uff62": "\uff63", "`": "`\u00b4", "\u00b4": "\u00b4", "'": "'", "\u2018": "\u2019",
     "\u2019": "\u2019", "\u201a": "\u2018\u2019", "\u201b": "\u2019",
 }  # fmt: skip
-"""By opening quote: those that close it."""
+"""Closing quotes by opening quote."""
 _QUOTES = frozenset(_PAIRS) | frozenset("".join(_PAIRS.values()))
 _ALSO_APOSTROPHES = "'\u2018\u2019\u201b`\u00b4"
 _BLANK = re.compile(
@@ -31,18 +31,19 @@ _WRITES = re.compile(r"\b(write|put|set|add|change|replace|rewrite|say|read|make
 
 
 def new_text(edited_object: str, instruction: str = "") -> str:
-    """The text that ``edited_object`` has in quotes; empty if the text is to go.
+    """The quoted text in ``edited_object``; empty if the text is to be removed.
 
-    Quotes are of any kind: straight, curly, low, angled, Japanese, backticks, single and double. Apostrophes
-    (``don't``, ``the players' bench``) are none. White space counts as one space.
+    Quotes can be straight, curly, low, angled, Japanese or backticks, single or double. Apostrophes
+    (``don't``, ``the players' bench``) are not quotes. White space counts as one space.
 
     Args:
-        edited_object: what the picture is to show, in words.
-        instruction: without quotes, it or the edited object ("a blank sign") must say that the text is to go.
+        edited_object: a description of the new content.
+        instruction: if nothing is quoted, instruction or edited object must say that the text is removed, for
+            example "a blank sign".
 
     Raises:
-        AnnotationError: text_not_quoted (no quotes, and nothing says that the text is to go),
-            text_quotes_unclear (one that is not closed), or several_texts.
+        AnnotationError: text_not_quoted (no quotes, and no removal), text_quotes_unclear (an unclosed quote),
+            or several_texts.
     """
     texts = _quoted(edited_object)
     if len(texts) > 1:
@@ -62,7 +63,7 @@ def _is_to_go(edited_object: str, instruction: str) -> bool:
 
 
 def _quoted(phrase: str) -> list[str]:
-    """What stands in quotes, in order."""
+    """The quoted texts, in order."""
     texts, outside, at = [], "", 0
     by_apostrophes = False
     while at < len(phrase):
@@ -83,7 +84,7 @@ def _quoted(phrase: str) -> list[str]:
 
 
 def _closing(phrase: str, start: int) -> int | None:
-    """Where the quote that opens at ``start`` closes: of those that may be apostrophes too, after a word."""
+    """The position of the closing quote. A mark that may be an apostrophe closes only after a word."""
     closing = _PAIRS.get(phrase[start], "")
     for at in range(start + 1, len(phrase)):
         if phrase[at] in closing and not _within_word(phrase, at):
@@ -92,7 +93,7 @@ def _closing(phrase: str, start: int) -> int | None:
 
 
 def _is_apostrophe(phrase: str, at: int) -> bool:
-    """Whether a sign outside of quotes is an apostrophe: it stands behind a letter or a digit."""
+    """Whether a mark outside of quotes is an apostrophe: it follows a letter or a digit."""
     return phrase[at] in _ALSO_APOSTROPHES and at > 0 and phrase[at - 1].isalnum()
 
 

@@ -113,7 +113,7 @@ def swin_t(tmp_path_factory) -> Path:
 
 
 def test_grounding_dino_equals_transformers_at_full_size(swin_t):
-    ours = load_detector(GroundingConfig(model=str(swin_t)), "cpu")
+    ours = load_detector(GroundingConfig(model=str(swin_t)))
     assert sum(p.numel() for p in ours.model.parameters()) == pytest.approx(172e6, rel=0.02)
     tokenizer = AutoTokenizer.from_pretrained(swin_t / grounding.TEXT_ENCODER)
     twin, processor = in_transformers(ours.model, GROUNDING["groundingdino-swin-t"], tokenizer)
@@ -143,7 +143,7 @@ def test_segment_anything_vit_b_segments_a_box(tmp_path):
         np.array([[10, 20, 300, 400]], np.float32),
         np.array([[5, 5, 50, 60], [0, 0, 512, 512]], np.float32),
     ]
-    masks = Segmenter.load(Weights(model=str(tmp_path)), "cpu").segment(PICTURES, boxes, batch=1)
+    masks = Segmenter.load(Weights(model=str(tmp_path))).segment(PICTURES, boxes, batch=1)
     assert [mask.shape for mask in masks] == [(1, 512, 512), (2, 512, 512)]
 
 
@@ -157,7 +157,7 @@ def test_clip_vit_l_14_comes_back_as_it_was(tmp_path):
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     save_file(state, tmp_path / "open_clip_model.safetensors")
-    clip = Clip.load(Weights(model=str(tmp_path)), "cpu")
+    clip = Clip.load(Weights(model=str(tmp_path)))
     features = clip.encode_images(PICTURES, batch=2)
     assert features.shape == (2, 768)
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)

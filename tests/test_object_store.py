@@ -5,7 +5,6 @@ import json
 import os
 import re
 import signal
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 from tests.toybox_runs import ROOT, SMALL
+from tests.waiting import wait_for_files
 
 SECRET = "nobody-may-find-this-in-a-run"
 
@@ -78,7 +78,7 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
 
 def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monkeypatch):
     state = on_s3.generate()
-    monkeypatch.setattr("pipeline.engine.state.WORTH", 1)
+    monkeypatch.setattr("pipeline.engine.state.MIN_FOOTERS_TO_CACHE", 1)
     first = RunState(state.folder, state.plan, list(state.steps.values()))
     first.scan()
     assert state.folder.footers.exists()
@@ -114,19 +114,18 @@ def test_captions_are_read_from_there_and_the_commands_take_urls(on_s3):
 
 def test_a_killed_driver_goes_on_to_the_same_bytes_also_on_ray(on_s3, make_run):
     whole = make_run("whole")
-    whole.generate("draw.pause=0.3")
-    driver = on_s3.driver("draw.pause=0.3", engine="ray")
-    deadline = time.monotonic() + 240
-    while len(list((on_s3.run / "draw").glob("*.parquet"))) < 2:
-        assert time.monotonic() < deadline, "the driver committed nothing"
-        time.sleep(0.1)
+    whole.generate()
+    on_s3.switch("wait 17")
+    driver = on_s3.driver(engine="ray")
+    wait_for_files(on_s3, "draw", 2, driver)
     with pytest.raises(UserError, match=f"being written by process {driver.pid} on .*delete"):
-        on_s3.generate("draw.pause=0.3")
+        on_s3.generate()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    on_s3.switch("wait 17", on=False)
     kept = {path.path: path.stat().st_mtime for path in (on_s3.run / "draw").glob("*.parquet")}
     assert 2 <= len(kept) < 5
-    state = on_s3.generate("draw.pause=0.3")
+    state = on_s3.generate()
     assert on_s3.files() == whole.files()
     assert all(locate(f"s3://{path}").stat().st_mtime == time for path, time in kept.items())
     assert_sum_is_exact(state)

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -23,13 +22,13 @@ from stages.models.chat.config import EndpointConfig
 from stages.placed import first_turn
 from stages.tasks import load_tasks
 from tests.pipeline.runs import QUIET, ROOT
+from tests.waiting import wait_for
 
 MODEL = "toybox/weights/language_model"
-START_SECONDS = 240
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
+def server():
     """The base URL of a server on loopback."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -37,15 +36,9 @@ def server(tmp_path_factory):
     command = [Path(sys.executable).parent / "transformers", "serve", "--host", "127.0.0.1"]
     command += ["--port", str(port), "--device", "cpu", "--dtype", "float32", "--default-seed", "0", MODEL]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    log = tmp_path_factory.mktemp("server") / "log.txt"
-    with log.open("w") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
-        deadline = time.monotonic() + START_SECONDS
-        while not healthy(port):
-            assert process.poll() is None, log.read_text()[-2000:]
-            assert time.monotonic() < deadline, log.read_text()[-2000:]
-            time.sleep(0.5)
+        wait_for(lambda: healthy(port), process)
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.terminate()

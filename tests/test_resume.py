@@ -1,16 +1,16 @@
 """A run goes on after any interruption, and ends with the bytes of one that was never interrupted."""
 
 import signal
-import time
 
 import pytest
 
 from pipeline.errors import UserError
 from pipeline.store.new_file import temporary
-from tests.pipeline.runs import FakeRun, assert_sum_is_exact
+from tests.pipeline.runs import assert_sum_is_exact
+from tests.waiting import wait_for_files
 
 
-def test_mistake_10_a_second_generate_finds_nothing_to_do(run):
+def test_a_second_generate_finds_nothing_to_do(run):
     run.generate()
     before = run.inodes()
     events = (run.run / "events.jsonl").read_text()
@@ -31,15 +31,17 @@ def test_two_runs_write_the_same_bytes(make_run):
 
 def test_killed_driver_goes_on_to_the_same_bytes(make_run):
     whole, killed = make_run("whole"), make_run("killed")
-    whole.generate("draw.pause=0.05")
-    driver = killed.driver("draw.pause=0.05")
-    wait_for_files(killed, "draw", 2)
+    whole.generate()
+    killed.switch("wait 9")
+    driver = killed.driver()
+    wait_for_files(killed, "draw", 2, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
+    killed.switch("wait 9", on=False)
     committed = killed.inodes()
-    assert 2 <= sum(name.startswith("draw") for name in committed) < 5
+    assert sum(name.startswith("draw") for name in committed) == 2
     temporary(killed.run / "draw" / "00004.parquet", "0af3").write_bytes(b"half a part")
-    state = killed.generate("draw.pause=0.05")
+    state = killed.generate()
     assert killed.files() == whole.files()
     after = killed.inodes()
     assert {name: after[name] for name in committed} == committed
@@ -59,17 +61,12 @@ def test_damaged_part_is_made_again_and_nothing_else(run):
 
 
 def test_one_driver_at_a_time(run):
-    driver = run.driver("draw.pause=0.3")
-    wait_for_files(run, "draw", 1)
+    run.switch("wait 9")
+    driver = run.driver()
+    wait_for_files(run, "draw", 1, driver)
     with pytest.raises(UserError, match=f"being written by process {driver.pid}"):
-        run.generate("draw.pause=0.3")
+        run.generate()
     driver.kill()
     driver.wait()
-    run.generate("draw.pause=0.3")
-
-
-def wait_for_files(run: FakeRun, stage: str, count: int, seconds: float = 300) -> None:
-    deadline = time.monotonic() + seconds
-    while len(list((run.run / stage).glob("*.parquet"))) < count:
-        assert time.monotonic() < deadline, "the driver committed nothing"
-        time.sleep(0.01)
+    run.switch("wait 9", on=False)
+    run.generate()

@@ -16,8 +16,10 @@ FLOORS = [
     ["manifest"],
     ["inputs"],
     ["engine"],
-    ["views", "exports"],
-    ["audit"],
+    ["views"],
+    ["exports"],
+    ["audit", "one_edit"],
+    ["api"],
     ["cli"],
 ]
 """The rooms of ``pipeline``, from the ground up: one imports only from floors below its own."""
@@ -27,6 +29,7 @@ CONTRACT = {
     "stages.tasks",
     "stages.section",
     "stages.seeds",
+    "stages.shipped",
     "stages.strict_yaml",
 }
 """What ``pipeline`` may know of stages where it knows no stage."""
@@ -40,7 +43,7 @@ def modules(*tops: str) -> dict[str, Path]:
     }
 
 
-HOUSE = modules("pipeline", "stages", "toybox", "benchmarks")
+HOUSE = modules("editpairs", "pipeline", "stages", "toybox", "benchmarks")
 
 
 def imports_of(path: Path, at_start: bool = False) -> Iterator[str]:
@@ -138,6 +141,18 @@ def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
 def test_nothing_in_the_product_knows_the_toybox():
     known = {t for name in HOUSE if not name.startswith(("toybox", "benchmarks")) for t in IMPORTS[name]}
     assert not {t for t in known if t.startswith("toybox")}
+
+
+def test_nothing_imports_the_package_that_users_import():
+    users = {name for name, known in IMPORTS.items() if any(t.split(".")[0] == "editpairs" for t in known)}
+    assert not users
+
+
+def test_the_package_that_users_import_has_no_code_of_its_own():
+    assert known_by("editpairs")
+    assert all(target.startswith("pipeline.") for target in known_by("editpairs"))
+    tree = ast.parse((ROOT / "editpairs" / "__init__.py").read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def test_modules_import_each_other_in_no_circle():

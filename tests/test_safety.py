@@ -11,7 +11,6 @@ SOURCES = sorted(
     path for name in ("pipeline", "stages", "toybox", "benchmarks") for path in (ROOT / name).rglob("*.py")
 )
 UNPICKLING = ("pickle", "dill", "marshal", "shelve")
-UNPICKLING = ("pickle", "dill", "marshal", "shelve")
 
 
 def unsafe(tree: ast.AST) -> Iterator[str]:
@@ -35,9 +34,10 @@ def unsafe(tree: ast.AST) -> Iterator[str]:
             yield f"{called} in a shell"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
-def test_mistake_3_nothing_evaluates_or_unpickles_data(path):
-    assert list(unsafe(ast.parse(path.read_text(encoding="utf-8")))) == []
+def test_nothing_evaluates_or_unpickles_data():
+    found = {path: list(unsafe(ast.parse(path.read_text(encoding="utf-8")))) for path in SOURCES}
+    assert len(found) > 100
+    assert {path: calls for path, calls in found.items() if calls} == {}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ SETTINGS = (
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     made = Run(tmp_path_factory.mktemp("sessions"))
-    made.call("generate", "--engine", "local", settings=SETTINGS)
+    made.generate_here(*SETTINGS)
     return made
 
 
@@ -113,7 +113,7 @@ def test_a_session_is_valid_complete_and_equal_when_made_again(run):
     assert invoke(app, ["validate", str(run.folder)]).exit_code == 0
     before = run.files("source.2", "edit.2", "shards.2")
     assert before
-    run.call("generate", "--engine", "local", settings=SETTINGS)
+    run.generate_here(*SETTINGS)
     assert run.files("source.2", "edit.2", "shards.2") == before
     session = shards(run).query("turn == 2").session.iloc[0]
     told = invoke(app, ["regenerate", str(run.folder), session])

@@ -5,15 +5,16 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.store.new_file import temporary
 from stages.pictures.png import decode_rgb
 from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, STAGES, Run
+from tests.waiting import wait_for
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_shards_hold_true_pairs(run):
         assert tasks[row.task].index == row.TI
 
 
-def test_mistake_10_scores_of_rejected_rows_and_candidates_are_kept(run):
+def test_scores_of_rejected_rows_and_candidates_are_kept(run):
     for path in sorted((run.folder / "filter").glob("*.parquet")):
         statuses = pq.read_table(path)["status"].to_pylist()
         scores = pq.read_table(run.folder / "score" / path.name)["scores"].to_pylist()
@@ -63,9 +64,7 @@ def test_the_published_anchor_is_the_source_picture(run):
 
 def test_generate_again_finds_nothing_to_do(run):
     before = run.files(*STAGES, "shards")
-    started = time.monotonic()
     run.call("generate")
-    assert time.monotonic() - started < 20
     assert run.files(*STAGES, "shards") == before
 
 
@@ -80,12 +79,10 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
     )
     bounds = tuple(f"filter.{key}.clip_direction=0.999" for key in ("default", "tasks.texture"))
     command = changed.command("rerun", "--stage", "filter", settings=bounds)
-    started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-c", probe, *command[3:]], cwd=ROOT, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", probe, *command[3:]], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert time.monotonic() - started < 40
     assert "TORCH False RAY False" in done.stdout
     assert changed.files(*STAGES[:-2]) == images
     assert changed.files("filter") != decisions
@@ -94,6 +91,26 @@ def test_a_threshold_rewrites_filter_and_shards_only(tmp_path, run):
     )
 
 
+def test_what_a_killed_driver_left_goes_on_to_the_same_shards_on_ray(tmp_path, run):
+    """As the driver's end after the first part of ``edit`` leaves a run."""
+    left = Run(tmp_path)
+    shutil.copytree(run.folder, left.folder)
+    (left.folder / "edit" / "00001.parquet").unlink()
+    for stage in ("score", "filter", "select", "shards"):
+        shutil.rmtree(left.folder / stage)
+    temporary(left.folder / "edit" / "00001.parquet", "0af3").write_bytes(b"half a part")
+    committed = left.files(*STAGES)
+    assert len(left.files("edit")) == 1
+    assert not left.files("score", "filter", "select", "shards")
+    left.call("generate")
+    after = left.files(*STAGES)
+    assert {name: after[name] for name in committed} == committed, "no committed part is done twice"
+    assert not list(left.folder.rglob("*.tmp"))
+    shards = {name: content for name, (content, _) in left.files("shards").items()}
+    assert shards == {name: content for name, (content, _) in run.files("shards").items()}
+
+
+@pytest.mark.full
 def test_driver_killed_in_edit_goes_on_to_the_same_shards(tmp_path, run):
     killed = Run(tmp_path)
     driver = subprocess.Popen(
@@ -102,11 +119,7 @@ def test_driver_killed_in_edit_goes_on_to_the_same_shards(tmp_path, run):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 600
-    while not list((killed.folder / "edit").glob("0*.parquet")):
-        assert driver.poll() is None, "the driver ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_for(lambda: list((killed.folder / "edit").glob("0*.parquet")), driver)
     os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     committed = killed.files(*STAGES)
@@ -136,7 +149,7 @@ def test_pandas_datasets_and_duckdb_read_the_shards(run, tmp_path):
 def test_inspect_draws_a_contact_sheet(run, tmp_path):
     out = tmp_path / "sheet.png"
     command = [sys.executable, "-m", "pipeline.cli", "inspect", str(run.folder), "--out", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert decode_rgb(out.read_bytes()).shape[0] > 64
 
@@ -144,7 +157,7 @@ def test_inspect_draws_a_contact_sheet(run, tmp_path):
 def test_missing_weights_are_named_before_anything_starts(tmp_path):
     bare = Run(tmp_path)
     command = bare.command("generate", settings=("clip.model=toybox/weights/nowhere",))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode != 0
     assert "clip.model" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

@@ -1,10 +1,14 @@
-"""Runs of the toybox's manifest, made small, by the command line in a subprocess."""
+"""Runs of the toybox's manifest, made small, by the command line."""
 
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas
+import pytest
+from typer.testing import CliRunner
+
+from pipeline.cli import app
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["instruct", "task_check", "source", "mask", "edit", "score", "filter", "select"]
@@ -24,10 +28,19 @@ class Run:
         return [sys.executable, "-m", "pipeline.cli", verb, "manifests/toybox.yaml", *rest, *sets]
 
     def call(self, *arguments: str, settings: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+        """Give the command as a user does, in a process of its own."""
         command = self.command(*arguments, settings=settings)
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    def generate_here(self, *settings: str) -> None:
+        """Make the run in this process. The model libraries load once, which takes as long as a small run."""
+        command = self.command("generate", "--engine", "local", settings=settings)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(ROOT)
+            told = CliRunner().invoke(app, command[3:])
+        assert told.exit_code == 0, (told.output, told.exception)
 
     def files(self, *stages: str) -> dict[str, tuple[bytes, int]]:
         """Content and inode of the files of some stages."""

@@ -31,7 +31,7 @@ from stages.placed import Chain
 
 
 @dataclass(frozen=True)
-class Cost:
+class RemainingWork:
     """Estimated remaining work of a stage."""
 
     stage: str
@@ -100,7 +100,7 @@ def _print_cost(
     state.scan()
     counts = count_run(state)
     resources = {name: config.resources for name, config in configs.items()}
-    console.print(_cost_table(estimate(folder, counts, plan.rows, resources)))
+    console.print(_remaining_table(estimate(folder, counts, plan.rows, resources)))
     unknown = [count.name for count in counts if not judged(count)]
     if unknown:
         console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
@@ -119,7 +119,7 @@ def judged(count: StageCount) -> int:
 
 def estimate(
     folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
-) -> list[Cost]:
+) -> list[RemainingWork]:
     """Estimate the remaining work of each stage from its work so far.
 
     Stages without measurements are left out.
@@ -133,22 +133,22 @@ def estimate(
             break
         if spent[name].rows:
             each = spent[name].worker_seconds / spent[name].rows
-            costs.append(Cost(name, max(0.0, expected - done), each, resources[name]))
+            costs.append(RemainingWork(name, max(0.0, expected - done), each, resources[name]))
         expected *= count.kept.total() / done
     return costs
 
 
-def _cost_table(costs: Sequence[Cost]) -> DataTable:
+def _remaining_table(stages: Sequence[RemainingWork]) -> DataTable:
     table = plain_table("stage", "rows to come", "s a row", "workers", "hours", "GPU-hours")
-    for cost in costs:
+    for work in stages:
         table.add_row(
-            cost.stage,
-            f"{cost.rows:.0f}",
-            f"{cost.seconds_a_row:.3f}",
-            str(cost.resources.workers),
-            f"{cost.hours:.2f}",
-            f"{cost.gpu_hours:.2f}",
+            work.stage,
+            f"{work.rows:.0f}",
+            f"{work.seconds_a_row:.3f}",
+            str(work.resources.workers),
+            f"{work.hours:.2f}",
+            f"{work.gpu_hours:.2f}",
         )
-    hours, gpu_hours = sum(cost.hours for cost in costs), sum(cost.gpu_hours for cost in costs)
+    hours, gpu_hours = sum(work.hours for work in stages), sum(work.gpu_hours for work in stages)
     table.add_row("all", "", "", "", f"{hours:.2f}", f"{gpu_hours:.2f}", style="bold")
     return table

@@ -15,8 +15,8 @@ from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
 from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
-from pipeline.manifest.lockfile import read_lock
-from pipeline.manifest.manifest import Manifest, tasks_of
+from pipeline.manifest.lockfile import locked_tasks, read_lock
+from pipeline.manifest.manifest import Manifest
 from pipeline.store.plan import read_part
 from pipeline.store.rows import read_rows
 from pipeline.store.sealed import read_metadata, read_table
@@ -44,7 +44,7 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
         UserError: the run has no such row.
     """
     part = find_row(state, row_id)
-    tasks = tasks_of(manifest)
+    tasks = locked_tasks(state.folder.lock)
     check_light_stages(stages, manifest.configs(stages), tasks)
     known = read_lock(state.folder.lock).get("identities", {})
     for step in state.steps.values():

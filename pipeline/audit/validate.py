@@ -8,7 +8,6 @@ only the checks that need no other file.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,17 +17,15 @@ from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
-from pipeline.manifest.lockfile import read_lock
+from pipeline.manifest.lockfile import locked_tasks
 from pipeline.shown import DataTable
 from pipeline.store.location import Location, list_folder
-from pipeline.store.plan import read_part
 from pipeline.store.reading import open_parquet
-from pipeline.store.sealed import DamagedFileError, read_table
+from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.placed import step_name
 from stages.shards.stage import SCHEMA
-from stages.tasks import Tasks, load_tasks
+from stages.tasks import Tasks
 
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
@@ -50,6 +47,7 @@ CHECKS = {
 """The checks, in the order of the table."""
 _ROWS = 64
 _SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
+DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 
 
 @dataclass
@@ -88,15 +86,15 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     drawn = None
     known: Mapping[str, int] | None = None
     if state is not None:
-        tasks = _tasks_of(state)
+        tasks = locked_tasks(state.folder.lock)
         known = {name: task.index for name, task in tasks.items()}
         drawn = _Drawn(state, tasks, state.steps[shards.name].turn)
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
-    rows = 0
+    published = 0
     for path in files:
         for row in _rows(path, findings):
-            rows += 1
+            published += 1
             findings.see("row id", row["id"] not in seen, row["id"])
             seen.add(row["id"])
             _check_row(row, indices, known is not None, findings)
@@ -104,7 +102,7 @@ def validate(shards: Location, state: RunState | None) -> Findings:
                 drawn.check(row, findings)
     if state is not None:
         (kept,) = (count.kept.total() for count in count_run(state) if count.name == shards.name)
-        findings.see("count", rows == kept, f"{rows} published, {kept} in the ledger")
+        findings.see("count", published == kept, f"{published} published, {kept} in the ledger")
     return findings
 
 
@@ -158,37 +156,13 @@ class _Drawn:
         findings.see("swapped", self._pairs.pop(row["id"], None) == published, row["id"])
 
     def _read(self, part: int) -> dict[str, tuple[bytes, bytes]]:
-        folder = self._state.folder
-        tables = {}
-        try:
-            for stage, columns in {"edit": ["anchor", "candidates"], "filter": ["choice"]}.items():
-                tables[stage] = read_table(
-                    folder.part(step_name(stage, self._turn), part), ["id", "status", *columns]
-                )
-            planned = self._planned(part)
-        except (FileNotFoundError, DamagedFileError):  # ``recount`` reports it
-            return {}
-        choices = {
-            row["id"]: row["choice"] for row in tables["filter"].to_pylist() if row["status"] == "kept"
-        }
-        tasks = dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
         pairs = {}
-        for row in tables["edit"].to_pylist():
-            if row["id"] in choices:
-                chosen = row["candidates"][choices[row["id"]]]["image"]
-                pair = as_pair(self._tasks[tasks[row["id"]]], row["anchor"], chosen, "", "")
-                pairs[row["id"]] = (pair.input, pair.target)
+        try:
+            for row in rows(self._state.folder, part, DRAWN, turn=self._turn):
+                if row.get("stage") == "filter" and row["status"] == "kept":
+                    chosen = row["candidates"][row["choice"]]["image"]
+                    pair = as_pair(self._tasks[row["task"]], row["anchor"], chosen, "", "")
+                    pairs[row["id"]] = (pair.input, pair.target)
+        except UserError:  # ``recount`` reports it
+            return {}
         return pairs
-
-    def _planned(self, part: int) -> pa.Table:
-        """The task of each row; for a later turn, from the stage that begins the turn."""
-        folder = self._state.folder
-        if self._turn > 1:
-            return read_table(folder.part(step_name("source", self._turn), part), ["id", "task"])
-        return read_part(folder.plan, part, ["id", "task"])
-
-
-def _tasks_of(state: RunState) -> Tasks:
-    """The run's tasks, read from the task folder named in its lock file."""
-    tasks = read_lock(state.folder.lock)["manifest"]["tasks"]
-    return load_tasks(Path(tasks["prompts"]), None, list(tasks["mixture"]))

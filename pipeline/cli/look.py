@@ -12,24 +12,38 @@ from pipeline.cli.options import (
     Set,
 )
 from pipeline.errors import UserError
-from pipeline.views.run import open_state
 
 
-@app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
+@app.command(
+    epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch\n\n"
+    "  editpairs status runs/toybox --json | jq .pairs"
+)
 def status(
     run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="a live table until the run is done; waits for it to begin")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object, of the fields of editpairs.RunStatus")
+    ] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
-    from pipeline.views.status import print_report
+    from pipeline.views.run import open_state
+    from pipeline.views.status import print_status
     from pipeline.views.watch import watch as watch_run
 
-    state = open_state(run)
+    if watch and as_json:
+        raise UserError("--watch shows a table and --json prints once: give one of them")
     if watch:
-        watch_run(state, console)
+        watch_run(run, console)
+    elif as_json:
+        from pipeline.api import open_run
+
+        typer.echo(open_run(run).status().to_json())
     else:
+        state = open_state(run)
         state.scan()
-        print_report(state, console)
+        print_status(state, console)
 
 
 @app.command(
@@ -41,14 +55,15 @@ def cost(
     pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
-    from pipeline.views.cost import measure, table_of
+    from pipeline.views.cost import cost_table, measure
+    from pipeline.views.run import open_state
 
     state = open_state(run)
     state.scan()
     measured = measure(state)
     if not measured.pairs:
         raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
-    console.print(table_of(measured, pairs))
+    console.print(cost_table(measured, pairs))
     seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
@@ -71,17 +86,18 @@ def inspect(
     from pipeline.store.location import exists, locate
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
-    from pipeline.views.pairs import read_pairs, table_of
+    from pipeline.views.pairs import pairs_table, read_pairs
+    from pipeline.views.run import near_runs
 
     location = locate(path)
     if not exists(location):
-        raise UserError(f"there is no run or shard at {path}")
+        raise UserError(f"there is no run or shard at {path}{near_runs(location)}")
     with ExitStack() as files:
         sheet = files.enter_context(new_file(locate(out))) if out is not None else None
         pairs = read_pairs(location, rows, seed, task)
         if not pairs:
             raise UserError(f"{path} holds no pairs" + (f" of task {task}" if task else " yet"))
-        console.print(table_of(pairs))
+        console.print(pairs_table(pairs))
         if sheet is not None:
             sheet.write(draw(pairs))
     if out is not None:
@@ -99,25 +115,10 @@ def report(
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
 ) -> None:
     """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
-    from pipeline.manifest.lockfile import locked_manifest
-    from pipeline.manifest.manifest import tasks_of
-    from pipeline.store.location import locate
-    from pipeline.store.outputs import new_file
-    from pipeline.views.report import report_page
-    from stages import STAGES
-    from stages.filter.stage import FilterConfig, resolve_bounds
+    from pipeline.api import open_run
 
-    state = open_state(run)
-    manifest = locked_manifest(state.folder.lock, STAGES)
-    config = manifest.section("filter", FilterConfig)
-    tasks = tasks_of(manifest)
-    bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
-    where = state.folder.root / "report.html" if out is None else locate(out)
-    with new_file(where) as file:
-        state.scan()
-        page, number = report_page(state, tasks, bounds, rows, seed)
-        file.write(page.encode("utf-8"))
-    console.print(f"wrote {where}: {number} rows to look at", soft_wrap=True)
+    where = open_run(run).report(out, rows=rows, seed=seed)
+    console.print(f"wrote {where}", soft_wrap=True)
 
 
 @app.command(
@@ -131,17 +132,19 @@ def sweep(
     sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
-    from pipeline.manifest.manifest import read_manifest, tasks_of
+    from pipeline.api import load_manifest
+    from pipeline.manifest.manifest import tasks_of
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
-    from pipeline.views.sweep import plot, read_scores, table_of
+    from pipeline.views.rows import bounds_of
+    from pipeline.views.run import open_state
+    from pipeline.views.sweep import curves_table, plot, read_scores
     from pipeline.views.sweep import sweep as run
-    from stages import STAGES
-    from stages.filter.stage import FilterConfig, resolve_bounds
+    from stages.filter.stage import FilterConfig
 
-    content = read_manifest(manifest, overrides or [], STAGES)
+    content = load_manifest(manifest, overrides or [])
     config = content.section("filter", FilterConfig)
     state, tasks = open_state(content.folder), tasks_of(content)
     with ExitStack() as files:
@@ -150,12 +153,11 @@ def sweep(
         curves = run(read_scores(state), tasks, config)
         if not curves:
             raise UserError(f"{content.folder} has no scores with a bound yet: run generate first")
-        console.print(table_of(curves))
+        console.print(curves_table(curves))
         if figure is not None:
             figure.write(plot(curves))
         if drawn is not None:
-            bounds = {name: resolve_bounds(task, config) for name, task in tasks.items()}
-            pairs = read_boundary(state, tasks, bounds)
+            pairs = read_boundary(state, tasks, bounds_of(content, tasks))
             drawn.write(draw(pairs))
     if out is not None:
         console.print(f"wrote {out}", soft_wrap=True)

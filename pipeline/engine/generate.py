@@ -1,4 +1,4 @@
-"""``generate`` and ``rerun``: stages in order, one at a time, exactly what is missing or stale."""
+"""``generate`` and ``rerun``: run the stages in order, on exactly the parts that are missing or stale."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,10 +11,11 @@ from pipeline.engine.local_backend import LocalBackend
 from pipeline.engine.opened import Engine, Run, check_before, opened
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
+from pipeline.engine.replacing import refuse_to_replace
 from pipeline.engine.state import RunState
 from pipeline.errors import StageError, UserError
-from pipeline.manifest.fingerprint import differences, models_of
-from pipeline.manifest.lockfile import read_lock, write_lock
+from pipeline.manifest.fingerprint import models_of
+from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.steps import Step
 from pipeline.store import events
@@ -27,7 +28,7 @@ from stages.placed import Chain
 
 
 class Backend(Protocol):
-    """What runs units: the plain loop, or Ray."""
+    """Runs units: a plain loop, or Ray."""
 
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]: ...
 
@@ -36,7 +37,7 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class Forced:
-    """Units of a stage that run although they are done."""
+    """Units of a stage that run again although they are done."""
 
     stage: str
     units: frozenset[int]
@@ -55,21 +56,20 @@ def generate(
     """Run what is missing or stale.
 
     Args:
-        manifest: what the run is.
-        stages: of the run, by step.
-        progress: told of every committed file.
-        wave: only the first ``wave`` parts, through every stage.
+        manifest: the manifest of the run.
+        stages: the run's stages, by step.
+        progress: informed about every committed file.
+        wave: run only the first ``wave`` parts, through every stage.
         engine: where stages that are not light run.
         replace: whether committed parts of expensive stages may be replaced.
-
     Raises:
-        UserError: something is wrong with the input; nothing was run.
-        StageError: a stage could not go on; what was committed before stays.
+        UserError: the input is wrong; nothing was run.
+        StageError: a stage could not continue; committed files stay.
     """
     with opened(manifest, stages, engine) as run:
         parts = range(run.plan.parts)[:wave]
         if not replace:
-            _guard(run, parts, consent=None)
+            refuse_to_replace(run, parts, consent=None)
         _advance(run, parts, None, engine, progress)
         return run.state
 
@@ -85,21 +85,21 @@ def rerun(
     engine: Engine = "ray",
     replace: bool = False,
 ) -> RunState:
-    """Run a stage again on parts it has committed, then whatever became stale.
+    """Run a stage again on parts that it has committed, then everything that became stale.
 
     Args:
-        manifest: what the run is.
-        stages: of the run, by step.
+        manifest: the manifest of the run.
+        stages: the run's stages, by step.
         stage: the stage to run again.
-        progress: told of every committed file.
-        parts: the parts; None for all that the stage has committed.
-        retry_failed: only rows that failed; other records stay as they are.
+        progress: informed about every committed file.
+        parts: the parts; None for all parts that the stage has committed.
+        retry_failed: run only failed rows; other records stay.
         engine: where stages that are not light run.
         replace: whether committed parts of other expensive stages may be replaced.
 
     Raises:
-        UserError: as ``generate``; or the stage or parts are unknown, or nothing was committed.
-        StageError: a stage could not go on; what was committed before stays.
+        UserError: as for ``generate``; or the stage or parts are unknown, or nothing was committed.
+        StageError: a stage could not continue; committed files stay.
     """
     if stage not in stages:
         raise UserError(f"--stage {stage}: the stages are {', '.join(stages)}")
@@ -118,52 +118,17 @@ def rerun(
         if parts is not None:
             scope = [part for part in scope if part in parts or step.publishes]
         if not replace:
-            _guard(run, scope, consent=stage)
+            refuse_to_replace(run, scope, consent=stage)
         _advance(run, scope, Forced(stage, frozenset(chosen), retry_failed), engine, progress)
         return run.state
 
 
 def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine) -> None:
-    """The same of a run that goes on: of the first stage that has something to do and all after it."""
+    """The same checks for a continued run: from the first stage with work to do onwards."""
     for index, step in enumerate(run.steps):
         if _todo(run, step, parts, forced):
             check_before(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
             return
-
-
-def _guard(run: Run, parts: Sequence[int], consent: str | None) -> None:
-    """Refuse to replace committed parts of expensive stages: a key changed, or they are of another plan.
-
-    ``consent`` names the stage the user asked to run again.
-    """
-    for step in run.steps:
-        if step.light or step.name == consent:
-            continue
-        units = step.units(parts)
-        for unit in units:
-            error = run.state.damaged.get((step.name, unit))
-            if error is not None and error.other_run:
-                raise UserError(
-                    f"{error}. Running would replace it: move it away, use another run name "
-                    "(--set name=...), or allow it with --replace"
-                )
-        changed = [
-            footer.fingerprint
-            for unit in units
-            if (footer := run.state.footer(step, unit)) and footer.fingerprint != step.fingerprint
-        ]
-        if not changed:
-            continue
-        known = read_lock(run.folder.lock).get("identities", {})
-        old = known.get(changed[0])
-        keys = differences(old, run.identities[step.name]) if old else ["(what it was is not recorded)"]
-        raise UserError(
-            f"{step.name}: {len(changed)} committed parts of {run.folder.root} "
-            "were made with other settings:\n"
-            + "".join(f"  {key}\n" for key in keys)
-            + "Making them again replaces them and all that follows. Allow it with --replace, keep both "
-            "with another run name (--set name=...), or undo the change"
-        )
 
 
 def _advance(
@@ -172,7 +137,7 @@ def _advance(
     if not run.fresh:
         _check_rest(run, parts, forced, engine)
     in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
-    write_lock(run.folder.lock, run.manifest, run.steps, run.identities, in_use)
+    write_lock(run.folder.lock, run.manifest, run.tasks, run.steps, run.identities, in_use)
     run.folder.last_error.unlink(missing_ok=True)
     for error in run.state.damaged.values():
         progress.note(f"{error}; it is made again")
@@ -189,7 +154,7 @@ def _advance(
         for note in publish(run):
             progress.note(note)
     except StageError as error:
-        with suppress(OSError):  # the disk may be what is wrong
+        with suppress(OSError):  # the disk itself may be the problem
             if error.details:
                 write_text(run.folder.last_error, error.details)
         raise
@@ -261,5 +226,7 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                     f"{step.name}: memory was too small in {result.unit:05d}; batches down to "
                     f"{result.smallest_batch} of {job.config.batch} rows: lower {step.name}.batch"
                 )
+            where = f"{step.name}/{run.state.path(step, result.unit).name}"
+            progress.detail(f"{where}: {result.rows} rows, {result.seconds:.1f} s of a worker")
             last = now
             advance(given[result.unit])

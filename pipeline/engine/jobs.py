@@ -1,4 +1,4 @@
-"""What travels between the driver and its workers: a job, the units of it, and what came of each."""
+"""Messages between the driver and its workers: a job, its units, and the result of each unit."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from stages.tasks import Tasks
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker needs to know of the run; travels to worker processes."""
+    """A worker's description of its stage and run, sent to worker processes."""
 
     folder: RunFolder
     plan: Plan
@@ -23,7 +23,7 @@ class Job:
     config: StageConfig
     tasks: Tasks
     models: Mapping[str, str]
-    """Each model of the run by manifest key."""
+    """The run's models by manifest key."""
 
 
 @dataclass(frozen=True)
@@ -33,13 +33,13 @@ class Unit:
     number: int
     parts: tuple[int, ...]
     retry: bool = False
-    """Run only the rows that failed, keep the other records as they are."""
+    """Run only the failed rows; keep the other records."""
     careful: bool = False
-    """Run every row alone, and leave behind which one runs."""
+    """Run every row alone, and leave a note of the row that runs."""
     suspects: tuple[str, ...] = ()
-    """Rows that a process has ended with: run last in their part, so that the others are done by then."""
+    """Rows that were running when a process ended. They run last in their part, after all other rows."""
     poison: tuple[str, ...] = ()
-    """Rows that are known to end their process: they fail without being run."""
+    """Rows that are known to end their process. They fail without running."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,6 @@ class Result:
     rows: int
     seconds: float
     cpu_seconds: float
-    """Of all the worker's threads."""
+    """CPU seconds of all the worker's threads."""
     smallest_batch: int | None = None
-    """See ``Guarded``."""
+    """The smallest batch that memory allowed (:class:`pipeline.engine.guarded.Guarded`)."""

@@ -1,4 +1,4 @@
-"""A run that is open: checked, planned, and held by this process until it is closed."""
+"""An open run: checked, planned, and locked by this process until it is closed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,12 +20,12 @@ from stages.placed import Chain
 from stages.tasks import Tasks
 
 Engine = Literal["ray", "local"]
-"""Where stages that are not light run: Ray's workers, or a plain loop in this process."""
+"""Where stages that are not light run: on Ray's workers, or in a plain loop in this process."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is open: checked, planned, and held by this process."""
+    """An open run: checked, planned, and locked by this process."""
 
     manifest: Manifest
     stages: Chain
@@ -36,17 +36,17 @@ class Run:
     steps: tuple[Step, ...]
     state: RunState
     check: Check
-    """Raises once this process no longer holds the run."""
+    """Raises if this process no longer holds the lock."""
     fresh: bool
-    """Whether it was planned just now."""
+    """Whether the run was planned just now."""
 
 
 @contextmanager
 def opened(manifest: Manifest, stages: Chain, engine: Engine) -> Iterator[Run]:
-    """Check all that can be checked before anything starts, then hold the run and its plan.
+    """Run all checks that are possible before the start, then lock the run and read its plan.
 
     Raises:
-        UserError: something is wrong with the input; nothing was run.
+        UserError: the input is wrong; nothing was run.
     """
     with reached(manifest.folder):
         fresh = not exists(RunFolder(manifest.folder).plan)
@@ -66,7 +66,7 @@ def opened(manifest: Manifest, stages: Chain, engine: Engine) -> Iterator[Run]:
 
 
 def check_before(manifest: Manifest, stages: Chain, engine: Engine) -> None:
-    """Name all that would stop these stages, before any is paid for. The local engine counts no resources."""
+    """List all problems that would stop these stages, before any runs. The local engine ignores resources."""
     machine = judged_by(manifest, Machine.here()) if engine == "ray" else None
     if found := problems(manifest, stages, machine):
         raise UserError("\n".join(found))

@@ -102,7 +102,7 @@ def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:
             unit = int(number) if number.isdecimal() else -1
             read_metadata(folder / name, run.state.place(step, unit))
         except DamagedFileError:
-            yield f"{folder / name} is not a shard of this run: readers of the folder will take it for one"
+            yield f"{folder / name} is not a shard of this run: readers of the folder will use it as one"
         else:
             (folder / name).unlink()
 

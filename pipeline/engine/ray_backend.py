@@ -246,5 +246,5 @@ def _told(job: Job, lost: dict[int, str]) -> str:
     numbers = ", ".join(map(str, sorted(lost)[:10])) + (" ..." if len(lost) > 10 else "")
     return (
         f"{job.step.name} stopped: {len(lost)} units lost one worker after the other, also row by row, and "
-        f"no few rows are to blame ({numbers}): {lost[min(lost)]}"
+        f"no single rows are to blame ({numbers}): {lost[min(lost)]}"
     )

@@ -13,7 +13,14 @@ from typing import TypeVar
 from pipeline.errors import UserError
 from pipeline.manifest.steps import Step
 from pipeline.store.folder import RunFolder, part_name, shard_name
-from pipeline.store.footers import WORTH, Known, keep, read_footers, read_kept, without_collector
+from pipeline.store.footers import (
+    MIN_FOOTERS_TO_CACHE,
+    Known,
+    cache,
+    read_cached,
+    read_footers,
+    without_collector,
+)
 from pipeline.store.location import Location, stamps
 from pipeline.store.parts import Footer, digest_of_inputs, read_footer
 from pipeline.store.plan import Plan
@@ -40,8 +47,8 @@ class RunState:
         self.folder = folder
         self.plan = plan
         self.steps = {step.name: step for step in steps}
-        # Reference cycle on purpose. In a large run, collection is frozen (``without_collector``), so the
-        # process exits without spending seconds on it.
+        # Reference cycles on purpose: the collector is frozen (``without_collector``), so the process exits
+        # without spending seconds on them.
         self._footers: dict[str, Memo[Footer | None]] = {
             step.name: Memo(partial(self._read, step)) for step in steps
         }
@@ -95,19 +102,19 @@ class RunState:
         After many reads, that cache is written again.
         """
         if self._known is None:
-            self._known, done = read_kept(self.folder.footers, self.plan.digest, self._basis())
+            self._known, done = read_cached(self.folder.footers, self.plan.digest, self._basis())
             for name, units in done.items():
                 for unit in units:
                     self._footers[name].setdefault(unit, self._known[name][unit][1])
                     self._done[name][unit] = True
         read = sum(self._scan_step(step, self._known) for step in self.steps.values())
-        if read >= WORTH:
+        if read >= MIN_FOOTERS_TO_CACHE:
             done = {
                 name: {unit for unit in units if self.done(self.steps[name], unit)}
                 for name, units in self._known.items()
             }
             with suppress(OSError):  # the run can belong to another user and be read-only
-                keep(self.folder.footers, self._known, done, self.plan.digest, self._basis())
+                cache(self.folder.footers, self._known, done, self.plan.digest, self._basis())
 
     def _basis(self) -> str:
         """Everything besides the footers that decides which files are done."""
@@ -117,14 +124,14 @@ class RunState:
         """Load a step's footers and add those to cache to ``known``. Returns how many were read."""
         listed = stamps(self.folder.root / step.name)
         self.damaged = {key: error for key, error in self.damaged.items() if key[0] != step.name}
-        before, kept = known.get(step.name, {}), {}
+        before, cached = known.get(step.name, {}), {}
         found: dict[int, Footer | None] = {}
         unread: dict[int, str | None] = {}
         for unit in range(step.unit_count(self.plan.parts)):
             name = self._name(step, unit)
             stamp, old = listed.get(name), before.get(unit)
             if old is not None and old[0] == stamp:
-                kept[unit], found[unit] = old, old[1]
+                cached[unit], found[unit] = old, old[1]
             elif name in listed:
                 unread[unit] = stamp
             else:
@@ -133,15 +140,15 @@ class RunState:
         for (unit, stamp), read in zip(unread.items(), footers, strict=True):
             footer = found[unit] = self._believed(step, unit, read)
             if footer is not None and stamp is not None:
-                kept[unit] = stamp, footer
+                cached[unit] = stamp, footer
         before_scan = self._footers[step.name]
         if any(self._done.values()):
             for unit, footer in found.items():
                 if before_scan.get(unit) is not footer:
                     self._forget(step, unit)
         before_scan.update(found)
-        known[step.name] = kept
-        return sum(unit in kept for unit in unread)
+        known[step.name] = cached
+        return sum(unit in cached for unit in unread)
 
     def _forget(self, step: Step, unit: int) -> None:
         """Drop cached answers that depend on the unit's file, in its step and in later steps."""

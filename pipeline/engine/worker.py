@@ -1,9 +1,8 @@
-"""A worker: one loaded stage, run over units (a part, or the parts of a shard) batch by batch.
+"""A worker: one loaded stage that runs units (a part, or the parts of a shard) batch by batch.
 
-A row that raises becomes ``failed("<Type>: message")``. What is not a row's fault ends more than the row:
-most rows of a part failing alike (nothing is committed, the stage stops), a stage that breaks its contract
-over batches only, a file that cannot be read or written, and an error after which the process is not to
-be trusted.
+A row that raises becomes ``failed("<Type>: message")``. Four kinds of error stop more than the row: most rows
+of a part fail alike (then nothing is committed and the stage stops); a stage breaks its contract for batches
+but not for single rows; a file cannot be read or written; the process can no longer be trusted.
 """
 
 import json
@@ -31,18 +30,19 @@ from pipeline.store.sealed import DamagedFileError, SealedWriter, check_digest, 
 from stages.base import Decision, output_schema, to_table
 
 ALIKE = 4
-"""Fewer equal failures than this never stop a stage."""
+"""A stage never stops for fewer equal failures than this."""
 POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
 
 
 Made: TypeAlias = tuple[pa.Table, list[BaseException]]
-"""Records, and what was raised on the way to them."""
+"""Records, and the exceptions raised while making them."""
 
 
 class Worker:
-    """Loads its stage on the first unit, so that whoever runs it can report what goes wrong.
+    """Loads its stage on the first unit, so that errors reach the code that runs the unit.
 
-    With ``watched`` it leaves behind which rows it runs, for someone who sees whether it goes on.
+    If ``watched``, it leaves notes about the rows it runs, for a process that checks whether it makes
+    progress.
     """
 
     def __init__(self, job: Job, watched: bool = False) -> None:
@@ -55,7 +55,7 @@ class Worker:
         """Write one file and commit it.
 
         Raises:
-            StageError: nothing was committed, and other units would fare no better.
+            StageError: nothing was committed, and other units would fail too.
             UserError: a file could not be read or written; nothing was committed.
             FatalError: this process must end.
         """
@@ -63,7 +63,7 @@ class Worker:
             return self._write(unit)
         except (StageError, UserError):
             raise
-        except OSError as error:  # a row's own were caught with the row
+        except OSError as error:  # not a row's own error: that was caught with the row
             raise input_output_error(error, self._state.path(self.job.step, unit.number)) from error
         except Exception as error:
             raise StageError(
@@ -123,7 +123,7 @@ class Worker:
         return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
 
     def _records(self, part: int, unit: Unit) -> Iterator[pa.Table]:
-        """The stage's records of a part, a batch at a time."""
+        """The stage's records of a part, batch by batch."""
         path = self.job.folder.part(self.job.step.name, part)
         if not unit.retry:
             yield from self._run_rows(part, unit, self._given(part))
@@ -134,10 +134,10 @@ class Worker:
                 yield _replace(old, again)
 
     def _check_inputs(self, part: int) -> None:
-        """See that the files the stage reads are what was committed, to the last bit.
+        """Check that the input files have the committed bytes.
 
         Raises:
-            UserError: one is not.
+            UserError: a file differs.
         """
         for name in self.job.step.inputs:
             try:
@@ -148,7 +148,7 @@ class Worker:
                 raise UserError(f"{error}. Delete it and give the same command: it is made again") from error
 
     def _everything(self) -> Iterator[pa.Table]:
-        """The rows of all parts that are there, as the stage reads them."""
+        """The rows of all existing parts, with the columns that the stage reads."""
         try:
             for part in self._state.all_readable(self.job.step):
                 self._check_inputs(part)
@@ -172,7 +172,7 @@ class Worker:
         run = self._one_by_one if unit.careful else self._in_batches
         alike: Counter[str] = Counter()
         for records, errors in run(self._read(part, ids), unit):
-            if not unit.retry:  # those rows failed alike before, and are expected to
+            if not unit.retry:  # on a retry, failures are expected: these rows failed before
                 for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
                     kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
                     alike[kind] += 1
@@ -191,10 +191,10 @@ class Worker:
             self._finished += 1
 
     def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
-        """The records of a part's rows, each run alone; poison fails, suspects are run once all others are.
+        """The records of a part's rows, each run alone. Poison rows fail; suspects run after all others.
 
-        In the batches of an undisturbed run, so that the file has the same row groups. From the first
-        suspect on, rows and records of the part are held in memory.
+        The batches are those of an undisturbed run, so that the file has the same row groups. From the first
+        suspect on, rows and records of the part are kept in memory.
         """
         held: list[list[pa.Table | Made]] = []
         for rows in batches:
@@ -207,7 +207,7 @@ class Worker:
             yield _joined([self._alone(e, unit) if isinstance(e, pa.Table) else e for e in batch])
 
     def _made_or_later(self, row: pa.Table, unit: Unit) -> pa.Table | Made:
-        """What comes of a row; the row itself if it is to be run later."""
+        """The result of a row, or the row itself if it must run later."""
         row_id = row["id"][0].as_py()
         if row_id in unit.suspects:
             return row
@@ -220,7 +220,7 @@ class Worker:
         self._note(unit, row["id"][0].as_py())
         made = self._guarded(row)
         self._finished += 1
-        self._note(unit)  # the process may end while it writes, which is no row's fault
+        self._note(unit)  # no row is to blame if the process ends while the file is written
         return made
 
     def _note(self, unit: Unit, row: str | None = None) -> None:
@@ -233,7 +233,7 @@ def _joined(made: list[Made]) -> Made:
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:
-    """``old`` with the records of ``again`` in the place of those with the same id."""
+    """``old``, with the records of ``again`` in place of those with the same id."""
     new = {row_id: table.slice(i, 1) for table in again for i, row_id in enumerate(table["id"].to_pylist())}
     records = [new.get(row_id, old.slice(i, 1)) for i, row_id in enumerate(old["id"].to_pylist())]
     return pa.concat_tables(records).combine_chunks()

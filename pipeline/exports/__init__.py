@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -20,9 +21,10 @@ from pipeline.manifest.steps import Step
 from pipeline.store.outputs import NewFolder
 from pipeline.store.plan import read_part
 from pipeline.store.reading import open_parquet
+from pipeline.views.rows import bounds_of
 from stages.pictures.png import png_size
 from stages.shards.stage import PICTURE, SCHEMA
-from stages.tasks import Tasks
+from stages.tasks import Bounds, Tasks
 
 Side = Literal["train", "test"]
 SIDES: tuple[Side, ...] = ("train", "test")
@@ -44,6 +46,11 @@ class Export:
     done: Callable[[int], None]
     written: Counter[str] = field(default_factory=Counter)
     """Number of rows written, by task."""
+
+    @cached_property
+    def bounds(self) -> Mapping[str, Mapping[str, Bounds]]:
+        """The filter's, by task and metric."""
+        return bounds_of(self.manifest, self.tasks)
 
     def files(self) -> Iterator[tuple[Step, int]]:
         """The published files that are up to date, in order: first turn, second turn, ..."""

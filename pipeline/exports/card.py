@@ -10,7 +10,7 @@ from pipeline.exports import SIDES, Export
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
 from stages.base import Weights
-from stages.filter.stage import FilterConfig, resolve_bounds, unmeasured
+from stages.filter.stage import unmeasured
 from stages.score.stage import ScoreConfig
 from stages.shards.card import (
     Columns,
@@ -79,13 +79,12 @@ def _summary(export: Export) -> dict[str, Any]:
 
 
 def _thresholds(export: Export) -> str:
-    config = export.manifest.section("filter", FilterConfig)
     unknown = unmeasured(export.manifest.section("score", ScoreConfig))
     lines = []
-    for name, task in export.tasks.items():
+    for name, by_metric in export.bounds.items():
         bounds = [
             f"{metric} {sign} {limit:g}"
-            for metric, bound in resolve_bounds(task, config).items()
+            for metric, bound in by_metric.items()
             if metric not in unknown
             for sign, limit in ((">=", bound.min), ("<=", bound.max))
             if limit is not None
@@ -117,7 +116,7 @@ def licence_of(model: str) -> str:
             header = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, ValueError, yaml.YAMLError, RecursionError):  # a date that is none, for one
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):  # ValueError: an impossible date
             return "its card cannot be read"
         if isinstance(header, dict) and isinstance(header.get("license"), str):
             return header["license"]

@@ -6,20 +6,20 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports import BATCH, Export, Side, picture, side_of
+from pipeline.exports import Export, Side, picture, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
-from pipeline.store.rows import kept_ids, read_rows
-from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
+from pipeline.views.rows import kept_rows
+from stages.filter.stage import broken_bound
 from stages.pair import as_pair
-from stages.score.metrics import METRICS
+from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
 from stages.shards.stage import PICTURE
 
 READS = {
     "plan": ["task", "caption"],
     "instruct": ["instruction"],
     "edit": ["anchor", "candidates"],
-    "score": ["scores"],
+    "score": SCORE_COLUMNS,
     "filter": ["choice"],
 }
 _SCORES = pa.struct([(metric, pa.float32()) for metric in METRICS])
@@ -57,25 +57,21 @@ def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
     state = export.state
     if not state.done(state.steps["select"], part):
         return
-    files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-    kept = kept_ids(state.folder.part("select", part))
-    for table in read_rows(state.folder.plan, part, files, READS, {}, kept, BATCH):
-        for row in table.to_pylist():
-            pair = _preference(export, row)
-            if pair is not None:
-                export.written[row["task"]] += 1
-                side = side_of(row["caption"], export.test_share)
-                yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
-        export.done(table.num_rows)
+    for row in kept_rows(state.folder, part, "select", READS):
+        pair = _preference(export, row)
+        if pair is not None:
+            export.written[row["task"]] += 1
+            side = side_of(row["caption"], export.test_share)
+            yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
+        export.done(1)
 
 
 def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
     task = export.tasks[row["task"]]
     if task.direction == "reverse":
         return None
-    config = export.manifest.section("filter", FilterConfig)
-    bounds = resolve_bounds(task, config)
-    broken = {k: reason for k, s in enumerate(row["scores"]) if (reason := broken_bound(s, bounds))}
+    scores, bounds = scores_of(row), export.bounds[task.name]
+    broken = {k: reason for k, s in enumerate(scores) if (reason := broken_bound(s, bounds))}
     if not broken:
         return None
     chosen, rejected = row["choice"], min(broken)
@@ -93,7 +89,7 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
         "task": task.name,
         "instruction": row["instruction"],
         "rejected_reason": broken[rejected],
-        "chosen_scores": row["scores"][chosen],
-        "rejected_scores": row["scores"][rejected],
+        "chosen_scores": scores[chosen],
+        "rejected_scores": scores[rejected],
         **{name: picture(row["id"], name, data) for name, data in named.items()},
     }

@@ -88,7 +88,7 @@ def caption_files(path: Location) -> list[Location]:
         raise UserError(f"captions.file: {what}{looked}; formats: {_formats()}")
     unknown = [file for file in files if format_of(file) is None]
     if unknown:
-        raise UserError(f"captions.file: {unknown[0]} is of no format that is read: {_formats()}")
+        raise UserError(f"captions.file: {unknown[0]} has an unknown format: {_formats()}")
     kinds: dict[Reader | None, Location] = {}
     for file in files:
         kinds.setdefault(format_of(file), file)
@@ -141,6 +141,6 @@ def _check_text(captions: pa.ChunkedArray, file: Location) -> None:
                     chunk, row = chunk.slice(len(half)), row + len(half)
             raise UserError(
                 f"captions.file: {file}: the caption of row {row} (from 0) is not UTF-8: write the file "
-                "again from text that is"
+                "again as UTF-8"
             ) from error
         row += len(chunk)

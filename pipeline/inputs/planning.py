@@ -71,7 +71,7 @@ def plan_settings(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def quotas(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
+def rows_by_task(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
     """Rows per task: the mixture's exact shares, rounded by largest remainder.
 
     Ties follow the mixture's order.
@@ -95,7 +95,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     planned = len(rows) * manifest.repeats
     if manifest.rows is not None:
         planned = min(planned, manifest.rows)
-    quota = quotas(planned, manifest.tasks.mixture)
+    quota = rows_by_task(planned, manifest.tasks.mixture)
     names = list(quota)
     tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
     np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)

@@ -1,12 +1,16 @@
 """``manifest.lock.yaml``: the settings a run was made with. The guard compares new settings with them.
 
-The first line holds a checksum of the rest, so a changed lock file is noticed before anything uses it.
+It holds the resolved manifest and the content of its task files, so a run can be read, checked and exported
+wherever its folder lies. The first line holds a checksum of the rest, so that a changed lock file is noticed
+before it is used.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -15,6 +19,7 @@ from pipeline.errors import UserError
 from pipeline.manifest.steps import Step
 from pipeline.store.location import Location
 from pipeline.store.new_file import write_text
+from stages.tasks import Task, TaskError, Tasks, load_tasks
 
 if TYPE_CHECKING:
     from pipeline.manifest.manifest import Manifest, Stages
@@ -46,6 +51,7 @@ def read_lock(path: Location) -> dict[str, Any]:
 def write_lock(
     path: Location,
     manifest: "Manifest",
+    tasks: Tasks,
     steps: Sequence[Step],
     identities: Mapping[str, Mapping[str, Any]],
     in_use: Iterable[str],
@@ -54,6 +60,7 @@ def write_lock(
 
     Args:
         manifest: the resolved manifest.
+        tasks: the tasks of its mixture.
         steps: the steps of the run.
         identities: by stage, the settings that its fingerprint covers.
         in_use: the fingerprints of committed files. Their settings are kept, so that the guard can name
@@ -64,6 +71,8 @@ def write_lock(
     earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
     content = {
         "manifest": manifest.model_dump(mode="json"),
+        "tasks": {name: task.model_dump(mode="json") for name, task in tasks.items()},
+        "known_tasks": sorted(tasks.known),
         "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
         "identities": earlier | known,
         "packages": dict(_packages()),
@@ -104,11 +113,43 @@ def locked_manifest(path: Location, stages: "Stages") -> "Manifest":
     Raises:
         UserError: a version of editpairs with other manifest keys wrote the lock file.
     """
-    from pydantic import ValidationError
-
     from pipeline.manifest.manifest import manifest_model
 
-    try:
+    with _same_keys(path):
         return manifest_model(stages).model_validate(read_lock(path)["manifest"])
+
+
+def locked_tasks(path: Location) -> Tasks:
+    """The tasks of a run's last generate. An earlier version's lock holds none: they are read from its files.
+
+    Raises:
+        UserError: a version of editpairs with other task keys wrote the lock file; or it holds no tasks, and
+            the task files are not where its manifest says.
+    """
+    content = read_lock(path)
+    if "tasks" not in content:
+        return _tasks_of_files(path, content["manifest"]["tasks"])
+    with _same_keys(path):
+        tasks = {name: Task.model_validate(task) for name, task in content["tasks"].items()}
+    return Tasks(tasks, content["known_tasks"])
+
+
+def _tasks_of_files(path: Location, named: Mapping[str, Any]) -> Tasks:
+    exemplars = None if named["exemplars"] is None else Path(named["exemplars"])
+    try:
+        return load_tasks(Path(named["prompts"]), exemplars, list(named["mixture"]))
+    except TaskError as error:
+        raise UserError(
+            f"{path} was written by an earlier version, which did not keep the tasks: {error}. Give this "
+            "command in the folder where the run was made, or generate again there, which adds them"
+        ) from error
+
+
+@contextmanager
+def _same_keys(path: Location) -> Iterator[None]:
+    from pydantic import ValidationError
+
+    try:
+        yield
     except ValidationError as error:
         raise UserError(f"{path} was written by a version with other keys: run generate again") from error

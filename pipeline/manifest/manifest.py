@@ -22,6 +22,7 @@ from pipeline.store.location import Location, locate
 from stages.base import ConfigT, Stage, StageConfig
 from stages.placed import Chain
 from stages.section import Section
+from stages.shipped import resolve
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
 
@@ -36,7 +37,7 @@ Stages = Mapping[str, type[Stage[Any]]]
 
 def _folder(path: Path) -> Path:
     if any(ord(character) < 32 for character in str(path)):
-        raise ValueError("no path has control characters")
+        raise ValueError("a path cannot contain control characters")
     return Path(os.path.expanduser(path))
 
 
@@ -53,7 +54,7 @@ class Captions(Section):
 
     @property
     def location(self) -> Location:
-        return locate(os.path.expanduser(self.file))
+        return locate(self.file) if "://" in self.file else resolve(Path(self.file))
 
     column: str = Field(default="caption", description="not used for txt")
     duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")

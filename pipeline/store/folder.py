@@ -7,7 +7,7 @@
       <stage>/<part:05d>.parquet        the rows of one part, written by one stage
       shards/train-00000-of-00012.parquet
       README.md, SHA256SUMS             the dataset card and the checksums of the published files
-      manifest.lock.yaml                the resolved manifest, fingerprints, package versions
+      manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
       events.jsonl                      one line per committed file: rows, wall, CPU and GPU seconds
       footers.parquet                   a large run's footers, cached; may be deleted
 """
@@ -33,7 +33,7 @@ def shard_name(shard: int, total: int) -> str:
 class RunFolder:
     """The paths of one run."""
 
-    def __init__(self, root: str | os.PathLike | Location) -> None:
+    def __init__(self, root: str | os.PathLike[str] | Location) -> None:
         self.root = locate(root)
         self.plan = self.root / "plan.parquet"
         self.lock = self.root / "manifest.lock.yaml"

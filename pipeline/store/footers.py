@@ -31,7 +31,7 @@ from pipeline.store.sealed import (
 )
 
 VERSION = 4
-WORTH = 1000
+MIN_FOOTERS_TO_CACHE = 1000
 """Number of footers. Below it, reading them takes less time than caching them."""
 MANY = 100_000
 """Number of objects. Below it, the garbage collector scans them quickly enough."""
@@ -96,7 +96,7 @@ def _footer_of(file: tuple[Location, Place]) -> Footer | DamagedFileError | None
         return error
 
 
-def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
+def read_cached(path: Location, run: str, basis: str) -> tuple[Known, Done]:
     """Read the cache; empty if it is missing, unreadable, damaged, or of another version or run.
 
     The done files are left out if they were recorded for another ``basis``.
@@ -127,7 +127,7 @@ def read_kept(path: Location, run: str, basis: str) -> tuple[Known, Done]:
         return {}, {}
 
 
-def keep(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
+def cache(path: Location, known: Known, done: Done, run: str, basis: str) -> None:
     """Replace the cache."""
     files = [(stage, unit, *file) for stage, units in known.items() for unit, file in units.items()]
     footers = [footer for *_, footer in files]

@@ -25,7 +25,7 @@ SETTLED_S = 2.0
 """Seconds: the coarsest timestamp of the file systems in use."""
 
 
-def locate(location: str | os.PathLike | UPath) -> Location:
+def locate(location: str | os.PathLike[str] | UPath) -> Location:
     """The path for a location given in a manifest or on the command line.
 
     Raises:

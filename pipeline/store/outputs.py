@@ -23,7 +23,7 @@ class OutputFile(NewFile):
         with _told(path):
             path = _real(path)
             if path.exists() and not path.is_file():
-                raise UserError(f"--out {path}: there is something already that is not a file")
+                raise UserError(f"--out {path}: the path exists and is not a file")
             super().__init__(path)
             if not is_local(path):
                 _try(path)
@@ -78,7 +78,7 @@ def new_folder(out: Location) -> Iterator[NewFolder]:
     with _told(out):
         out = _real(out)
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise UserError(f"--out {out}: there is something already; name a new folder, or delete that one")
+            raise UserError(f"--out {out}: the path exists already; name a new folder, or delete that one")
         if is_local(out) and os.path.ismount(out):
             raise UserError(f"--out {out}: nothing can take the place of a mount point; name a folder in it")
         under_way = out

@@ -71,7 +71,7 @@ def _parsed(path: Location, tail: bytes, place: Place | None) -> tuple[dict[str,
         content = json.loads((footer.metadata or {})[FOOTER_KEY])
         found = Place(content["run"], content["stage"], content["unit"])
     except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        raise DamagedFileError(path, "its footer is not one of ours") from error
+        raise DamagedFileError(path, "its footer was not written by editpairs") from error
     if place is not None and found != place:
         other_run = found.run != place.run
         whose = "another run" if other_run else f"{found.stage}, number {found.unit}"
@@ -253,7 +253,7 @@ def _read_tail(path: Location) -> bytes:
         tail = file.read()
         length = int.from_bytes(tail[-8:-4], "little") + 8
         if tail[-4:] != _MAGIC or length + len(_MAGIC) > size:
-            raise DamagedFileError(path, "it is cut short, or no parquet file")
+            raise DamagedFileError(path, "it is cut short, or not a parquet file")
         if length > len(tail):
             file.seek(size - length)
             tail = file.read()

@@ -4,23 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import pyarrow as pa
-
 from pipeline.engine.state import RunState
-from pipeline.store.rows import read_rows
+from pipeline.errors import UserError
 from pipeline.views.outcomes import Outcome, finite, sample_parts, survey
 from pipeline.views.pairs import Pair
-from stages.filter.stage import rank
+from pipeline.views.rows import best_candidate, rows
 from stages.pair import as_pair
+from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.tasks import Bounds, Task, Tasks
 
-BATCH = 64
 READS = {
     "plan": ["task"],
     "instruct": ["caption", "instruction", "output_caption"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
-    "score": ["scores"],
+    "score": SCORE_COLUMNS,
 }
 
 
@@ -43,10 +41,10 @@ def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, B
     """For every bound of every task, the nearest row inside and the nearest row outside, if they exist."""
     cases = []
     for task in sorted(bounds):
-        rows = [row for row in found if row.task == task]
+        of_task = [row for row in found if row.task == task]
         for metric, bound in bounds[task].items():
             for limit, sign in ((bound.min, 1), (bound.max, -1)):
-                scored = [row for row in rows if metric in row.scores]
+                scored = [row for row in of_task if metric in row.scores]
                 if limit is None or not scored:
                     continue
                 for inside in (True, False):
@@ -75,15 +73,16 @@ def read_boundary(
 
 def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
     for part in sorted({case.row.part for case in cases}):
-        ids = pa.array(sorted({case.row.id for case in cases if case.row.part == part}))
-        files = {stage: state.folder.part(stage, part) for stage in READS if stage != "plan"}
-        for table in read_rows(state.folder.plan, part, files, READS, {}, ids, BATCH):
-            yield from (_pair(row, tasks[row["task"]]) for row in table.to_pylist())
+        ids = [case.row.id for case in cases if case.row.part == part]
+        for row in rows(state.folder, part, READS, ids=ids):
+            yield _pair(row, tasks[row["task"]])
 
 
 def _pair(row: Mapping[str, Any], task: Task) -> Pair:
     """A row with its best candidate."""
-    best = max(range(len(row["scores"])), key=lambda k: rank(row["scores"][k]))
+    best = best_candidate(row)
+    if best is None:
+        raise UserError(f"row {row['id']} has no scores: something else changes files of the run")
     captions = row["caption"], row["output_caption"]
     pair = as_pair(task, row["anchor"], row["candidates"][best]["image"], *captions)
     return Pair(
@@ -95,5 +94,5 @@ def _pair(row: Mapping[str, Any], task: Task) -> Pair:
         row["precise_mask"],
         pair.input_caption,
         pair.output_caption,
-        finite(row["scores"][best]),
+        finite(scores_of(row)[best]),
     )

@@ -30,7 +30,7 @@ def measure(state: RunState) -> Cost:
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
 
 
-def table_of(cost: Cost, pairs: int) -> DataTable:
+def cost_table(cost: Cost, pairs: int) -> DataTable:
     """A table: each stage's time, the time per kept pair, and the time for ``pairs`` kept pairs."""
     names = ("stage", "rows", "worker s", "CPU-s", "GPU-s", "CPU-s a pair", "GPU-s a pair")
     table = plain_table(*names, f"hours of {pairs:,} pairs")

@@ -5,26 +5,23 @@ Mask overlay and difference pictures are drawn here, so the page computes nothin
 
 import base64
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from itertools import zip_longest
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image
 
 from pipeline.engine.state import RunState
-from pipeline.store.location import Location
-from pipeline.store.plan import read_part
-from pipeline.store.sealed import opened
-from pipeline.views.outcomes import BEGINS, Outcome, finite
-from stages.edit.annotations.marks import draw_mask
-from stages.filter.stage import rank
+from pipeline.views.outcomes import Outcome, finite
+from pipeline.views.rows import best_candidate, done_stages, rows
+from stages.edit.annotations.marks import tinted
 from stages.pair import as_pair
 from stages.pictures.png import decode_mask, decode_rgb
+from stages.placed import step_name
+from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.tasks import Bounds, Task
 
 SIDE = 160
@@ -36,7 +33,7 @@ COLUMNS = {
     "source": ["source_image"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
-    "score": ["scores"],
+    "score": SCORE_COLUMNS,
     "filter": ["choice"],
 }
 
@@ -82,14 +79,14 @@ def choose_rows(
             near.append(index)
     chosen = {near[i] for i in rng.permutation(len(near))[: wanted // 3]}
     places: dict[str, list[list[int]]] = defaultdict(list)
-    for (task, _), rows in sorted(groups.items()):
-        places[task].append([rows[i] for i in rng.permutation(len(rows))])
+    for (task, _), group in sorted(groups.items()):
+        places[task].append([group[i] for i in rng.permutation(len(group))])
     # Take the first outcome of every task, then the second outcome of every task, and so on.
-    shuffled = [rows for level in zip_longest(*places.values()) for rows in level if rows]
+    shuffled = [group for level in zip_longest(*places.values()) for group in level if group]
     for depth in range(max(map(len, shuffled), default=0)):
-        for rows in shuffled:
-            if depth < len(rows) and len(chosen) < wanted:
-                chosen.add(rows[depth])
+        for group in shuffled:
+            if depth < len(group) and len(chosen) < wanted:
+                chosen.add(group[depth])
     return [found[index] for index in sorted(chosen)]
 
 
@@ -111,54 +108,33 @@ def read_shown(
     chosen: Iterable[Outcome],
 ) -> list[Shown]:
     """The chosen rows of a part. The turns of a session are adjacent."""
-    turns: dict[int, set[str]] = defaultdict(set)
+    shown = []
+    by_turn: dict[int, list[str]] = defaultdict(list)
     for outcome in chosen:
-        turns[outcome.turn].add(outcome.id)
-    plan = read_part(state.folder.plan, part, ["id", "task", "caption"]).to_pylist()
-    rows = {(row["id"], 1): dict(row) for row in plan if row["id"] in turns[1]}
-    last = dict.fromkeys(rows, ("plan", "pending", ""))
-    for step in state.steps.values():
-        if step.publishes or not state.done(step, part):
-            continue
-        columns = ["id", "status", "reason", *COLUMNS.get(step.stage, [])]
-        columns += ["task", "caption"] if step.stage == BEGINS and step.turn > 1 else []
-        ids = pa.array(sorted(turns[step.turn]), pa.string())
-        for record in _chosen(state.path(step, part), columns, ids):
-            key = record["id"], step.turn
-            last[key] = (step.name, record["status"], record["reason"])
-            rows.setdefault(key, {}).update(record)
-    return [
-        _shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {}), *last[row_id, turn])
-        for (row_id, turn), row in sorted(rows.items())
-    ]
+        by_turn[outcome.turn].append(outcome.id)
+    for turn, ids in by_turn.items():
+        stages = done_stages(state, part, turn)
+        reads = {"plan": ["task", "caption"], **{stage: COLUMNS.get(stage, ()) for stage in stages}}
+        for row in rows(state.folder, part, reads, turn=turn, ids=ids):
+            shown.append(_shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {})))
+    return sorted(shown, key=lambda row: (row.id, row.turn))
 
 
-def _shown(
-    row: Mapping[str, Any],
-    turn: int,
-    task: Task,
-    bounds: Mapping[str, Bounds],
-    stage: str,
-    status: str,
-    reason: str,
-) -> Shown:
+def _shown(row: Mapping[str, Any], turn: int, task: Task, bounds: Mapping[str, Bounds]) -> Shown:
     shown = Shown(
         id=row["id"],
         turn=turn,
         task=task.name,
-        status=status,
-        stage=stage,
-        reason=reason,
+        status=row.get("status", "pending"),
+        stage=step_name(row.get("stage", "plan"), turn),
+        reason=row.get("reason", ""),
         caption=row["caption"] or "",
         output_caption=row.get("output_caption") or "",
         instruction=row.get("instruction") or "",
     )
-    scores = row.get("scores") or []
-    choice = row.get("choice")
-    if choice is None and scores:
-        choice = max(range(len(scores)), key=lambda k: rank(scores[k]))
-    if scores and choice is not None:
-        shown.scores = finite(scores[choice])
+    choice = best_candidate(row)
+    if choice is not None:
+        shown.scores = finite(scores_of(row)[choice])
         shown.near = is_near(shown.scores, bounds)
     try:
         _draw(shown, task, row, choice or 0)
@@ -182,7 +158,7 @@ def _draw(shown: Shown, task: Task, row: Mapping[str, Any], choice: int) -> None
             raise ValueError("the pictures differ in size")
         shown.input, shown.target = thumbnail(i), thumbnail(tar)
         shown.difference = thumbnail(np.abs(i.astype(int) - tar).astype(np.uint8))
-        shown.overlay = thumbnail(draw_mask({"source_image": i, "precise_mask": mask}))
+        shown.overlay = thumbnail(tinted(i, mask))
     elif row.get("source_image"):
         shown.input = thumbnail(decode_rgb(row["source_image"]))
 
@@ -194,12 +170,3 @@ def thumbnail(image: np.ndarray) -> str:
     content = BytesIO()
     picture.save(content, "webp", quality=85)
     return "data:image/webp;base64," + base64.b64encode(content.getvalue()).decode()
-
-
-def _chosen(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
-    """The records of some rows. Only row groups that hold such a row are read."""
-    with opened(path) as file:
-        for group in range(file.num_row_groups):
-            wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
-            if pc.any(wanted).as_py():
-                yield from file.read_row_group(group, columns=columns).filter(wanted).to_pylist()

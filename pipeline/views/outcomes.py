@@ -1,21 +1,18 @@
 """The outcome of each row in a run. Histograms, gallery and boundary cases are made from outcomes."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from pipeline.engine.state import RunState
-from pipeline.store.plan import read_part
-from pipeline.store.sealed import read_table
-from stages.filter.stage import rank
+from pipeline.views.rows import BEGINS, best_candidate, done_stages, rows
 from stages.placed import step_name
+from stages.score.metrics import SCORE_COLUMNS, scores_of
 
 SAMPLED = 20_000
 """Rows sampled from a large run for histograms and gallery. A smaller run is used completely."""
-BEGINS = "source"
-"""The stage that begins a later turn. From there on, its rows have their own task and caption."""
 
 
 @dataclass
@@ -58,41 +55,19 @@ def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
 
 def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
     """The outcome of each planned row of a part, once per turn that the row began."""
-    plan = read_part(state.folder.plan, part, ["id", "task"]).to_pylist()
-    found = {(row["id"], 1): Outcome(part, row["id"], row["task"]) for row in plan}
-    for step in state.steps.values():
-        if step.publishes or not state.done(step, part):
-            continue
-        begins = step.stage == BEGINS and step.turn > 1
-        columns = ["id", "status", "reason", *(["scores"] if step.stage == "score" else [])]
-        columns += ["task"] if begins else []
-        path = state.path(step, part)
-        for record in read_table(path, columns).to_pylist():
-            key = record["id"], step.turn
-            if begins and record["status"] == "kept":
-                found[key] = Outcome(part, record["id"], record["task"], step.turn)
-            elif begins:
-                continue
-            row = found[key]
-            row.outcome = f"{step.name}:{record['status']}:{record['reason']}"
-            if record.get("scores"):
-                row.scores = best_scores(record["scores"])
-    return iter(sorted(found.values(), key=lambda row: row.turn))
-
-
-def tasks_of_rows(state: RunState, turn: int, part: int) -> dict[str, str]:
-    """The task of each row of a part, by id. For a later turn: of the rows that began it."""
-    if turn == 1:
-        planned = read_part(state.folder.plan, part, ["id", "task"])
-    else:
-        path = state.folder.part(step_name(BEGINS, turn), part)
-        planned = read_table(path, ["id", "task"])
-    return dict(zip(planned["id"].to_pylist(), planned["task"].to_pylist(), strict=True))
-
-
-def best_scores(candidates: Sequence[Mapping[str, float | None]]) -> dict[str, float]:
-    """The scores of the candidate with the highest CLIP direction similarity."""
-    return finite(max(candidates, key=rank))
+    for turn in sorted({step.turn for step in state.steps.values()}):
+        done = done_stages(state, part, turn)
+        if turn > 1 and BEGINS not in done:
+            return
+        reads = {"plan": ["task"], **{stage: SCORE_COLUMNS if stage == "score" else () for stage in done}}
+        for row in rows(state.folder, part, reads, turn=turn):
+            outcome = Outcome(part, row["id"], row["task"], turn)
+            if "stage" in row:
+                outcome.outcome = f"{step_name(row['stage'], turn)}:{row['status']}:{row['reason']}"
+            best = best_candidate(row)
+            if best is not None:
+                outcome.scores = finite(scores_of(row)[best])
+            yield outcome
 
 
 def finite(scores: Mapping[str, float | None]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from pipeline.store.events import Spent
 REASONS_A_STAGE = 12
 
 
-def print_report(state: RunState, console: Terminal) -> None:
+def print_status(state: RunState, console: Terminal) -> None:
     """Print how many rows are where, what the stages cost, and where the shards lie."""
     counts = count_run(state)
     spent = events.spent(state.folder.events)

@@ -4,18 +4,18 @@ One bound of one task moves at a time; all other bounds stay as in the manifest.
 run is not changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
 import numpy as np
 
 from pipeline.engine.state import RunState
-from pipeline.manifest.steps import Step
 from pipeline.shown import DataTable, shown
-from pipeline.store.sealed import read_table
-from pipeline.views.outcomes import tasks_of_rows
-from stages.filter.stage import FilterConfig, Scores, choose, resolve_bounds
+from pipeline.views.rows import rows
+from stages.filter.stage import FilterConfig, choose, resolve_bounds
+from stages.score.metric import Scores
+from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.tasks import Bounds, Tasks
 
 STEPS = 11
@@ -44,17 +44,11 @@ def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
     for step in state.steps.values():
         for part in range(state.plan.parts) if step.stage == "score" else ():
             if state.done(step, part):
-                for task, candidates in _scored(state, step, part):
-                    scores.setdefault(task, []).append(candidates)
+                reads = {"plan": ["task"], "score": SCORE_COLUMNS}
+                for row in rows(state.folder, part, reads, turn=step.turn):
+                    if row.get("status") == "kept":
+                        scores.setdefault(row["task"], []).append(scores_of(row))
     return scores
-
-
-def _scored(state: RunState, step: Step, part: int) -> Iterator[tuple[str, Sequence[Scores]]]:
-    path = state.path(step, part)
-    tasks = tasks_of_rows(state, step.turn, part)
-    for row in read_table(path, ["id", "status", "scores"]).to_pylist():
-        if row["status"] == "kept":
-            yield tasks[row["id"]], row["scores"]
 
 
 def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:
@@ -109,7 +103,7 @@ def plot(curves: Sequence[Curve]) -> bytes:
     return content.getvalue()
 
 
-def table_of(curves: Sequence[Curve]) -> DataTable:
+def curves_table(curves: Sequence[Curve]) -> DataTable:
     """A table with one line per curve: bound and yield now, yield without the bound and at other values."""
     table = DataTable(box=None, header_style="bold", pad_edge=False)
     for name in ("task", "bound", "now", "kept", "without", "kept at other values"):

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from diffusers import UNet2DConditionModel
 
 from stages.base import Decision, failed, kept, rejected
 from stages.edit.prompt_to_prompt.alignment import tokenize
@@ -12,17 +13,18 @@ from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+from stages.edit.request import EditRequest, Turn
 from stages.edit.stage import EditConfig
 from stages.finite import NotFiniteError
+from stages.models.batches import filled
 from stages.models.diffusion.model import Diffusion
 from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, contrast, mean_change
-from stages.pictures.masks import edit_mask, regions
 from stages.pictures.pixel_threshold import keep_unchanged
 from stages.pictures.png import encode_png
-from stages.tasks import Candidate, Task, Tasks
+from stages.tasks import Tasks
 
 
 class Drawing:
@@ -42,47 +44,46 @@ class Drawing:
                 f"self-attention has {smallest} tokens: raise it, or no self-attention is controlled"
             )
 
-    def edit(self, rows: list[dict]) -> dict[str, Decision]:
-        """Draw the candidates of at most ``batch`` rows of one turn, whose pictures and masks are arrays.
+    def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
+        """Draw the candidates of at most ``batch`` rows of one turn; the decisions by id.
 
         Rejection: ``caption_exceeds_text_encoder``, in later turns; in the first the source stage says so.
         """
-        fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row)[1])]
-        decisions = {row["id"]: rejected("caption_exceeds_text_encoder") for row in rows}
+        fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
+        decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
         if fitting:
-            missing = self.config.batch - len(fitting)
-            pictures, finite = self._sample(fitting + fitting[-1:] * missing)
+            pictures, finite = self._sample(filled(fitting, self.config.batch))
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV holds no GIL
                 made = threads.map(self._decide, fitting, pictures, finite)
-                decisions |= {row["id"]: decision for row, decision in zip(fitting, made, strict=True)}
+                decisions |= {row.id: decision for row, decision in zip(fitting, made, strict=True)}
         return decisions
 
-    def _sample(self, rows: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the one before, then its candidates; and
         which of them are finite, bool [rows, 1 + slots].
 
         Batch rows are the sources, then every turn so far (its chosen candidate), then the candidates
         of this turn; each turn's rows have those of the turn before as their sources.
         """
-        model, settings, turns = self.model, self.config.diffusion, len(rows[0]["history"])
-        firsts = [row["history"][0] if turns else row for row in rows]
-        seeds = [first["seed"] for first in firsts]
+        model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
+        firsts = [row.history[0] if turns else row.turn for row in rows]
+        seeds = [first.seed for first in firsts]
         prompts = [[self._prompts(first)[0] for first in firsts]]
         edits: list[EditRow] = []
         guidance = [settings.guidance_scale] * len(rows)
         for turn in range(turns):
-            past = [row["history"][turn] for row in rows]
+            past = [row.history[turn] for row in rows]
             edits += [
-                self._again(row, turn * len(rows) + index, prompt)
-                for index, (row, prompt) in enumerate(zip(past, prompts[turn], strict=True))
+                self._again(one, turn * len(rows) + index, prompt)
+                for index, (one, prompt) in enumerate(zip(past, prompts[turn], strict=True))
             ]
-            guidance += [self._strengths(row)[row["candidate"]].guidance_scale for row in past]
-            prompts.append([self._after(row) for row in past])
+            guidance += [self._strengths(one)[one.row["candidate"]].guidance_scale for one in past]
+            prompts.append([self._after(one) for one in past])
         for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
-            count, strengths = len(self.tasks[row["task"]].candidates), self._strengths(row)
+            count, strengths = len(self.tasks[row.turn.task].candidates), self._strengths(row.turn)
             # A task's last candidate is repeated up to the batch's fixed number of slots.
             for chosen in (min(slot, count - 1) for slot in range(self.slots)):
-                edits.append(self._edit_row(row, chosen, turns * len(rows) + index, prompt))
+                edits.append(self._edit_row(row.turn, chosen, turns * len(rows) + index, prompt))
                 guidance.append(strengths[chosen].guidance_scale)
         control = PromptToPrompt(
             edits,
@@ -100,7 +101,7 @@ class Drawing:
             layer.control = control
         noise, past_rows = model.initial_latents(seeds), 1 + turns
         encoded = [model.prompts.encode(level) for level in prompts]
-        encoded.append(model.prompts.encode([self._prompts(row)[1] for row in rows]).repeat(self.slots))
+        encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(self.slots))
         latents = model.sample(
             torch.cat([noise] * past_rows + [noise.repeat_interleave(self.slots, 0)]),
             join(encoded),
@@ -116,58 +117,58 @@ class Drawing:
         candidates = drawn[rows:].reshape(rows, self.slots, *drawn.shape[1:])
         return np.concatenate([drawn[:rows, None], candidates], 1)
 
-    def _prompts(self, row: dict) -> tuple[str, str]:
-        return anchor_and_edit_prompts(self.tasks[row["task"]], row)
+    def _prompts(self, turn: Turn) -> tuple[str, str]:
+        return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)
 
-    def _edit_row(self, row: dict, chosen: int, source_index: int, source_prompt: str) -> EditRow:
+    def _edit_row(self, turn: Turn, chosen: int, source_index: int, source_prompt: str) -> EditRow:
         """The edit row of a candidate, whose source is drawn from ``source_prompt``."""
-        task, tokenizer = self.tasks[row["task"]], self.model.prompts.tokenizer
+        task, tokenizer = self.tasks[turn.task], self.model.prompts.tokenizer
         candidate, length = task.candidates[chosen], self.model.prompts.context_length
-        source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(row)[1])
+        source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(turn)[1])
         return edit_row(
             candidate,
-            self._strengths(row)[chosen],
+            self._strengths(turn)[chosen],
             source,
             target,
             index=source_index,
             steps=self.config.diffusion.steps,
             length=length,
-            mask=torch.from_numpy(candidate_mask(task, candidate, row)),
-            blend=local_blend(task, candidate, row, source, target, length),
+            mask=torch.from_numpy(turn.region.edit_mask(task.region, candidate.mask)),
+            blend=local_blend(task, candidate, turn.row, source, target, length),
         )
 
-    def _again(self, past: dict, source_index: int, source_prompt: str) -> EditRow:
+    def _again(self, past: Turn, source_index: int, source_prompt: str) -> EditRow:
         """The edit row of an earlier turn's picture; a reverse task's is its source as it is."""
-        edit = self._edit_row(past, past["candidate"], source_index, source_prompt)
-        if self.tasks[past["task"]].direction == "reverse":
+        edit = self._edit_row(past, past.row["candidate"], source_index, source_prompt)
+        if self.tasks[past.task].direction == "reverse":
             return replace(edit, mask=torch.zeros_like(edit.mask), blend=None)
         return edit
 
-    def _after(self, past: dict) -> str:
+    def _after(self, past: Turn) -> str:
         """What an earlier turn's picture is drawn from."""
-        return self._prompts(past)[0 if self.tasks[past["task"]].direction == "reverse" else 1]
+        return self._prompts(past)[0 if self.tasks[past.task].direction == "reverse" else 1]
 
-    def _strengths(self, row: dict) -> list[Strength]:
+    def _strengths(self, turn: Turn) -> list[Strength]:
         settings = self.config.diffusion
         return [
-            draw_strength(candidate, row["seed"], index, settings.steps, settings.guidance_scale)
-            for index, candidate in enumerate(self.tasks[row["task"]].candidates)
+            draw_strength(candidate, turn.seed, index, settings.steps, settings.guidance_scale)
+            for index, candidate in enumerate(self.tasks[turn.task].candidates)
         ]
 
-    def _decide(self, row: dict, drawn: np.ndarray, finite: np.ndarray) -> Decision:
-        task = self.tasks[row["task"]]
+    def _decide(self, row: EditRequest, drawn: np.ndarray, finite: np.ndarray) -> Decision:
+        task, region = self.tasks[row.turn.task], row.turn.region
         for picture in np.flatnonzero(~finite):
             name = f"the drawing of candidate {picture - 1}" if picture else "the source drawn again"
             return failed(NotFiniteError("edit", name))
-        anchor = row["source_image"] if row["history"] else drawn[0]
-        _, outside = regions(task.region, row["precise_mask"], row["boxes"])
+        anchor = row.picture if row.history else drawn[0]
+        _, outside = region.metric_regions(task.region)
         candidates = []
-        drawings = zip(task.candidates, self._strengths(row), drawn[1:], strict=False)
+        drawings = zip(task.candidates, self._strengths(row.turn), drawn[1:], strict=False)
         for index, (candidate, strength, image) in enumerate(drawings):
             raw = mean_change(as_float(anchor), as_float(image), outside)
             contrast_raw = contrast(as_float(image))
             if task.composite:
-                image = paste_outside(anchor, image, candidate_mask(task, candidate, row))
+                image = paste_outside(anchor, image, region.edit_mask(task.region, candidate.mask))
             for thresholded, version in enumerate(self._versions(anchor, image)):
                 candidates.append(
                     {
@@ -182,7 +183,7 @@ class Drawing:
                         "contrast_raw": contrast_raw,
                     }
                 )
-        drift = float(np.abs(as_float(drawn[0]) - as_float(row["source_image"])).mean())
+        drift = float(np.abs(as_float(drawn[0]) - as_float(row.picture)).mean())
         return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
 
     def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
@@ -190,20 +191,8 @@ class Drawing:
         settings = self.config.pixel_threshold
         if settings is None:
             return [image]
-        kept = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
-        return [image, np.round(kept * 255).astype(np.uint8)]
-
-
-def candidate_mask(task: Task, candidate: Candidate, row: dict) -> np.ndarray:
-    """M of a candidate, float32 [H,W] in [0,1]."""
-    return edit_mask(
-        task.region,
-        candidate.mask,
-        row["precise_mask"],
-        row["smooth_mask"],
-        row["soft_mask"],
-        row["boxes"],
-    ).astype(np.float32)
+        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
+        return [image, np.round(held * 255).astype(np.uint8)]
 
 
 def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
@@ -217,7 +206,7 @@ def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
     return max(scales) > 1
 
 
-def smallest_attention(unet) -> int:
+def smallest_attention(unet: UNet2DConditionModel) -> int:
     """Tokens of the U-Net's smallest self-attention layer: that of its middle block."""
     side = unet.config.sample_size // 2 ** (len(unet.config.block_out_channels) - 1)
     return side * side

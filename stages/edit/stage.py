@@ -1,28 +1,28 @@
-"""Draw the target pictures: Prompt-to-Prompt under a soft mask, or an annotation of the anchor."""
+"""The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
-import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
-from stages.edit.annotations.marks import Annotation
+from stages.edit.annotations.marks import Annotation, Subject
+from stages.edit.request import EditRequest
 from stages.finite import NotFiniteError
 from stages.models.diffusion import DiffusionConfig
 from stages.pictures.pixel_threshold import ALPHA
-from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.pictures.png import encode_png
 from stages.tasks import Candidate, Tasks
 from stages.written_text import AnnotationError
 
 
 class PixelThreshold(Section):
-    """:func:`stages.pictures.pixel_threshold.keep_unchanged`."""
+    """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
 
-    alpha: float = Field(ALPHA, ge=0, le=3, description="below it a pixel is the old one; of the RGB sum")
+    alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
     kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
 
     @model_validator(mode="after")
@@ -40,41 +40,42 @@ class EditConfig(StageConfig):
         256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
     )
     candidates: Mapping[str, Several[Candidate]] = Field(
-        {}, description="by task: candidates instead of the task file's"
+        {}, description="by task: candidates that replace the task file's"
     )
-    mask_attention: bool = Field(True, description="whether the soft mask mixes attention outputs too")
+    mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
     fusion: Literal["schedule", "power", "lerp", "none"] = Field(
         "schedule",
-        description="how the soft mask holds the latents to the source's",
+        description="how the soft mask ties the latents to the source's",
     )
     blend_tokens: int = Field(
         256,
         ge=1,
         le=1 << 16,
-        description="LocalBlend follows the words in cross-attention layers of so many tokens",
+        description="LocalBlend uses the cross-attention layers with so many tokens",
     )
     pixel_threshold: PixelThreshold | None = Field(
-        None, description="every candidate a second time, unchanged pixels as they were; for sessions"
+        None, description="second version of every candidate with unchanged pixels restored; for sessions"
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
 
 class Edit(Stage[EditConfig]):
-    """Draws every candidate of a row beside its own source row, all from the same noise.
+    """Draws every candidate of a row together with its source row, all from the same noise.
 
-    The source row is decoded again and becomes the published ``anchor``; ``source_drift`` is its
-    mean difference from the source stage's picture (rounding only, unless something is wrong).
+    The source row is decoded again and published as the ``anchor``. ``source_drift`` is its mean difference
+    from the source stage's picture, normally only rounding.
 
-    In a later turn of a session the turns before are drawn again too, from the first one's noise, each
-    reading its attention source from the one before; the anchor is the picture that the turn before
-    published, and ``source_drift`` says how far its latents decode from that. With ``pixel_threshold``
-    each candidate follows a second time, ``thresholded``.
+    In a later turn of a session, the earlier turns are drawn again from the first turn's noise, and each turn
+    reads the attention of the turn before. The anchor is then the picture that the turn before published;
+    ``source_drift`` is the difference between this picture and the decoded latents. With ``pixel_threshold``,
+    each candidate is followed by a second version, marked ``thresholded``.
 
     Tasks that annotate (:mod:`stages.edit.annotations.methods`) need no sampling.
 
-    Rejections of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and of written text those
-    of :func:`stages.edit.annotations.lettering.draw_text`. A drawing that is not finite fails its row.
+    Rejections, only of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and for written text
+    the reasons of :func:`stages.edit.annotations.lettering.draw_text`. A row fails if its drawing is not
+    finite.
     """
 
     version: ClassVar[int] = 7
@@ -145,34 +146,27 @@ class Edit(Stage[EditConfig]):
         self.drawing.config = self.config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
-        records = [decode_row(row) for row in rows.to_pylist()]
-        sampled = [row for row in records if self.tasks[row["task"]].method == "prompt2prompt"]
+        requests = [EditRequest.from_row(row) for row in rows.to_pylist()]
+        sampled = [each for each in requests if self.tasks[each.turn.task].method == "prompt2prompt"]
         decisions = self.drawing.edit(sampled) if sampled else {}
-        for row in records:
-            method = self.tasks[row["task"]].method
+        for request in requests:
+            method = self.tasks[request.turn.task].method
             if method != "prompt2prompt":
-                decisions[row["id"]] = _annotated(row, self.annotations[method])
-        return to_table(rows["id"].to_pylist(), [decisions[row["id"]] for row in records], self.schema)
+                decisions[request.id] = _annotated(request, self.annotations[method])
+        return to_table(rows["id"].to_pylist(), [decisions[each.id] for each in requests], self.schema)
 
 
-def _annotated(row: dict, draw: Annotation) -> Decision:
-    """The anchor is the source picture as it is, the only candidate is the annotated one."""
+def _annotated(request: EditRequest, draw: Annotation) -> Decision:
+    """The source picture as anchor, and the annotated picture as the only candidate."""
+    row = request.turn.row
+    subject = Subject(
+        request.picture, request.turn.region, row["instruction"] or "", row["edited_object"] or ""
+    )
     try:
-        target = draw(row)
+        target = draw(subject)
     except AnnotationError as error:
         return rejected(str(error))
     except NotFiniteError as error:
         return failed(error)
     candidate = {"image": encode_png(target), "candidate": 0, "thresholded": False, "mask": "none"}
-    return kept(anchor=encode_png(row["source_image"]), source_drift=0.0, candidates=[candidate])
-
-
-def decode_row(row: Mapping[str, Any]) -> dict:
-    """The row with its pictures uint8 [H,W,3] and its masks float32 [H,W] in [0,1]."""
-    history = [_decode_region(turn) for turn in row.get("history", [])]
-    return {**_decode_region(row), "source_image": decode_rgb(row["source_image"]), "history": history}
-
-
-def _decode_region(row: Mapping[str, Any]) -> dict:
-    masks = {name: decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask")}
-    return {**row, **masks, "boxes": np.asarray(row["boxes"], np.float32).reshape(-1, 4)}
+    return kept(anchor=encode_png(request.picture), source_drift=0.0, candidates=[candidate])

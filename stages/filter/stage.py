@@ -1,7 +1,7 @@
-"""The filter stage: thresholds on the scores, and the choice of one candidate. Needs no model.
+"""The filter stage: thresholds on the scores, and the choice of one candidate per row. It needs no model.
 
-Bounds of a metric come from the task file, then the manifest's ``filter.default``, then
-``filter.tasks.<task>``; a later one replaces each side (min, max) that it states.
+The bounds of a metric come from the task file, then the manifest's ``filter.default``, then
+``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states.
 """
 
 import math
@@ -14,11 +14,9 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.score.metrics import METRICS, OPTIONAL, check_bounds
+from stages.score.metric import Scores
+from stages.score.metrics import METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
-
-Scores = Mapping[str, float | None]
-"""The metrics of one candidate; None where a metric does not apply."""
 
 
 class FilterConfig(StageConfig):
@@ -26,7 +24,7 @@ class FilterConfig(StageConfig):
 
     default: Mapping[str, Threshold] = Field(default={}, description="bounds by metric, for every task")
     tasks: Mapping[str, Mapping[str, Threshold]] = Field(
-        default={}, description="bounds by task and metric; of tasks outside the mixture they are not used"
+        default={}, description="bounds by task and metric; ignored for tasks outside the mixture"
     )
 
     @model_validator(mode="after")
@@ -39,17 +37,17 @@ class FilterConfig(StageConfig):
 
 
 class Filter(Stage[FilterConfig]):
-    """Chooses a candidate of each row, or rejects the row as ``<metric>_low``, ``_high`` or ``_missing``.
+    """Chooses a candidate of each row, or rejects the row with ``<metric>_low``, ``_high`` or ``_missing``.
 
-    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (see
-    :func:`choose`), ``rank`` is that; its pictures' hashes are handed on to the select stage.
+    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (:func:`choose`).
+    ``rank`` is its ``clip_direction``. The hashes of its pictures are passed on to the select stage.
     """
 
     version: ClassVar[int] = 3
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
-        "score": ["scores", "anchor_hash", "candidate_hashes"],
+        "score": [*SCORE_COLUMNS, "anchor_hash", "candidate_hashes"],
     }
     task_keys: ClassVar[Sequence[str]] = ("metrics", "thresholds")
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -105,15 +103,16 @@ class Filter(Stage[FilterConfig]):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, row: Mapping[str, Any]) -> Decision:
+        scores = scores_of(row)
         try:
-            choice = choose(row["scores"], self.bounds[row["task"]])
+            choice = choose(scores, self.bounds[row["task"]])
         except ValueError as error:
             return failed(error)
         if choice.reason:
             return rejected(choice.reason)
         return kept(
             choice=choice.index,
-            rank=rank(row["scores"][choice.index]),
+            rank=rank(scores[choice.index]),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
@@ -122,17 +121,17 @@ class Filter(Stage[FilterConfig]):
 def unmeasured(score: StageConfig | None) -> dict[str, str]:
     """The metrics that a run does not measure, each with the manifest key that would have it measured."""
     return {
-        metric: f"score.{key}"
-        for metric, key in OPTIONAL.items()
-        if score is not None and not getattr(score, key, None)
+        name: f"score.{metric.needs}"
+        for name, metric in METRICS.items()
+        if metric.optional and score is not None and not getattr(score, metric.needs, None)
     }
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
-    """The bounds of the metrics that a task lists, in the order of METRICS, after all overrides."""
+    """The bounds of a task's metrics in the order of METRICS, after all overrides."""
     layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
-    for metric in (metric for metric in METRICS if metric in task.metrics):
+    for metric in (metric.name for metric in metrics_of(task)):
         stated: dict[str, Any] = {}
         for layer in layers:
             if metric in layer:
@@ -144,21 +143,20 @@ def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
 
 @dataclass(frozen=True)
 class Choice:
-    """The best candidate; ``reason`` is empty if it is within all bounds."""
+    """The best candidate. ``reason`` is empty if the candidate is within all bounds."""
 
     index: int
     reason: str
 
 
 def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice:
-    """Choose the candidate with the highest ``clip_direction`` among those within all bounds.
+    """Choose the candidate with the highest ``clip_direction`` among the candidates within all bounds.
 
-    Ties go to the lower index, and a candidate without a ``clip_direction`` comes after those with
-    one. If none is within the bounds, the reason is the first bound that the best of all
-    candidates breaks.
+    A tie goes to the lower index. A candidate without ``clip_direction`` ranks below all others. If no
+    candidate is within the bounds, the reason is the first bound violated by the best of all candidates.
 
     Raises:
-        ValueError: there is no candidate, or a metric is not a finite number.
+        ValueError: there is no candidate, or a score is not a finite number.
     """
     if not candidates:
         raise ValueError("the row has no candidate")
@@ -173,15 +171,15 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
 
 
 def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
-    """The first bound that a candidate breaks, as ``<metric>_low`` or ``<metric>_high``, or "".
+    """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
 
-    A metric without a value breaks its bound, as ``<metric>_missing``, unless it is of a model that a
-    manifest may leave out (OPTIONAL): what was not measured is not known to be good.
+    A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
+    The exception are metrics of models that a manifest may leave out (``Metric.optional``).
     """
     for metric, bound in bounds.items():
         value = scores.get(metric)
         if value is None:
-            if metric in OPTIONAL:
+            if METRICS[metric].optional:
                 continue
             return f"{metric}_missing"
         if bound.min is not None and not value >= bound.min:
@@ -192,6 +190,6 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
 
 
 def rank(scores: Scores) -> float:
-    """What candidates are chosen by: ``clip_direction``, or less than any where there is none."""
+    """The value that ranks candidates: ``clip_direction``, or minus infinity without one."""
     direction = scores.get("clip_direction")
     return -math.inf if direction is None else direction

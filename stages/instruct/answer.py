@@ -1,4 +1,4 @@
-"""The model's answer: parsed as data, then checked against what its task promises."""
+"""The language model's answer: parsed as data, then checked against the requirements of its task."""
 
 import json
 import re
@@ -23,26 +23,28 @@ _THOUGHTS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|ana
 _OPENS_THOUGHT = re.compile(rf"<({_THOUGHTS})>", re.IGNORECASE)
 _CLOSES_THOUGHT = re.compile(rf"</({_THOUGHTS})>", re.IGNORECASE)
 _OPENING = re.compile(r"\{(?=\s*[\"}])")
-"""Where a JSON object may begin."""
+"""Possible beginning of a JSON object."""
 _ATTEMPT_COST, _MAX_COST = 1_000, 5_000_000
-"""Characters that are read in vain before a reply counts as no JSON, and what each attempt adds to them.
-Without a bound a text of 100 000 openings would be read from each of them to its end."""
+"""Largest number of characters read in vain in one reply, and the cost added for each attempt.
+
+Without a bound, a text
+with 100 000 opening braces would be read from each of them to its end."""
 _MARKUP = re.compile(r"</?[a-z!]|```|\]\(|https?://|<\|", re.IGNORECASE)
-"""Tags, code fences, links and chat markup: no caption or instruction needs them."""
+"""Tags, code fences, links and chat markup: a caption or instruction never needs them."""
 _TALK = re.compile(
     r"^(i|i'm|i am|sorry|sure|certainly|here|note|as an?|ignore|disregard|please ignore|you are|system)\b"
     r"|\b(previous|above|prior) instructions\b|\b(language model|system prompt)\b"
 )
-"""What a model says to its reader instead of an instruction for an editor."""
+"""Sentences to a human reader in place of an edit instruction."""
 
 
 class AnswerError(ValueError):
-    """An answer that cannot be used; the message is the short reason that is counted."""
+    """The answer is unusable. The message is a short reason, which is counted."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model answered; phrases it left out are empty."""
+    """The fields of an answer; missing fields are empty."""
 
     edit: str
     edited_object: str
@@ -52,9 +54,9 @@ class Answer:
 
 
 def parse_answer(text: str) -> Answer:
-    """Read the last JSON object in ``text`` that is an answer; thoughts, drafts, fences, words do no harm.
+    """Read the last JSON object in ``text`` that is an answer. Thoughts, drafts and code fences are ignored.
 
-    Its phrases are normalised as captions are (:func:`stages.words.normalised`).
+    Texts are normalised like captions (:func:`stages.words.normalised`).
 
     Raises:
         AnswerError: empty, not_json, missing_field, not_text, too_long, control_characters, markup.
@@ -66,9 +68,9 @@ def parse_answer(text: str) -> Answer:
 
 
 def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
-    """Hold an answer against the caption it was given for and the task's ``fields``.
+    """Check an answer against its caption and the ``fields`` required by the task.
 
-    Phrases are compared by their words (:func:`stages.words.words_of`), without a leading article.
+    Phrases are compared word by word (:func:`stages.words.words_of`), without a leading article.
 
     Raises:
         AnswerError: instruction_empty, instruction_is_caption, instruction_is_talk, output_caption_empty,
@@ -100,12 +102,12 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
 
 
 def has_control_characters(text: str) -> bool:
-    """Whether a text holds control characters or lone surrogates, which no caption needs."""
+    """Whether a text contains control characters or lone surrogates; a caption needs neither."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
 
 
 def _without_thoughts(text: str) -> str:
-    """What follows the last thought that ended, up to one that did not end."""
+    """The text after the last complete thought, up to an incomplete one."""
     closings = list(_CLOSES_THOUGHT.finditer(text))
     text = text[closings[-1].end() :] if closings else text
     unended = _OPENS_THOUGHT.search(text)
@@ -113,7 +115,7 @@ def _without_thoughts(text: str) -> str:
 
 
 def _last_answer(text: str) -> Mapping[str, Any]:
-    """The last object with the keys of an answer; failing that, the last one that has an instruction."""
+    """The last object with the keys of an answer; otherwise the last object with an instruction."""
     objects = [part for whole in _objects(text) for part in _answers_in(whole)]
     whole = [content for content in objects if _is_whole(content)]
     if not objects:
@@ -122,7 +124,7 @@ def _last_answer(text: str) -> Mapping[str, Any]:
 
 
 def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """The complete JSON objects in a text, the outermost ones, in order."""
+    """The complete, outermost JSON objects in a text, in order."""
     decoder, position, cost, found = json.JSONDecoder(), 0, 0, False
     while opening := _OPENING.search(text, position):
         start = opening.start()
@@ -134,7 +136,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
             content, position = decoder.raw_decode(text, start)
         except json.JSONDecodeError as error:
             cost += error.pos - start
-        except (ValueError, RecursionError):  # a number of thousands of digits; thousands of levels
+        except (ValueError, RecursionError):  # thousands of digits, or thousands of levels
             cost += len(text) - start
         else:
             found = True
@@ -144,7 +146,7 @@ def _objects(text: str) -> Iterator[Mapping[str, Any]]:
 
 
 def _answers_in(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The object itself if it has an instruction, otherwise the objects within it that have one, in order."""
+    """The object if it has an instruction; otherwise the objects inside it that have one, in order."""
     found: list[Mapping[str, Any]] = []
     waiting: list[Any] = [content]
     while waiting:
@@ -157,7 +159,7 @@ def _answers_in(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:
-    """Whether it says what the edited picture shows, or that there is nothing to edit."""
+    """Whether the object describes the edited picture, or says that there is nothing to edit."""
     return "output_caption" in content or not str(content["edit"] or "").strip()
 
 

@@ -1,8 +1,9 @@
-"""What the language model is told: wording, choice of exemplars, and the conversation.
+"""The prompt for the language model: wording, choice of exemplars, and the conversation.
 
-In-context learning as in Emu Edit (Sheynin et al. 2023): a system message with the task's
-definition, then a random 60 % of the task's exemplars in random order as turns of their own, then
-the caption. The caption enters as a JSON string: it is data, not part of the instructions.
+In-context learning as in Emu Edit (Sheynin et al. 2023): a system message with the task's definition, then a
+random 60 % of the task's exemplars in random order, each as a turn, then the caption. The caption is inserted
+as a JSON
+string: it is data, not part of the instructions.
 """
 
 import json
@@ -26,10 +27,10 @@ SYSTEM = (
 """The system message, before the task's definition."""
 
 KEPT_SHARE = 0.6
-"""The share of a task's exemplars that is shown."""
+"""Share of a task's exemplars shown in a conversation."""
 
 ANSWER_KEYS = ("original_object", "edit", "edited_object", "output_caption", "surroundings")
-"""In the order they are asked for: what is copied from the caption first, then what is said of it."""
+"""In the order of the answer: first the words copied from the caption, then the edit."""
 ANSWER_SCHEMA: dict[str, Any] = {
     "type": "json_schema",
     "json_schema": {
@@ -43,33 +44,33 @@ ANSWER_SCHEMA: dict[str, Any] = {
         },
     },
 }
-"""``response_format``: the texts of an answer and nothing else."""
+"""``response_format``: exactly the texts of an answer."""
 NO_EDIT = json.dumps({"edit": ""})
-"""The answer that says that the caption offers nothing to edit."""
+"""The answer for a caption that offers nothing to edit."""
 
 _ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
 
 
 @dataclass(frozen=True)
-class Choice:
-    """What a seed drew for a row: the verb and the exemplars' positions, in the order shown."""
+class PromptDraw:
+    """Choices drawn for a row by its seed: the verb, and the exemplars' positions in the order shown."""
 
     verb: str
     exemplars: tuple[int, ...]
 
 
-def choose(task: Task, seed: int) -> Choice:
-    """Draw a verb and a random 60 % of the exemplars (at least one), shuffled."""
+def draw_prompt(task: Task, seed: int) -> PromptDraw:
+    """Draw a verb and a shuffled 60 % of the exemplars (at least one)."""
     rng = random.Random(seed)
     count = len(task.exemplars)
     shown = min(count, max(1, round(KEPT_SHARE * count)))
-    return Choice(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
+    return PromptDraw(verb=rng.choice(task.verbs), exemplars=tuple(rng.sample(range(count), shown)))
 
 
 def conversation(
     task: Task, exemplars: Sequence[Exemplar], caption: str, verb: str, system: str = SYSTEM
 ) -> list[Message]:
-    """The messages of a row, ending with the user's turn that holds its caption."""
+    """The messages of a row; the last one is the user's turn with the caption."""
     messages = [Message(role="system", content=f"{system}\nTask: {task.definition}")]
     for exemplar in exemplars:
         messages.append(
@@ -86,7 +87,7 @@ def question(caption: str, verb: str) -> str:
 
 
 def answer_text(exemplar: Exemplar) -> str:
-    """The answer that the exemplar stands for."""
+    """The answer text of an exemplar."""
     return json.dumps({key: getattr(exemplar, key) for key in ANSWER_KEYS}, ensure_ascii=False)
 
 
@@ -94,7 +95,7 @@ def verb_of(task: Task, edit: str) -> str:
     """The longest verb of the task with which ``edit`` begins.
 
     Raises:
-        ValueError: it begins with none of them.
+        ValueError: ``edit`` begins with none of the task's verbs.
     """
     words = edit.lower().split()
     found = [verb for verb in task.verbs if words[: len(verb.split())] == verb.split()]

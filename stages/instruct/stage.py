@@ -1,4 +1,4 @@
-"""Captions to edit instructions: a language model answers in context, its answers are checked."""
+"""The instruct stage: a language model turns captions into edit instructions, and its answers are checked."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.instruct.answer import AnswerError, check_answer, has_control_characters, parse_answer
-from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, choose, conversation
+from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, conversation, draw_prompt
 from stages.models.chat.config import ChatConfig
 from stages.models.chat.conversation import ChatModel, Reply
 from stages.seeds import derive_seed
@@ -16,32 +16,32 @@ from stages.tasks import Task, Tasks
 from stages.words import normalised
 
 _MAX_ANSWER_CHARS = 20_000
-"""What of a reply is kept, from its end: thoughts come first."""
+"""Characters kept of a reply, counted from its end: thoughts come first."""
 _ENDINGS = {
     "truncated": "answer_truncated: raise instruct.max_new_tokens",
     "content_filter": "answer_content_filter",
     "refused": "answer_refused",
 }
-"""Why a reply that did not end by itself is no answer, whatever it says."""
+"""Reasons for replies that did not end normally. Such a reply is never used."""
 
 
 class InstructConfig(StageConfig, ChatConfig):
     """The manifest's section ``instruct``."""
 
-    attempts: int = Field(3, ge=1, le=100, description="how often a row is asked before it is rejected")
+    attempts: int = Field(3, ge=1, le=100, description="most attempts per row before it is rejected")
     max_caption_chars: int = Field(2000, ge=1, le=1_000_000, description="longer captions are rejected")
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
 
 class Instruct(Stage[InstructConfig]):
-    """Asks for an edit of each caption, at most ``attempts`` times, each with another seed.
+    """Asks for an edit of each caption, at most ``attempts`` times, each time with another seed.
 
-    The caption is normalised here (:func:`stages.words.normalised`), and all later stages read it from
-    here: the plan holds it as it was read.
+    The caption is normalised here (:func:`stages.words.normalised`). Later stages read the normalised
+    caption; the plan keeps the original.
 
-    Rejection reasons: ``empty_caption``, ``caption_too_long``, ``control_characters`` (of the
-    caption), and with the prefix ``answer_`` those of the last answer (:mod:`stages.instruct.answer`) or
-    how it ended: ``truncated``, ``content_filter``, ``refused``.
+    Rejection reasons: ``empty_caption``, ``caption_too_long``, ``control_characters`` (all about the
+    caption), and with the prefix ``answer_`` the reason of the last answer (:mod:`stages.instruct.answer`) or
+    its ending: ``truncated``, ``content_filter``, ``refused``.
     """
 
     version: ClassVar[int] = 3
@@ -66,7 +66,7 @@ class Instruct(Stage[InstructConfig]):
     def __init__(
         self, config: InstructConfig, tasks: Tasks, chat: ChatModel | None = None, *, turn: int = 1
     ) -> None:
-        """Load the model that ``config`` names, unless one is given."""
+        """Use ``chat``, or load the model named in ``config``."""
         super().__init__(config, tasks, turn=turn)
         for problem in _without_exemplars(tasks):
             raise ValueError(problem)
@@ -103,7 +103,7 @@ class Instruct(Stage[InstructConfig]):
         return to_table(ids, [decisions[id] for id in ids], self.schema)
 
     def _read(self, caption: str) -> tuple[str, str]:
-        """The caption as it is published, and why it is not asked about; empty if it is."""
+        """The normalised caption, and a rejection reason; the reason is empty for a usable caption."""
         if len(caption.strip()) > self.config.max_caption_chars:
             return "", "caption_too_long"
         caption = normalised(caption)
@@ -116,24 +116,26 @@ class Instruct(Stage[InstructConfig]):
             return {}
         tasks = [self.tasks[row["task"]] for row in rows]
         seeds = [derive_seed(row["seed"], "instruct", attempt) for row in rows]
-        choices = [choose(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)]
+        draws = [
+            draw_prompt(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)
+        ]
         conversations = [
             conversation(
                 task,
-                [task.exemplars[index] for index in choice.exemplars],
+                [task.exemplars[index] for index in draw.exemplars],
                 row["caption"],
-                choice.verb,
+                draw.verb,
                 self.config.system,
             )
-            for task, choice, row in zip(tasks, choices, rows, strict=True)
+            for task, draw, row in zip(tasks, draws, rows, strict=True)
         ]
         replies = self.chat.complete(conversations, seeds)
         decisions = {}
-        for row, task, choice, reply in zip(rows, tasks, choices, replies, strict=True):
+        for row, task, draw, reply in zip(rows, tasks, draws, replies, strict=True):
             made = {
                 "caption": row["caption"],
-                "verb": choice.verb,
-                "exemplars": choice.exemplars,
+                "verb": draw.verb,
+                "exemplars": draw.exemplars,
                 "attempts": attempt,
             }
             if isinstance(reply, Exception):

@@ -1,4 +1,4 @@
-"""Where a picture may change: the phrase is grounded, segmented and made a soft mask."""
+"""The mask stage: find the phrase in the picture, segment it, and make a soft mask of where to edit."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ from stages.tasks import Tasks
 
 
 class SoftMaskWeights(Section):
-    """How much each mask counts in the soft one."""
+    """Weight of each mask in the soft mask."""
 
     precise: float = Field(0.5, ge=0, le=1)
     smooth: float = Field(0.3, ge=0, le=1)
@@ -62,12 +62,11 @@ class MaskConfig(StageConfig):
 
 
 class Mask(Stage[MaskConfig]):
-    """Grounds each row's phrase in its anchor picture and writes its masks.
+    """Finds each row's phrase in its anchor picture and writes the row's masks.
 
-    Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is
-    recorded as the only box), ``unknown_word`` (the phrase has a word that the detector does not
-    know), ``too_many_boxes``, ``mask_area``. A task that grounds nothing gets a mask of the whole
-    picture and no box.
+    Rejections: ``not_grounded`` (the phrase is empty or was not found; the nearest miss is recorded as the
+    only box), ``unknown_word`` (the detector does not know a word of the phrase), ``too_many_boxes``,
+    ``mask_area``. For a task without grounding, the mask covers the whole picture and there is no box.
     """
 
     version: ClassVar[int] = 3
@@ -91,14 +90,11 @@ class Mask(Stage[MaskConfig]):
     Config: ClassVar[type[StageConfig]] = MaskConfig
 
     def __init__(self, config: MaskConfig, tasks: Tasks, *, turn: int = 1) -> None:
-        import torch
-
         from stages.models.segmenter import Segmenter
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
         super().__init__(config, tasks, turn=turn)
-        self.detector = load_detector(config.grounding, device)
-        self.segmenter = Segmenter.load(config.segmenter, device)
+        self.detector = load_detector(config.grounding)
+        self.segmenter = Segmenter.load(config.segmenter)
 
     @classmethod
     def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
@@ -127,7 +123,7 @@ class Mask(Stage[MaskConfig]):
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d is not None], self.schema)
 
     def _ground(self, images: list[np.ndarray], phrases: dict[int, str]) -> list[Decision]:
-        """Decide the rows whose picture's index is a key of ``phrases``."""
+        """Decide the rows whose index is a key of ``phrases``."""
         pictures = [images[i] for i in phrases]
         found = self.detector.find(pictures, list(phrases.values()), self.config.batch)
         prompts = [f.boxes if len(f.boxes) <= self.config.max_boxes else f.boxes[:0] for f in found]
@@ -171,5 +167,5 @@ class Mask(Stage[MaskConfig]):
 
 
 def _as_png(**masks: np.ndarray) -> dict[str, bytes]:
-    """Masks in [0,1] as 8-bit grey PNGs."""
+    """Encode masks in [0,1] as 8-bit grey PNGs."""
     return {name: encode_png(np.round(mask * 255).astype(np.uint8)) for name, mask in masks.items()}

@@ -1,4 +1,4 @@
-"""A sequence classifier of transformers as task predictor."""
+"""A sequence classifier of transformers, used as task predictor."""
 
 from collections.abc import Mapping, Sequence
 
@@ -6,13 +6,14 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from stages.base import Weights
+from stages.models.batches import full_batches
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 from stages.unknown_words import unknown_words
 
 
 class SequenceClassifier:
-    """Reads instructions; its labels (``id2label`` of its config) are names of tasks."""
+    """Classifies instructions. Its labels (``id2label`` in its config) are task names."""
 
     def __init__(self, weights: Weights, max_tokens: int) -> None:
         key = "task_check.predictor.model"
@@ -27,16 +28,18 @@ class SequenceClassifier:
 
     @torch.no_grad()
     def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
-        """Probabilities by label, none for a text with a word that the tokenizer does not know.
+        """Probabilities by label; empty for a text with a word that the tokenizer does not know.
 
         Batches have a fixed shape, so that no row depends on its neighbours.
         """
         probabilities: list[Mapping[str, float]] = []
-        for start in range(0, len(instructions), batch):
-            texts = list(instructions[start : start + batch])
-            filled = texts + texts[-1:] * (batch - len(texts))
+        for texts, filled_texts in full_batches(instructions, batch):
             encoded = self.tokenizer(
-                filled, padding="max_length", truncation=True, max_length=self.max_tokens, return_tensors="pt"
+                filled_texts,
+                padding="max_length",
+                truncation=True,
+                max_length=self.max_tokens,
+                return_tensors="pt",
             ).to(self.model.device)
             shares = self.model(encoded.input_ids, attention_mask=encoded.attention_mask).logits.softmax(-1)
             for text, row in zip(texts, shares.tolist(), strict=False):

@@ -1,7 +1,8 @@
-"""CLIP by open_clip: embeddings of pictures and texts, and what is measured between them."""
+"""CLIP, loaded by open_clip: embeddings of pictures and texts, and similarities between them."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -10,6 +11,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from stages.base import Weights
+from stages.models.batches import full_batches
 from stages.models.weights import load_clip
 from stages.unknown_words import unknown_words
 
@@ -17,24 +19,28 @@ from stages.unknown_words import unknown_words
 class Clip:
     """A CLIP model with its own preprocessing and tokenizer."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer, device: str) -> None:
-        self.model, self.tokenizer, self.device = model.eval(), tokenizer, device
+    def __init__(self, model: torch.nn.Module, tokenizer: Any) -> None:
+        self.model, self.tokenizer = model.eval(), tokenizer
+        self.device = next(model.parameters()).device
         preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
 
     @classmethod
-    def load(cls, weights: Weights, device: str) -> "Clip":
-        """The model that ``clip`` names in a manifest; errors as of ``load_clip``."""
-        return cls(*load_clip(weights, "clip.model", device), device)
+    def load(cls, weights: Weights) -> "Clip":
+        """Load the model in the manifest's section ``clip``; raises the errors of ``load_clip``."""
+        return cls(*load_clip(weights, "clip.model"))
 
     def knows(self, text: str) -> bool:
-        """Whether the tokenizer has a token for every word; byte-level ones such as CLIP's own always do."""
+        """Whether the tokenizer has a token for every word.
+
+        Byte-level tokenizers, such as CLIP's, always do.
+        """
         tokenizer = getattr(self.tokenizer, "tokenizer", None)
         return tokenizer is None or not unknown_words(tokenizer, text)
 
     @property
     def width(self) -> int:
-        """Numbers of an embedding."""
+        """Length of an embedding."""
         return int(self.encode_texts([""], 1).shape[1])
 
     @torch.inference_mode()
@@ -45,16 +51,16 @@ class Clip:
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str], batch: int) -> np.ndarray:
-        """Normalised embeddings, float32 [n,d]; a text is cut at the model's context length."""
+        """Normalised embeddings, float32 [n,d]. A text is cut at the model's context length."""
         return self._encode(self.model.encode_text, list(self.tokenizer(list(texts))), batch)
 
-    def _encode(self, encode, inputs: list[torch.Tensor], batch: int) -> np.ndarray:
-        """Encode ``batch`` inputs a forward, the last one filled up: every forward has one shape."""
+    def _encode(
+        self, encode: Callable[..., torch.Tensor], inputs: list[torch.Tensor], batch: int
+    ) -> np.ndarray:
+        """Encode ``batch`` inputs per forward pass. The last batch is filled up, so all have one shape."""
         parts = []
-        for start in range(0, len(inputs), batch):
-            part = inputs[start : start + batch]
-            filled = part + part[-1:] * (batch - len(part))
-            features = encode(torch.stack(filled).to(self.device), normalize=True)
+        for part, filled_part in full_batches(inputs, batch):
+            features = encode(torch.stack(filled_part).to(self.device), normalize=True)
             parts.append(features[: len(part)].float().cpu().numpy())
         return np.concatenate(parts)
 
@@ -68,9 +74,9 @@ def similarity(first: np.ndarray, second: np.ndarray) -> float:
 def direction(
     input_image: np.ndarray, target_image: np.ndarray, input_text: np.ndarray, output_text: np.ndarray
 ) -> float:
-    """CLIP directional similarity: the cosine of (picture difference, caption difference).
+    """CLIP directional similarity: the cosine of picture difference and caption difference.
 
-    Of normalised embeddings [d], as in InstructPix2Pix (Brooks et al. 2023); 0 if nothing changed.
+    Embeddings are normalised [d], as in InstructPix2Pix (Brooks et al. 2023). 0 if nothing changed.
     """
     change, wanted = target_image - input_image, output_text - input_text
     return similarity(change, wanted) if change.any() and wanted.any() else 0.0

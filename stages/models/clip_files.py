@@ -1,4 +1,4 @@
-"""What open_clip would load, without loading it."""
+"""Checks of the files that open_clip would load, without loading them."""
 
 import json
 import subprocess
@@ -20,11 +20,11 @@ package.__path__ = importlib.util.find_spec("open_clip").submodule_search_locati
 sys.modules |= {"tables": package, "safetensors.torch": None}
 print(json.dumps(importlib.import_module("tables.pretrained").list_pretrained_tags_by_model(sys.argv[1])))
 """
-"""open_clip's table of weights without open_clip, which imports torch; in a process of its own."""
+"""Prints open_clip's table of weights. A separate process, because importing open_clip imports torch."""
 
 
 def clip_problems(config: "ClipConfig") -> Iterator[str]:
-    """What would stop the section ``clip``."""
+    """Problems in the manifest's section ``clip``."""
     if config.path is not None:
         yield from problems_of("clip", config, _check_folder)
         return
@@ -38,7 +38,7 @@ def clip_problems(config: "ClipConfig") -> Iterator[str]:
 
 @lru_cache
 def _tags(model: str) -> list[str] | None:
-    """The tags of a model's weights; None where this version of open_clip keeps them elsewhere."""
+    """The tags of a model's weights; None if this version of open_clip keeps them elsewhere."""
     asked = subprocess.run([sys.executable, "-c", _ASK, model], capture_output=True, text=True)
     return None if asked.returncode else json.loads(asked.stdout.splitlines()[-1])
 

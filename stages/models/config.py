@@ -1,16 +1,17 @@
-"""What a manifest says of models that are one folder or file each."""
+"""Manifest sections of models that are one folder or one file."""
 
 from stages.base import Weights
 
 
 class ClipConfig(Weights):
-    """The manifest's section ``clip``: a folder in open_clip's layout, or a name and, as ``revision``,
-    the tag of its weights (such as ``ViT-L-14`` and ``openai``).
+    """The manifest's section ``clip``: a folder in open_clip's layout, or a model name.
+
+    For a name, such as ``ViT-L-14``, ``revision`` is the tag of its weights, such as ``openai``.
     """
 
 
 class ProbeWeights(Weights):
-    """A safetensors file (:class:`stages.models.probe.Probe`)."""
+    """A safetensors file of a :class:`stages.models.probe.Probe`."""
 
     @property
     def from_hub(self) -> bool:
@@ -18,7 +19,7 @@ class ProbeWeights(Weights):
 
 
 class SegmenterWeights(Weights):
-    """A SAM folder of ``editpairs convert``."""
+    """A SAM folder written by ``editpairs convert``."""
 
     @property
     def from_hub(self) -> bool:

@@ -1,8 +1,8 @@
-"""Published checkpoints to the folders that the loaders read, once, with ``editpairs convert``.
+"""Convert published checkpoints into the folders that the loaders read (``editpairs convert``).
 
-Checkpoints are Python pickles: they are read with ``weights_only=True``, so nothing in them is
-executed, and written as safetensors. What a model needs and a checkpoint lacks is an error; what it
-holds besides (such as a training's label embeddings) is left out and named.
+Checkpoints are Python pickles. They are read with ``weights_only=True``, so no code in them runs, and written
+as safetensors. A tensor that the model needs and the checkpoint lacks is an error. Other tensors (such as
+label embeddings from training) are left out and listed.
 """
 
 import shutil
@@ -47,7 +47,7 @@ SEGMENTERS: dict[str, SegmenterArchitecture] = {
 
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be read or does not fit; the message says why."""
+    """The checkpoint cannot be read or does not fit the model. The message says why."""
 
 
 def convert_grounding(
@@ -56,13 +56,13 @@ def convert_grounding(
     """Write a GroundingDINO folder.
 
     Args:
-        checkpoint: a published ``.pth``.
+        checkpoint: a published ``.pth`` file.
         text_encoder: a folder with the config and the tokenizer of ``bert-base-uncased``.
-        folder: what to write.
-        architecture: such as ``GROUNDING["groundingdino-swin-t"]``.
+        folder: the folder to write.
+        architecture: the model's sizes, such as ``GROUNDING["groundingdino-swin-t"]``.
 
     Returns:
-        The names of what the checkpoint holds and the model does not need.
+        The names of tensors in the checkpoint that the model does not need.
 
     Raises:
         CheckpointError: the checkpoint or the text encoder's folder does not fit.
@@ -90,16 +90,16 @@ def convert_segmenter(checkpoint: Path, folder: Path, architecture: SegmenterArc
 
 
 def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
-    """The tensors of a checkpoint by parameter name, without wrappers' prefixes.
+    """The tensors of a checkpoint by parameter name, without prefixes added by wrappers.
 
     Raises:
-        CheckpointError: it cannot be read as tensors alone.
+        CheckpointError: the file contains more than tensors, or is unreadable.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise CheckpointError(f"{path} is no checkpoint that can be read safely: {reason}") from error
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):
         content = content["model"]
     if not isinstance(content, Mapping) or not all(isinstance(v, torch.Tensor) for v in content.values()):

@@ -11,7 +11,7 @@ from stages.models.weights import load_model, load_processor
 
 
 class DepthEstimator:
-    """Named under a manifest key."""
+    """A depth model; errors name its manifest key."""
 
     def __init__(self, weights: Weights, key: str) -> None:
         self.device, self.stage = default_device(), key.split(".")[0]
@@ -21,10 +21,10 @@ class DepthEstimator:
 
     @torch.no_grad()
     def nearness(self, image: np.ndarray) -> np.ndarray:
-        """Of a picture uint8 [H,W,3]: float32 [H,W] in [0,1], 1 the nearest, 0 the farthest.
+        """Relative nearness in a picture uint8 [H,W,3]: float32 [H,W] in [0,1], 1 nearest, 0 farthest.
 
         Raises:
-            NotFiniteError: the model's depth is not.
+            NotFiniteError: the model's depth is not finite.
         """
         inputs = self.processor(images=image, return_tensors="pt").to(self.device)
         outputs = self.model(**inputs)

@@ -1,4 +1,4 @@
-"""DINOv2: embeddings of pictures that follow structure rather than words (Oquab et al. 2023)."""
+"""DINOv2: picture embeddings that follow structure more than words (Oquab et al. 2023)."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,21 @@ import torch
 from transformers import AutoImageProcessor, AutoModel
 
 from stages.base import Weights
+from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 
 
 class Dino:
-    """A DINOv2 model of transformers with its own preprocessing; a picture is its class token."""
+    """A DINOv2 model of transformers with its own preprocessing. The embedding is the class token."""
 
-    def __init__(self, weights: Weights, key: str, device: str) -> None:
+    def __init__(self, weights: Weights, key: str) -> None:
+        self.device = default_device()
         self.processor = load_processor(AutoImageProcessor, weights, key)
-        self.model = load_model(AutoModel, weights, key).to(device).eval()
-        self.device = device
+        self.model = load_model(AutoModel, weights, key).to(self.device).eval()
 
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
-        """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3] of one size."""
+        """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3] of equal size."""
         parts = []
         for start in range(0, len(images), batch):
             inputs = self.processor(images=list(images[start : start + batch]), return_tensors="pt")

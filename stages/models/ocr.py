@@ -1,4 +1,4 @@
-"""What is written in a picture, read by RapidOCR; its weights come with its package."""
+"""Reading text in a picture with RapidOCR. Its weights are part of its package."""
 
 import math
 
@@ -23,12 +23,12 @@ class TextReader:
         self.engine = RapidOCR(intra_op_num_threads=1, inter_op_num_threads=1)
 
     def read(self, image: np.ndarray) -> str:
-        """The lines in a picture uint8 RGB [h,w,3], joined by spaces from top to bottom; empty if none."""
+        """The lines of text in a picture uint8 RGB [h,w,3], from top to bottom, joined by spaces."""
         lines, _ = self.engine(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
         return " ".join(text for _, text, _ in lines or ())
 
     def compare(self, image: np.ndarray, box: np.ndarray, wanted: str) -> float:
-        """How near what stands in a box (x0, y0, x1, y1 in pixels) of a picture is to ``wanted``: [0,1]."""
+        """Similarity in [0,1] between the text in a box (x0, y0, x1, y1 in pixels) and ``wanted``."""
         height, width = image.shape[:2]
         x0, y0 = max(0, math.floor(box[0])), max(0, math.floor(box[1]))
         x1, y1 = min(width, math.ceil(box[2])), min(height, math.ceil(box[3]))
@@ -36,9 +36,9 @@ class TextReader:
 
 
 def likeness(read: str, wanted: str) -> float:
-    """1 - character error rate (torchmetrics), at least 0; neither case nor white space counts.
+    """1 - character error rate (torchmetrics), at least 0. Case and white space are ignored.
 
-    Where nothing is wanted: 1 if nothing was read, else 0.
+    If ``wanted`` is empty: 1 if no text was read, else 0.
     """
     from torchmetrics.functional.text import char_error_rate
 

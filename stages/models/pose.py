@@ -11,7 +11,7 @@ from stages.models.weights import load_model, load_processor
 
 
 class PoseEstimator:
-    """Named under a manifest key."""
+    """A pose model; errors name its manifest key."""
 
     def __init__(self, weights: Weights, key: str) -> None:
         self.device, self.stage = default_device(), key.split(".")[0]
@@ -28,7 +28,7 @@ class PoseEstimator:
             boxes: [n,4]: x0, y0, x1, y1 in pixels.
 
         Raises:
-            NotFiniteError: a joint is not.
+            NotFiniteError: a joint is not finite.
         """
         sized = [[[x0, y0, x1 - x0, y1 - y0] for x0, y0, x1, y1 in boxes.tolist()]]
         inputs = self.processor(images=image, boxes=sized, return_tensors="pt").to(self.device)

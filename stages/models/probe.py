@@ -1,4 +1,4 @@
-"""Linear probes of CLIP's embeddings, such as LAION's aesthetic predictor or one for unsafe pictures."""
+"""Linear probes on CLIP embeddings, such as LAION's aesthetic predictor or a probe for unsafe pictures."""
 
 from pathlib import Path
 
@@ -8,15 +8,15 @@ from safetensors.numpy import load_file
 
 
 class Probe:
-    """``weight @ embedding + bias``, of an embedding of length 1.
+    """``weight @ embedding + bias`` for an embedding of length 1.
 
     The file is safetensors with ``weight`` [d] or [1,d] and ``bias`` [] or [1]. The probe must have been
-    fitted on the embeddings of ``clip.model``.
+    fitted to embeddings of ``clip.model``.
 
     Args:
-        key: the manifest key, for errors.
-        path: the file.
-        width: d of the embeddings.
+        key: the manifest key, for error messages.
+        path: the safetensors file.
+        width: d, the length of the embeddings.
 
     Raises:
         ValueError: the file is missing, or is not such a probe.
@@ -38,5 +38,5 @@ class Probe:
             )
 
     def score(self, embedding: np.ndarray) -> float:
-        """Of one embedding [d]."""
+        """The probe's value for one embedding [d]."""
         return float(self.weight @ embedding + self.bias)

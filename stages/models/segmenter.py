@@ -1,7 +1,7 @@
-"""Segment Anything, prompted by boxes, assembled at the sizes that a JSON file says.
+"""Segment Anything, prompted by boxes, built with the sizes in a JSON file.
 
-A weights folder holds ``config.json`` (:class:`Architecture`) and ``model.safetensors`` with the
-parameter names of the published checkpoints.
+A weights folder holds ``config.json`` (:class:`Architecture`) and ``model.safetensors`` with the parameter
+names of the published checkpoints.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from stages.base import Section, Weights
+from stages.models.batches import full_batches
+from stages.models.device import default_device
 from stages.models.weights import fill_from_folder, require_files
 
 
@@ -50,7 +52,7 @@ class Architecture(Section):
 
 
 def build(architecture: Architecture) -> Sam:
-    """A Sam with fresh weights."""
+    """A Sam with untrained weights."""
     a = architecture
     grid = a.image_size // a.patch_size
     encoder = ImageEncoderViT(
@@ -90,39 +92,37 @@ class Segmenter:
         self.model = model.eval()
 
     @classmethod
-    def load(cls, weights: Weights, device: str) -> "Segmenter":
-        """Read a weights folder.
+    def load(cls, weights: Weights) -> "Segmenter":
+        """Load a weights folder.
 
         Raises:
-            FileNotFoundError: the folder lacks a file; the message names the manifest key.
+            FileNotFoundError: the folder lacks a file. The message names the manifest key.
         """
         key = "mask.segmenter.model"
         folder = require_files(weights, key, "config.json", "model.safetensors")
         sam = build(Architecture.model_validate_json((folder / "config.json").read_bytes()))
         fill_from_folder(sam, weights, key)
-        return cls(sam.to(device))
+        return cls(sam.to(default_device()))
 
     @torch.inference_mode()
     def segment(
         self, images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], batch: int
     ) -> list[np.ndarray | None]:
-        """One mask a box (``multimask_output=False``).
+        """One mask per box (``multimask_output=False``).
 
         Args:
             images: uint8 RGB [h,w,3].
-            boxes: for each picture float [n,4], x0, y0, x1, y1 in pixels; pictures without boxes
-                are not encoded.
-            batch: pictures an encoder's forward; a last, smaller batch is filled up.
+            boxes: for each picture float [n,4], x0, y0, x1, y1 in pixels. Pictures without boxes are not
+                encoded.
+            batch: pictures per forward pass of the encoder; a smaller last batch is filled up.
 
         Returns:
-            For each picture bool [n,h,w]; None where the model's output is not finite.
+            For each picture bool [n,h,w]; None if the model's output is not finite.
         """
         masks: list[np.ndarray | None] = [np.zeros((0, *image.shape[:2]), bool) for image in images]
         boxed = [i for i, found in enumerate(boxes) if len(found)]
-        for start in range(0, len(boxed), batch):
-            rows = boxed[start : start + batch]
-            filled = rows + rows[-1:] * (batch - len(rows))
-            inputs = [self._resized(images[i]) for i in filled]
+        for rows, filled_rows in full_batches(boxed, batch):
+            inputs = [self._resized(images[i]) for i in filled_rows]
             embeddings = self.model.image_encoder(torch.stack([self.model.preprocess(x) for x in inputs]))
             for i, embedding, resized in zip(rows, embeddings, inputs, strict=False):
                 size, shape = resized.shape[-2:], images[i].shape[:2]
@@ -132,7 +132,7 @@ class Segmenter:
     def _decode(
         self, embedding: Tensor, boxes: np.ndarray, size: tuple[int, int], shape: tuple[int, int]
     ) -> np.ndarray | None:
-        """Boxes in a picture of ``shape``, whose ``embedding`` was made at ``size``, to masks."""
+        """Decode boxes in a picture of ``shape``, whose ``embedding`` was computed at ``size``, to masks."""
         sam = self.model
         scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
         prompts = torch.from_numpy(boxes.astype(np.float32) * scale).to(sam.device)
@@ -148,7 +148,7 @@ class Segmenter:
         return (full > sam.mask_threshold).cpu().numpy() if full.isfinite().all() else None
 
     def _resized(self, image: np.ndarray) -> Tensor:
-        """uint8 RGB [h,w,3] to float [3,h',w'] in [0,255], the longer side at the model's size."""
+        """uint8 RGB [h,w,3] to float [3,h',w'] in [0,255]; the longer side has the model's size."""
         pixels = (
             torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(self.model.device).float()
         )

@@ -1,7 +1,7 @@
-"""What the files of a model tell without the model: whether a loader would take them.
+"""Checks of a model's files without loading the model: would a loader accept them?
 
-Headers and JSON are read, never a tensor, and no model library is imported, so that a run can be checked
-in the driver in milliseconds. Of a hub name nothing is known but its form.
+Only headers and JSON are read, no tensors, and no model library is imported. The driver can therefore check a
+run in milliseconds. For a hub name, only its form is checked.
 """
 
 import json
@@ -12,11 +12,11 @@ from typing import Any
 from stages.base import Weights
 
 Check = Callable[[Path], None]
-"""Raises ValueError with what is wrong with a file or folder of weights."""
+"""Raises ValueError if a file or folder of weights is unusable."""
 
 
 def problems_of(key: str, weights: Weights, check: Check) -> Iterator[str]:
-    """What is wrong with the model under a manifest key. A path where nothing lies is not told of here."""
+    """Problems with the model under a manifest key. A missing path is reported elsewhere."""
     path = weights.path
     if path is None:
         from huggingface_hub.utils import HFValidationError, validate_repo_id
@@ -35,13 +35,13 @@ def problems_of(key: str, weights: Weights, check: Check) -> Iterator[str]:
 
 
 def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
-    """Check that a safetensors file is whole, by its header and length.
+    """Check the header and length of a safetensors file.
 
     Returns:
-        The names of its tensors; for each of ``prefixes`` there are some.
+        The names of its tensors. For each of ``prefixes`` there is at least one.
 
     Raises:
-        ValueError: it is not, or holds another model.
+        ValueError: the file is damaged, or holds another model.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -51,7 +51,7 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
         with safe_open(file, framework="np") as tensors:
             names = list(tensors.keys())
     except SafetensorError as error:
-        raise ValueError(f"{file} is damaged, or no safetensors file: {error}") from error
+        raise ValueError(f"{file} is damaged, or not a safetensors file: {error}") from error
     for prefix in prefixes:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")
@@ -59,10 +59,10 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A JSON object.
+    """Read a JSON object.
 
     Raises:
-        ValueError: it is missing or none.
+        ValueError: the file is missing, or does not hold a JSON object.
     """
     try:
         content = json.loads(file.read_bytes())
@@ -76,7 +76,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def check_saved_model(folder: Path, name: str = "model") -> None:
-    """Check what ``save_pretrained`` wrote: ``<name>.safetensors``, or its pieces and their index."""
+    """Check files written by ``save_pretrained``: ``<name>.safetensors``, or several files and an index."""
     index = folder / f"{name}.safetensors.index.json"
     if not index.is_file():
         check_tensors(folder / f"{name}.safetensors")
@@ -89,12 +89,12 @@ def check_saved_model(folder: Path, name: str = "model") -> None:
 
 
 def of_transformers(kind: str, classes: tuple[str, ...], files: tuple[str, ...]) -> Check:
-    """A check of a folder of transformers.
+    """Make a check for a folder of transformers.
 
     Args:
-        kind: what it should be, for errors.
-        classes: beginnings or ends of names of architectures, one of which its config must name.
-        files: of the tokenizer or the preprocessor, one of which must be there.
+        kind: the expected kind of model, for errors.
+        classes: prefixes or suffixes of architecture names. The config must name a matching architecture.
+        files: file names of the tokenizer or preprocessor; one of them must exist.
     """
 
     def check(folder: Path) -> None:
@@ -118,11 +118,11 @@ PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
 
 
 def of_parts(config_key: str, prefixes: tuple[str, ...]) -> Check:
-    """A check of a folder of ``editpairs convert``.
+    """Make a check for a folder written by ``editpairs convert``.
 
     Args:
-        config_key: a key that its ``config.json`` has.
-        prefixes: of its tensors' names.
+        config_key: a key that ``config.json`` must have.
+        prefixes: required prefixes of tensor names.
     """
 
     def check(folder: Path) -> None:

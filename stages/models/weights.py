@@ -1,8 +1,8 @@
-"""Weights of other people's models: one loader, which reads safetensors alone and runs nothing it finds.
+"""The one loader for model weights. It reads only safetensors and runs no code from the files.
 
-transformers, diffusers and open_clip also take pickles (``.bin``, ``.pt``, ``.ckpt``), which may run code
-as they are read, and Python modules that lie beside the weights. All models, tokenizers and processors
-come through here, so that neither is ever opened (``tests/stages/test_weights.py`` reads the sources for it).
+transformers, diffusers and open_clip also accept pickles (``.bin``, ``.pt``, ``.ckpt``), which can run code
+while they are read, and Python modules beside the weights. All models, tokenizers and processors are loaded
+here, so that neither is ever opened (``tests/stages/test_weights.py`` checks the sources).
 """
 
 from collections.abc import Iterator
@@ -14,31 +14,32 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model as fill
 
 from stages.base import Weights
+from stages.models.device import default_device
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-"""Endings of files that may run code as they are read."""
+"""Suffixes of files that can run code while they are read."""
 _REFUSED = {"trust_remote_code": False}
-"""Said aloud: where it is not said, transformers asks at the terminal."""
+"""Stated explicitly: otherwise transformers asks at the terminal."""
 
 
 def load_model(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
-    """A model of transformers, or a pipeline of diffusers.
+    """Load a model of transformers, or a pipeline of diffusers.
 
     Args:
-        kind: the class whose ``from_pretrained`` reads it.
-        weights: names it.
-        key: of the manifest, such as ``diffusion.model``; for errors.
-        options: further ones of ``from_pretrained``.
+        kind: the class with ``from_pretrained``.
+        weights: the model's folder or hub name.
+        key: its manifest key, such as ``diffusion.model``, for errors.
+        options: further options of ``from_pretrained``.
 
     Raises:
-        FileNotFoundError: there is no such model, or its weights are there as a pickle alone.
+        FileNotFoundError: there is no such model, or its weights exist only as a pickle.
         OSError: it cannot be read.
     """
     return _load(kind, weights, key, use_safetensors=True, **options)
 
 
 def load_processor(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
-    """A tokenizer, a processor or a configuration of transformers; otherwise as :func:`load_model`."""
+    """Load a tokenizer, processor or configuration of transformers; otherwise as :func:`load_model`."""
     return _load(kind, weights, key, **options)
 
 
@@ -52,10 +53,10 @@ def _load(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
 
 
 def fill_from_folder(module: torch.nn.Module, weights: Weights, key: str) -> None:
-    """Give a module the tensors of ``model.safetensors`` in a folder of ``editpairs convert``.
+    """Fill a module with the tensors of ``model.safetensors`` in a folder written by ``editpairs convert``.
 
     Raises:
-        OSError: the file cannot be read, or is of another architecture.
+        OSError: the file cannot be read, or has another architecture.
     """
     try:
         fill(module, Path(weights.name) / "model.safetensors")
@@ -65,10 +66,10 @@ def fill_from_folder(module: torch.nn.Module, weights: Weights, key: str) -> Non
 
 
 def require_files(weights: Weights, key: str, *names: str) -> Path:
-    """The folder that ``weights`` names, which must hold some files.
+    """The folder of ``weights``, which must contain the files ``names``.
 
     Raises:
-        FileNotFoundError: it lacks one; or it has its weights as a pickle alone.
+        FileNotFoundError: a file is missing, or the weights exist only as a pickle.
     """
     folder = Path(weights.name)
     for name in names:
@@ -78,18 +79,18 @@ def require_files(weights: Weights, key: str, *names: str) -> Path:
     return folder
 
 
-def load_clip(weights: Weights, key: str, device: str) -> tuple[torch.nn.Module, Any]:
-    """A CLIP of open_clip and its tokenizer.
+def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:
+    """Load a CLIP of open_clip and its tokenizer.
 
     Args:
-        weights: a folder in open_clip's own layout (``open_clip_config.json``,
-            ``open_clip_model.safetensors`` and the tokenizer's files), or a name that open_clip knows,
-            such as ``ViT-L-14``, with the tag of its weights as ``revision``, such as ``openai``.
-        key: of the manifest.
+        weights: a folder in open_clip's layout (``open_clip_config.json``, ``open_clip_model.safetensors``
+            and the tokenizer's files); or a name that open_clip knows, such as ``ViT-L-14``, with the tag of
+            its weights as ``revision``, such as ``openai``.
+        key: the manifest key, for errors.
 
     Raises:
-        FileNotFoundError: the folder lacks its config or weights, the name or the tag is unknown, or
-            there are no safetensors of that tag.
+        FileNotFoundError: the folder lacks its config or weights, the name or tag is unknown, or the tag has
+            no safetensors.
     """
     import open_clip
 
@@ -101,14 +102,14 @@ def load_clip(weights: Weights, key: str, device: str) -> tuple[torch.nn.Module,
         raise FileNotFoundError(f"{key}: {model!r} is neither a folder nor a model that open_clip knows")
     else:
         _fetch_safetensors(model, tag, key.removesuffix(".model"))
-    network = open_clip.create_model(model, tag, device=device, require_pretrained=True)
-    # a folder's own config may ask for its code to be run: what is said here wins
+    network = open_clip.create_model(model, tag, device=default_device(), require_pretrained=True)
+    # A folder's own config could ask to run its code; these options override it.
     remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
     return network, open_clip.get_tokenizer(model, **remote)
 
 
 def _fetch_safetensors(model: str, tag: str | None, section: str) -> None:
-    """Bring a tag's weights into the cache where open_clip looks for them, unless they are a pickle."""
+    """Download a tag's weights into the cache where open_clip looks for them, unless they are a pickle."""
     from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 
     tags = list_pretrained_tags_by_model(model)
@@ -125,7 +126,7 @@ def _fetch_safetensors(model: str, tag: str | None, section: str) -> None:
 
 
 def _refuse_pickles(folder: Path, key: str) -> None:
-    """Raise if some part of a model in a folder is there as a pickle alone."""
+    """Raise an error if some part of a model in a folder exists only as a pickle."""
     for file in _pickles_alone(folder):
         raise FileNotFoundError(
             f"{key}: {file} is a pickle, which may run code as it is read, and no safetensors lie beside it: "

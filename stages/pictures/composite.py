@@ -1,4 +1,4 @@
-"""Pixel compositing: equal latents still leak through the decoder, so the outside is pasted back."""
+"""Compositing: even with equal latents, the decoder changes pixels outside the mask, so they are restored."""
 
 import cv2
 import numpy as np
@@ -8,9 +8,9 @@ FEATHER = 1 / 32
 
 
 def paste_outside(anchor: np.ndarray, target: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The target where the edit may be, the anchor elsewhere.
+    """The target where the mask M allows edits, the anchor elsewhere.
 
-    The seam is the feathered *support* of M: blending with M itself would show both pictures at
+    The seam is a feathered edge around the *support* of M. Blending with M itself would show both pictures at
     once where M is between 0 and 1.
 
     Args:

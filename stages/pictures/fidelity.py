@@ -1,4 +1,4 @@
-"""What changed between two pictures, inside and outside the region of the edit."""
+"""Measures of change between two pictures, inside and outside the edited region."""
 
 import cv2
 import numpy as np
@@ -10,8 +10,10 @@ from torchvision.ops import box_iou
 EDGE_SIDE = 64
 """Shorter side in pixels at which edges are compared, so that a bound holds at any resolution."""
 WEAK_EDGES = 3e-5
-"""The metric's constant: the paper's 170 / 255**2 is for distortions one can hardly see, and takes a mountain
-in haze for flat."""
+"""The metric's constant.
+
+The paper's 170 / 255**2 is meant for barely visible distortions; with it, a mountain in haze
+counts as flat."""
 
 
 def as_float(image: np.ndarray) -> np.ndarray:
@@ -24,13 +26,13 @@ def mean_change(first: np.ndarray, second: np.ndarray, region: np.ndarray | None
 
     Args:
         first, second: float [h,w,3] in [0,1].
-        region: bool [h,w]; None or empty where there is no such region.
+        region: bool [h,w]; None or empty if there is no region.
 
     Returns:
         None without a region.
 
     Raises:
-        TypeError: a picture is of integers, whose difference would wrap around.
+        TypeError: a picture has integer values, whose difference would wrap around.
     """
     _check(first, second)
     if region is None or not region.any():
@@ -39,21 +41,21 @@ def mean_change(first: np.ndarray, second: np.ndarray, region: np.ndarray | None
 
 
 def clipped(image: np.ndarray) -> float:
-    """Share of the pixels of a picture (float [h,w,3] in [0,1]) that are pure black or pure white."""
+    """Share of pixels that are pure black or pure white, for a picture float [h,w,3] in [0,1]."""
     _check(image)
     return float(((image <= 0).all(-1) | (image >= 1).all(-1)).mean())
 
 
 def contrast(image: np.ndarray) -> float:
-    """Standard deviation of a picture's grey values (float [h,w,3] in [0,1]); at most .5."""
+    """Standard deviation of the grey values of a picture (float [h,w,3] in [0,1]); at most 0.5."""
     _check(image)
     return float(image.mean(-1, dtype=np.float64).std())
 
 
 def roughness(image: np.ndarray) -> float:
-    """Mean difference of neighbouring grey values over their deviation (float [h,w,3] in [0,1]).
+    """Mean difference of neighbouring grey values over their standard deviation (float [h,w,3] in [0,1]).
 
-    Noise has 1.1, whatever its strength; a picture of things far less. 0 of a flat picture.
+    Noise has 1.1 at any strength, a picture of objects far less. A flat picture has 0.
     """
     _check(image)
     grey = image.mean(-1, dtype=np.float64)
@@ -63,11 +65,11 @@ def roughness(image: np.ndarray) -> float:
 
 
 def mask_fit(boxes: np.ndarray, precise: np.ndarray) -> float:
-    """Whether detector and segmenter saw one thing: IoU in [0,1] of the frames around what each found.
+    """Whether detector and segmenter found the same object: the IoU in [0,1] of the boxes around each result.
 
     Args:
         boxes: float [n,4] (x0, y0, x1, y1 in pixels), n >= 1.
-        precise: float [h,w] in [0,1]; at least .5 is the object. 0 if there is none.
+        precise: float [h,w] in [0,1]; 0.5 and above is the object. The result is 0 for an empty mask.
     """
     ys, xs = np.nonzero(precise >= 0.5)
     if not len(xs):
@@ -78,11 +80,11 @@ def mask_fit(boxes: np.ndarray, precise: np.ndarray) -> float:
 
 
 def gmsd(first: np.ndarray, second: np.ndarray) -> float:
-    """Gradient magnitude similarity deviation (Xue et al. 2014, by piq): 0 if all stands where it stood.
+    """Gradient magnitude similarity deviation (Xue et al. 2014, by piq); 0 if all edges stay in place.
 
-    How unevenly the edges agree over the picture: a darker night changes all of it alike, a second moon
-    or a mountain that moved changes one place. At a shorter side of ``EDGE_SIDE``. Arguments and errors
-    as in :func:`mean_change`.
+    It measures how unevenly the edges agree over the picture. A darker night changes all edges alike; a
+    second moon or a moved mountain changes one place. Pictures are compared at a shorter side of
+    ``EDGE_SIDE``. Arguments and errors as in :func:`mean_change`.
     """
     _check(first, second)
     side = EDGE_SIDE / min(first.shape[:2])
@@ -94,7 +96,7 @@ def gmsd(first: np.ndarray, second: np.ndarray) -> float:
 def ssim(first: np.ndarray, second: np.ndarray, region: np.ndarray | None) -> float | None:
     """Structural similarity (Wang et al. 2004, Gaussian window of sigma 1.5), averaged over a region.
 
-    Arguments and errors as in :func:`mean_change`; at most 1, reached by equal pictures.
+    Arguments and errors as in :func:`mean_change`. At most 1, which equal pictures reach.
     """
     _check(first, second)
     if region is None or not region.any():

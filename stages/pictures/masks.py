@@ -1,20 +1,9 @@
-"""Masks of an edit, as pure functions on float arrays [h,w] in [0,1].
-
-M(x, y) is the degree to which a pixel is edited: 1 fully, 0 not at all.
-"""
+"""How masks are made, as pure functions on float arrays [h,w] in [0,1]: filled, cleaned, smoothed, mixed."""
 
 import math
 
 import cv2
 import numpy as np
-
-from stages.candidate import Policy
-from stages.tasks import Region
-
-FEATHER = 8
-"""Greatest width in pixels of a background mask's edge: what one latent covers."""
-MARGIN = 1 / 16
-"""By what fraction of the picture's shorter side the metrics' "outside" keeps away from an edit."""
 
 
 def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -27,17 +16,16 @@ def fill_boxes(boxes: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def share_within(box: np.ndarray, region: np.ndarray) -> float:
-    """The share of a box's pixels (x0, y0, x1, y1) that lie in a region, bool [h,w]; 0 of an empty box."""
+    """The share of a box's pixels (x0, y0, x1, y1) inside a region, bool [h,w]; 0 for an empty box."""
     covered = fill_boxes(box[None], region.shape) > 0
     return float(region[covered].mean()) if covered.any() else 0.0
 
 
 def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
-    """A mask bool [h,w] whose small holes are filled and whose small islands are gone, as SAM's own
-    generator of masks does it.
+    """A mask bool [h,w] with small holes filled and small islands removed, as SAM's mask generator does.
 
     Args:
-        share: of the mask's area, that a hole or an island has at least to stay.
+        share: least area of a hole or island that stays, as a share of the mask's area.
     """
     from segment_anything.utils.amg import remove_small_regions  # imports torch
 
@@ -48,21 +36,21 @@ def without_specks(mask: np.ndarray, share: float) -> np.ndarray:
 
 
 def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:
-    """The precise mask dilated, then blurred; 1 on the whole object.
+    """The precise mask, dilated and then blurred; 1 on the whole object.
 
-    The blur is that of the dilated mask (not of the precise one), and its kernel, cut off at the
-    dilation's radius over the square root of two, never reaches from the object past the dilation.
+    The dilated mask is blurred, not the precise one. The blur kernel is cut off at the dilation's radius over
+    the square root of two, so it never reaches from beyond the dilation to the object.
 
     Args:
         precise: float [h,w] in [0,1].
-        dilate: radius of the elliptic kernel as a fraction of the shorter side; at least twice
-            the blur's sigma is taken.
-        blur: sigma of the Gaussian as a fraction of the shorter side.
+        dilate: radius of the elliptic kernel, as a fraction of the shorter side; at least twice the blur's
+            sigma is used.
+        blur: sigma of the Gaussian, as a fraction of the shorter side.
     """
     side = min(precise.shape)
     sigma = blur * side
     radius = math.ceil(max(dilate * side, 2 * sigma))
-    grown = cv2.dilate(precise, _disc(radius))
+    grown = cv2.dilate(precise, disc(radius))
     reach = int(radius / math.sqrt(2))
     if sigma == 0 or reach == 0:
         return grown
@@ -72,58 +60,11 @@ def smooth_mask(precise: np.ndarray, dilate: float, blur: float) -> np.ndarray:
 def soft_mask(
     precise: np.ndarray, smooth: np.ndarray, box: np.ndarray, weights: tuple[float, float, float]
 ) -> np.ndarray:
-    """``w_p * precise + w_s * smooth + w_b * box``, for weights >= 0 that sum to 1."""
+    """``w_p * precise + w_s * smooth + w_b * box``, with weights >= 0 that sum to 1."""
     w_p, w_s, w_b = (np.float32(w) for w in weights)
     return np.clip(w_p * precise + w_s * smooth + w_b * box, 0, 1).astype(np.float32)
 
 
-def edit_mask(
-    region: Region,
-    policy: Policy,
-    precise: np.ndarray,
-    smooth: np.ndarray,
-    soft: np.ndarray,
-    boxes: np.ndarray,
-) -> np.ndarray:
-    """The mask M, float32 [h,w], that a candidate is edited with.
-
-    region ``object``: the mask that the policy names. ``background``: what is not the object, with
-    an edge at most one latent pixel wide. ``all``, and the policy ``none``: 1 everywhere.
-
-    Raises:
-        ValueError: the policy is ``box`` for a background.
-    """
-    if region == "all" or policy == "none":
-        return np.ones_like(precise)
-    if region == "background":
-        if policy == "box":
-            raise ValueError("a box would freeze a rectangle of old background: use another mask policy")
-        reach = max(1, round(min(FEATHER, MARGIN * min(precise.shape)) / 2))
-        edge = (2 * reach + 1, 2 * reach + 1)
-        return np.clip(1 - cv2.GaussianBlur(precise, edge, reach / 2), 0, 1)
-    if policy == "box":
-        return fill_boxes(boxes, precise.shape)
-    return {"soft": soft, "precise": precise, "smooth": smooth}[policy]
-
-
-def regions(region: Region, precise: np.ndarray, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Where a metric looks for the edit and where nothing may have changed, the same for all policies.
-
-    Returns:
-        ``inside``, bool [h,w], and ``outside``, bool [h,w] or None where there is none. For the
-        region ``object`` the outside is the complement of the dilated union of precise mask and
-        boxes; for ``background`` it is the object, eroded. Either may be empty (all False).
-    """
-    shown = precise > 0.5
-    if region == "all":
-        return np.ones_like(shown), None
-    radius = max(1, round(MARGIN * min(precise.shape)))
-    if region == "background":
-        object_core = cv2.erode(shown.astype(np.uint8), _disc(max(1, radius // 2)))
-        return ~shown, object_core > 0
-    touched = shown | (fill_boxes(boxes, precise.shape) > 0)
-    return shown, cv2.dilate(touched.astype(np.uint8), _disc(radius)) == 0
-
-
-def _disc(radius: int) -> np.ndarray:
+def disc(radius: int) -> np.ndarray:
+    """An ellipse's structuring element, uint8 [2 * radius + 1, 2 * radius + 1]."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

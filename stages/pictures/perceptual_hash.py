@@ -1,4 +1,4 @@
-"""Perceptual hashes: pictures that look alike have hashes that differ in few bits."""
+"""Perceptual hashes: similar pictures have hashes that differ in few bits."""
 
 import imagehash
 import numpy as np
@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def perceptual_hash(image: np.ndarray) -> int:
-    """pHash (the signs of 64 low frequencies of a DCT; the imagehash package) as a signed 64-bit integer.
+    """pHash (the signs of 64 low frequencies of a DCT, by the imagehash package) as a signed 64-bit integer.
 
     Args:
         image: uint8 [h,w,3].

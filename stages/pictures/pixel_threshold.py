@@ -4,22 +4,22 @@ import cv2
 import numpy as np
 
 ALPHA = 0.03
-"""Emu Edit's."""
+"""Emu Edit's value."""
 
 
 def keep_unchanged(
     before: np.ndarray, after: np.ndarray, alpha: float = ALPHA, kernel: int = 5
 ) -> np.ndarray:
-    """``after``, with the pixels of ``before`` where the two hardly differ.
+    """``after``, with the pixels of ``before`` wherever the two hardly differ.
 
-    What no edit touched is carried on exactly, so that it cannot drift from turn to turn. The
-    difference d of a pixel is the sum over RGB of |after - before|, averaged over a neighbourhood;
-    the old pixel is kept where d < alpha.
+    Unedited pixels are carried over exactly, so they cannot drift from turn to turn. The difference d of a
+    pixel is the sum over RGB of |after - before|, averaged over a neighbourhood. The old pixel is kept where
+    d < alpha.
 
     Args:
         before, after: pictures [H,W,3] in [0,1].
-        alpha: of d, which is at most 3.
-        kernel: side of the averaged neighbourhood in pixels, odd; 1: none.
+        alpha: threshold on d, which is at most 3.
+        kernel: side of the averaged neighbourhood in pixels, odd; 1 for no averaging.
 
     Raises:
         ValueError: ``kernel`` is not odd, or the pictures differ in size.

@@ -1,7 +1,7 @@
 """Pictures as bytes and arrays: lossless PNG in the parts, uint8 RGB arrays in the stages.
 
-The bytes may be of others, such as a shard that somebody passed on: before they are decoded their header
-says whether they are a picture of a kind that editpairs writes, and how large it is.
+The bytes can be untrusted, for example from a shard of another person. Before decoding, the header is
+checked: is it a kind of picture that editpairs writes, and how large is it?
 """
 
 import struct
@@ -10,14 +10,16 @@ import cv2
 import numpy as np
 
 MAX_PIXELS = 4096 * 4096
-"""Of a picture that is decoded. A PNG of a few kilobytes may claim, and fill, gigabytes."""
+"""Most pixels in a decoded picture. A PNG of a few kilobytes can claim, and fill, gigabytes of memory."""
 _FAST = [cv2.IMWRITE_PNG_COMPRESSION, 3]
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
 """Colour types of a PNG."""
 _CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"cHRM", b"gAMA", b"pHYs", b"sBIT", b"sRGB", b"tEXt", b"tIME"}
-"""Those that a picture may have. Compressed texts and profiles are not among them, for they may be bombs,
-nor what makes readers show different pixels: animations, transparency, orientation.
+"""Allowed PNG chunks.
+
+Compressed texts and profiles are refused because they can be decompression bombs; animation,
+transparency and orientation because readers would show different pixels.
 """
 
 
@@ -34,27 +36,28 @@ def decode_rgb(data: bytes | None) -> np.ndarray:
     """PNG bytes to uint8 RGB [h,w,3].
 
     Raises:
-        ValueError: they are no picture that editpairs writes, or a damaged one; see :func:`png_size`.
+        ValueError: the bytes are damaged, or not a kind of picture that editpairs writes; see
+            :func:`png_size`.
     """
     return cv2.cvtColor(_decode(data, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
 
 
 def decode_grey(data: bytes | None) -> np.ndarray:
-    """PNG bytes to uint8 grey [h,w]; raises as :func:`decode_rgb`."""
+    """PNG bytes to uint8 grey [h,w]; raises the errors of :func:`decode_rgb`."""
     return _decode(data, cv2.IMREAD_GRAYSCALE)
 
 
 def decode_mask(data: bytes | None) -> np.ndarray:
-    """Grey PNG bytes to a mask, float32 [h,w] in [0,1]; raises as :func:`decode_rgb`."""
+    """Grey PNG bytes to a mask, float32 [h,w] in [0,1]; raises the errors of :func:`decode_rgb`."""
     return decode_grey(data).astype(np.float32) / 255
 
 
 def png_size(data: bytes | None) -> tuple[int, int]:
-    """Height and width of a whole PNG of 8-bit RGB or grey, without decoding it.
+    """Height and width of a complete 8-bit RGB or grey PNG, without decoding it.
 
     Raises:
-        ValueError: there are no bytes, they are another format or another kind of PNG, they are cut short,
-            or the picture has more than ``MAX_PIXELS``.
+        ValueError: there are no bytes, the format or the kind of PNG is another, the bytes are cut short, or
+            the picture has more than ``MAX_PIXELS`` pixels.
     """
     if not data:
         raise ValueError("there is no picture")
@@ -76,7 +79,7 @@ def _check_chunks(data: bytes) -> None:
     while kind != b"IEND" and at + 12 <= len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         if kind not in _CHUNKS:
-            raise ValueError(f"the picture has a PNG chunk {kind!r}, which a plain picture has not")
+            raise ValueError(f"the picture has a PNG chunk {kind!r}, which is not allowed in a plain picture")
         at += 12 + length
     if kind != b"IEND" or at != len(data):
         raise ValueError("the picture's bytes are cut short, or go on after its end")

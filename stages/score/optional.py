@@ -1,13 +1,14 @@
 """Metrics of models that a manifest may name in ``score``: DINOv2, depth, probes of CLIP, an OCR engine."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from stages.pair import EditPair
+from stages.score.evidence import Row
+from stages.score.metrics import metrics_of
 
 if TYPE_CHECKING:
     from stages.score.stage import ScoreConfig
@@ -46,20 +47,19 @@ class OptionalModels:
     Args:
         config: the manifest's section ``score``.
         clip_width: d of CLIP's embeddings, which the probes take.
-        device: of the models.
 
     Raises:
         ValueError: a model cannot be loaded; the message names its key.
     """
 
-    def __init__(self, config: "ScoreConfig", clip_width: int, device: str) -> None:
+    def __init__(self, config: "ScoreConfig", clip_width: int) -> None:
         from stages.models.probe import Probe
 
         self.dino = self.depth = self.reader = None
         if config.dino is not None:
             from stages.models.dino import Dino
 
-            self.dino = Dino(config.dino, "score.dino.model", device)
+            self.dino = Dino(config.dino, "score.dino.model")
         if config.depth is not None:
             from stages.models.depth import DepthEstimator
 
@@ -74,41 +74,31 @@ class OptionalModels:
             if (weights := getattr(config, name)) is not None
         }
 
-    def look(
-        self, metrics: Sequence[str], images: Sequence[np.ndarray], boxes: np.ndarray, written: str
-    ) -> dict[str, list[Any]]:
-        """What a row's pictures are compared by, one entry a picture, by metric.
+    def look(self, row: Row, embeddings: np.ndarray) -> dict[str, Any]:
+        """What the models see in a row's pictures, as fields of :class:`stages.score.evidence.Seen`.
+
+        Only those are asked that a metric of the row's task needs.
 
         Args:
-            metrics: those that the row's task lists.
-            images: uint8 [h,w,3], the anchor and the candidates.
-            boxes: float [n,4], what was grounded.
-            written: what is to be read in the first of ``boxes``.
-        """
-        found: dict[str, list[Any]] = {}
-        if self.dino is not None and "dino" in metrics:
-            found["dino"] = list(self.dino.encode(images, len(images)))
-        if self.depth is not None and "depth_change" in metrics:
-            found["depth_change"] = [self.depth.nearness(image) for image in images]
-        if self.reader is not None and "text_read" in metrics:
-            found["text_read"] = [self.reader.compare(image, boxes[0], written) for image in images]
-        return found
+            row: with its pictures.
+            embeddings: CLIP's, float [images,d], which the probes take.
 
-    def score(
-        self, pair: EditPair[int], embeddings: np.ndarray, found: Mapping[str, Sequence[Any]]
-    ) -> dict[str, float | None]:
-        """The metrics of a pair, from CLIP's embeddings [images,d] and what :meth:`look` found.
-
-        A probe's is that of the worse picture: both are published.
+        Raises:
+            NotFiniteError: a model's output is not.
         """
-        scores: dict[str, float | None] = {}
-        for name, probe in self.probes.items():
-            both = [probe.score(embeddings[picture]) for picture in (pair.input, pair.target)]
-            scores[name] = max(both) if name == "nsfw" else min(both)
-        if features := found.get("dino"):
-            scores["dino"] = float(features[pair.input] @ features[pair.target])
-        if depths := found.get("depth_change"):
-            scores["depth_change"] = float(np.abs(depths[pair.input] - depths[pair.target]).mean())
-        if read := found.get("text_read"):
-            scores["text_read"] = read[pair.target]
-        return scores
+        needs = {metric.needs for metric in metrics_of(row.task)}
+        seen: dict[str, Any] = {
+            "probed": {
+                name: [probe.score(embedding) for embedding in embeddings]
+                for name, probe in self.probes.items()
+                if name in needs
+            }
+        }
+        if self.dino is not None and "dino" in needs:
+            seen["dino"] = list(self.dino.encode(row.images, len(row.images)))
+        if self.depth is not None and "depth" in needs:
+            seen["depth"] = [self.depth.nearness(image) for image in row.images]
+        if self.reader is not None and "ocr" in needs:
+            box = row.region.boxes[0]
+            seen["read"] = [self.reader.compare(image, box, row.written) for image in row.images]
+        return seen

@@ -2,9 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,18 +12,13 @@ from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_
 from stages.finite import NotFiniteError
 from stages.models.config import ClipConfig, ProbeWeights
 from stages.models.grounding import GroundingConfig, load_detector
-from stages.pair import EditPair, as_pair
-from stages.pictures.masks import fill_boxes, regions, share_within
-from stages.pictures.png import decode_mask, decode_rgb
-from stages.score.metrics import METRICS, check_metrics, detector_phrase
+from stages.score.evidence import Evidence, Row, Seen
+from stages.score.metrics import METRICS, check_metrics, metrics_of
 from stages.score.optional import OptionalModels
-from stages.tasks import Task, Tasks
-from stages.written_text import new_text
+from stages.tasks import Tasks
 
 if TYPE_CHECKING:
     from stages.models.grounding.detector import Detections
-
-DETECTOR_METRICS = ("present", "absent", "absent_before")
 
 
 class ScoreConfig(StageConfig):
@@ -38,47 +31,6 @@ class ScoreConfig(StageConfig):
     aesthetic: ProbeWeights | None = Field(None, description="a linear probe of clip.model's embeddings")
     nsfw: ProbeWeights | None = Field(None, description="the same, for pictures that nobody wants")
     ocr: bool = Field(False, description="read written text, for the task text (editpairs[ocr])")
-
-
-@dataclass(frozen=True)
-class Row:
-    """A row with its pictures decoded: the anchor, then the candidates."""
-
-    task: Task
-    record: Mapping[str, Any]
-
-    @cached_property
-    def images(self) -> list[np.ndarray]:
-        encoded = [self.record["anchor"], *(c["image"] for c in self.record["candidates"])]
-        return [decode_rgb(image) for image in encoded]
-
-    @cached_property
-    def pairs(self) -> list[EditPair[int]]:
-        """A pair a candidate; its pictures are indices into ``images``."""
-        captions = self.record["caption"], self.record["output_caption"]
-        return [as_pair(self.task, 0, k, *captions) for k in range(1, len(self.images))]
-
-    @cached_property
-    def precise(self) -> np.ndarray:
-        """What the segmenter found: float [h,w]."""
-        return decode_mask(self.record["precise_mask"])
-
-    @property
-    def boxes(self) -> np.ndarray:
-        """What the detector found: float [n,4]."""
-        return np.array(self.record["boxes"], np.float32)
-
-    @property
-    def written(self) -> str:
-        """What is to be read where text was written; empty where the task writes none."""
-        if "text_read" not in self.task.metrics:
-            return ""
-        return new_text(self.record["edited_object"], self.record["instruction"])
-
-    @cached_property
-    def regions(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Where the edit is, and where nothing may change: bool [h,w]."""
-        return regions(self.task.region, self.precise, self.boxes)
 
 
 class Score(Stage[ScoreConfig]):
@@ -109,14 +61,11 @@ class Score(Stage[ScoreConfig]):
     def __init__(self, config: ScoreConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
         check_metrics(tasks)
-        import torch
-
         from stages.models.clip import Clip
 
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.clip = Clip.load(config.clip, device)
-        self.detector = load_detector(config.grounding, device) if _detects(tasks) else None
-        self.optional = OptionalModels(config, self.clip.width, device)
+        self.clip = Clip.load(config.clip)
+        self.detector = load_detector(config.grounding) if _detects(tasks) else None
+        self.optional = OptionalModels(config, self.clip.width)
 
     @classmethod
     def problems(cls, config: ScoreConfig, tasks: Tasks) -> Iterator[str]:
@@ -135,22 +84,15 @@ class Score(Stage[ScoreConfig]):
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         work = [Row(self.tasks[record["task"]], record) for record in rows.to_pylist()]
-        texts, pictures = self._encode_texts(work), self._encode_images(work)
-        found = self._detect(work)
+        texts, pictures, found = self._encode_texts(work), self._encode_images(work), self._detect(work)
         decisions = []
-        for row, features, detections in zip(work, pictures, found, strict=True):
+        for row, embeddings, detections in zip(work, pictures, found, strict=True):
             try:
-                seen = self.optional.look(row.task.metrics, row.images, row.boxes, row.written)
+                seen = Seen(embeddings, texts, detections, **self.optional.look(row, embeddings))
             except NotFiniteError as error:
                 decisions.append(failed(error))
                 continue
-            scores = [
-                _clip_metrics(pair, features, texts)
-                | fidelity_metrics(row, pair, candidate)
-                | _detector_metrics(row, pair, detections)
-                | self.optional.score(pair, features, seen)
-                for pair, candidate in zip(row.pairs, row.record["candidates"], strict=True)
-            ]
+            scores = [_scores(Evidence(row, seen, place)) for place in range(len(row.pairs))]
             decisions.append(_decide(row, scores))
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
@@ -169,100 +111,41 @@ class Score(Stage[ScoreConfig]):
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
 
     def _detect(self, work: list[Row]) -> list[dict[tuple[str, int], "Detections"]]:
-        """For each row what was found, by (metric, index of the picture)."""
-        queries: list[tuple[int, str, int, str]] = []
-        for r, row in enumerate(work):
-            for metric in DETECTOR_METRICS:
-                phrase = detector_phrase(row.task, metric, row.record)
-                if metric in row.task.metrics and phrase:
-                    before = metric == "absent_before"
-                    pictures = dict.fromkeys(pair.input if before else pair.target for pair in row.pairs)
-                    queries += [(r, metric, picture, phrase) for picture in pictures]
+        """For each row what was found, by (phrase, index of the picture)."""
+        queries: list[tuple[int, str, int]] = []
+        for number, row in enumerate(work):
+            for metric in metrics_of(row.task, "detector"):
+                look = metric.look(row.task)
+                if look is not None and (phrase := row.phrase(look)):
+                    queries += [(number, phrase, getattr(pair, look.side)) for pair in row.pairs]
+        queries = list(dict.fromkeys(queries))
         results: list[dict[tuple[str, int], Detections]] = [{} for _ in work]
         if self.detector is not None:
-            images = [work[r].images[picture] for r, _, picture, _ in queries]
-            found = self.detector.find(images, [phrase for *_, phrase in queries], self.config.batch)
-            for (r, metric, picture, _), detections in zip(queries, found, strict=True):
+            images = [work[number].images[picture] for number, _, picture in queries]
+            found = self.detector.find(images, [phrase for _, phrase, _ in queries], self.config.batch)
+            for (number, phrase, picture), detections in zip(queries, found, strict=True):
                 if not detections.unknown:
-                    results[r][metric, picture] = detections
+                    results[number][phrase, picture] = detections
         return results
 
 
 def _detects(tasks: Tasks) -> bool:
     """Whether a metric of any task asks the detector."""
-    return any(metric in task.metrics for task in tasks.values() for metric in DETECTOR_METRICS)
+    return any(metrics_of(task, "detector") for task in tasks.values())
 
 
-def _clip_metrics(
-    pair: EditPair[int], images: np.ndarray, texts: Mapping[str, np.ndarray]
-) -> dict[str, float | None]:
-    from stages.models.clip import direction, similarity
-
-    i, tar = images[pair.input], images[pair.target]
-    before, after = texts.get(pair.input_caption), texts.get(pair.output_caption)
-    change = None
-    if before is not None and after is not None and pair.input_caption != pair.output_caption:
-        change = direction(i, tar, before, after)
-    return {
-        "clip_text_input": None if before is None else similarity(i, before),
-        "clip_text_output": None if after is None else similarity(tar, after),
-        "clip_direction": change,
-        "clip_image": similarity(i, tar),
-    }
-
-
-def _detector_metrics(
-    row: Row, pair: EditPair[int], found: Mapping[tuple[str, int], "Detections"]
-) -> dict[str, float | None]:
-    """The best scores of any box, found or not, and how much of what is there lies where the edit is."""
-    there, gone = found.get(("present", pair.target)), found.get(("absent", pair.target))
-    before = found.get(("absent_before", pair.input))
-    inside, _ = row.regions
-    frame = fill_boxes(row.boxes, inside.shape) > 0
-    return {
-        "present": there.best_score if there else None,
-        "present_overlap": share_within(there.best_box, inside) if there else None,
-        "absent": gone.best_score if gone else None,
-        "absent_before": before.best_within(frame) if before else None,
-    }
-
-
-def fidelity_metrics(row: Row, pair: EditPair[int], candidate: Mapping[str, Any]) -> dict[str, float | None]:
-    from stages.pictures.fidelity import (
-        as_float,
-        clipped,
-        contrast,
-        gmsd,
-        mask_fit,
-        mean_change,
-        roughness,
-        ssim,
-    )
-
-    i, tar = as_float(row.images[pair.input]), as_float(row.images[pair.target])
-    inside, outside = row.regions
-    drawn = candidate["contrast_raw"]
-    return {
-        "change": float(np.abs(tar - i).mean()),
-        "change_inside": mean_change(i, tar, inside),
-        "change_outside": mean_change(i, tar, outside),
-        "change_outside_raw": candidate["change_outside_raw"],
-        "ssim_outside": ssim(i, tar, outside) if "ssim_outside" in row.task.metrics else None,
-        "gmsd": gmsd(i, tar) if "gmsd" in row.task.metrics else None,
-        "mask_fit": mask_fit(row.boxes, row.precise) if "mask_fit" in row.task.metrics else None,
-        "clipped": max(clipped(i), clipped(tar)),
-        "contrast": min(contrast(i), contrast(tar), *([] if drawn is None else [drawn])),
-        "roughness": max(roughness(i), roughness(tar)),
-    }
+def _scores(evidence: Evidence) -> dict[str, float | None]:
+    """Every metric of a candidate; null are those that its task does not list."""
+    listed = {metric.name: metric.compute(evidence) for metric in metrics_of(evidence.task)}
+    return {name: listed.get(name) for name in METRICS}
 
 
 def _decide(row: Row, scores: list[dict[str, float | None]]) -> Decision:
-    listed = [{m: values.get(m) if m in row.task.metrics else None for m in METRICS} for values in scores]
-    for k, values in enumerate(listed):
+    for k, values in enumerate(scores):
         for metric, value in values.items():
             if value is not None and not math.isfinite(np.float32(value)):
                 return failed(NotFiniteError("score", f"{metric} of candidate {k}"))
     from stages.pictures.perceptual_hash import perceptual_hash
 
     anchor, *candidates = map(perceptual_hash, row.images)
-    return kept(scores=listed, anchor_hash=anchor, candidate_hashes=candidates)
+    return kept(scores=scores, anchor_hash=anchor, candidate_hashes=candidates)

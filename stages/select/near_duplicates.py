@@ -1,16 +1,16 @@
-"""Near duplicates among many hashes, in time that hardly grows faster than their number."""
+"""Near duplicates among many hashes, in nearly linear time."""
 
 import numpy as np
 
 MOST_BITS = 15
-"""Greatest distance: then a band is one byte of the hash."""
+"""Largest distance: then a band is one byte of the hash."""
 
 
 def near_duplicates(hashes: np.ndarray, bits: int) -> np.ndarray:
-    """Which hashes differ from an earlier one in at most ``bits`` bits.
+    """Which hashes differ from an earlier hash in at most ``bits`` bits.
 
-    Two hashes that near are equal in one of ``bits + 1`` bands of bytes at least, so that only hashes
-    with an equal band are compared.
+    If two hashes differ in at most ``bits`` bits, at least one of ``bits + 1`` bands of bytes is equal.
+    Therefore only hashes with an equal band are compared.
 
     Args:
         hashes: uint8 [n,16]: 128 bits each.
@@ -20,7 +20,7 @@ def near_duplicates(hashes: np.ndarray, bits: int) -> np.ndarray:
         bool [n].
     """
     found = np.zeros(len(hashes), bool)
-    # Equal hashes first: the bands then hold few that are alike.
+    # Remove equal hashes first, so that few hashes share a band.
     _, first, group = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     found[first[group.ravel()] < np.arange(len(hashes))] = True
     if bits == 0:

@@ -1,4 +1,4 @@
-"""What only the whole run can decide: near duplicates, and quotas of tasks."""
+"""The select stage: decisions that need the whole run, on near duplicates and task quotas."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar
@@ -20,17 +20,19 @@ class SelectConfig(StageConfig):
         4,
         ge=0,
         le=MOST_BITS,
-        description="a pair whose two perceptual hashes differ from an earlier pair's in at most so many of "
-        "128 bits is rejected; None: none is",
+        description="reject a pair whose two perceptual hashes differ from an earlier pair's in at most so "
+        "many of 128 bits; None: keep all",
     )
     balance: Mapping[str, Annotated[float, Field(gt=0, le=1)]] = Field(
-        {}, description="by task: at most this share of the published pairs"
+        {}, description="by task: its largest share of the published pairs"
     )
 
 
 class Select(Stage[SelectConfig]):
-    """Rejects ``near_duplicate`` (of pairs that look alike the first in the plan's order stays) and then
-    ``over_quota`` (of a task with more than its share those with the lowest rank go, ties by id).
+    """Rejects ``near_duplicate`` pairs, then rows that are ``over_quota``.
+
+    Of pairs that look alike, the first in plan order stays. If a task exceeds its share, its rows with the
+    lowest rank are rejected; ties are decided by id.
     """
 
     version: ClassVar[int] = 1
@@ -55,7 +57,7 @@ class Select(Stage[SelectConfig]):
         self.reasons: dict[bytes, str] = {}
 
     def survey(self, tables: Iterable[pa.Table]) -> None:
-        """Decide about the rows of the whole run, given in the plan's order."""
+        """Decide about all rows of the run, given in plan order."""
         ids, tasks, ranks, hashes = [], [], [], []
         names: dict[str, int] = {}
         for table in tables:

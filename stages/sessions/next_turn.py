@@ -1,4 +1,4 @@
-"""What a later turn of a session starts from: the picture and the caption that the turn before ended with."""
+"""The start of a later turn in a session: the picture and caption that the previous turn ended with."""
 
 import random
 from collections.abc import Mapping
@@ -26,16 +26,18 @@ _TURN = {
     "smooth_mask": pa.binary(),
     "soft_mask": pa.binary(),
 }
-"""What it takes to draw a turn again: ``candidate`` is the chosen one's place in the task's list."""
+"""Everything needed to draw a turn again.
+
+``candidate`` is the chosen candidate's index in the task's list.
+"""
 
 
 class Before(Stage[SourceConfig]):
-    """Begins a later turn with what the plan and the source stage give to the first one.
+    """Starts a later turn with the inputs that plan and source stage provide in the first turn.
 
-    The picture is the one that the turn before published as Tar, to the byte; the caption is the one
-    that describes it. The task is drawn among the run's forward Prompt-to-Prompt tasks: a reverse task
-    draws its input last, and an annotation has no latents. ``history`` holds the turns so far, which the
-    edit stage draws again with its own.
+    The picture is exactly the Tar of the previous turn, and the caption describes it. The task is drawn from
+    the run's forward Prompt-to-Prompt tasks: a reverse task draws its input last, and an annotation has no
+    latents. ``history`` holds the turns so far; the edit stage draws them again together with its own turn.
 
     Rejection: ``session_ended``, after a turn that was not drawn by Prompt-to-Prompt.
     """
@@ -91,5 +93,5 @@ class Before(Stage[SourceConfig]):
 
 
 def may_come_later(task: Task) -> bool:
-    """Whether a task can edit the picture of the turn before it."""
+    """Whether a task can edit the picture of an earlier turn."""
     return task.method == "prompt2prompt" and task.direction == "forward"

@@ -1,8 +1,7 @@
-"""Sessions of several turns: the chain once more a turn, each from what the turn before ended with.
+"""Sessions of several turns: the chain of stages is repeated, each turn starting from the previous result.
 
-``instruct.2`` is the same stage as ``instruct``. It reads from ``source.2``
-(:mod:`stages.sessions.next_turn`) what it read from the plan in the first turn, and from ``mask.2`` what it
-read from ``mask``.
+``instruct.2`` is the same stage as ``instruct``, but it reads from ``source.2``
+(:mod:`stages.sessions.next_turn`) instead of the plan, and from ``mask.2`` instead of ``mask``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,11 +13,11 @@ from stages.placed import PlacedStage, first_turn, step_name
 from stages.sessions.next_turn import Before
 
 SOURCE = "source"
-"""The stage that begins a turn; it gives later turns what the plan gives to the first."""
+"""The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
 def unrolled(turns: int) -> dict[str, PlacedStage]:
-    """The stages of a run by step, in order: those of the first turn, ``source.2``, ``instruct.2``, ..."""
+    """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ..."""
     placed = list(first_turn(STAGES).values())
     for turn in range(2, turns + 1):
         placed.append(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
@@ -29,7 +28,7 @@ def unrolled(turns: int) -> dict[str, PlacedStage]:
 
 
 def _writer(stage: str, turn: int) -> str:
-    """The step that writes in a turn what ``stage`` writes in the first; the plan's is the turn's first."""
+    """The step that writes the columns of ``stage`` in a turn. For the plan: the step that begins it."""
     if stage == "run":
         return stage
     return step_name(SOURCE if stage == "plan" and turn > 1 else stage, turn)
@@ -45,7 +44,7 @@ def _reads_at(stage: type[Stage[Any]], turn: int) -> Mapping[str, Sequence[str]]
 
 
 def _reads_of_turn_before(turn: int) -> Mapping[str, Sequence[str]]:
-    """What the stage that begins ``turn`` reads."""
+    """The columns, by step, that the stage which begins ``turn`` reads."""
     reads = {_writer(name, turn - 1): list(columns) for name, columns in Before.reads.items()}
     if turn > 2:
         reads[_writer("plan", turn - 1)].append("history")

@@ -1,7 +1,7 @@
-"""The dataset card: ``README.md`` with a front matter that the ``datasets`` package reads.
+"""The dataset card: ``README.md`` with a front matter for the ``datasets`` package.
 
-Names of runs, tasks and models are of others; they are shown as they are, and end neither a table's cell
-nor the front matter.
+Names of runs, tasks and models are untrusted text. They are escaped, so that they cannot break a table or the
+front matter.
 """
 
 import re
@@ -12,23 +12,23 @@ import pyarrow as pa
 import yaml
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-"""How a picture is published; ``datasets`` shows it, pandas gives its bytes."""
+"""A published picture. ``datasets`` shows it as a picture, pandas gives its bytes."""
 
 Columns = Mapping[str, tuple[pa.DataType, str]]
 """Type and meaning of columns by name."""
 
 
 def dataset_card(header: Mapping[str, Any], *sections: str) -> str:
-    """A card of a front matter and sections in Markdown."""
+    """A card from a front matter and sections in Markdown."""
     return f"---\n{yaml.safe_dump(dict(header), sort_keys=False)}---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def front_matter(name: str, data_files: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
-    """What ``datasets`` is told.
+    """The front matter for ``datasets``.
 
     Args:
-        name: of the run.
-        data_files: a pattern by split, or several, relative to the card.
+        name: the run's name.
+        data_files: one pattern or several by split, relative to the card.
     """
     files = [{"split": split, "path": pattern} for split, pattern in data_files.items()]
     return {
@@ -39,7 +39,7 @@ def front_matter(name: str, data_files: Mapping[str, str | Sequence[str]]) -> di
 
 
 def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str]:
-    """What the rows are, and of which tasks and models.
+    """A paragraph and tables: how many rows, from which tasks and models.
 
     Args:
         summary: ``name``, ``seed``, ``planned`` and ``published`` (rows) and ``models`` (identity by
@@ -57,7 +57,7 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
 
 
 def columns_table(columns: Columns) -> str:
-    """Each column's type and meaning."""
+    """A table with the type and meaning of each column."""
     lines = [
         (code(name), "image" if dtype == PICTURE else plain(str(dtype)), plain(meaning))
         for name, (dtype, meaning) in columns.items()
@@ -66,19 +66,19 @@ def columns_table(columns: Columns) -> str:
 
 
 def table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are Markdown already; a head that ends in ``:`` is of numbers."""
+    """A table from cells in Markdown. A heading that ends with ``:`` marks a column of numbers."""
     rule = "|".join("---:" if name.endswith(":") else "---" for name in head)
     names = " | ".join(name.removesuffix(":") for name in head)
     return "\n".join([f"| {names} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def plain(text: str) -> str:
-    """A text as Markdown that shows it as it is, on one line."""
+    """Escape a text for Markdown, on one line."""
     return re.sub(r"([\\`*\[\]<|&~$])", r"\\\1", _one_line(text))
 
 
 def code(text: str) -> str:
-    """A text as code within a line; it may hold backticks, and a table's cell keeps it whole."""
+    """A text as inline code. It may contain backticks, and stays inside a table cell."""
     line = _one_line(text).replace("|", "\\|")
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     space = " " if line[:1] == "`" or line[-1:] == "`" or not line else ""
@@ -86,7 +86,7 @@ def code(text: str) -> str:
 
 
 def features(schema: pa.Schema) -> list[dict[str, Any]]:
-    """A schema as the front matter's ``dataset_info.features`` states it."""
+    """A schema in the form of the front matter's ``dataset_info.features``."""
     return [{"name": field.name, **_feature(field.type)} for field in schema]
 
 

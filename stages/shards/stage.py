@@ -1,7 +1,7 @@
-"""The shards stage: the published rows ``(I, T, Tar, TI)``, a dataset card and checksums.
+"""The shards stage: the published rows ``(I, T, Tar, TI)``, and the dataset card.
 
-Every row of every task has the same Arrow schema with typed columns. Pictures are
-``struct{bytes, path}``, which ``datasets`` shows as pictures and pandas gives as bytes.
+All rows of all tasks have one Arrow schema with typed columns. Pictures are ``struct{bytes, path}``:
+``datasets`` shows them as pictures, pandas gives their bytes.
 """
 
 import json
@@ -19,30 +19,30 @@ from upath import UPath
 from stages.base import Publisher, PublisherConfig, StageConfig, kept, to_table
 from stages.candidate import Policy
 from stages.pair import as_pair, inverse_instruction
-from stages.pictures.masks import edit_mask
-from stages.pictures.png import decode_mask, encode_png
-from stages.score.metrics import METRICS
+from stages.pictures.png import encode_png
+from stages.pictures.region import MaskedRegion
+from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
 from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
 from stages.tasks import Task
 
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "id": (pa.string(), "the row's name, unique among those of one turn"),
+    "id": (pa.string(), "name of the row, unique within a turn"),
     "I": (PICTURE, "input image (PNG)"),
     "T": (pa.string(), "edit instruction"),
     "Tar": (PICTURE, "target image (PNG)"),
     "TI": (pa.int16(), "task index"),
     "T_inverse": (
         pa.string(),
-        "edit instruction from Tar back to I, null where it makes no sense or the task was moved",
+        "edit instruction from Tar back to I; null if it makes no sense or the task was moved",
     ),
     "TI_inverse": (pa.int16(), "task index of the pair backwards"),
-    "mask": (PICTURE, "how far each pixel was free to change (8-bit grey PNG, 255 = wholly)"),
+    "mask": (PICTURE, "how freely each pixel could change (8-bit grey PNG, 255 = fully)"),
     "task": (pa.string(), "name of the task"),
-    "task_planned": (pa.string(), "the task that the pair was made as, before the task check"),
+    "task_planned": (pa.string(), "the task that the pair was made for, before the task check"),
     "input_caption": (pa.string(), "describes I"),
     "output_caption": (pa.string(), "describes Tar"),
-    "edited_object": (pa.string(), "what the edit makes, in the words of the output caption"),
-    "original_object": (pa.string(), "what the edit replaces, in the words of the input caption"),
+    "edited_object": (pa.string(), "the new object, in the words of the output caption"),
+    "original_object": (pa.string(), "the replaced object, in the words of the input caption"),
     "boxes": (pa.list_(pa.list_(pa.float32())), "boxes of the object: x0, y0, x1, y1 in pixels"),
     "method": (pa.string(), "how the target was made"),
     "mask_policy": (pa.string(), "mask that guided the edit: soft, precise, smooth, box or none"),
@@ -50,20 +50,20 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "cross_until": (pa.float32(), "fraction of the steps with the source's cross-attention"),
     "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
     "seed": (pa.int64(), "the row's random seed"),
-    **{metric: (pa.float32(), f"score: {meaning}") for metric, meaning in METRICS.items()},
+    **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in METRICS.items()},
     "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
-    "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were put back as they are in I"),
+    "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were replaced by those of I"),
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
-    "turn": (pa.int16(), "of the session, from 1"),
+    "turn": (pa.int16(), "number of the turn in its session, from 1"),
 }
 """Type and meaning of every published column."""
 
 SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items() if name != "id"])
-"""Of the published rows, besides ``id``."""
+"""Schema of the published rows, without ``id``."""
 
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
-    """An Arrow type as the ``datasets`` package describes it in JSON."""
+    """An Arrow type in the JSON of the ``datasets`` package."""
     if dtype == PICTURE:
         return {"_type": "Image"}
     if pa.types.is_struct(dtype):
@@ -74,7 +74,7 @@ def _feature(dtype: pa.DataType) -> dict[str, Any]:
 
 
 def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
-    """The schema metadata by which ``datasets`` knows which columns are pictures."""
+    """Schema metadata that tells ``datasets`` which columns are pictures."""
     features = {field.name: _feature(field.type) for field in schema}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
 
@@ -86,15 +86,15 @@ class ShardsConfig(PublisherConfig):
         default=32,
         ge=1,
         le=10_000,
-        description="rows of a row group: small, so that text is read without pictures",
+        description="rows of a row group; small, so that text can be read without pictures",
     )
 
 
 class Shards(Publisher[ShardsConfig]):
-    """Turns the kept rows of a fixed group of parts into published ones.
+    """Turns the kept rows of a fixed group of parts into published rows.
 
-    The engine writes what it returns to ``train-*.parquet``, with ``schema_metadata`` and without
-    status and reason, and asks for the card of all of them (:meth:`describe`) in the end.
+    The engine writes them to ``train-*.parquet`` with ``schema_metadata`` and without status and reason. At
+    the end it asks for a card about all shards (:meth:`describe`).
     """
 
     version: ClassVar[int] = 4
@@ -104,7 +104,7 @@ class Shards(Publisher[ShardsConfig]):
         "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
-        "score": ["scores"],
+        "score": SCORE_COLUMNS,
         "filter": ["choice"],
         "task_check": ["checked_task"],
         "run": ["models"],
@@ -150,7 +150,7 @@ class Shards(Publisher[ShardsConfig]):
             "thresholded": candidate["thresholded"],
             "session": row["id"],
             "turn": self.turn,
-            **row["scores"][row["choice"]],
+            **scores_of(row)[row["choice"]],
         }
 
     @staticmethod
@@ -165,11 +165,8 @@ class Shards(Publisher[ShardsConfig]):
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
-    """The mask M of the edit; of one that no mask guided, the soft mask of its region."""
-    precise, smooth, soft = (decode_mask(row[name]) for name in ("precise_mask", "smooth_mask", "soft_mask"))
-    boxes = np.array(row["boxes"], np.float32)
-    shown: Policy = "soft" if policy == "none" else policy
-    mask = edit_mask(task.region, shown, precise, smooth, soft, boxes)
+    """The mask M of the edit. If no mask guided the edit, the soft mask of its region."""
+    mask = MaskedRegion.from_row(row).edit_mask(task.region, "soft" if policy == "none" else policy)
     return encode_png(np.round(mask * 255).astype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""Draw the anchor picture: the one in which the object to be found is present."""
+"""The source stage: draws the anchor picture, in which the object to be grounded is present."""
 
 from collections.abc import Iterator
 from typing import ClassVar
@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.finite import NotFiniteError
+from stages.models.batches import filled
 from stages.models.diffusion import DiffusionConfig
 from stages.pair import anchor_and_edit_prompts
 from stages.pictures.png import encode_png
@@ -21,7 +22,10 @@ class SourceConfig(StageConfig):
 
 
 class Source(Stage[SourceConfig]):
-    """Samples one picture a row; it serves the grounding and is drawn again beside its edits."""
+    """Draws one picture per row.
+
+    It is used for grounding, and drawn again beside its edits in the edit stage.
+    """
 
     version: ClassVar[int] = 3
     reads: ClassVar = {
@@ -66,13 +70,14 @@ class Source(Stage[SourceConfig]):
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
 
     def _draw(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures of prompts uint8 [n,H,W,3], and which are finite, bool [n]; the batch is filled to its
-        fixed size with copies of the last row.
+        """Draw prompts as pictures uint8 [n,H,W,3], and tell which are finite, bool [n].
+
+        The batch is filled to its fixed size with copies of the last row.
         """
         import torch
 
-        wanted, missing = len(prompts), self.config.batch - len(prompts)
-        prompts, seeds = prompts + prompts[-1:] * missing, seeds + seeds[-1:] * missing
+        wanted = len(prompts)
+        prompts, seeds = filled(prompts, self.config.batch), filled(seeds, self.config.batch)
         model, settings = self.model, self.config.diffusion
         latents = model.sample(
             model.initial_latents(seeds),

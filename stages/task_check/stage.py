@@ -1,4 +1,4 @@
-"""Whether an instruction belongs to its task: a predictor may move a finished pair to another one."""
+"""The task_check stage: a predictor checks the task of each instruction, and may change it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +12,10 @@ from stages.tasks import Tasks
 
 
 class TaskPredictor(Protocol):
-    """Tells a task from an instruction."""
+    """Predicts the task of an instruction."""
 
     def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
-        """The probability of each task that it knows, by name, for each instruction; empty for one that it
-        cannot read whole.
-        """
+        """For each instruction, probabilities by task name; empty if it cannot be read completely."""
         ...
 
 
@@ -25,17 +23,19 @@ class TaskCheckConfig(StageConfig):
     """The manifest's section ``task_check``. Without a ``predictor`` every row keeps its task."""
 
     predictor: Weights | None = Field(
-        None, description="a sequence classifier of transformers; its labels are names of tasks"
+        None, description="a sequence classifier of transformers; its labels are task names"
     )
-    confidence: float = Field(0.9, gt=0.5, le=1, description="a row is moved from this probability on")
-    max_tokens: int = Field(64, ge=8, le=512, description="of an instruction; longer ones are cut")
+    confidence: float = Field(0.9, gt=0.5, le=1, description="least probability for moving a row")
+    max_tokens: int = Field(
+        64, ge=8, le=512, description="longest instruction in tokens; longer ones are cut"
+    )
 
 
 class TaskCheck(Stage[TaskCheckConfig]):
     """Writes each row's task after the check, as Emu Edit's filter does (Sheynin et al. 2023).
 
-    A row is moved if the predictor gives another task of the run at least ``confidence``; the planned
-    task stays beside it. Only the label moves: the pair was drawn and filtered by its planned task.
+    A row is moved if the predictor gives another task of the run at least ``confidence``. The planned task is
+    kept as well. Only the label moves: the pair is drawn and filtered by its planned task.
     """
 
     version: ClassVar[int] = 2
@@ -58,7 +58,7 @@ class TaskCheck(Stage[TaskCheckConfig]):
         *,
         turn: int = 1,
     ) -> None:
-        """Load the predictor that ``config`` names, unless one is given."""
+        """Use ``predictor``, or load the one named in ``config``."""
         super().__init__(config, tasks, turn=turn)
         self.predictor = predictor
         if predictor is None and config.predictor is not None:

@@ -83,7 +83,7 @@ class Model(Weights):
 
 
 class Draw(Fake):
-    """The expensive stage: slow on demand, a worker that dies on demand, weights of its own."""
+    """The expensive stage, with weights. On demand it is slow, waits at a row, hangs, or loses its worker."""
 
     reads: ClassVar[dict] = {"plan": ["seed"], "write": ["instruction"]}
     schema = pa.schema([pa.field("picture", pa.binary()), pa.field("threads", pa.int32())])
@@ -101,7 +101,11 @@ class Draw(Fake):
         if switched_on(f"exit {row['instruction'].split()[-1]}"):
             raise SystemExit(0)
         if switched_on(f"hang {row['instruction'].split()[-1]}"):
+            with (Path(os.environ["FAKE_SWITCHES"]) / "hanging").open("a") as hanging:
+                hanging.write(f"{os.getpid()}\n")
             time.sleep(10_000)
+        while switched_on(f"wait {row['instruction'].split()[-1]}"):
+            time.sleep(0.01)
         if switched_on("die"):
             (Path(os.environ["FAKE_SWITCHES"]) / "die").unlink()
             os._exit(1)

@@ -66,8 +66,17 @@ class FakeRun:
     def save(self) -> None:
         self.path.write_text(yaml.safe_dump(self.content))
 
-    def switch(self, name: str) -> None:
-        (Path(os.environ["FAKE_SWITCHES"]) / name).touch()
+    def switch(self, name: str, on: bool = True) -> None:
+        """Steer the fake stages, in whatever process: see ``Draw.decide``."""
+        path = Path(os.environ["FAKE_SWITCHES"]) / name
+        path.touch() if on else path.unlink()
+
+    def processes(self, stage: str) -> list[int]:
+        """Other processes that have loaded a stage, by the name of its class, and live."""
+        loaded = Path(os.environ["FAKE_SWITCHES"]) / "processes"
+        lines = loaded.read_text().splitlines() if loaded.exists() else []
+        pids = [int(pid) for name, pid in map(str.split, lines) if name == stage]
+        return [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
 
     def manifest(self, *overrides: str) -> Manifest:
         return read_manifest(self.path, overrides, FAKES)
@@ -89,7 +98,7 @@ class FakeRun:
         return subprocess.Popen(
             [sys.executable, "-c", code, str(self.path), engine, *overrides],
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "FAKE_DRIVER": str(self.folder)},
             stdout=subprocess.DEVNULL,
         )
 

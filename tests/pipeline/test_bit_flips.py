@@ -113,7 +113,7 @@ def is_noticed(run: Path, path: Path, place: dict | None) -> bool:
 
 def test_kept_footers_with_flipped_bits_tell_nothing_else(make_run, monkeypatch):
     """``footers.parquet`` is a copy: one that is damaged is not read."""
-    monkeypatch.setattr("pipeline.engine.state.WORTH", 1)
+    monkeypatch.setattr("pipeline.engine.state.MIN_FOOTERS_TO_CACHE", 1)
     monkeypatch.setattr("pipeline.store.location.SETTLED_S", 0.0)
     run = make_run()
     run.generate()
@@ -124,7 +124,7 @@ def test_kept_footers_with_flipped_bits_tell_nothing_else(make_run, monkeypatch)
     for _ in range(100):
         before = flip(kept, rng.randrange(8 * kept.stat().st_size))
         state = open_state(run.run)
-        monkeypatch.setattr("pipeline.engine.state.WORTH", 1000)
+        monkeypatch.setattr("pipeline.engine.state.MIN_FOOTERS_TO_CACHE", 1000)
         state.scan()
         assert count_run(state) == expected
         kept.write_bytes(before)

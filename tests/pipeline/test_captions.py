@@ -121,7 +121,7 @@ DAMAGED = {
     "latin.jsonl": (b'{"caption": "a"}\n{"caption": "caf\xe9"}\n', "line 2 is not UTF-8"),
     "latin-first.jsonl": (b'{"x": "caf\xe9", "caption": "a"}\n', "line 1 is not UTF-8"),
     "surrogate.jsonl": ('{"caption": "a"}\n{"caption": "\\ud800"}\n', "line 2 has half of a surrogate"),
-    "twice.jsonl": ('{"caption": "a"}\n{"caption": "b", "caption": "c"}\n', "line 2 .* stands twice"),
+    "twice.jsonl": ('{"caption": "a"}\n{"caption": "b", "caption": "c"}\n', "line 2 .* occurs twice"),
     "array.jsonl": ("[1]\n", r"line 1 is not a JSON object.*\.json"),
     "text.jsonl": ('"caption"\n', "line 1 is not a JSON object"),
     "deep.jsonl": ('{"caption": "a", "x": ' + "[" * 100_000 + "\n", "line 1 is nested too deeply"),
@@ -133,7 +133,7 @@ DAMAGED = {
     "other.json": ('[{"text": "a"}]', "no column 'caption'; it has 'text'"),
     "cut.csv.gz": (gzip.compress(MANY.encode())[:500], "cannot be read: Truncated"),
     "plain.csv.gz": ("caption\na\n", "cannot be read"),
-    "a.parquet.gz": (b"", "is of no format that is read"),
+    "a.parquet.gz": (b"", "has an unknown format"),
 }
 
 
@@ -295,7 +295,7 @@ def test_a_folder_and_a_pattern_are_their_files_by_name(tmp_path):
     (tmp_path / "e.txt").write_text("e\n")
     with pytest.raises(UserError, match=r"several formats, such as a\.csv and e\.txt: name those of one"):
         read_captions(tmp_path, "caption")
-    with pytest.raises(UserError, match=r"README\.md is of no format"):
+    with pytest.raises(UserError, match=r"README\.md has an unknown format"):
         read_captions(tmp_path / "*", "caption")
     with pytest.raises(UserError, match=r"there is no file .*nothing"):
         read_captions(tmp_path / "nothing*.csv", "caption")

@@ -1,7 +1,5 @@
 """A cluster of two nodes that loses one: the run ends as one on a single machine does."""
 
-import sys
-
 import pytest
 
 from pipeline.engine.jobs import Job
@@ -11,7 +9,7 @@ from stages.base import StageConfig
 from stages.tasks import Tasks
 from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import ROOT
-from tests.test_resume import wait_for_files
+from tests.waiting import wait_for
 
 
 def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypatch):
@@ -28,26 +26,19 @@ def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypa
         _Actor(str(run.folder / "no code"))
 
 
-@pytest.fixture
-def cluster(make_run, monkeypatch):
-    """Two nodes of a core each; their workers have this test's environment."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    yield made
-    made.shutdown()
-
-
-def test_a_run_survives_the_loss_of_a_node(make_run, cluster):
-    second = cluster.add_node(num_cpus=1)
-    cluster.wait_for_nodes()
+def test_a_run_survives_the_loss_of_a_node(make_run, ray_cluster):
+    second = ray_cluster.add_node(num_cpus=1)
+    ray_cluster.wait_for_nodes()
     run, plain = make_run("cluster"), make_run("plain")
-    driver = run.driver("draw.pause=0.5", f"ray.address={cluster.address}", engine="ray")
-    wait_for_files(run, "draw", 1)
-    cluster.remove_node(second, allow_graceful=False)
-    assert driver.wait(240) == 0, sys.stderr
-    plain.generate("draw.pause=0.5")
+    rows_that_wait = [f"wait {row}" for row in (7, 11, 15)]  # a worker each, two here and one there
+    for row in rows_that_wait:
+        run.switch(row)
+    driver = run.driver("draw.resources.workers=3", engine="ray")
+    wait_for(lambda: len(run.processes("Draw")) == 3, driver)
+    ray_cluster.remove_node(second, allow_graceful=False)
+    for row in rows_that_wait:
+        run.switch(row, on=False)
+    assert driver.wait() == 0
+    plain.generate()
     assert run.files() == plain.files()
     assert not list(run.run.glob("**/*.tmp"))

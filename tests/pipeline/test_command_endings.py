@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from tests.pipeline.runs import ROOT, FakeRun
-from tests.test_resume import wait_for_files
+from tests.waiting import wait_for_files
 
 CODE = """
 import stages, stages.sessions.turns
@@ -40,23 +40,25 @@ def generating(run: FakeRun, *overrides: str, engine: str = "local", **options) 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_run_with_a_message_and_without_a_loss(run, make_run, number):
-    driver = generating(run, "draw.pause=0.1")
-    wait_for_files(run, "draw", 1)
+    run.switch("wait 9")
+    driver = generating(run)
+    wait_for_files(run, "draw", 1, driver)
     driver.send_signal(number)
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate()
     assert driver.returncode == 128 + number
     assert errors.strip().startswith("stopped; what was committed stays")
     assert "Traceback" not in errors
     assert not list(run.run.rglob("*.tmp"))
-    run.generate("draw.pause=0.1")
+    run.switch("wait 9", on=False)
+    run.generate()
     whole = make_run("whole")
-    whole.generate("draw.pause=0.1")
+    whole.generate()
     assert run.files() == whole.files(), "no row failed by the signal"
 
 
 def test_code_that_ends_the_process_does_not_end_it_silently(run):
     driver = generating(run, before="Publish.describe = classmethod(lambda *arguments: exit(0))")
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate()
     assert driver.returncode == 1
     assert errors.startswith("error: stopped: code of a stage or library ended the process (SystemExit: 0)")
 
@@ -64,7 +66,7 @@ def test_code_that_ends_the_process_does_not_end_it_silently(run):
 def test_an_error_of_the_system_is_one_message_with_the_path(run, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     driver = generating(run, f"runs={tmp_path}/file/runs")
-    _, errors = driver.communicate(timeout=60)
+    _, errors = driver.communicate()
     assert driver.returncode == 2
     assert errors.startswith(f"error: {tmp_path}/file")
     assert "Traceback" not in errors
@@ -77,20 +79,17 @@ def test_a_reader_that_goes_away_is_no_error(run, arguments):
     os.close(reading)
     ended = command(*arguments, run.run, stdout=writing)
     os.close(writing)
-    _, errors = ended.communicate(timeout=60)
+    _, errors = ended.communicate()
     assert (ended.returncode, errors) == (1, "")
 
 
 def test_an_interrupt_while_ray_starts_and_while_workers_run(run):
-    for number, wait in (
-        (signal.SIGINT, lambda: None),
-        (signal.SIGTERM, lambda: wait_for_files(run, "draw", 1)),
-    ):
-        driver = generating(run, "draw.pause=0.5", engine="ray", stdout=subprocess.DEVNULL)
-        wait_for_files(run, "", 1)
-        wait()
+    run.switch("wait 17")
+    for number, stage in ((signal.SIGINT, ""), (signal.SIGTERM, "draw")):
+        driver = generating(run, engine="ray", stdout=subprocess.DEVNULL)
+        wait_for_files(run, stage, 1, driver)
         driver.send_signal(number)
-        _, errors = driver.communicate(timeout=240)
+        _, errors = driver.communicate()
         assert driver.returncode == 128 + number, errors
         assert errors.strip().startswith("stopped; what was committed stays")
         assert "Traceback" not in errors

@@ -24,7 +24,7 @@ TICKS_S = 0.02
 @pytest.fixture
 def eager(monkeypatch):
     """Keep footers of small runs too, and files soon after they were written."""
-    monkeypatch.setattr(state, "WORTH", 1)
+    monkeypatch.setattr(state, "MIN_FOOTERS_TO_CACHE", 1)
     monkeypatch.setattr(storage, "SETTLED_S", TICKS_S)
 
 
@@ -145,11 +145,11 @@ def test_what_another_version_kept_is_not_read(run, eager, monkeypatch):
     made = opened(run)
     time.sleep(1.5 * TICKS_S)
     made.scan()
-    kept, done = footers.read_kept(made.folder.footers, made.plan.digest, made._basis())
+    kept, done = footers.read_cached(made.folder.footers, made.plan.digest, made._basis())
     assert [(stage, unit) for stage, files in kept.items() for unit in files] == units(made)
     assert [(stage, unit) for stage, files in done.items() for unit in files] == units(made)
     monkeypatch.setattr(footers, "VERSION", footers.VERSION + 1)
-    assert footers.read_kept(made.folder.footers, made.plan.digest, made._basis()) == ({}, {})
+    assert footers.read_cached(made.folder.footers, made.plan.digest, made._basis()) == ({}, {})
 
 
 def test_a_file_that_was_not_kept_may_have_changed_under_what_was_done(two_runs, eager):
@@ -189,7 +189,7 @@ def test_a_run_that_cannot_be_written_to_is_told_of_all_the_same(run, eager, mon
     def refuse(*_: object) -> None:
         raise PermissionError("read-only")
 
-    monkeypatch.setattr(state, "keep", refuse)
+    monkeypatch.setattr(state, "cache", refuse)
     made.scan()
     assert told(made) == told(again(made))
 

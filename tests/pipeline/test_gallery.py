@@ -6,9 +6,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from pipeline.views import gallery, outcomes
+from pipeline.views import outcomes
 from pipeline.views.gallery import choose_rows, is_near, thumbnail
-from pipeline.views.outcomes import best_scores, sample_parts, survey
+from pipeline.views.outcomes import sample_parts, survey
+from pipeline.views.rows import best_candidate, records
 from pipeline.views.run import open_state
 from stages.pictures.png import decode_rgb
 from stages.tasks import Bounds
@@ -32,8 +33,11 @@ def test_near_is_a_tenth_of_the_bound(value, bounds, near):
 
 
 def test_the_candidate_shown_is_the_one_that_would_be_chosen():
-    candidates = [{"clip_direction": 0.1, "clip_image": None}, {"clip_direction": 0.3, "clip_image": 0.5}]
-    assert best_scores(candidates) == {"clip_direction": 0.3, "clip_image": 0.5}
+    scores = [{"clip_direction": 0.1}, {"clip_direction": 0.3}, {"clip_direction": None}]
+    assert best_candidate({"scores": scores}) == 1
+    assert best_candidate({"scores": scores, "choice": None}) == 1
+    assert best_candidate({"scores": scores, "choice": 0}) == 0
+    assert best_candidate({"scores": None}) is None
 
 
 def test_every_planned_row_has_one_outcome(toybox_run: Run):
@@ -78,10 +82,10 @@ def test_only_row_groups_of_chosen_rows_are_read(toybox_run: Run):
     state = open_state(str(toybox_run.folder))
     (row, *_) = [row for row in survey(state, [0]) if row.scores]
     path = state.path(state.steps["edit"], 0)
-    (record,) = gallery._chosen(path, ["id", "anchor"], pa.array([row.id]))
+    (record,) = records(path, ["id", "anchor"], pa.array([row.id]))
     assert record["id"] == row.id
     assert decode_rgb(record["anchor"]).shape == (64, 64, 3)
-    assert not list(gallery._chosen(path, ["id"], pa.array(["unknown"])))
+    assert not list(records(path, ["id"], pa.array(["unknown"])))
 
 
 def test_thumbnails_keep_small_pictures_and_shrink_large_ones():

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from pipeline.views.pairs import read_pairs, table_of
+from pipeline.views.pairs import pairs_table, read_pairs
 from tests.stages.tiny_shards import TASKS, flat, given_row, write_shards
 
 ROWS = [[given_row(task, 10 * shard + k) for k, task in enumerate([*TASKS] * 2)] for shard in range(2)]
@@ -26,7 +26,7 @@ def test_a_shard_its_folder_and_its_run_can_be_read(run):
 
 def test_a_pair_holds_its_row(run):
     pair = next(pair for pair in read_pairs(run, 100, 0) if pair.task == "add")
-    assert (pair.input, pair.target) == (flat(21), flat(10))
+    assert (pair.input_png, pair.target_png) == (flat(21), flat(10))
     assert pair.instruction == "add it, number 1"
     assert pair.scores == {"clip_direction": 0.25, "change_inside": 0.5}
 
@@ -52,7 +52,7 @@ def test_the_table_shows_text_as_it_is(tmp_path):
     row = given_row("remove", instruction="[bold red]remove[/] :smile: 猫")
     [path] = write_shards(tmp_path, [[row]])
     console = Console(width=200, record=True)
-    console.print(table_of(read_pairs(path, 1, 0)))
+    console.print(pairs_table(read_pairs(path, 1, 0)))
     assert "[bold red]remove[/] :smile: 猫" in console.export_text()
 
 

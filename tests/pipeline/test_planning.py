@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
-from pipeline.inputs.planning import ensure_plan, quotas
+from pipeline.inputs.planning import ensure_plan, rows_by_task
 from pipeline.store.folder import RunFolder
 from pipeline.store.plan import read_plan
 from tests.pipeline.runs import FakeRun
@@ -17,7 +17,7 @@ mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3)
 
 @given(st.integers(0, 10_000), mixtures)
 def test_quotas_are_exact_shares(rows, mixture):
-    quota = quotas(rows, mixture)
+    quota = rows_by_task(rows, mixture)
     assert sum(quota.values()) == rows
     total = sum(map(Fraction, mixture.values()))
     for task, weight in mixture.items():
@@ -25,8 +25,8 @@ def test_quotas_are_exact_shares(rows, mixture):
 
 
 def test_largest_remainder_gets_the_spare_row():
-    assert quotas(10, {"a": 1, "b": 1, "c": 1.5}) == {"a": 3, "b": 3, "c": 4}
-    assert quotas(5, {"a": 0.5, "b": 0.5}) == {"a": 3, "b": 2}
+    assert rows_by_task(10, {"a": 1, "b": 1, "c": 1.5}) == {"a": 3, "b": 3, "c": 4}
+    assert rows_by_task(5, {"a": 0.5, "b": 0.5}) == {"a": 3, "b": 2}
 
 
 def plan_of(run: FakeRun, *overrides):

@@ -72,12 +72,12 @@ def test_the_keys_are_found():
     assert len(KEYS) > 50
 
 
-@pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf", "true", "'7'", "1e400", "-1e30", "1e30", "[1]"])
-def test_what_is_no_number_within_its_range_is_refused_by_its_key(key, value):
-    lines = refused(f"{key}={value}").splitlines()
-    assert lines[0].startswith(f"{TOYBOX}: {key}: "), lines
-    assert len(lines) == 1
+def test_what_is_no_number_within_its_range_is_refused_by_its_key(value):
+    for key in KEYS:
+        lines = refused(f"{key}={value}").splitlines()
+        assert lines[0].startswith(f"{TOYBOX}: {key}: "), lines
+        assert len(lines) == 1, lines
 
 
 @pytest.mark.parametrize(

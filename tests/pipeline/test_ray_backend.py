@@ -1,23 +1,23 @@
-"""The engine on a real local Ray: few runs, because each start costs seconds."""
+"""The engine on a real Ray. Runs join the one of the session, because each start costs seconds."""
 
 import os
 import signal
 import threading
-import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.engine import losses, ray_backend
 from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError
-from tests.pipeline.runs import assert_sum_is_exact
-from tests.test_resume import wait_for_files
+from tests.pipeline.runs import FakeRun, assert_sum_is_exact
+from tests.waiting import wait_for, wait_for_files
 
 
-def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
+def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run, ray_cluster, switches):
     on_ray, plain = make_run("ray"), make_run("plain")
-    switches = Path(os.environ["FAKE_SWITCHES"])
     on_ray.switch("die")
     state = on_ray.generate("draw.resources.threads=1", engine="ray")
     processes = [line.split() for line in (switches / "processes").read_text().splitlines()]
@@ -32,7 +32,7 @@ def test_ray_writes_the_bytes_of_the_plain_loop_though_a_worker_dies(make_run):
     assert_sum_is_exact(state)
 
 
-def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
+def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run, ray_cluster):
     run = make_run(captions=[f"cube {i}" for i in range(5)])
     run.switch("cuda")
     with pytest.raises(
@@ -43,7 +43,7 @@ def test_unit_that_ends_every_worker_stops_the_stage_with_its_error(make_run):
     assert set(run.files()) == {"plan.parquet", "write/00000.parquet"}
 
 
-def test_a_row_that_kills_every_worker_costs_one_row(make_run):
+def test_a_row_that_kills_every_worker_costs_one_row(make_run, ray_cluster):
     run, clean = make_run("poisoned"), make_run("clean")
     run.switch("poison 7")
     state = run.generate(engine="ray")
@@ -52,26 +52,27 @@ def test_a_row_that_kills_every_worker_costs_one_row(make_run):
     assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]
     assert table["reason"].to_pylist()[3].startswith("WorkerLost")
     assert not list(run.run.glob("**/*.tmp"))
-    (Path(os.environ["FAKE_SWITCHES"]) / "poison 7").unlink()
+    run.switch("poison 7", on=False)
     run.rerun("draw", retry_failed=True)
     clean.generate()
     assert run.files() == clean.files(), "run again it is as if nothing had been"
 
 
-def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_alone(make_run):
+def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_alone(make_run, ray_cluster):
     run, clean = make_run("struck"), make_run("clean")
     run.switch("exit 7")
-    clean.switch("exit 7")
-    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]
+    run.switch("wait 15")
+    signals = [signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM]  # the last hits a row alone
     struck, ended = [], threading.Event()
 
     def strike():
         """Each worker of the one that draws, once it is within its rows."""
         while len(struck) < len(signals) and not ended.wait(0.05):
-            for pid in drawers():
+            for pid in run.processes("Draw"):
                 if pid not in struck and any((run.run / "draw").glob(".editpairs-row-*.tmp")):
                     struck.append(pid)
                     os.kill(pid, signals[len(struck) - 1])
+        run.switch("wait 15", on=False)
 
     killer = threading.Thread(target=strike)
     killer.start()
@@ -88,61 +89,69 @@ def test_workers_killed_from_outside_change_no_byte_and_a_row_that_exits_fails_a
     assert reasons == ["SystemExit: 0"]
 
 
-ONE_AT_A_TIME = ("rows_per_part=20", "draw.pause=0.3", "draw.resources.workers=1", "draw.batch=4")
+ONE_AT_A_TIME = ("rows_per_part=20", "draw.resources.workers=1", "draw.batch=4")
 
 
-def drawers() -> list[int]:
-    """The processes that have loaded ``Draw`` and live."""
-    loaded = Path(os.environ["FAKE_SWITCHES"]) / "processes"
-    lines = loaded.read_text().splitlines() if loaded.exists() else []
-    pids = [int(line.split()[1]) for line in lines if line.startswith("Draw ")]
-    return [pid for pid in pids if pid != os.getpid() and Path(f"/proc/{pid}").exists()]
-
-
-def test_a_row_that_hangs_costs_one_row(make_run):
+def test_a_row_that_hangs_costs_one_row(make_run, ray_cluster, switches, monkeypatch):
     run, clean = make_run("hanging"), make_run("clean")
     run.switch("hang 7")
-    state = run.generate("draw.resources.hang_seconds=8", engine="ray")
+    monkeypatch.setattr(losses, "time", SimpleNamespace(monotonic=clock_of_hangs(switches / "hanging")))
+    monkeypatch.setattr(ray_backend, "LOOK", 0.1)
+    state = run.generate("draw.resources.workers=1", engine="ray")
     assert_sum_is_exact(state)
     table = pq.read_table(run.run / "draw" / "00001.parquet")
     assert table["status"].to_pylist() == ["kept", "kept", "kept", "failed"]
     assert table["reason"].to_pylist()[3].startswith("WorkerLost")
     assert not list(run.run.glob("**/*.tmp"))
-    (Path(os.environ["FAKE_SWITCHES"]) / "hang 7").unlink()
+    run.switch("hang 7", on=False)
     run.rerun("draw", retry_failed=True)
     clean.generate()
     assert run.files() == clean.files(), "run again it is as if nothing had been"
 
 
+def clock_of_hangs(hanging: Path):
+    """A clock that stands still, and leaps at the second look at a worker that hangs."""
+    looked = leapt = 0
+
+    def tell() -> float:
+        nonlocal looked, leapt
+        begun = len(hanging.read_text().splitlines()) if hanging.exists() else 0
+        if begun > looked:
+            looked = begun
+        elif looked > leapt:
+            leapt = looked
+        return leapt * 1e6
+
+    return tell
+
+
 def test_driver_killed_on_ray_leaves_no_process_and_goes_on(make_run):
     killed, whole = make_run("killed"), make_run("whole")
-    driver = killed.driver("draw.pause=0.5", engine="ray")
-    wait_for_files(killed, "draw", 1)
+    killed.switch("wait 17")
+    driver = killed.driver(engine="ray")
+    wait_for_files(killed, "draw", 1, driver)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    deadline = time.monotonic() + 240
-    while workers_of_this_test():
-        assert time.monotonic() < deadline, "workers live on without their driver"
-        time.sleep(0.2)
+    wait_for(lambda: not processes_of(killed))
+    killed.switch("wait 17", on=False)
     committed = killed.inodes()
     assert len(committed) < 1 + 5 + 5
-    state = killed.generate("draw.pause=0.5")
+    state = killed.generate()
     after = killed.inodes()
     assert {name: after[name] for name in committed} == committed
-    whole.generate("draw.pause=0.5")
+    whole.generate()
     assert killed.files() == whole.files()
     assert [count.pending.total() for count in count_run(state)] == [0, 0, 0, 0]
 
 
-def workers_of_this_test() -> list[int]:
-    """Other processes whose environment names this test's folder."""
-    mark = f"FAKE_SWITCHES={os.environ['FAKE_SWITCHES']}".encode()
+def processes_of(run: FakeRun) -> list[int]:
+    """The run's driver, its Ray and the workers."""
+    mark = f"FAKE_DRIVER={run.folder}".encode()
     found = []
-    for process in Path("/proc").iterdir():
-        if process.name.isdigit() and int(process.name) != os.getpid():
-            try:
-                if mark in (process / "environ").read_bytes().split(b"\0"):
-                    found.append(int(process.name))
-            except OSError:
-                continue
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+        except OSError:
+            continue
     return found

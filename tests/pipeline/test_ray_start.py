@@ -2,7 +2,6 @@
 
 import socket
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -40,13 +39,13 @@ def listener(answer: bytes | None):
 def in_short(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     monkeypatch.setattr(ray_start, "ANSWER_SECONDS", 0.5)
+    # Ray itself would wait for minutes.
+    monkeypatch.setattr(ray_start, "_init", lambda **_: pytest.fail("Ray was asked to join"))
 
 
 def refused(message: str, address: str | None) -> None:
-    started = time.monotonic()
     with pytest.raises(UserError, match=message):
         start_ray(RayOptions(address=address))
-    assert time.monotonic() - started < 5
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

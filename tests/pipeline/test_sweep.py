@@ -2,7 +2,7 @@ from io import BytesIO
 
 from PIL import Image
 
-from pipeline.views.sweep import plot, sweep, table_of
+from pipeline.views.sweep import curves_table, plot, sweep
 from stages.filter.stage import FilterConfig, choose, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Tasks
@@ -39,7 +39,7 @@ def test_a_curve_counts_what_the_filter_keeps_at_each_value():
 
 def test_curves_can_be_read_and_looked_at():
     curves = sweep(SCORES, TASKS, CONFIG)
-    assert table_of(curves).row_count == 2
+    assert curves_table(curves).row_count == 2
     assert Image.open(BytesIO(plot(curves))).size[0] > 300
 
 

@@ -1,7 +1,7 @@
 """Attention control that stores every map: an oracle for ours, which stores none.
 
 Written from the semantics of the published code (google/prompt-to-prompt, Hertz et al. 2022, and
-timothybrooks/instruct-pix2pix, Brooks et al. 2023), as ../shared/P2P.md tells them: maps are edited
+timothybrooks/instruct-pix2pix, Brooks et al. 2023; docs/prompt-to-prompt.md): maps are edited
 after the softmax, layer by layer and edit by edit, in loops.
 """
 

@@ -145,7 +145,7 @@ def test_words_are_found_where_they_stand_together(tokenizer):
     assert word_positions(prompt, "Red zebra") == [*prompt.words[5], *prompt.words[6]]
     assert word_positions(prompt, "a ball") == prompt.words[2], "an article is no part of the object"
     for phrase in ("ball red", "blue", "", "?!"):
-        with pytest.raises(ValueError, match="do not stand in the caption"):
+        with pytest.raises(ValueError, match="are not in the caption"):
             word_positions(prompt, phrase)
 
 

@@ -13,7 +13,8 @@ from stages.edit.annotations.adjust import (
     adjustment,
     draw_adjusted,
 )
-from stages.edit.annotations.marks import COLOR, draw_boxes, draw_mask, draw_sketch
+from stages.edit.annotations.marks import COLOR, Subject, draw_boxes, draw_mask, draw_sketch
+from stages.pictures.region import Region
 from stages.written_text import AnnotationError
 from tests.stages.test_composite import ANCHOR, square
 
@@ -21,12 +22,15 @@ PHOTO = np.random.default_rng(0).integers(60, 190, (48, 64, 3), np.uint8)
 PHOTO[:, 30:, 0] = 200
 
 
-def row(**columns) -> dict:
-    return {"source_image": ANCHOR, **columns}
+NOWHERE = np.zeros((64, 64), np.float32)
+
+
+def subject(picture: np.ndarray = ANCHOR, boxes=(), precise: np.ndarray = NOWHERE, **texts: str) -> Subject:
+    return Subject(picture, Region(precise, np.array(boxes, np.float32).reshape(-1, 4)), **texts)
 
 
 def test_a_box_is_outlined_where_it_is():
-    drawn = draw_boxes(row(boxes=np.array([[10.5, 20, 29.5, 50]], np.float32)))
+    drawn = draw_boxes(subject(boxes=[[10.5, 20, 29.5, 50]]))
     changed = (drawn != ANCHOR).any(-1)
     ys, xs = np.where(changed)
     assert (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1) == (9, 19, 31, 51)
@@ -36,13 +40,13 @@ def test_a_box_is_outlined_where_it_is():
 
 
 def test_a_box_beyond_the_picture_is_clipped():
-    drawn = draw_boxes(row(boxes=np.array([[-5, -5, 80, 80]], np.float32)))
+    drawn = draw_boxes(subject(boxes=[[-5, -5, 80, 80]]))
     assert (drawn[0, 0] == COLOR).all()
     assert (drawn[63, 63] == COLOR).all()
 
 
 def test_a_mask_is_tinted_where_it_is():
-    drawn = draw_mask(row(precise_mask=square(1.0)))
+    drawn = draw_mask(subject(precise=square(1.0)))
     assert (drawn[:20] == ANCHOR[:20]).all()
     assert (np.abs(drawn[30, 30].astype(int) - COLOR) < np.abs(ANCHOR[30, 30].astype(int) - COLOR)).sum() >= 2
 
@@ -99,14 +103,14 @@ def test_what_the_verbs_mean():
 
 
 def test_the_row_is_adjusted_as_its_instruction_says():
-    drawn = draw_adjusted({"source_image": PHOTO, "instruction": "darken the photo strongly"})
+    drawn = draw_adjusted(subject(PHOTO, instruction="darken the photo strongly"))
     assert (drawn == adjust(PHOTO, Adjustment("darken", "strongly"))).all()
 
 
 def test_a_sketch_is_grey_light_where_it_is_even_and_dark_at_edges():
     image = np.full((64, 64, 3), 180, np.uint8)
     image[:, 32:] = (40, 90, 60)
-    sketch = draw_sketch({"source_image": image})
+    sketch = draw_sketch(subject(image))
     assert sketch.dtype == np.uint8
     assert sketch.shape == image.shape
     assert (sketch[..., 0] == sketch[..., 1]).all()

@@ -37,7 +37,7 @@ def test_a_detector_finds_the_same_after_conversion(tmp_path, detector_checkpoin
     assert left == ["label_enc.weight"]
     image = [np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)]
     found = [
-        load_detector(GroundingConfig(model=str(tmp_path / name)), "cpu").find(image, ["a red car"], 1)[0]
+        load_detector(GroundingConfig(model=str(tmp_path / name))).find(image, ["a red car"], 1)[0]
         for name in ("written", "made")
     ]
     assert found[0].best_score == found[1].best_score
@@ -48,7 +48,7 @@ def test_a_segmenter_comes_back_as_it_was(tmp_path):
     model = save_segmenter(tmp_path / "written")
     torch.save(model.state_dict(), tmp_path / "sam.pth")
     assert convert_segmenter(tmp_path / "sam.pth", tmp_path / "made", SEGMENTER) == []
-    loaded = Segmenter.load(Weights(model=str(tmp_path / "made")), "cpu").model
+    loaded = Segmenter.load(Weights(model=str(tmp_path / "made"))).model
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 

@@ -5,21 +5,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from stages.edit.annotations.marks import draw_boxes, draw_mask, draw_sketch
+from stages.edit.annotations.marks import Subject, draw_boxes, draw_mask, draw_sketch
 from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
-from stages.pair import as_pair
 from stages.pictures.fidelity import as_float, contrast, mean_change, roughness
-from stages.pictures.masks import regions
 from stages.pictures.png import encode_png
-from stages.score.stage import Row, fidelity_metrics
+from stages.pictures.region import Region
+from stages.score.evidence import Evidence, Row, Seen
+from stages.score.metrics import metrics_of
 from stages.tasks import load_tasks
-from toybox.world.scene import render, sample_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_scene
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
 SIDE = 64
 MASK = np.zeros((SIDE, SIDE), np.float32)
 MASK[24:44, 20:40] = 1
 BOXES = [[20.0, 24.0, 40.0, 44.0]]
+REGION = Region(MASK, np.array(BOXES, np.float32))
 SCENES = [render(sample_scene(np.random.default_rng(seed), things=2)).image for seed in range(6)]
 
 
@@ -45,7 +47,7 @@ def degenerate(image: np.ndarray) -> dict[str, np.ndarray]:
 def reason(task_name: str, anchor: np.ndarray, drawn: np.ndarray, composite: bool = True) -> str:
     """The first bound of the metrics without a model that a drawing breaks, pasted as its task does it."""
     task = TASKS[task_name]
-    _, outside = regions(task.region, MASK, np.array(BOXES, np.float32))
+    _, outside = REGION.metric_regions(task.region)
     made = drawn
     if task.composite and composite:
         keep = MASK if task.region == "object" else 1 - MASK
@@ -66,8 +68,9 @@ def reason(task_name: str, anchor: np.ndarray, drawn: np.ndarray, composite: boo
         "precise_mask": encode_png((MASK * 255).astype(np.uint8)),
         "boxes": BOXES,
     }
-    row = Row(task, record)
-    scores = fidelity_metrics(row, as_pair(task, 0, 1, "", ""), candidate)
+    nothing = Seen(np.zeros((2, 1), np.float32), {})
+    evidence = Evidence(Row(task, record), nothing, 0)
+    scores = {metric.name: metric.compute(evidence) for metric in metrics_of(task, "pictures")}
     bounds = resolve_bounds(task, FilterConfig())
     return broken_bound(scores, {metric: bound for metric, bound in bounds.items() if metric in scores})
 
@@ -98,8 +101,7 @@ def test_a_degenerate_input_is_rejected(name):
 )
 def test_an_annotation_is_not(name, draw):
     for scene in SCENES:
-        row = {"source_image": scene, "boxes": np.array(BOXES), "precise_mask": MASK}
-        assert reason(name, scene, draw(row)) == ""
+        assert reason(name, scene, draw(Subject(scene, REGION))) == ""
 
 
 def test_pictures_of_things_are_smooth_and_noise_is_not():

@@ -41,7 +41,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def detector(folder):
     config = GroundingConfig(model=str(folder / "detector"), box_threshold=0, text_threshold=0)
-    return load_detector(config, "cpu")
+    return load_detector(config)
 
 
 @pytest.mark.parametrize("phrase", UNKNOWN)

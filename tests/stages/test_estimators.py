@@ -18,6 +18,7 @@ from stages.models.depth import DepthEstimator
 from stages.models.pose import PoseEstimator
 from stages.tasks import Tasks
 from stages.written_text import AnnotationError
+from tests.stages.test_annotate import subject
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_tasks import tiny_task
 
@@ -39,10 +40,10 @@ def test_depth_is_a_grey_picture_of_the_whole_range(depth_model):
     nearness = estimator.nearness(IMAGE)
     assert nearness.shape == IMAGE.shape[:2]
     assert (nearness.min(), nearness.max()) == (0, 1)
-    drawn = draw_depth(estimator, {"source_image": IMAGE})
+    drawn = draw_depth(estimator, subject(IMAGE))
     assert drawn.dtype == np.uint8
     assert (drawn == np.round(nearness * 255)[..., None]).all()
-    assert draw_normals(estimator, {"source_image": IMAGE}).shape == IMAGE.shape
+    assert draw_normals(estimator, subject(IMAGE)).shape == IMAGE.shape
 
 
 def test_normals_point_at_the_viewer_where_it_is_flat_and_away_from_what_is_near():
@@ -60,7 +61,7 @@ def test_poses_are_asked_for_within_the_boxes(pose_model, monkeypatch):
     centres = []
     for x0 in (2, 42):
         boxes = np.array([[x0, 4, x0 + 30, 44]], np.float32)
-        drawn = draw_pose(estimator, {"source_image": IMAGE, "boxes": boxes})
+        drawn = draw_pose(estimator, subject(IMAGE, boxes))
         assert drawn.shape == IMAGE.shape
         centres.append(np.where(drawn.any(-1))[1].mean())
     assert 20 < centres[1] - centres[0] < 60, "the people are where the boxes are"

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.filter.stage import Filter, FilterConfig, broken_bound, choose, resolve_bounds
-from stages.score.metrics import METRICS, OPTIONAL
+from stages.score.metrics import METRICS
 from stages.tasks import Bounds, Tasks
 from tests.stages.tiny_tasks import tiny_task
 
@@ -42,7 +42,7 @@ def run(rows: list[tuple[str, list[dict]]], **config) -> list[dict]:
 def within(scores: dict, limits: dict) -> bool:
     for name, bound in limits.items():
         if scores[name] is None:
-            if name not in OPTIONAL:
+            if not METRICS[name].optional:
                 return False
         else:
             low = -math.inf if bound.min is None else bound.min

@@ -16,6 +16,7 @@ from stages.models.pose import PoseEstimator
 from stages.pictures.png import decode_rgb, encode_png
 from stages.source.stage import Source
 from stages.tasks import Tasks
+from tests.stages.test_annotate import subject
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_models import save_detector, save_segmenter
 from tests.stages.tiny_pipelines import save_stable_diffusion
@@ -163,9 +164,9 @@ def test_an_estimate_that_is_not_finite_is_told(tmp_path):
         for parameter in estimator.model.parameters():
             parameter.data.fill_(float("nan"))
     with pytest.raises(NotFiniteError, match="edit: the depth map is not finite"):
-        draw_depth(depth, {"source_image": image})
+        draw_depth(depth, subject(image))
     with pytest.raises(NotFiniteError, match="edit: the pose is not finite"):
-        draw_pose(pose, {"source_image": image, "boxes": np.array([[2, 4, 32, 44]], np.float32)})
+        draw_pose(pose, subject(image, [[2, 4, 32, 44]]))
 
 
 def test_an_annotation_that_is_not_finite_fails_its_row_alone(folder):

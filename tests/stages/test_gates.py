@@ -1,4 +1,4 @@
-"""Gates in steps, with the published rounding (P2P.md, section 1)."""
+"""Gates in steps, with the published rounding (docs/prompt-to-prompt.md, section 4)."""
 
 import pytest
 import torch

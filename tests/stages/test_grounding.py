@@ -12,7 +12,8 @@ from stages.models.grounding.compat import TextEncoder, fit_sine_embeddings, gro
 from stages.models.grounding.detector import Detector, preprocess
 from stages.models.grounding.words import caption_of
 from tests.stages.tiny_models import DETECTOR, save_detector, save_text_encoder
-from toybox.world.scene import render, sample_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_scene
 
 EVERYTHING = {"box_threshold": 0.0, "text_threshold": 0.0}
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def detector(folder):
-    return load_detector(GroundingConfig(model=str(folder), **EVERYTHING), "cpu")
+    return load_detector(GroundingConfig(model=str(folder), **EVERYTHING))
 
 
 def pictures(count, height=64, width=64):
@@ -66,7 +67,7 @@ def test_a_row_does_not_depend_on_its_neighbours(detector):
 def test_no_row_of_a_batch_is_read_with_another_row_s_mask():
     """The package mixes up the rows' text masks in a batch; trained weights show it, random ones hardly."""
     config = GroundingConfig(model="toybox/weights/detector", box_threshold=0.0, text_threshold=0.0)
-    detector = load_detector(config, "cpu")
+    detector = load_detector(config)
     rng = np.random.default_rng(0)
     images = [render(sample_scene(rng, things=2)).image for _ in range(8)]
     phrases = ["ball", "a striped green boat", "the house", "tree", "the dotted yellow star", "a red car"]
@@ -130,11 +131,11 @@ def test_pictures_keep_their_aspect_within_the_longest_side():
 
 def test_missing_weights_name_the_manifest_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"grounding\.model.*config\.json"):
-        load_detector(GroundingConfig(model=str(tmp_path)), "cpu")
+        load_detector(GroundingConfig(model=str(tmp_path)))
 
 
 def test_prints_nothing(detector, folder, capfd):
-    load_detector(GroundingConfig(model=str(folder)), "cpu").find(pictures(1), ["car"], 1)
+    load_detector(GroundingConfig(model=str(folder))).find(pictures(1), ["car"], 1)
     assert capfd.readouterr().out == ""
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.instruct.prompt import SYSTEM, answer_text, choose, conversation, question, verb_of
+from stages.instruct.prompt import SYSTEM, answer_text, conversation, draw_prompt, question, verb_of
 from stages.tasks import load_tasks
 
 TASKS = load_tasks(Path(__file__).parents[2] / "prompts")
@@ -17,12 +17,12 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 @given(SEEDS)
 def test_mistake_4_a_random_sixty_percent_of_the_exemplars_is_shown_once_each(seed):
-    chosen = choose(COLOR, seed).exemplars
+    chosen = draw_prompt(COLOR, seed).exemplars
     assert len(chosen) == len(set(chosen)) == round(0.6 * len(COLOR.exemplars))
 
 
 def test_every_exemplar_and_verb_has_its_turn_and_the_order_varies():
-    choices = [choose(COLOR, seed) for seed in range(300)]
+    choices = [draw_prompt(COLOR, seed) for seed in range(300)]
     count = len(COLOR.exemplars)
     shown = [sum(index in choice.exemplars for choice in choices) for index in range(count)]
     first = {choice.exemplars[0] for choice in choices}
@@ -34,17 +34,17 @@ def test_every_exemplar_and_verb_has_its_turn_and_the_order_varies():
 
 def test_mistake_4_choosing_leaves_the_shared_list_as_it_was_and_depends_on_the_seed_alone():
     before = COLOR.exemplars
-    first = choose(COLOR, 5)
+    first = draw_prompt(COLOR, 5)
     for seed in range(20):
-        choose(COLOR, seed)
-    assert choose(COLOR, 5) == first
+        draw_prompt(COLOR, seed)
+    assert draw_prompt(COLOR, 5) == first
     assert COLOR.exemplars == before
 
 
 @pytest.mark.parametrize(("count", "shown"), [(1, 1), (2, 1), (4, 2), (14, 8)])
 def test_at_least_one_exemplar_is_shown(count, shown):
     task = COLOR.model_copy(update={"exemplars": COLOR.exemplars[:count]})
-    assert len(choose(task, 0).exemplars) == shown
+    assert len(draw_prompt(task, 0).exemplars) == shown
 
 
 def test_a_conversation_is_system_exemplars_with_their_own_verbs_and_the_caption():

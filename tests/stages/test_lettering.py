@@ -6,6 +6,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from stages.edit.annotations.lettering import draw_text, letters, new_text
+from stages.edit.annotations.marks import Subject
+from stages.pictures.region import Region
 from stages.written_text import AnnotationError
 
 BOX = (40, 30, 160, 80)
@@ -22,9 +24,10 @@ def sign(text: str = "OPEN", board: tuple[int, int, int] = BOARD) -> np.ndarray:
     return np.asarray(picture)
 
 
-def row(edited: str, image: np.ndarray | None = None, box: tuple[int, ...] = BOX) -> dict:
+def row(edited: str, image: np.ndarray | None = None, box: tuple[int, ...] = BOX) -> Subject:
     picture = sign() if image is None else image
-    return {"source_image": picture, "boxes": np.array([box], np.float32), "edited_object": edited}
+    region = Region(np.zeros(picture.shape[:2], np.float32), np.array([box], np.float32))
+    return Subject(picture, region, edited_object=edited)
 
 
 def inside(image: np.ndarray) -> np.ndarray:

@@ -11,7 +11,8 @@ from stages.pictures.masks import without_specks
 from stages.pictures.png import decode_grey, encode_png
 from stages.tasks import load_tasks
 from tests.stages.tiny_models import save_detector, save_segmenter
-from toybox.world.scene import render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_held_out_scene
 
 ROOT = Path(__file__).parents[2]
 TASKS = load_tasks(ROOT / "prompts", names=["local", "add", "global"])

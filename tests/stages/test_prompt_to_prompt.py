@@ -10,6 +10,7 @@ from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
+from tests.stages.tiny_pipelines import save_stable_diffusion
 
 STEPS = 8
 SOURCE, TARGET = "a red ball in a meadow", "a blue ball in a meadow"
@@ -132,10 +133,14 @@ def test_noise_is_the_rows_own(model):
     assert not torch.equal(both[0], both[1])
 
 
-def test_a_compiled_unet_draws_the_same_and_is_not_compiled_again(model, layers):
+@pytest.mark.parametrize("size", ["tiny", pytest.param("toybox", marks=pytest.mark.full)])
+def test_a_compiled_unet_draws_the_same_and_is_not_compiled_again(size, tmp_path):
     """With dynamo's own backend: what would make it compile again is the same on a GPU."""
     from torch._dynamo.utils import counters
 
+    folder = "toybox/weights/diffusion" if size == "toybox" else save_stable_diffusion(tmp_path)
+    model = Diffusion(DiffusionConfig(model=str(folder), steps=STEPS, guidance_scale=4.0))
+    layers = install(model.unet)
     mask = torch.zeros(64, 64)
     mask[20:40, 20:40] = 0.7
     batches = [{"seeds": [5]}, {"seeds": [6]}, {"seeds": [5], "targets": ["a dotted blue ball in a meadow"]}]

@@ -96,12 +96,13 @@ def ours(unet, name: str, earlier: float = 0.0) -> torch.Tensor:
     return run(unet, name, control)
 
 
-@pytest.mark.parametrize("name", ["none", "replace", "refine"])
+@pytest.mark.parametrize("name", [pytest.param("none", marks=pytest.mark.full), "replace", "refine"])
 def test_is_exactly_what_the_published_controllers_give(unet, name):
     golden = load_file(GOLDEN / f"{name}.safetensors")["latents_0"]
     assert (ours(unet, name) - golden).abs().max() < GOLDEN_TOLERANCE
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["replace", "refine"])
 def test_a_gate_one_step_off_is_noticed(unet, name):
     golden = load_file(GOLDEN / f"{name}.safetensors")["latents_0"]

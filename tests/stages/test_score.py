@@ -4,13 +4,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from stages.models.config import ProbeWeights
+from stages.models.config import ClipConfig, ProbeWeights
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.detector import NOTHING
 from stages.pictures.png import encode_png
-from stages.score import METRICS, ClipConfig, Score
 from stages.score import stage as score_stage
-from stages.score.metrics import check_metrics, detector_phrase
+from stages.score.evidence import Row
+from stages.score.metrics import METRICS, check_metrics
+from stages.score.stage import Score
 from stages.tasks import Tasks
 from tests.stages.test_lettering import BOX, sign
 from tests.stages.tiny_clip import save_tiny_clip
@@ -61,7 +62,7 @@ def clip_folder(tmp_path_factory):
 @pytest.fixture
 def detector(monkeypatch):
     detector = RednessDetector()
-    monkeypatch.setattr(score_stage, "load_detector", lambda config, device: detector)
+    monkeypatch.setattr(score_stage, "load_detector", lambda config: detector)
     return detector
 
 
@@ -247,10 +248,14 @@ def test_a_metric_that_the_task_cannot_have_is_an_error(keys, message):
 
 
 def test_what_must_be_gone_follows_from_the_fields():
-    row = {"edited_object": "edited", "original_object": "original"}
-    assert detector_phrase(tiny_task(fields=REMOVE_FIELDS), "absent", row) == "edited"
-    assert detector_phrase(tiny_task(fields=CHANGED), "absent", row) == "original"
-    assert detector_phrase(tiny_task(fields=SAME_FIELDS), "absent", row) is None
+    def sought(fields: dict) -> str:
+        task = tiny_task(fields=fields)
+        record = {"edited_object": "edited", "original_object": "original"}
+        return Row(task, record).phrase(METRICS["absent"].look(task))
+
+    assert sought(REMOVE_FIELDS) == "edited"
+    assert sought(CHANGED) == "original"
+    assert sought(SAME_FIELDS) == ""
 
 
 def test_what_is_added_is_looked_for_in_i_where_the_edit_is_and_in_tar(score, detector):

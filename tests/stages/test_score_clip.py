@@ -16,7 +16,7 @@ def clip_folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def clip(clip_folder) -> Clip:
-    return Clip.load(Weights(model=str(clip_folder)), "cpu")
+    return Clip.load(Weights(model=str(clip_folder)))
 
 
 def pictures(count: int) -> list[np.ndarray]:
@@ -70,6 +70,6 @@ def test_mistake_5_a_picture_that_did_not_change_has_direction_zero():
 
 def test_missing_weights_are_an_error_that_names_the_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"clip\.model.*open_clip_config\.json"):
-        Clip.load(Weights(model=str(tmp_path)), "cpu")
+        Clip.load(Weights(model=str(tmp_path)))
     with pytest.raises(FileNotFoundError, match=r"clip\.model.*nowhere/clip"):
-        Clip.load(Weights(model="nowhere/clip"), "cpu")
+        Clip.load(Weights(model="nowhere/clip"))

@@ -12,7 +12,7 @@ from tests.stages.tiny_models import save_segmenter
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter")
     save_segmenter(folder)
-    return Segmenter.load(Weights(model=str(folder)), "cpu")
+    return Segmenter.load(Weights(model=str(folder)))
 
 
 def pictures(count, height=64, width=64):
@@ -57,7 +57,7 @@ def test_no_box_at_all_needs_no_forward(segmenter):
 
 def test_missing_weights_name_the_manifest_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mask\.segmenter\.model.*config\.json"):
-        Segmenter.load(Weights(model=str(tmp_path)), "cpu")
+        Segmenter.load(Weights(model=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.mask.stage import SoftMaskWeights
-from stages.pictures.masks import edit_mask, fill_boxes, regions, smooth_mask, soft_mask, without_specks
+from stages.pictures.masks import fill_boxes, smooth_mask, soft_mask, without_specks
+from stages.pictures.region import MaskedRegion, Region
 
 SIDE = 64
 
@@ -84,7 +85,7 @@ def test_smooth_mask_is_1_on_the_whole_object(shape, dilate, blur):
 
 
 def test_mistake_6_a_smooth_mask_is_dilated_before_it_is_blurred():
-    """Mistake 6 of REFERENCE.md: a dilated mask overwritten by a blur of the undilated one."""
+    """A known mistake is to overwrite the dilated mask by a blur of the undilated one."""
     precise = np.zeros((SIDE, SIDE), np.float32)
     precise[24:40, 24:40] = 1
     smooth = smooth_mask(precise, dilate=0.15, blur=0.04)
@@ -117,19 +118,19 @@ def test_object_masks_are_those_of_the_policy(shape):
     precise, boxes = shape
     smooth = smooth_mask(precise, 0.06, 0.02)
     soft = soft_mask(precise, smooth, fill_boxes(boxes, precise.shape), (0.5, 0.3, 0.2))
-    given_masks = (precise, smooth, soft, boxes)
-    assert edit_mask("object", "soft", *given_masks) is soft
-    assert edit_mask("object", "precise", *given_masks) is precise
-    assert edit_mask("object", "smooth", *given_masks) is smooth
-    np.testing.assert_array_equal(edit_mask("object", "box", *given_masks), fill_boxes(boxes, precise.shape))
-    assert (edit_mask("object", "none", *given_masks) == 1).all()
-    assert (edit_mask("all", "soft", *given_masks) == 1).all()
+    region = MaskedRegion(precise, boxes, smooth, soft)
+    assert region.edit_mask("object", "soft") is soft
+    assert region.edit_mask("object", "precise") is precise
+    assert region.edit_mask("object", "smooth") is smooth
+    np.testing.assert_array_equal(region.edit_mask("object", "box"), fill_boxes(boxes, precise.shape))
+    assert (region.edit_mask("object", "none") == 1).all()
+    assert (region.edit_mask("all", "soft") == 1).all()
 
 
 @given(shapes())
 def test_background_mask_frees_all_but_the_object(shape):
     precise, boxes = shape
-    mask = edit_mask("background", "soft", precise, precise, precise, boxes)
+    mask = MaskedRegion(precise, boxes, precise, precise).edit_mask("background", "soft")
     assert mask.min() >= 0
     assert mask.max() <= 1
     window = np.ones((5, 5), np.uint8)
@@ -140,13 +141,13 @@ def test_background_mask_frees_all_but_the_object(shape):
 def test_a_box_is_refused_for_a_background():
     mask = np.zeros((SIDE, SIDE), np.float32)
     with pytest.raises(ValueError, match="another mask policy"):
-        edit_mask("background", "box", mask, mask, mask, np.zeros((0, 4)))
+        MaskedRegion(mask, np.zeros((0, 4)), mask, mask).edit_mask("background", "box")
 
 
 @given(shapes())
 def test_inside_and_outside_never_touch(shape):
     precise, boxes = shape
-    inside, outside = regions("object", precise, boxes)
+    inside, outside = Region(precise, boxes).metric_regions("object")
     np.testing.assert_array_equal(inside, precise == 1)
     assert outside is not None
     near = cv2.dilate(inside.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
@@ -157,13 +158,13 @@ def test_inside_and_outside_never_touch(shape):
 @given(shapes())
 def test_what_must_stay_of_a_background_edit_is_the_object(shape):
     precise, boxes = shape
-    inside, outside = regions("background", precise, boxes)
+    inside, outside = Region(precise, boxes).metric_regions("background")
     np.testing.assert_array_equal(inside, precise == 0)
     assert outside is not None
     assert (precise[outside] == 1).all()
 
 
 def test_a_global_edit_has_no_outside():
-    inside, outside = regions("all", np.zeros((SIDE, SIDE), np.float32), np.zeros((0, 4)))
+    inside, outside = Region(np.zeros((SIDE, SIDE), np.float32), np.zeros((0, 4))).metric_regions("all")
     assert inside.all()
     assert outside is None

@@ -24,7 +24,7 @@ TWICE = {
 
 @pytest.mark.parametrize("text", TWICE.values(), ids=TWICE)
 def test_a_key_stands_once(text):
-    with pytest.raises(YamlError, match=r"line \d.*the key '.+' stands twice"):
+    with pytest.raises(YamlError, match=r"line \d.*the key '.+' occurs twice"):
         parse_yaml(text)
 
 

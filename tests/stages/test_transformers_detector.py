@@ -24,10 +24,8 @@ def twins(tmp_path_factory):
     twin, processor = in_transformers(model, DETECTOR, tokenizer)
     twin.save_pretrained(folder / "hf")
     processor.save_pretrained(folder / "hf")
-    ours = load_detector(GroundingConfig(model=str(folder / "py"), **EVERYTHING), "cpu")
-    theirs = load_detector(
-        GroundingConfig(model=str(folder / "hf"), library="transformers", **EVERYTHING), "cpu"
-    )
+    ours = load_detector(GroundingConfig(model=str(folder / "py"), **EVERYTHING))
+    theirs = load_detector(GroundingConfig(model=str(folder / "hf"), library="transformers", **EVERYTHING))
     assert isinstance(theirs, TransformersDetector)
     # Published models share the ids of bert-base-uncased, which transformers has built in.
     special = tokenizer.convert_tokens_to_ids(["[CLS]", "[SEP]", ".", "?"])

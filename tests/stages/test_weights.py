@@ -57,16 +57,16 @@ LOADERS: dict[str, tuple[str, Callable[[Path], object], Callable[[Weights], obje
     "GroundingDINO": (
         "grounding.model",
         save_detector,
-        lambda weights: load_detector(GroundingConfig(model=weights.model), "cpu"),
+        lambda weights: load_detector(GroundingConfig(model=weights.model)),
     ),
     "GroundingDINO of transformers": (
         "grounding.model",
         _save_transformers_detector,
-        lambda weights: load_detector(GroundingConfig(model=weights.model, library="transformers"), "cpu"),
+        lambda weights: load_detector(GroundingConfig(model=weights.model, library="transformers")),
     ),
-    "SAM": ("mask.segmenter.model", save_segmenter, lambda weights: Segmenter.load(weights, "cpu")),
-    "CLIP": ("clip.model", save_tiny_clip, lambda weights: Clip.load(weights, "cpu")),
-    "DINOv2": ("score.dino.model", save_tiny_dino, lambda weights: Dino(weights, "score.dino.model", "cpu")),
+    "SAM": ("mask.segmenter.model", save_segmenter, lambda weights: Segmenter.load(weights)),
+    "CLIP": ("clip.model", save_tiny_clip, lambda weights: Clip.load(weights)),
+    "DINOv2": ("score.dino.model", save_tiny_dino, lambda weights: Dino(weights, "score.dino.model")),
     "depth": (
         "edit.depth.model",
         save_tiny_depth,
@@ -231,17 +231,17 @@ def test_a_clip_folder_cannot_ask_for_its_code_to_be_run(saved, tmp_path):
     tokenizer |= {"tokenizer_class": "Evil", "auto_map": {"AutoTokenizer": ["evil.Evil", None]}}
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     with suppress(OSError, ValueError):
-        Clip.load(Weights(model=str(folder)), "cpu")
+        Clip.load(Weights(model=str(folder)))
     assert not (tmp_path / "mark").exists()
 
 
 def test_a_tag_of_clip_is_no_file_and_no_pickle(tmp_path, monkeypatch):
     _arm(tmp_path / "weights.pt", tmp_path / "mark")
     with pytest.raises(FileNotFoundError, match=r"clip\.revision: .*no tag of weights of ViT-B-32"):
-        Clip.load(Weights(model="ViT-B-32", revision=str(tmp_path / "weights.pt")), "cpu")
+        Clip.load(Weights(model="ViT-B-32", revision=str(tmp_path / "weights.pt")))
     monkeypatch.setattr("open_clip.pretrained.download_pretrained", lambda _: str(tmp_path / "weights.pt"))
     with pytest.raises(FileNotFoundError, match=r"clip\.revision: .*weights\.pt alone, a pickle"):
-        Clip.load(Weights(model="ViT-B-32", revision="openai"), "cpu")
+        Clip.load(Weights(model="ViT-B-32", revision="openai"))
     assert not (tmp_path / "mark").exists()
 
 

@@ -14,7 +14,8 @@ from toybox.evaluation.evaluate import held_out_scenes
 from toybox.evaluation.evaluate_edits import judge_run
 from toybox.evaluation.judge import FILE, Judge
 from toybox.world.reading import Content, Look, agreement, content_of
-from toybox.world.scene import Thing, caption, is_held_out, render, sample_scene, without
+from toybox.world.render import render
+from toybox.world.scene import Thing, caption, is_held_out, sample_scene, without
 
 TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
 SCENE = replace(
@@ -56,7 +57,9 @@ def write_run(folder, rows):
     }
     for stage, columns in files.items():
         (folder / stage).mkdir()
-        pq.write_table(pa.table({"id": ids, **columns}), folder / stage / "00000.parquet")
+        pq.write_table(
+            pa.table({"id": ids, "reason": [""] * len(ids), **columns}), folder / stage / "00000.parquet"
+        )
 
 
 @TRAINED

@@ -7,7 +7,8 @@ import torch
 from toybox.evaluation.judge import FILE, Judge, JudgeNetwork, Logits, _read
 from toybox.evaluation.train_judge import NOTHING, labels_of, loss_of_batch, moved
 from toybox.world.reading import content_of
-from toybox.world.scene import COLORS, KINDS, TEXTURE_NAMES, box_of, render, sample_held_out_scene, without
+from toybox.world.render import render
+from toybox.world.scene import COLORS, KINDS, TEXTURE_NAMES, box_of, sample_held_out_scene, without
 
 TRAINED = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from stages.instruct.answer import parse_answer
-from stages.instruct.prompt import NO_EDIT, choose, conversation, question
+from stages.instruct.prompt import NO_EDIT, conversation, draw_prompt, question
 from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
 from stages.tasks import load_tasks
 from toybox.recipes.language_model import END, build_model, build_tokenizer
@@ -38,7 +38,7 @@ def tokenizer():
 @pytest.mark.parametrize("name", list(TASKS))
 def test_a_prompt_round_trips_in_few_known_tokens(tokenizer, name):
     task = TASKS[name]
-    shown = [task.exemplars[index] for index in choose(task, 1).exemplars]
+    shown = [task.exemplars[index] for index in draw_prompt(task, 1).exemplars]
     messages = conversation(task, shown, "a striped red car next to a blue ball in a meadow", task.verbs[0])
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -1,7 +1,8 @@
 import numpy as np
 
 from toybox.studies.turn_drift import PICTURES, chain, drift, sample_edits, untouched
-from toybox.world.scene import render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import sample_held_out_scene
 
 
 def test_thresholding_slows_the_drift_of_what_no_edit_touched():

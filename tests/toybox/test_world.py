@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from toybox.world import scene as world
+from toybox.world.render import render
 from toybox.world.scene import (
     CAPTION_FORMS,
     JOINERS,
@@ -15,7 +16,6 @@ from toybox.world.scene import (
     box_of,
     caption,
     is_held_out,
-    render,
     sample_caption,
     sample_held_out_scene,
     sample_scene,

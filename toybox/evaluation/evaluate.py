@@ -19,6 +19,7 @@ from rich.progress import track
 from torchvision.ops import box_iou
 
 from pipeline.manifest.manifest import Manifest, read_manifest
+from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
 from stages.mask.stage import MaskConfig
@@ -33,15 +34,14 @@ from stages.tasks import load_tasks
 from toybox.evaluation.evaluate_edits import judge_run
 from toybox.evaluation.judge import Judge
 from toybox.evaluation.report import write_readme
-from toybox.evaluation.run_rows import rows_of
 from toybox.recipes import train_clip, train_language_model
 from toybox.recipes.labelled import Labelled, held_out_pictures
 from toybox.recipes.tokenizer import build_tokenizer
 from toybox.recipes.train_autoencoder import load_autoencoder, psnr, round_trip, to_tensor
-from toybox.recipes.training import DEVICE
 from toybox.world.phrases import absent_phrase, present_phrase
 from toybox.world.reading import agreement, content_of
-from toybox.world.scene import Scene, box_of, render, sample_caption, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import Scene, box_of, sample_caption, sample_held_out_scene
 
 FOLDER = Path(__file__).parents[1]
 MANIFEST = FOLDER.parent / "manifests" / "toybox.yaml"
@@ -92,7 +92,7 @@ def draw(model: Diffusion, captions: Sequence[str]) -> list[np.ndarray]:
 
 def grounding_figures(manifest: Manifest, scenes, images, seen) -> Figures:
     """Detector figures on drawn pictures that the judge reads as asked. The judge's boxes are the truth."""
-    detector = load_detector(manifest.section("mask", MaskConfig).grounding, DEVICE.type)
+    detector = load_detector(manifest.section("mask", MaskConfig).grounding)
     rng = np.random.default_rng(21)
     usable = [k for k, scene in enumerate(scenes) if seen[k].content == content_of(scene)]
     chosen = [int(rng.integers(len(scenes[k].things))) for k in usable]
@@ -117,7 +117,7 @@ def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
     weights = manifest.section("mask", MaskConfig).segmenter
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
-    found = Segmenter.load(weights, DEVICE.type).segment(list(pictures.images), boxes, BATCH)
+    found = Segmenter.load(weights).segment(list(pictures.images), boxes, BATCH)
     ious = [(m[0] & t).sum() / (m[0] | t).sum() for m, t in zip(found, truth, strict=True)]
     return {"mean_iou": float(np.mean(ious))}
 
@@ -126,7 +126,7 @@ def clip_figures(manifest: Manifest) -> Figures:
     """How often CLIP picks the right caption of 64, and the right one of two that differ in one attribute."""
     from stages.models.clip import Clip
 
-    clip = Clip.load(manifest.section("score", ScoreConfig).clip, DEVICE.type)
+    clip = Clip.load(manifest.section("score", ScoreConfig).clip)
     unseen = train_clip.Unseen(load_autoencoder(), train_clip.tokenize_with(build_tokenizer()))
     with torch.no_grad():
         return unseen.figures(clip.model)
@@ -149,7 +149,8 @@ def predictor_figures(manifest: Manifest, run: Path) -> Figures:
     check, names = TaskCheck(section, tasks), list(tasks)
     reads = {"plan": ["task"], "instruct": ["instruction"]}
     rows = [
-        {name: row[name] for name in ("id", "task", "instruction")} for row in rows_of(run, "instruct", reads)
+        {name: row[name] for name in ("id", "task", "instruction")}
+        for row in rows_of_run(run, "instruct", reads)
     ]
     planted = [{**row, "task": names[names.index(row["task"]) - 1]} for row in rows]
     as_planned, as_planted = (check(pa.Table.from_pylist(given)).to_pylist() for given in (rows, planted))

@@ -12,15 +12,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from pipeline.store.plan import read_part, read_plan
+from pipeline.store.folder import RunFolder
+from pipeline.store.plan import read_plan
+from pipeline.views.rows import rows
 from stages.pair import EditPair, as_pair
 from stages.pictures.png import decode_rgb
 from stages.tasks import Task, load_tasks
 from toybox.evaluation.judge import Judge
 from toybox.world.reading import Content, read_caption
 
+READS = {
+    "plan": ["task", "caption"],
+    "instruct": ["output_caption"],
+    "edit": ["anchor", "candidates"],
+    "filter": ["choice"],
+}
 PROMPTS = Path(__file__).parents[2] / "prompts"
 
 
@@ -41,7 +48,7 @@ class JudgedEdit:
 def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
     """Judge every Prompt-to-Prompt candidate in a finished run."""
     tasks = load_tasks(PROMPTS)
-    for record in _records(run):
+    for record in _drawn(run):
         task = tasks[record["task"]]
         if task.method != "prompt2prompt":
             continue
@@ -107,19 +114,7 @@ def _compared(content: Content, task: Task) -> Content:
     return replace(content, things=tuple(replace(thing, texture="") for thing in content.things))
 
 
-def _records(run: Path) -> Iterator[Mapping[str, Any]]:
-    """The rows that reached the edit stage, with the chosen candidate of kept rows."""
+def _drawn(run: Path) -> Iterator[Mapping[str, Any]]:
+    """The rows that the edit stage kept, with the chosen candidate of kept rows."""
     for path in sorted((run / "edit").glob("*.parquet")):
-        rows: dict[str, dict[str, Any]] = {}
-        planned = read_part(run / "plan.parquet", int(path.stem), ["id", "caption", "task"])
-        columns = {"instruct": ["output_caption"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
-        tables = [planned]
-        for stage, names in columns.items():
-            table = pq.read_table(
-                run / stage / path.name, columns=["id", "status", *names], partitioning=None
-            )
-            tables.append(table.filter(pq.filters_to_expression([("status", "=", "kept")])))
-        for table in tables:
-            for record in table.to_pylist():
-                rows.setdefault(record["id"], {}).update(record)
-        yield from (row for row in rows.values() if "candidates" in row)
+        yield from (row for row in rows(RunFolder(run), int(path.stem), READS) if row.get("candidates"))

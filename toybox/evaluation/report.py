@@ -9,7 +9,7 @@ BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 
 FIGURES: list[tuple[str, str, str, str]] = [
     ("autoencoder", "psnr_db", "autoencoder: PSNR, dB", ">= 26"),
-    ("autoencoder", "hue_error_degrees", "autoencoder: an object's hue is off by, degrees", "<= 6"),
+    ("autoencoder", "hue_error_degrees", "autoencoder: mean hue error of an object, degrees", "<= 6"),
     ("drawing_1", "shapes", "one-object captions: right shape", ">= .90"),
     ("drawing_1", "colors", "one-object captions: right color", ">= .90"),
     ("drawing_1", "background", "one-object captions: right background", ">= .95"),
@@ -23,7 +23,7 @@ FIGURES: list[tuple[str, str, str, str]] = [
     ("clip", "background", "CLIP: right one of two backgrounds", ">= .90"),
     ("language_model", "valid", "language model: valid answers", ">= .99"),
     ("language_model", "correct", "language model: right answers", ">= .97"),
-    ("task_predictor", "right", "task predictor: right task of what the language model wrote", ""),
+    ("task_predictor", "right", "task predictor: right task for the language model's instructions", ""),
     ("task_predictor", "moved_back", "task predictor: planted wrong tasks moved back", ""),
     ("task_predictor", "moved_wrongly", "task predictor: right tasks moved", ""),
 ]
@@ -49,7 +49,7 @@ def tables_of(figures: Mapping[str, Any]) -> str:
     lines = [
         f"Measured by `make toybox-eval` on {figures['date']}, on held-out scenes and captions.",
         "",
-        "| figure | measured | asked |",
+        "| figure | measured | goal |",
         "|---|---:|---:|",
     ]
     lines += [
@@ -59,8 +59,8 @@ def tables_of(figures: Mapping[str, Any]) -> str:
     ]
     lines += [
         "",
-        "Edits of `manifests/toybox.yaml` that are right by the judge: every candidate drawn, each of the",
-        "task's candidates, and the pairs that the filter kept.",
+        "Edits of `manifests/toybox.yaml` that the judge finds right: of all candidates drawn, of each of",
+        "the task's candidates, and of the pairs that the filter kept.",
         "",
         "| task | planned | drawn | right | by candidate | kept | right of kept |",
         "|---|---:|---:|---:|---|---:|---:|",

@@ -16,7 +16,8 @@ from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
 from toybox.recipes.train_autoencoder import load_autoencoder, round_trip, to_tensor
 from toybox.recipes.training import BUILD, WEIGHTS
-from toybox.world.scene import SIZE, Scene, caption, render, sample_held_out_scene, sample_training_scene
+from toybox.world.render import render
+from toybox.world.scene import SIZE, Scene, caption, sample_held_out_scene, sample_training_scene
 
 MAX_THINGS = 2
 TRAINING, HELD_OUT = 10_000, 192

@@ -7,7 +7,8 @@ import numpy as np
 from rich.progress import track
 
 from toybox.recipes.training import BUILD
-from toybox.world.scene import SIZE, render, sample_caption, sample_training_scene
+from toybox.world.render import render
+from toybox.world.scene import SIZE, sample_caption, sample_training_scene
 
 COUNT = 20_000
 CAPTIONS_A_PICTURE = 4

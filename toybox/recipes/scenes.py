@@ -10,7 +10,8 @@ from rich.progress import track
 
 from toybox.recipes.train_autoencoder import to_tensor
 from toybox.recipes.training import BUILD, DEVICE
-from toybox.world.scene import Scene, render, sample_caption, sample_training_scene
+from toybox.world.render import render
+from toybox.world.scene import Scene, sample_caption, sample_training_scene
 
 LATENT_SIDE = 16
 MAX_THINGS = 2

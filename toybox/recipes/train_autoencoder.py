@@ -16,7 +16,8 @@ from diffusers.models.upsampling import Upsample2D
 
 from toybox.recipes.pictures import Pictures, training_pictures
 from toybox.recipes.training import DEVICE, WEIGHTS, Schedule, Training, autocast, half
-from toybox.world.scene import SIZE, render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import SIZE, sample_held_out_scene
 
 FOLDER = WEIGHTS / "diffusion" / "vae"
 CHANNELS = (24, 48, 96)

@@ -5,52 +5,38 @@ exactly one attribute, with captions that differ in this attribute only. Half of
 through the autoencoder, because all generated pictures come from it.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from itertools import cycle
 from pathlib import Path
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from open_clip.model import CustomTextCLIP
-from rich.progress import track
 from safetensors.torch import load_model, save_file
 from torch.nn import functional as F
 from transformers import CLIPTokenizer
 
+from toybox.recipes.contrasts import ATTRIBUTES, group_pictures, training_group, vary
 from toybox.recipes.tokenizer import CONTEXT_LENGTH, build_tokenizer
-from toybox.recipes.train_autoencoder import FOLDER as AUTOENCODER
 from toybox.recipes.train_autoencoder import load_autoencoder, round_trip, to_tensor
-from toybox.recipes.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, autocast, first_step
+from toybox.recipes.training import DEVICE, WEIGHTS, Schedule, Training, autocast, first_step
 from toybox.world.reading import Content, content_of
+from toybox.world.render import render
 from toybox.world.scene import (
-    COLORS,
-    KINDS,
-    PLACES,
     SIZE,
-    TEXTURE_NAMES,
     Scene,
-    is_held_out,
-    render,
     sample_caption,
     sample_held_out_scene,
-    sample_training_scene,
-    without,
 )
 
 FOLDER = WEIGHTS / "clip"
 GROUPS = 2000
-VARIANTS = 3
-"""Further scenes per group; each differs from the first in one attribute."""
 GROUPS_A_BATCH = 24
 SHIFT = SIZE // 20
 """Largest shift of a training picture in pixels."""
 UNSEEN = 64
 SCHEDULE = Schedule(steps=1600, learning_rate=1e-3, warmup=60, weight_decay=0.05, betas=(0.9, 0.98))
-ATTRIBUTES = ("color", "kind", "texture", "background", "time", "object")
 
 
 def model_config(vocabulary: int) -> dict:
@@ -84,64 +70,6 @@ def build(vocabulary: int) -> CustomTextCLIP:
     config = dict(model_config(vocabulary)["model_cfg"])
     del config["custom_text"]
     return CustomTextCLIP(**config)
-
-
-def vary(scene: Scene, attribute: str, rng: np.random.Generator) -> Scene | None:
-    """The scene with one attribute changed; None if it has no object to change."""
-    if attribute == "time":
-        return replace(scene, time="day" if scene.time == "night" else "night")
-    if attribute == "background":
-        return replace(scene, background=_other(PLACES, [scene.background], rng))
-    if not scene.things:
-        return None
-    index = int(rng.integers(len(scene.things)))
-    thing = scene.things[index]
-    if attribute == "object":
-        return without(scene, index)
-    if attribute == "color":
-        thing = replace(thing, color=_other(COLORS, [thing.color], rng))
-    elif attribute == "texture":
-        thing = replace(thing, texture=_other(TEXTURE_NAMES, [thing.texture], rng))
-    else:
-        thing = replace(thing, kind=_other(KINDS, [t.kind for t in scene.things], rng))
-    return replace(scene, things=(*scene.things[:index], thing, *scene.things[index + 1 :]))
-
-
-def _other(choices, taken: Sequence[str], rng: np.random.Generator) -> str:
-    return str(rng.choice([choice for choice in choices if choice not in taken]))
-
-
-def training_group(index: int) -> list[Scene]:
-    """A training scene and VARIANTS others that differ in one attribute each; none is held out."""
-    rng = np.random.default_rng([5, index])
-    scenes = [sample_training_scene(rng)]
-    attributes = cycle(rng.permutation(ATTRIBUTES))
-    while len(scenes) <= VARIANTS:
-        variant = vary(scenes[0], str(next(attributes)), rng)
-        if variant is not None and variant not in scenes and not is_held_out(variant):
-            scenes.append(variant)
-    return scenes
-
-
-def group_pictures(groups: Sequence[list[Scene]], autoencoder: AutoencoderKL) -> np.ndarray:
-    """uint8 [groups,1+VARIANTS,SIZE,SIZE,3]; every second group is passed through the autoencoder.
-
-    Stored on disk.
-    """
-    weights = (AUTOENCODER / "diffusion_pytorch_model.safetensors").read_bytes()
-    digest = hashlib.blake2b(weights, digest_size=4).hexdigest()
-    path = BUILD / f"clip-pictures-{len(groups)}-{digest}.npy"
-    if not path.exists():
-        BUILD.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        shape = (len(groups), 1 + VARIANTS, SIZE, SIZE, 3)
-        images = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-        for index, scenes in enumerate(track(groups, "drawing groups of scenes")):
-            drawn = np.stack([render(scene).image for scene in scenes])
-            images[index] = round_trip(autoencoder, drawn) if index % 2 else drawn
-        images.flush()
-        partial.rename(path)
-    return np.load(path, mmap_mode="r")
 
 
 def shifted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:

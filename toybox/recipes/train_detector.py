@@ -11,7 +11,6 @@ stages ask; beside the true phrase, a wrong one is recognised by comparison. The
 focal loss hardly counts a wrong 0.4. The loss on words weighs about as much as the loss on boxes.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,7 @@ from groundingdino.util.misc import NestedTensor
 from safetensors.torch import load_model, save_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torchvision.ops import box_convert, box_iou, generalized_box_iou
+from torchvision.ops import box_iou
 from transformers import BertConfig, PreTrainedTokenizerFast
 
 from stages.models.grounding import GroundingConfig
@@ -29,6 +27,7 @@ from stages.models.grounding.architecture import TEXT_ENCODER, Architecture, Bac
 from stages.models.grounding.compat import groundingdino
 from stages.models.grounding.detector import Detector, preprocess
 from toybox.recipes.labelled import Labelled, degraded, held_out_pictures, training_pictures
+from toybox.recipes.set_prediction import Example, set_loss
 from toybox.recipes.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, first_step, half
 from toybox.world.phrases import absent_phrase, present_phrase, recolored_phrase, retextured_phrase
 from toybox.world.scene import SIZE, Scene, box_of, vocabulary
@@ -59,22 +58,10 @@ RECOLORED_SHARE, RETEXTURED_SHARE = 0.45, 0.2
 """Least shares of absent phrases that are an object with a wrong colour or texture: the hardest to reject."""
 SINGLE_SHARE = 0.7
 """Share of pictures that are asked about one phrase only."""
-WORDS_WEIGHT = 2.0
 BATCH = 16
 SCHEDULE = Schedule(
     steps=12_500, learning_rate=7e-4, warmup=50, plateau=0.3, weight_decay=1e-4, clip_norm=0.5, average=0.995
 )
-
-
-@dataclass(frozen=True)
-class Example:
-    """A picture, its phrases, and the boxes [n,4] (as fractions) of the phrases that are present."""
-
-    image: np.ndarray
-    phrases: list[str]
-    boxes: Tensor
-    words: Tensor
-    """bool [n,text_length]: the tokens of each box's phrase."""
 
 
 def save_text_encoder(folder: Path) -> Path:
@@ -175,44 +162,6 @@ class Predictions:
             boxes = (offset + torch.logit(references[k], 1e-3)).sigmoid()
             outputs.append((model.class_embed[k](features, self.text), boxes))
         return [(logits[..., : ARCHITECTURE.text_length], boxes) for logits, boxes in outputs]
-
-
-def match(cost: np.ndarray) -> list[int]:
-    """The queries of 0, 1 or 2 boxes with the least total cost; ``cost`` is [queries, boxes]."""
-    if cost.shape[1] == 0:
-        return []
-    if cost.shape[1] == 1:
-        return [int(cost[:, 0].argmin())]
-    pairs = cost[:, 0][:, None] + cost[:, 1][None]
-    np.fill_diagonal(pairs, np.inf)
-    first, second = np.unravel_index(pairs.argmin(), pairs.shape)
-    return [int(first), int(second)]
-
-
-def set_loss(logits: Tensor, boxes: Tensor, examples: list[Example]) -> tuple[Tensor, Tensor]:
-    """Cross-entropy on the words and box loss of one layer (costs as in DINO)."""
-    real = logits > -torch.inf
-    logits = logits.masked_fill(~real, -20.0)
-    target = torch.zeros_like(logits)
-    distance = logits.new_zeros(())
-    count = max(1, sum(len(example.boxes) for example in examples))
-    for i, example in enumerate(examples):
-        if not len(example.boxes):
-            continue
-        words = example.words.float()
-        with torch.no_grad():
-            score = logits[i].sigmoid() @ words.T / words.sum(1)
-            corners = box_convert(boxes[i], "cxcywh", "xyxy")
-            cost = 5 * torch.cdist(corners, example.boxes, p=1) - 2 * score
-            cost -= 2 * generalized_box_iou(corners, example.boxes)
-            queries = match(cost.cpu().numpy())
-        target[i, queries] = words
-        matched = boxes[i, queries]
-        overlap = generalized_box_iou(box_convert(matched, "cxcywh", "xyxy"), example.boxes).diag()
-        centred = box_convert(example.boxes, "xyxy", "cxcywh")
-        distance = distance + 5 * (matched - centred).abs().sum() + 2 * (1 - overlap).sum()
-    entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return WORDS_WEIGHT * (entropy * real).sum() / len(examples), distance / count
 
 
 def loss_of_batch(predict: Predictions, examples: list[Example]) -> dict[str, Tensor]:

@@ -21,11 +21,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from stages.models.device import default_device
+
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 BUILD = Path(__file__).parents[1] / "build"
 WEIGHTS = Path(__file__).parents[1] / "weights"
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+DEVICE = default_device()
 
 
 @dataclass(frozen=True, kw_only=True)

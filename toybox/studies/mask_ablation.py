@@ -23,23 +23,23 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
+from pipeline.views.rows import bounds_of, rows_of_run
 from stages import STAGES
 from stages.candidate import Policy
-from stages.edit.draw import candidate_mask
-from stages.edit.prompt_to_prompt.control import Fusion
+from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
-from stages.edit.stage import Edit, EditConfig, decode_row
-from stages.filter.stage import Filter, FilterConfig, choose
+from stages.edit.stage import Edit, EditConfig
+from stages.filter.stage import choose
 from stages.pair import as_pair
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, ssim
-from stages.pictures.masks import fill_boxes, regions, soft_mask
-from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.pictures.masks import fill_boxes, soft_mask
+from stages.pictures.png import decode_rgb, encode_png
+from stages.pictures.region import MaskedRegion, Region
 from stages.score.stage import Score, ScoreConfig
 from stages.tasks import Task, Tasks
 from toybox.evaluation.evaluate_edits import is_right
 from toybox.evaluation.judge import Judge
-from toybox.evaluation.run_rows import rows_of
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("local", "remove", "add", "texture", "color")
@@ -90,9 +90,9 @@ class Variant:
         """The row with the soft mask of these weights."""
         if self.weights is None:
             return row
-        precise, smooth = decode_mask(row["precise_mask"]), decode_mask(row["smooth_mask"])
-        box = fill_boxes(np.array(row["boxes"], np.float32), precise.shape)
-        mask = soft_mask(precise, smooth, box, self.weights)
+        region = MaskedRegion.from_row(row)
+        box = fill_boxes(region.boxes, region.precise.shape)
+        mask = soft_mask(region.precise, region.smooth, box, self.weights)
         return {**row, "soft_mask": encode_png(np.round(mask * 255).astype(np.uint8))}
 
     def _only(self, task: Task) -> Task:
@@ -119,7 +119,7 @@ def measure(
     unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
     edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
     score = Score(manifest.section("score", ScoreConfig), tasks)
-    bounds = Filter(manifest.section("filter", FilterConfig), tasks).bounds
+    bounds = bounds_of(manifest, tasks)
     figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}
     for start in track(range(0, len(rows), config.batch), label):
         part = [dict(row) for row in rows[start : start + config.batch]]
@@ -143,12 +143,12 @@ def measure(
 def _pasted(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> np.ndarray:
     if not task.composite or task.candidates[0].mask == "none":
         return image
-    return paste_outside(anchor, image, candidate_mask(task, task.candidates[0], decode_row(row)))
+    mask = MaskedRegion.from_row(row).edit_mask(task.region, task.candidates[0].mask)
+    return paste_outside(anchor, image, mask)
 
 
 def _ssim_outside(task: Task, row: Row, anchor: np.ndarray, image: np.ndarray) -> float:
-    precise = decode_mask(row["precise_mask"])
-    _, outside = regions(task.region, precise, np.array(row["boxes"], np.float32))
+    _, outside = Region.from_row(row).metric_regions(task.region)
     value = ssim(as_float(anchor), as_float(image), outside)
     return float("nan") if value is None else value
 
@@ -174,7 +174,7 @@ def main() -> None:
     tasks, judge = with_candidates(tasks_of(manifest), config.candidates), Judge.load()
     rows = [
         row
-        for row in rows_of(options.run, "mask", READS)
+        for row in rows_of_run(options.run, "mask", READS)
         if row["task"] in TASKS and options.half in ("all", half_of(row))
     ][: options.edits]
     variants = TUNING_VARIANTS if options.tune else POLICY_VARIANTS
@@ -194,10 +194,10 @@ def main() -> None:
     (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
         f"# {title}\n\n`python -m toybox.studies.mask_ablation runs/{options.run.name} {flags}`, "
         f"{date.today()}.\n\n"
-        "The same rows, noise and grounding in each line. Success is the independent judge's, in the\n"
-        "picture as published; L1 and SSIM are of the same outside for all, before it is\n"
-        "pasted from the source; kept is the share that the filter keeps. Means with 95 % bootstrap\n"
-        "intervals; tasks: "
+        "Every line uses the same rows, noise and grounding. Success: the independent judge finds the\n"
+        "edit right in the picture as published. L1 and SSIM: outside the edited region, the same region\n"
+        "in every line, before the outside is pasted from the source. Kept: the share that the filter\n"
+        "keeps. Means with 95 % bootstrap intervals. Tasks: "
         f"{', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
         encoding="utf-8",
     )

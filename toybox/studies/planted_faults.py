@@ -20,16 +20,16 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.manifest.manifest import read_manifest, tasks_of
+from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.edit.annotations.adjust import Adjustment, adjust
 from stages.filter.stage import Filter, FilterConfig
 from stages.pair import as_pair
 from stages.pictures.fidelity import as_float, mean_change
-from stages.pictures.masks import regions
-from stages.pictures.png import decode_mask, decode_rgb, encode_png
+from stages.pictures.png import decode_rgb, encode_png
+from stages.pictures.region import Region
 from stages.score.stage import Score, ScoreConfig
 from stages.tasks import Task
-from toybox.evaluation.run_rows import rows_of
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "docs" / "planted-faults.md"
@@ -56,8 +56,7 @@ class Pair:
         self.reverse = task.direction == "reverse"
         pair = as_pair(task, anchor, edited, "", "")
         self.input, self.target = pair.input, pair.target
-        precise = decode_mask(row["precise_mask"])
-        self.inside, self.outside = regions(task.region, precise, np.array(row["boxes"], np.float32))
+        self.inside, self.outside = Region.from_row(row).metric_regions(task.region)
 
     def with_pictures(self, i: np.ndarray, tar: np.ndarray) -> Row:
         """The input row of the score stage, with other pictures."""
@@ -159,7 +158,7 @@ def main() -> None:
     run = parser.parse_args().run
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
     tasks = tasks_of(manifest)
-    kept = [row for row in rows_of(run, "filter", READS) if tasks[row["task"]].method == "prompt2prompt"]
+    kept = [row for row in rows_of_run(run, "filter", READS) if tasks[row["task"]].method == "prompt2prompt"]
     pairs = [Pair(row, tasks[row["task"]]) for row in kept]
     score = Score(manifest.section("score", ScoreConfig), tasks)
     filter_ = Filter(manifest.section("filter", FilterConfig), tasks)
@@ -187,10 +186,10 @@ def main() -> None:
     Console(soft_wrap=True).print(table, markup=False)
     text = (
         f"# Planted faults\n\n`python -m toybox.studies.planted_faults runs/{run.name}`, "
-        f"{date.today()}: faults\n"
-        f"planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a run of the toybox, and what the score "
-        "and filter stages\nof `manifests/toybox.yaml` made of them. A row says how many pairs were spoiled, "
-        "the share that was\nrejected, and by which bound first.\n\n" + table + "\n"
+        f"{date.today()}. Faults\n"
+        f"were planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter "
+        "stages of\n`manifests/toybox.yaml` then decided about them. A row gives the number of spoiled "
+        "pairs, the rejected share,\nand the bound that rejected them.\n\n" + table + "\n"
     )
     REPORT.write_text(text, encoding="utf-8")
 

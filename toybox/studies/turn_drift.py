@@ -18,7 +18,8 @@ from rich.progress import track
 
 from stages.pictures.pixel_threshold import ALPHA, keep_unchanged
 from toybox.recipes.train_autoencoder import load_autoencoder, round_trip
-from toybox.world.scene import COLORS, SIZE, render, sample_held_out_scene
+from toybox.world.render import render
+from toybox.world.scene import COLORS, SIZE, sample_held_out_scene
 
 DOCS = Path(__file__).parents[2] / "docs"
 PICTURES, TURNS, SHOWN = 64, 6, 4

@@ -54,7 +54,7 @@ def read_json(file: Location, column: str) -> pa.ChunkedArray:
     if len(content) > MOST_JSON:
         raise UserError(
             f"captions.file: {file} is a list of more than {MOST_JSON >> 20} MB: write it as .jsonl, "
-            "an object a line"
+            "one object per line"
         )
     records = _parsed(content, column, file, "")
     captions: list[str | None] = []
@@ -70,7 +70,7 @@ def _parsed(text: bytes, column: str, file: Location, where: str) -> Any:
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if [key for key, _ in pairs].count(column) > 1:
-            raise ValueError(f"the key {column!r} stands twice")
+            raise ValueError(f"the key {column!r} occurs twice")
         return dict(pairs)
 
     what = f"captions.file: {file}: {where}" if where else f"captions.file: {file}"
@@ -106,7 +106,7 @@ def _caption(record: Any, column: str, file: Location, where: str) -> str | None
         caption.encode()
     except UnicodeEncodeError:
         raise UserError(
-            f"captions.file: {file}: {where} has half of a surrogate pair, which is no text"
+            f"captions.file: {file}: {where} has half of a surrogate pair, which is not valid text"
         ) from None
     return caption
 

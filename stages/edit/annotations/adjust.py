@@ -1,7 +1,7 @@
-"""Photographic adjustments of a whole picture, as an instruction asks for them.
+"""Photographic adjustments of a whole picture, chosen by an instruction.
 
-The instruction begins with a verb of ``prompts/adjust.yaml``, which names the operation, and says how
-strong it is; the filters themselves are Pillow's.
+The instruction begins with a verb of ``prompts/adjust.yaml``, which names the operation. A word of the
+instruction gives the strength. The filters are Pillow's.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.written_text import AnnotationError
 
 STRENGTHS = ("slightly", "moderately", "strongly")
@@ -18,7 +18,7 @@ STRENGTHS = ("slightly", "moderately", "strongly")
 
 @dataclass(frozen=True)
 class Adjustment:
-    """What is done: ``verb`` is a key of :data:`OPERATIONS`, ``strength`` one of :data:`STRENGTHS`."""
+    """An adjustment: ``verb`` is a key of :data:`OPERATIONS`, ``strength`` one of :data:`STRENGTHS`."""
 
     verb: str
     strength: str
@@ -32,7 +32,7 @@ def _enhanced(enhancer: type) -> Filter:
 
 
 def _blurred(image: Image.Image, share: float) -> Image.Image:
-    """Gaussian blur with a sigma of ``share`` of the shorter side."""
+    """Gaussian blur; sigma is ``share`` of the shorter side."""
     return image.filter(ImageFilter.GaussianBlur(share * min(image.size)))
 
 
@@ -53,16 +53,16 @@ OPERATIONS: dict[str, tuple[Filter, tuple[float, float, float]]] = {
     "blur": (_blurred, (0.008, 0.016, 0.032)),
     "sharpen": (_enhanced(ImageEnhance.Sharpness), (2.0, 4.0, 8.0)),
 }
-"""By verb: the filter, and its amount for each of :data:`STRENGTHS` (a factor; of the hue a part of the
-circle; of the blur a part of the picture)."""
+"""By verb: the filter, and its amount for each of :data:`STRENGTHS`: a factor; for the hue a fraction of the
+circle; for the blur a fraction of the picture's shorter side."""
 
 
 def adjustment(instruction: str) -> Adjustment:
-    """Read an instruction.
+    """Read the adjustment from an instruction.
 
     Raises:
-        AnnotationError: adjustment_not_understood: it begins with no known verb, or names none or
-            several strengths.
+        AnnotationError: adjustment_not_understood: the instruction begins with no known verb, or names no
+            strength or several.
     """
     text = " ".join(instruction.casefold().split())
     verbs = [verb for verb in OPERATIONS if f"{text} ".startswith(f"{verb} ")]
@@ -73,16 +73,16 @@ def adjustment(instruction: str) -> Adjustment:
 
 
 def adjust(image: np.ndarray, wanted: Adjustment) -> np.ndarray:
-    """The picture uint8 [H,W,3] after an adjustment, of the same shape and type."""
+    """The adjusted picture. Input and output are uint8 [H,W,3]."""
     apply, amounts = OPERATIONS[wanted.verb]
     amount = amounts[STRENGTHS.index(wanted.strength)]
     return np.asarray(apply(Image.fromarray(image), amount))
 
 
-def draw_adjusted(row: Row) -> np.ndarray:
-    """The adjustment that the row's ``instruction`` asks for.
+def draw_adjusted(subject: Subject) -> np.ndarray:
+    """The picture, adjusted as the instruction says.
 
     Raises:
         AnnotationError: adjustment_not_understood.
     """
-    return adjust(row["source_image"], adjustment(row["instruction"]))
+    return adjust(subject.picture, adjustment(subject.instruction))

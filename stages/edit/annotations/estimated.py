@@ -1,48 +1,48 @@
-"""Depth, surface normals and poses, as transformers' models estimate them."""
+"""Depth, surface normals and poses, estimated by transformers' models."""
 
 import cv2
 import numpy as np
 
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.models.depth import DepthEstimator
 from stages.models.pose import PoseEstimator
 from stages.written_text import AnnotationError
 
 SURE = 0.3
-"""Keypoints of a lower score are not drawn."""
+"""Least score of a keypoint that is drawn."""
 LIMBS = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8),
     (7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )  # fmt: skip
-"""Pairs of COCO's 17 keypoints that are joined."""
+"""Pairs of COCO's 17 keypoints that are connected by a line."""
 
 
-def draw_depth(model: DepthEstimator, row: Row) -> np.ndarray:
-    """The depth map in grey, near is light."""
-    grey = np.round(model.nearness(row["source_image"]) * 255).astype(np.uint8)
+def draw_depth(model: DepthEstimator, subject: Subject) -> np.ndarray:
+    """The depth map in grey; near is light."""
+    grey = np.round(model.nearness(subject.picture) * 255).astype(np.uint8)
     return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
 
-def draw_normals(model: DepthEstimator, row: Row) -> np.ndarray:
+def draw_normals(model: DepthEstimator, subject: Subject) -> np.ndarray:
     """The surface normals of the depth map: x, y and z in [-1,1] as red, green and blue."""
-    return np.round((normals(model.nearness(row["source_image"])) + 1) * 127.5).astype(np.uint8)
+    return np.round((normals(model.nearness(subject.picture)) + 1) * 127.5).astype(np.uint8)
 
 
-def draw_pose(model: PoseEstimator, row: Row) -> np.ndarray:
-    """Skeletons on black; people are where the row's boxes are.
+def draw_pose(model: PoseEstimator, subject: Subject) -> np.ndarray:
+    """Skeletons on black. The boxes say where people are.
 
     Raises:
-        AnnotationError: no_pose: no joint is sure enough.
-        NotFiniteError: the model's joints are not.
+        AnnotationError: no_pose: no joint has a sufficient score.
+        NotFiniteError: the model's joints are not finite.
     """
-    image = row["source_image"]
-    return draw_skeletons(image.shape[:2], model.joints(image, row["boxes"]))
+    height, width = subject.picture.shape[:2]
+    return draw_skeletons((height, width), model.joints(subject.picture, subject.region.boxes))
 
 
 def normals(nearness: np.ndarray) -> np.ndarray:
     """Unit normals [H,W,3] of a relief [H,W] in [0,1]: x to the right, y up, z towards the viewer.
 
-    The relief's depth is taken to be a quarter of the picture's shorter side.
+    The depth of the relief is assumed to be a quarter of the picture's shorter side.
     """
     depth = nearness.astype(np.float32) * min(nearness.shape) / 4
     across, down = (cv2.Sobel(depth, cv2.CV_32F, dx, dy, scale=1 / 8) for dx, dy in ((1, 0), (0, 1)))
@@ -51,10 +51,10 @@ def normals(nearness: np.ndarray) -> np.ndarray:
 
 
 def draw_skeletons(shape: tuple[int, int], people: list[np.ndarray]) -> np.ndarray:
-    """Each person's joints [17,3] (x, y in pixels, score) as a stick figure on black, uint8 [H,W,3].
+    """Draw each person's joints [17,3] (x, y in pixels, score) as a stick figure on black, uint8 [H,W,3].
 
     Raises:
-        AnnotationError: no_pose: no limb has two joints that are sure.
+        AnnotationError: no_pose: no limb has two joints with a sufficient score.
     """
     drawn = np.zeros((*shape, 3), np.uint8)
     thickness = max(1, round(min(shape) / 128))

@@ -1,4 +1,4 @@
-"""The font that text is drawn in: DejaVu Sans, as matplotlib brings it, and what it can write."""
+"""The font for drawn text: DejaVu Sans, shipped with matplotlib, and the characters that it can draw."""
 
 import unicodedata
 from functools import cache
@@ -9,22 +9,22 @@ from PIL import ImageFont
 from stages.written_text import AnnotationError
 
 _SHAPED = ("Mn", "Mc", "Me", "Cf")
-"""Categories of characters that belong to the one before or join others: marks, joiners, directions."""
+"""Categories of characters that attach to the previous one or join others: marks, joiners, directions."""
 _RIGHT_TO_LEFT = ("R", "AL", "AN")
 
 
 @cache
 def font_of_size(size: int) -> ImageFont.FreeTypeFont:
-    """The font at a size in pixels. Letters are set one after the other, whatever Pillow was built with."""
+    """The font at a size in pixels. Basic layout gives the same result with every build of Pillow."""
     return ImageFont.truetype(_file(), size, layout_engine=ImageFont.Layout.BASIC)
 
 
 def check_glyphs(text: str) -> None:
-    """Check that every character of a text can be drawn as it is.
+    """Check that the font can draw every character of a text correctly.
 
     Raises:
-        AnnotationError: text_needs_shaping (it is written from right to left, or its letters join or
-            stack), or glyph_missing.
+        AnnotationError: text_needs_shaping (right-to-left text, or letters that join or stack), or
+            glyph_missing.
     """
     for char in text:
         if unicodedata.category(char) in _SHAPED or unicodedata.bidirectional(char) in _RIGHT_TO_LEFT:
@@ -35,7 +35,7 @@ def check_glyphs(text: str) -> None:
 
 @cache
 def _characters() -> frozenset[int]:
-    """The code points that the font has a glyph for."""
+    """The code points for which the font has a glyph."""
     from fontTools.ttLib import TTFont
 
     return frozenset(TTFont(_file())["cmap"].getBestCmap())

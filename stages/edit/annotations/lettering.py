@@ -1,7 +1,6 @@
-"""Written text: what stands in a region is erased, and new text is set in its place, size and colour.
+"""Text in a picture: the old text in a region is erased, and new text is drawn in its place, size and colour.
 
-The new text is that of :func:`stages.written_text.new_text`. One that cannot be drawn as
-it is asked for is not drawn at all.
+:func:`stages.written_text.new_text` gives the new text. A text that cannot be drawn correctly is rejected.
 """
 
 import cv2
@@ -9,27 +8,27 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from stages.edit.annotations.font import check_glyphs, font_of_size
-from stages.edit.annotations.marks import Row
+from stages.edit.annotations.marks import Subject
 from stages.written_text import AnnotationError, new_text
 
 _CONTRAST = 40
-"""How far letters stand out from what they are written on, in levels of grey."""
+"""Least difference between letters and background, in grey levels."""
 _MOST_INK = 0.6
-"""A share of the region that letters never cover: then it is no text."""
+"""Largest share of the region that letters cover. A larger dark or light area is not text."""
 _BLANK_WIDTH, _BLANK_HEIGHT = 0.8, 0.4
-"""Of a region without text, the part that new text may fill."""
+"""Largest share of a blank region's width and height that new text fills."""
 _INPAINT_RADIUS = 3
 SMALLEST = 8
-"""Size of the font in pixels below which letters cannot be read."""
+"""Smallest legible font size in pixels."""
 
 Place = tuple[int, int, int, int]
-"""Within a region: x0, y0, x1, y1."""
+"""A place in a region: x0, y0, x1, y1 in pixels."""
 
 
 def letters(region: np.ndarray) -> np.ndarray:
-    """Which pixels of a region uint8 [h,w,3] are letters, bool [h,w]: the rarer side of Otsu's threshold.
+    """The pixels of a region uint8 [h,w,3] that are letters, bool [h,w]: the rarer side of Otsu's threshold.
 
-    Nothing where both sides look alike or the rarer one is too common.
+    All False if both sides look alike or the rarer side is too common.
     """
     grey = cv2.cvtColor(region, cv2.COLOR_RGB2GRAY)
     _, light = cv2.threshold(grey, 0, 1, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
@@ -41,19 +40,19 @@ def letters(region: np.ndarray) -> np.ndarray:
     return ink if contrast >= _CONTRAST else nothing
 
 
-def draw_text(row: Row) -> np.ndarray:
-    """The picture with the text of the row's first box replaced, added or removed.
+def draw_text(subject: Subject) -> np.ndarray:
+    """The picture with the text of the first box replaced, added or removed.
 
     Raises:
-        AnnotationError: no_text_to_replace (nothing is written there and nothing is to be),
-            text_region_too_small, text_too_long (it would be too small to read), or one of
-            :func:`new_text` and :func:`check_glyphs`.
+        AnnotationError: no_text_to_replace (the region has no text, and none is to be drawn),
+            text_region_too_small, text_too_long (the text would be illegibly small), or an error of
+            :func:`new_text` or :func:`check_glyphs`.
     """
-    image: np.ndarray = row["source_image"]
+    image = subject.picture
     height, width = image.shape[:2]
-    text = new_text(row["edited_object"], row.get("instruction") or "")
+    text = new_text(subject.edited_object, subject.instruction)
     check_glyphs(text)
-    x0, y0, x1, y1 = np.clip(np.round(row["boxes"][0]).astype(int), 0, [width, height, width, height])
+    x0, y0, x1, y1 = np.clip(np.round(subject.region.boxes[0]).astype(int), 0, [width, height, width, height])
     if x1 - x0 < 8 or y1 - y0 < 8:
         raise AnnotationError("text_region_too_small")
     region = image[y0:y1, x0:x1]
@@ -73,7 +72,7 @@ def _erased(region: np.ndarray, ink: np.ndarray) -> np.ndarray:
 
 
 def _places(ink: np.ndarray) -> list[Place]:
-    """Where the text stands, and, where that is too small or there is none, the middle of the region."""
+    """Places for the new text: the old text's place, then the middle of the region as a fallback."""
     height, width = ink.shape
     wide, high = int(width * _BLANK_WIDTH), int(height * _BLANK_HEIGHT)
     left, top = (width - wide) // 2, (height - high) // 2
@@ -85,7 +84,7 @@ def _places(ink: np.ndarray) -> list[Place]:
 
 
 def _color(region: np.ndarray, ink: np.ndarray) -> tuple[int, int, int]:
-    """The old letters' median colour; on a blank region black or white, whichever stands out."""
+    """The old letters' median colour. On a blank region black or white, whichever has more contrast."""
     if ink.any():
         red, green, blue = np.median(region[ink], axis=0).astype(int).tolist()
         return red, green, blue
@@ -93,7 +92,7 @@ def _color(region: np.ndarray, ink: np.ndarray) -> tuple[int, int, int]:
 
 
 def _set(region: np.ndarray, text: str, ink: np.ndarray, color: tuple[int, int, int]) -> np.ndarray:
-    """Draw ``text`` as large as fits where the old letters stood, centred."""
+    """Draw ``text`` centred where the old letters stood, as large as possible."""
     if not text:
         return region
     for place in _places(ink):
@@ -107,7 +106,7 @@ def _set(region: np.ndarray, text: str, ink: np.ndarray, color: tuple[int, int, 
 
 
 def _fitting_size(text: str, place: Place) -> int:
-    """The greatest size of the font, at most the place's height, at which a text fits into it."""
+    """The largest font size at which the text fits into the place; at most the place's height."""
     x0, y0, x1, y1 = place
     size = max(SMALLEST, y1 - y0)
     left, top, right, bottom = font_of_size(size).getbbox(text)

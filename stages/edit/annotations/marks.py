@@ -1,36 +1,46 @@
-"""Targets of the vision tasks that are computed from the picture: what was grounded, drawn on it; a sketch.
+"""Targets computed from the picture: grounded boxes or masks drawn on it, and sketches.
 
-An *annotation* takes a row whose pictures and masks are arrays and returns a picture uint8 [H,W,3]. The
-others are in modules of their own (``adjust``, ``lettering``, ``estimators``).
+An *annotation* is a function from a :class:`Subject` to a picture uint8 [H,W,3]. Further annotations are in
+``adjust``, ``lettering`` and ``estimated``.
 """
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 
+from stages.pictures.region import Region
+
 COLOR = np.array([255, 0, 200], np.uint8)
-"""A magenta that photographs rarely hold, so the annotation is not taken for a part of them."""
+"""A magenta that is rare in photographs, so that an annotation stands out."""
 OPACITY = 0.6
 
 SKETCH_BLUR = 1 / 24
-"""The blur that a sketch's shading comes from, as a fraction of the picture's shorter side."""
-
-Row = Mapping[str, Any]
-Annotation = Callable[[Row], np.ndarray]
+"""Sigma of the blur that shades a sketch, as a fraction of the picture's shorter side."""
 
 
-def draw_boxes(row: Row) -> np.ndarray:
-    """Outline the row's ``boxes`` [n,4] (x0, y0, x1, y1 in pixels); the line runs around them, on no pixel of
-    the object.
-    """
-    image: np.ndarray = row["source_image"]
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is annotated: a picture uint8 [H,W,3], where its object is, and what the row says of it."""
+
+    picture: np.ndarray
+    region: Region
+    instruction: str = ""
+    edited_object: str = ""
+
+
+Annotation = Callable[[Subject], np.ndarray]
+
+
+def draw_boxes(subject: Subject) -> np.ndarray:
+    """Outline the boxes. The line covers no pixel of the object."""
+    image = subject.picture
     drawn = image.copy()
     thickness = max(1, round(min(image.shape[:2]) / 64))
     height, width = image.shape[:2]
-    for x0, y0, x1, y1 in row["boxes"]:
+    for x0, y0, x1, y1 in subject.region.boxes:
         left, top = max(0, math.floor(x0) - thickness), max(0, math.floor(y0) - thickness)
         right, bottom = min(width, math.ceil(x1) + thickness), min(height, math.ceil(y1) + thickness)
         for line in (
@@ -43,14 +53,19 @@ def draw_boxes(row: Row) -> np.ndarray:
     return drawn
 
 
-def draw_mask(row: Row) -> np.ndarray:
-    """Tint the pixels of the row's ``precise_mask`` [H,W] in [0,1]."""
-    alpha = OPACITY * row["precise_mask"][..., None]
-    return np.round(row["source_image"] * (1 - alpha) + COLOR * alpha).astype(np.uint8)
+def draw_mask(subject: Subject) -> np.ndarray:
+    """Tint the pixels of the precise mask."""
+    return tinted(subject.picture, subject.region.precise)
 
 
-def draw_sketch(row: Row) -> np.ndarray:
-    """A pencil sketch: grey divided by its own blur (colour dodge), so that edges and shades stay."""
-    grey = cv2.cvtColor(row["source_image"], cv2.COLOR_RGB2GRAY)
+def tinted(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """A picture uint8 [H,W,3], tinted by as much as a mask [H,W] in [0,1] says."""
+    alpha = OPACITY * mask[..., None]
+    return np.round(picture * (1 - alpha) + COLOR * alpha).astype(np.uint8)
+
+
+def draw_sketch(subject: Subject) -> np.ndarray:
+    """A pencil sketch: the grey picture divided by its blur (colour dodge), which keeps edges and shades."""
+    grey = cv2.cvtColor(subject.picture, cv2.COLOR_RGB2GRAY)
     blurred = cv2.GaussianBlur(255 - grey, (0, 0), SKETCH_BLUR * min(grey.shape))
     return cv2.cvtColor(cv2.divide(grey, 255 - blurred, scale=256), cv2.COLOR_GRAY2RGB)

@@ -1,4 +1,4 @@
-"""Which annotation a task's ``method`` is; those that need a model load it."""
+"""The annotation for each ``method`` of a task. Annotations with a model load it."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -12,10 +12,10 @@ from stages.tasks import Tasks
 
 
 def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
-    """The annotations by method, those with a model only where a task of the run has the method.
+    """The annotations by method. A model is loaded only if a task of the run needs it.
 
     Raises:
-        ValueError: the manifest names no model for it.
+        ValueError: a task needs a model that the manifest does not name.
     """
     annotations: dict[str, Annotation] = {
         "draw_box": draw_boxes,
@@ -40,7 +40,7 @@ def load_annotations(config: EditConfig, tasks: Tasks) -> dict[str, Annotation]:
 
 
 def annotation_problems(config: EditConfig, tasks: Tasks) -> Iterator[str]:
-    """What would stop the annotations of the run's tasks, by the files of their models."""
+    """Problems with the models of the annotations, read from the models' files."""
     yield from _missing(config, tasks)
     methods = {task.method for task in tasks.values()}
     if config.depth is not None and methods & {"depth", "normal"}:
@@ -52,7 +52,7 @@ def annotation_problems(config: EditConfig, tasks: Tasks) -> Iterator[str]:
 
 
 def _missing(config: EditConfig, tasks: Tasks) -> Iterator[str]:
-    """Tasks for whose method the manifest names no model."""
+    """Tasks that need a model which the manifest does not name."""
     keys = {"depth": "depth", "normal": "depth", "pose": "pose"}
     for name, task in tasks.items():
         key = keys.get(task.method)

@@ -1,12 +1,15 @@
-"""How the tokens of two captions correspond: the token maps of Prompt-to-Prompt.
+"""Token maps of Prompt-to-Prompt: which tokens of two captions correspond.
 
-Prompt-to-Prompt (Hertz et al. 2022) builds the edit's cross-attention P' from the source's P_s by
-a fixed matrix over tokens. With P_t the edit's own attention,
+See docs/prompt-to-prompt.md, section 3.
 
-    P' = P_s B + P_t diag(rho),
+Prompt-to-Prompt (Hertz et al. 2022) computes the edit's cross-attention P' from the source's attention P_s
+and the edit's own attention P_t, both [pixels,T]:
 
-where ``B`` [T,T] maps source tokens to target tokens and ``rho`` [T] keeps a share of the edit's
-own columns. Tokens include the start, the end and the padding: they carry real attention.
+    P' = P_s B + P_t diag(rho)
+
+``B`` [T,T]: entry (m, n) is the share of source token m's attention that target token n takes. ``rho`` [T]:
+the share of its own attention that target token n keeps. The T tokens include start, end and padding, because
+these carry real attention.
 """
 
 from dataclasses import dataclass
@@ -19,12 +22,12 @@ from transformers import PreTrainedTokenizerFast
 from stages.words import without_article, words_of
 
 GAP, MATCH, MISMATCH = 0, 1, -1
-"""Scores of the global alignment in the published code."""
+"""Scores of the global alignment, as in the published code."""
 
 
 @dataclass(frozen=True)
 class TokenMap:
-    """``B`` float [T,T] and ``rho`` float [T] of the equation above."""
+    """``matrix`` is B, float [T,T], and ``own`` is rho, float [T], in the equation above."""
 
     matrix: torch.Tensor
     own: torch.Tensor
@@ -32,8 +35,13 @@ class TokenMap:
 
 @dataclass(frozen=True)
 class Prompt:
-    """A tokenized prompt: ``ids`` with start and end but no padding; ``words``, the token positions
-    of each whitespace-separated word; ``text``, with single spaces."""
+    """A tokenized prompt.
+
+    Attributes:
+        text: the prompt with single spaces.
+        ids: token ids with start and end token, without padding.
+        words: for each word (separated by spaces) the positions of its tokens.
+    """
 
     text: str
     ids: list[int]
@@ -41,30 +49,36 @@ class Prompt:
 
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
-    """Tokenize a prompt and find each word's tokens by the tokenizer's offsets."""
+    """Tokenize a prompt and find each word's tokens by the tokenizer's offsets.
+
+    The published code counts characters of decoded tokens instead, which fails for double spaces and for
+    characters that are split into bytes.
+    """
     text = " ".join(text.split())
     encoded = tokenizer(text, return_offsets_mapping=True, truncation=True)
+    # Where each word begins, in characters.
     starts = np.cumsum([0] + [len(word) + 1 for word in text.split()])
     words: list[list[int]] = [[] for _ in text.split()]
     for position, (start, end) in enumerate(encoded["offset_mapping"]):
-        if end > start:
+        if end > start:  # start and end token have empty offsets
             words[int(np.searchsorted(starts, start, side="right")) - 1].append(position)
     return Prompt(text, list(encoded["input_ids"]), words)
 
 
 def token_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
-    """The map between two prompts: replace if they have the same number of words, else refine."""
+    """The map between two prompts: replace if they have equally many words, else refine."""
     if len(source.words) == len(target.words):
         return replace_map(source, target, length)
     return refine_map(source.ids, target.ids, length)
 
 
 def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
-    """Word swap: every word takes over the attention of the word in its place.
+    """Word swap: each target word takes the attention of the source word in its place.
 
-    Words of equally many tokens are paired token by token; otherwise each of the target's tokens
-    takes the mean of the source's. (The published mapper divides by the target's count instead,
-    and is misaligned after such a word; see P2P.md, trap 8.)
+    Two words with equally many tokens are paired token by token. Otherwise each token of the target word
+    takes the mean over the source word's tokens. (The published mapper divides by the target's count instead,
+    and is
+    misaligned after such a word: docs/prompt-to-prompt.md, section 3.)
 
     Raises:
         ValueError: the prompts differ in their number of words.
@@ -75,12 +89,14 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
             f"{target.text!r} has {len(target.words)}"
         )
     matrix = torch.zeros(length, length)
-    matrix[0, 0] = 1
+    matrix[0, 0] = 1  # the start token
     for old, new in zip(source.words, target.words, strict=True):
         if len(old) == len(new):
             matrix[old, new] = 1
         else:
             matrix[np.ix_(old, new)] = 1 / len(old)
+    # End token and padding: the target's token at a position takes the source's token at the same distance
+    # from the end token. If the target is longer, its last padding takes the source's last token.
     first_free = len(target.ids) - 1
     shift = len(source.ids) - len(target.ids)
     for position in range(first_free, length):
@@ -89,10 +105,10 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
 
 
 def published_replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
-    """The published word-swap mapper, mistakes included; for comparison with published results.
+    """The published word-swap mapper with its mistakes, for comparison with published results.
 
-    After a word whose number of tokens changes it pairs position j with j instead of moving along,
-    and it divides by the target's number of tokens (P2P.md, trap 8).
+    After a word whose number of tokens changes, it maps position j to j without shifting, and it divides by
+    the target's number of tokens (docs/prompt-to-prompt.md, section 3).
     """
     matrix = torch.zeros(length, length)
     i = j = 0
@@ -121,15 +137,15 @@ def published_replace_map(source: Prompt, target: Prompt, length: int) -> TokenM
 
 
 def reweighted(tokens: TokenMap, weights: torch.Tensor) -> TokenMap:
-    """A map whose target tokens' attention is multiplied by ``weights`` [T], around any other map.
+    """Multiply the attention of each target token by ``weights`` [T], on top of another map.
 
-    As published it is not normalised again, and weights may be negative.
+    As published, the result is not normalised again, and weights can be negative.
     """
     return TokenMap(tokens.matrix * weights, tokens.own * weights)
 
 
 def word_positions(prompt: Prompt, phrase: str) -> list[int]:
-    """The token positions of a phrase's words where they stand together in a prompt.
+    """The token positions of a phrase in a prompt.
 
     The words are compared as ``stages.words`` does, without the phrase's leading article; a word's tokens
     include those of the punctuation that is written together with it.
@@ -143,11 +159,11 @@ def word_positions(prompt: Prompt, phrase: str) -> list[int]:
         found = words[start : start + len(wanted)]
         if wanted and [word for word, _ in found] == wanted:
             return [token for place in dict.fromkeys(p for _, p in found) for token in prompt.words[place]]
-    raise ValueError(f"the words {phrase!r} do not stand in the caption {prompt.text!r}")
+    raise ValueError(f"the words {phrase!r} are not in the caption {prompt.text!r}")
 
 
 def changed_positions(source: Prompt, target: Prompt) -> list[int]:
-    """The token positions of the target's words that the source's caption does not share."""
+    """The token positions of words that only the target's caption has."""
     if len(source.words) == len(target.words):
         pairs = zip(source.text.split(), target.text.split(), target.words, strict=True)
         return [token for old, new, word in pairs if words_of(old) != words_of(new) for token in word]
@@ -159,9 +175,9 @@ def changed_positions(source: Prompt, target: Prompt) -> list[int]:
 
 
 def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> TokenMap:
-    """Refinement: tokens that both prompts share keep the source's attention, new ones their own.
+    """Refinement: tokens shared by both prompts take the source's attention, new tokens keep their own.
 
-    The shared tokens are those of a global alignment (Needleman and Wunsch 1970) of the token ids.
+    A global alignment of the token ids finds the shared tokens (Needleman and Wunsch 1970).
     """
     matrix, own = torch.zeros(length, length), torch.zeros(length)
     for position, source in enumerate(_align(tuple(source_ids), tuple(target_ids))):
@@ -169,15 +185,19 @@ def refine_map(source_ids: list[int], target_ids: list[int], length: int) -> Tok
             matrix[source, position] = 1
         else:
             own[position] = 1
-    padding = range(len(target_ids), length)
+    padding = range(len(target_ids), length)  # padding takes the source's attention at the same position
     matrix[padding, padding] = 1
     return TokenMap(matrix, own)
 
 
 @lru_cache(maxsize=64)
 def _align(source: tuple[int, ...], target: tuple[int, ...]) -> list[int]:
-    """For each target token the source token it is aligned to, or -1. Ties go as published:
-    a new target token before a dropped source token before a pair."""
+    """For each target token, the position of its aligned source token, or -1.
+
+    ``score[i, j]`` is the best score for the first i source and j target tokens; ``step[i, j]`` is the last
+    step that reaches it. Ties are broken as published: first a new target token, then a dropped source token,
+    then a pair.
+    """
     rows, columns = len(source) + 1, len(target) + 1
     score = np.zeros((rows, columns))
     step = np.zeros((rows, columns), int)
@@ -193,8 +213,9 @@ def _align(source: tuple[int, ...], target: tuple[int, ...]) -> list[int]:
                 dropped: score[i - 1, j] + GAP,
                 pair: score[i - 1, j - 1] + matched,
             }
-            step[i, j] = max(options, key=lambda option: options[option])
+            step[i, j] = max(options, key=lambda option: options[option])  # the first of equal options
             score[i, j] = options[step[i, j]]
+    # Walk the steps back from the end to read the alignment.
     aligned = [-1] * len(target)
     i, j = len(source), len(target)
     while j > 0:

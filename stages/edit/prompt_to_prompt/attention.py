@@ -1,14 +1,18 @@
-"""Prompt-to-Prompt's attention without attention maps.
+"""Prompt-to-Prompt's attention without attention maps (docs/prompt-to-prompt.md, section 2).
 
-Every published controller is, per head, ``P_edit = P_s B diag(a) + P_t diag(1 - a + a rho)``.
-Column operations commute with the values, so with fused attention (SDPA)
+Every published controller has this form, per head:
 
-    O_edit = SDPA(Q_s, K_s, B (a V_t)) + SDPA(Q_t, K_t, (1 - a + a rho) V_t),
+    P_edit = P_s B diag(a) + P_t diag(1 - a + a rho)                              (1)
 
-and self-attention replacement is ``SDPA(Q_s, K_s, V_t)``. Where the source is an edit itself (the turn
-before), P_s is its controlled map, and the equation is applied to it in turn. No map is ever stored.
-Outside the soft mask M an edit row keeps its source row's attention output:
-``O = M O_edit + (1 - M) O_source``.
+P_s, P_t [N,T]: attention maps of the source row and the edit row. B [T,T], rho [T]: the token map. a [T]: the
+gate, 1 while a token takes the source's attention. P_edit only occurs in the product P_edit V_t, and (P W) V
+= P (W V). Fused attention (SDPA) can therefore apply the matrices to the values, and no map is stored:
+
+    O_edit = SDPA(Q_s, K_s, B (a V_t)) + SDPA(Q_t, K_t, (1 - a + a rho) V_t)      (2)
+
+Self-attention replacement is ``SDPA(Q_s, K_s, V_t)``. In a session the source can be an edit itself (the turn
+before). Then P_s has the form (1) too, and (2) is applied repeatedly. Outside the soft mask M, an edit row
+keeps its source row's attention output: ``O = M O_edit + (1 - M) O_source``.
 """
 
 import torch
@@ -21,7 +25,7 @@ from stages.edit.prompt_to_prompt.control import PromptToPrompt
 
 
 class PromptToPromptAttention:
-    """Attention processor of one layer; does plain attention until a control is set."""
+    """Attention processor of one layer. Without a control it computes plain attention."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -35,7 +39,7 @@ class PromptToPromptAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """hidden_states [R,N,C], encoder_hidden_states [R,T,d] in cross-attention."""
+        """hidden_states [R,N,C]; encoder_hidden_states [R,T,d] in cross-attention, None in self-attention."""
         if encoder_hidden_states is None:
             output = self._self_attention(attn, hidden_states)
         else:
@@ -46,6 +50,8 @@ class PromptToPromptAttention:
         return attn.to_out[1](attn.to_out[0](output))
 
     def _self_attention(self, attn: Attention, states_RNC: torch.Tensor) -> torch.Tensor:
+        # Queries and keys of an edit row come from its source row while the gate is open; values are always
+        # its own.
         rows = self.control.borrowed_rows(states_RNC.shape[1]) if self.control is not None else None
         matched = states_RNC if rows is None else states_RNC.index_select(0, rows)
         query, key = _heads(attn, attn.to_q(matched)), _heads(attn, attn.to_k(matched))
@@ -69,6 +75,8 @@ class PromptToPromptAttention:
             _follow_words(query, key, attn.scale, control)
         if not control.cross_open:
             return _attend(query, key, value, attn.scale)
+        # Equation (2). First its second term for the edit rows, together with the plain attention of all
+        # other rows; then the first term is added to the edit rows.
         gate, own = _gate_and_own(control)
         value_EHTD = value[control.cond_edits]
         borrowed = control.matrix[:, None] @ (gate * value_EHTD)
@@ -79,57 +87,64 @@ class PromptToPromptAttention:
 def _by_sources(
     query: torch.Tensor, key: torch.Tensor, values: torch.Tensor, scale: float, control: PromptToPrompt
 ) -> torch.Tensor:
-    """What each edit's source, as it is controlled itself, makes of values [E,heads,T,D].
+    """P_s V for each edit: the output of its source's cross-attention for values V [E,heads,T,D].
 
-    A source that is an edit attends to its own share of them and hands the rest on to its source.
+    If the source is an edit itself, its map has the form (1). It attends to the share (1 - a + a rho) V with
+    its own keys, and passes B (a V) on to its own source. The loop goes from the nearest ancestors to the
+    first sources. In each round, ``values`` shrinks to the edits that still have an ancestor.
     """
     gate, own = _gate_and_own(control)
     outputs: list[torch.Tensor] = []
-    for remove in control.removes:
-        shares, parents = values, remove.parents
+    for generation in control.generations:
+        shares, parents = values, generation.parents
         if len(parents):
             ends, handed = values.split([len(values) - len(parents), len(parents)])
             shares = torch.cat([ends, own[parents] * handed])
             values = control.matrix[parents, None] @ (gate[parents] * handed)
-        outputs.append(_attend(query[remove.rows], key[remove.rows], shares, scale))
+        outputs.append(_attend(query[generation.rows], key[generation.rows], shares, scale))
     total = outputs[0]
-    for remove, output in zip(control.removes[1:], outputs[1:], strict=True):
-        total[remove.first :] += output
+    for generation, output in zip(control.generations[1:], outputs[1:], strict=True):
+        total[generation.first :] += output
     return total
 
 
 def _gate_and_own(control: PromptToPrompt) -> tuple[torch.Tensor, torch.Tensor]:
-    """``a`` and ``1 - a + a rho`` as columns of values, [E,1,T,1]."""
+    """a and 1 - a + a rho, shaped to scale the rows of values: [E,1,T,1]."""
     gate = control.gate[:, None, :, None]
     return gate, 1 - gate + gate * control.own[:, None, :, None]
 
 
 def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control: PromptToPrompt) -> None:
-    """Add what the followed words get of this layer's controlled attention to LocalBlend's maps.
+    """Add this layer's controlled attention to the followed words to LocalBlend's maps.
 
-    Their indicators are values of a few columns: ``P u`` is an attention's output, and no map is stored.
+    With u [T] = 1 at the followed words, ``P u`` is an attention output for values u
+    (docs/prompt-to-prompt.md, section 6). Column 0 follows the edit's words in the edit's map, column 1 the
+    source's words in the source's map.
     """
     gate, own = _gate_and_own(control)
     target = control.target_words[:, None, :, None]
     words = control.source_words[:, None, :, None]
     heads, edits = query.shape[1], control.cond_edits
     borrowed = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
-    kept = torch.cat([own * target, torch.zeros_like(words)], -1)
+    own_words = torch.cat([own * target, torch.zeros_like(words)], -1)
     maps = _by_sources(query, key, _widened(borrowed, heads), scale, control)
-    maps = maps + sdpa(query[edits], key[edits], _widened(kept, heads), scale=scale)
+    maps = maps + sdpa(query[edits], key[edits], _widened(own_words, heads), scale=scale)
     summed = maps.sum(1).to(control.target_maps.dtype)
     control.target_maps += summed[..., 0]
     control.source_maps += summed[..., 1]
 
 
 def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:
-    """Values [E,1,T,2] for every head, with eight columns, as fused kernels need."""
+    """Values [E,1,T,2] repeated for every head and padded to eight columns, as fused kernels need."""
     return functional.pad(value, (0, 6)).expand(-1, heads, -1, -1)
 
 
 def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    """SDPA of heads [R,heads,N,D]. Narrow ones are filled up with zeros, which changes nothing but time:
-    torch's fused CPU kernel takes 1.4 times as long for heads of 8 channels as for heads of 16."""
+    """SDPA on heads [R,heads,N,D]. Narrow heads are padded with zeros to 16 channels.
+
+    The padding does not change the result. torch's fused CPU kernel takes 1.4 times as long for 8 channels as
+    for 16.
+    """
     missing = max(0, 16 - query.shape[-1])
     if not missing:
         return sdpa(query, key, value, scale=scale)
@@ -146,7 +161,7 @@ def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch
     mask = control.mask_for(output.shape[1])
     if mask is None:
         return output
-    for turn in control.levels:
+    for turn in control.turns:
         for offset in control.halves:
             rows = control.edit_rows[turn] + offset
             mixed = torch.lerp(
@@ -157,9 +172,12 @@ def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch
 
 
 def install(unet: UNet2DConditionModel) -> list[PromptToPromptAttention]:
-    """Give every attention layer of a U-Net a processor; returns them, in call-independent order."""
+    """Give every attention layer of a U-Net a processor.
+
+    Returns the processors; each knows its layer's name.
+    """
     processors = {name: PromptToPromptAttention(name) for name in unet.attn_processors}
     layers = list(processors.values())
-    # diffusers empties the dict it is given
+    # diffusers empties the dict that it receives, so ``layers`` is taken first.
     unet.set_attn_processor(processors)  # type: ignore[arg-type]
     return layers

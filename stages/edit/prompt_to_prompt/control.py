@@ -5,35 +5,19 @@ uncond edits, cond sources, cond edits], and only conditional edit rows take the
 as in the published code; without it there are only the conditional rows. Which row is which is
 always said by index, never by "the second half".
 
-An edit's source may be another edit: the turn before it. Then all that is said of sources holds of that
-edit as it is controlled itself, so a turn that changes nothing draws the picture of the turn before.
+A source may itself be an edit (the previous turn); its attention is used after its own control was applied.
+So a turn that changes nothing draws the picture of the turn before.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
-from torch.nn import functional
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
+from stages.edit.prompt_to_prompt.fusion import Fusion, fuse, grid, pool_mask
+from stages.edit.prompt_to_prompt.generations import generations_of, turns_of
 from stages.edit.prompt_to_prompt.local_blend import Blend, blended_region
-
-Fusion = Literal["schedule", "power", "lerp", "none"]
-"""How M acts on the latents (:func:`fuse`)."""
-
-
-@dataclass(frozen=True)
-class Remove:
-    """The edits that have an ancestor at a certain remove (1: their source), and where it is.
-
-    They are the edits from ``first`` on. ``rows`` are the ancestors' conditional rows; those of the
-    later edits are edits themselves, ``parents`` by index, and have a source in their turn.
-    """
-
-    first: int
-    rows: torch.Tensor
-    parents: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -100,9 +84,10 @@ class PromptToPrompt:
         self.edit_rows = torch.arange(sources, rows, device=device)
         self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
         self.cond_edits = self.edit_rows + self.halves[-1]
-        self.levels = _levels([edit.source for edit in edits], sources)
+        source_rows = [edit.source for edit in edits]
+        self.turns = turns_of(source_rows, sources)
         """The edits of each turn: those of a turn take from the turn before as it is controlled."""
-        self.removes = self._removes([edit.source for edit in edits], sources)
+        self.generations = generations_of(source_rows, sources, self.halves[-1], device)
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
         self.mask = _stack_masks(edits, device)
@@ -122,19 +107,6 @@ class PromptToPrompt:
         """The same for layers of more than ``self_max_tokens`` tokens."""
         self.cross_open = self.self_open = self.shared_open = False
         self._set_up_blend(edits, device, dtype)
-
-    def _removes(self, source_rows: Sequence[int], sources: int) -> list[Remove]:
-        """Everyone's sources, then the sources of those that are edits, and so on."""
-        removes, ancestors = [], list(source_rows)
-        for level, later in zip(self.levels, [*self.levels[1:], None], strict=True):
-            deeper = len(ancestors) if later is None else later.start - level.start
-            parents = [row - sources for row in ancestors[deeper:]]
-            rows, indices = (
-                torch.tensor(x, dtype=torch.long).to(self.edit_rows) for x in (ancestors, parents)
-            )
-            removes.append(Remove(level.start, rows + self.halves[-1], indices))
-            ancestors = [source_rows[parent] for parent in parents]
-        return removes
 
     def _borrowed(
         self, edits: Sequence[EditRow], sources: int, device: torch.device, *, shared_only: bool
@@ -180,7 +152,7 @@ class PromptToPrompt:
         """LocalBlend, then latent fusion."""
         if self.mask is None and not self.blending:
             return latents
-        for turn in self.levels:
+        for turn in self.turns:
             rows = self.edit_rows[turn]
             edited = self._held(step, turn, latents[rows], latents[self.source_rows[turn]])
             latents = latents.index_copy(0, rows, edited)
@@ -190,9 +162,9 @@ class PromptToPrompt:
         """The latents of a turn's edits [E,c,h,w], held to their sources'."""
         height, width = edited.shape[-2:]
         if self.blending:
-            grid = _grid(self.blend_tokens, height, width)
+            layer = grid(self.blend_tokens, height, width)
             source_maps, target_maps = (
-                maps[turn].unflatten(1, grid) for maps in (self.source_maps, self.target_maps)
+                maps[turn].unflatten(1, layer) for maps in (self.source_maps, self.target_maps)
             )
             region = blended_region(source_maps, target_maps, self._thresholds[turn], (height, width))
             free = region | self._unblended[turn, None, None, None]
@@ -213,48 +185,9 @@ class PromptToPrompt:
         if self.mask is None or not self.mask_attention:
             return None
         if tokens not in self._pooled:
-            size = _grid(tokens, self.mask.shape[-2], self.mask.shape[-1])
+            size = grid(tokens, self.mask.shape[-2], self.mask.shape[-1])
             self._pooled[tokens] = pool_mask(self.mask, *size).flatten(2).transpose(1, 2)
         return self._pooled[tokens]
-
-
-def fuse(
-    edited: torch.Tensor, source: torch.Tensor, mask: torch.Tensor, how: Fusion, step: int, steps: int
-) -> torch.Tensor:
-    """Latents of the edits [E,c,h,w] after a step, held to their source's by M [E,1,h,w].
-
-    ``schedule`` (the default): after step i of S a latent is free where M > 1 - i/S, else the
-    source's: M says from when a pixel is free, as in Differential Diffusion (Levin and Fried 2023).
-    ``lerp``: by M at every step, which compounds to a hard mask. ``power``: by ``M**(1/S)``, so that
-    all steps together come to M.
-    """
-    if how == "schedule":
-        return torch.where(mask > 1 - (step + 1) / steps, edited, source)
-    return torch.lerp(source, edited, mask ** (1 / steps) if how == "power" else mask)
-
-
-def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Masks [E,1,H,W] at a smaller size by max pooling: area averages would starve small objects."""
-    return functional.adaptive_max_pool2d(mask, (height, width))
-
-
-def _levels(source_rows: Sequence[int], sources: int) -> list[slice]:
-    """Which edits are first turns, second ones and so on."""
-    depths: list[int] = []
-    for index, row in enumerate(source_rows):
-        if not 0 <= row < sources + index:
-            raise ValueError(f"edit {index} has row {row} as its source, which does not stand before it")
-        depths.append(0 if row < sources else depths[row - sources] + 1)
-    if depths != sorted(depths):
-        raise ValueError(f"the edits' turns must be in order, not {[depth + 1 for depth in depths]}")
-    starts = [depths.index(depth) for depth in sorted(set(depths))]
-    return [slice(*ends) for ends in zip(starts, [*starts[1:], len(depths)], strict=True)]
-
-
-def _grid(tokens: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a layer of so many tokens, in the proportion of height and width."""
-    rows = round((tokens * height / width) ** 0.5)
-    return rows, tokens // rows
 
 
 def _stack_masks(edits: Sequence[EditRow], device: torch.device) -> torch.Tensor | None:

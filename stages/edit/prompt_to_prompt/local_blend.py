@@ -1,11 +1,11 @@
-"""LocalBlend: the words' own attention says where the picture may change.
+"""LocalBlend: the attention to chosen words limits where the picture may change.
 
-As published (Hertz et al. 2022): the attention of chosen words, after its control and summed over
-steps, heads and layers of one resolution, is max-pooled, brought to the latents' size, divided by
-its maximum and cut at a threshold. Where neither the source's nor the edit's map passes, the edit
-takes the source's latents.
+See docs/prompt-to-prompt.md, section 6.
 
-No map is stored for it: the words' indicator rides along as one more column of the values.
+As published (Hertz et al. 2022): the controlled attention to the words is summed over steps, heads and the
+layers of one resolution. It is then max-pooled, resized to the latents, divided by its maximum and compared
+with a threshold. Where neither the source's nor the edit's map exceeds the threshold, the edit takes the
+source's latents.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from torch.nn import functional as F
 class Blend:
     """LocalBlend of one edit.
 
-    ``source_words`` and ``target_words`` are 1 at the tokens [T] that are followed, else 0.
+    ``source_words`` and ``target_words`` [T] are 1 at the followed tokens, else 0.
     """
 
     source_words: torch.Tensor
@@ -29,12 +29,12 @@ class Blend:
 def blended_region(
     source_maps: torch.Tensor, target_maps: torch.Tensor, thresholds: torch.Tensor, size: tuple[int, int]
 ) -> torch.Tensor:
-    """Where an edit is kept, bool [E,1,h,w].
+    """Where an edit keeps its own latents, bool [E,1,h,w].
 
     Args:
-        source_maps, target_maps: the words' summed attention [E,rows,columns].
-        thresholds: [E].
-        size: of the latents.
+        source_maps, target_maps: summed attention to the followed words [E,rows,columns].
+        thresholds: [E], compared with the maps after division by their maximum.
+        size: height and width of the latents.
     """
 
     def shown(maps: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""From a task's candidate and a row's captions to an edit row: token map, gates, LocalBlend."""
+"""Make a candidate's edit row from its settings and the captions: token map, gates, LocalBlend."""
 
 import random
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ from stages.tasks import Candidate, Task
 
 @dataclass(frozen=True)
 class Strength:
-    """What a candidate is drawn with; random where the task file gives a range.
+    """The strengths of a candidate, drawn at random where the task file gives a range.
 
     ``cross_until`` and ``self_until`` are fractions of the steps.
     """
@@ -38,7 +38,7 @@ class Strength:
 
 
 def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guidance_scale: float) -> Strength:
-    """The strengths of a row's candidate ``index``, by the row's seed."""
+    """Draw the strengths of a row's candidate number ``index`` from the row's seed."""
     rng = random.Random(derive_seed(seed, "strength", index))
     self_until = rng.uniform(*candidate.strength) if candidate.strength else windows(candidate, steps)[1][1]
     guidance = candidate.guidance_scale
@@ -64,11 +64,14 @@ def edit_row(
     """The edit row of a candidate.
 
     Args:
-        index: of the source row.
-        steps: of the sampler.
-        length: of prompts, in tokens.
-        mask: M [H,W].
-        blend: LocalBlend, if the candidate has it.
+        candidate: its settings.
+        strength: its strengths, from ``draw_strength``.
+        source, target: the captions of the source and of the edit.
+        index: position of the source row in the batch.
+        steps: number of sampling steps.
+        length: number of tokens in a padded prompt, T.
+        mask: M [H,W] in [0,1].
+        blend: LocalBlend, if the candidate uses it.
     """
     if candidate.control == "self":
         tokens, no_gate = _map("refine", source, target, length), torch.zeros(steps, length)
@@ -80,6 +83,7 @@ def edit_row(
         weights = torch.ones(length)
         weights[changed_positions(source, target)] = candidate.changed_weight
         tokens = reweighted(tokens, weights)
+    # Words that only the target has can follow the source for a shorter time than the others.
     exceptions = []
     if candidate.changed_until is not None:
         own_window = (candidate.cross_from, candidate.changed_until)
@@ -99,10 +103,10 @@ def _map(control: str, source: Prompt, target: Prompt, length: int) -> TokenMap:
 def local_blend(
     task: Task, candidate: Candidate, row: Mapping[str, Any], source: Prompt, target: Prompt, length: int
 ) -> Blend | None:
-    """LocalBlend on the object's words: those grounded in the anchor, and what they become.
+    """LocalBlend on the object's words: the phrase grounded in the anchor, and the edited object's words.
 
     Raises:
-        ValueError: the grounded phrase does not stand in the anchor's caption.
+        ValueError: the anchor's caption does not contain the grounded phrase.
     """
     if candidate.blend is None:
         return None

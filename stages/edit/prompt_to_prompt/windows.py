@@ -1,7 +1,7 @@
-"""Between which steps a candidate takes the source's attention, and whether there are such steps.
+"""The windows of a candidate: between which steps it takes the source's attention, and checks of them.
 
-Apart from the gates (:mod:`stages.edit.prompt_to_prompt.gates`), which are tensors: this is also asked
-before a run starts.
+Separate from the gates (:mod:`stages.edit.prompt_to_prompt.gates`), because the checks run before a run
+starts and must not import torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ def count_window(count: int, steps: int, *, cross: bool) -> Window:
     """The window of the first ``count`` steps.
 
     Raises:
-        ValueError: there are not so many steps.
+        ValueError: ``count`` is larger than ``steps``.
     """
     if not 0 <= count <= steps:
         raise ValueError(f"a gate over {count} steps, but diffusion.steps is {steps}")
-    # Half a step more, so that the published rounding down meets the count exactly.
+    # Half a step more: the published code rounds down, and then reaches the count exactly.
     return 0.0, (count + 0.5) / (steps + 1 if cross else steps) if count else 0.0
 
 
 def windows(candidate: Candidate, steps: int) -> tuple[Window, Window]:
-    """When cross- and self-attention are the source's, as fractions of the steps."""
+    """The windows of cross- and self-attention, as fractions of the steps."""
     cross: Window = (candidate.cross_from, candidate.cross_until)
     self_: Window = (candidate.self_from, candidate.self_until)
     if candidate.cross_steps is not None:
@@ -38,13 +38,13 @@ def windows(candidate: Candidate, steps: int) -> tuple[Window, Window]:
 
 
 def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
-    """The tasks, some with other candidates than their files have.
+    """The tasks, with some tasks' candidates replaced.
 
-    Candidates of a task that is not in the run's mixture are not used: a manifest may be run with
-    another mixture.
+    Candidates of a task outside the run's mixture are ignored, because a manifest can be run with another
+    mixture.
 
     Raises:
-        ValueError: there is no such task, or a candidate does not suit it.
+        ValueError: there is no such task, or a candidate does not fit its task.
     """
     tasks.check_known(candidates, "edit.candidates")
     changed = dict(tasks)
@@ -60,10 +60,10 @@ def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]])
 
 
 def check_gates(steps: int, tasks: Tasks) -> None:
-    """Refuse gates that are open by the task file but touch no step.
+    """Refuse a gate that is open for a fraction of the steps but, after rounding, in no step.
 
     Raises:
-        ValueError: names the task, the key and the number of steps.
+        ValueError: a gate is open in no step. The message names the task, the key and the number of steps.
     """
     for task in tasks.values():
         for index, candidate in enumerate(task.candidates):

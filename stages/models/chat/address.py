@@ -1,4 +1,4 @@
-"""Where an endpoint is and what its key is called: both land in the lock file, so neither may be a secret."""
+"""Checks of an endpoint's URL and key variable. The lock file shows both, so neither may contain a secret."""
 
 import re
 from ipaddress import ip_address
@@ -10,14 +10,15 @@ _SECRET = (
     "that instruct.endpoint.api_key_variable names"
 )
 _KEY = re.compile(r"/((sk|pk|rk|hf|gsk|xai|nvapi|pplx|ghp|r8)[-_][\w-]{16,}|AIza[\w-]{30,})|=", re.IGNORECASE)
-"""How the keys of hosted models begin, in a path; nothing else in an address needs an equals sign."""
+"""Typical prefixes of API keys in a path. An equals sign is refused as well: a normal address has none."""
 
 
 def checked_address(url: str) -> str:
-    """The base URL of an endpoint. Messages do not quote it: it may hold a secret.
+    """The base URL of an endpoint. Error messages do not quote it, because it can contain a secret.
 
     Raises:
-        ValueError: it is no address, or it holds a user, a password, a query, or what looks like a key.
+        ValueError: the URL is not an http(s) address, or contains a user, a password, a query, or a likely
+            key.
     """
     key = "instruct.endpoint.base_url"
     if "@" in url:
@@ -33,15 +34,15 @@ def checked_address(url: str) -> str:
     if seems_secret:
         raise ValueError(f"{key} seems to hold a key: {_SECRET}")
     if not fits or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError(f"{key} is no address of a server; {_FORM}")
+        raise ValueError(f"{key} is not the address of a server; {_FORM}")
     return url
 
 
 def checked_variable(name: str) -> str:
-    """The name of an environment variable. The message does not quote it: it may be the key itself.
+    """The name of an environment variable. The error message does not quote it: it could be the key itself.
 
     Raises:
-        ValueError: it is no such name.
+        ValueError: it is not a valid name.
     """
     if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
         raise ValueError(
@@ -52,7 +53,7 @@ def checked_variable(name: str) -> str:
 
 
 def is_here(host: str) -> bool:
-    """Whether a host is this machine: a loopback address, or the one that stands for all of its own."""
+    """Whether a host is this machine: a loopback address, or the unspecified address."""
     try:
         address = ip_address(host)
     except ValueError:

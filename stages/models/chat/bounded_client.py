@@ -1,4 +1,4 @@
-"""An HTTP client that a server can neither keep waiting, nor fill up, nor send elsewhere."""
+"""An HTTP client with limits on time, size and redirects, so that a server cannot block or flood a worker."""
 
 import asyncio
 import ssl
@@ -13,29 +13,29 @@ from stages.models.chat.address import is_here
 from stages.models.chat.completion import error_status
 
 MAX_BYTES = 1 << 20
-"""Of an answer's body, as sent and unpacked: about 250 000 tokens."""
+"""Most bytes of an answer's body, before and after unpacking: about 250 000 tokens."""
 
 
 class EndpointError(OpenAIError):
-    """A row's request failed for good; the message names the status and no secret.
+    """A row's request failed for good. The message names the HTTP status and contains no secret.
 
-    The ``openai`` package hands its own errors on without trying again.
+    The ``openai`` package passes this error on without retrying.
     """
 
 
 class BoundedClient(httpx2.AsyncClient):
-    """Reads whole answers, of at most ``MAX_BYTES``, within ``seconds`` from the connecting to the last byte.
+    """Reads whole answers of at most ``MAX_BYTES`` within ``seconds``, from connecting to the last byte.
 
-    No redirect is followed. An answer that is told as a success but holds an error gets the error's
-    status, with the one that was sent under the extension ``sent_status``.
+    Redirects are not followed. An answer with a success status and an error in its body gets the error's
+    status; the extension ``sent_status`` keeps the original one.
 
     Args:
-        url: the server's. One on this machine is reached directly, whatever proxy the environment names.
-        seconds: a request.
-        connections: at once.
+        url: the server's URL. A server on this machine is reached directly, without the environment's proxy.
+        seconds: time limit per request.
+        connections: most simultaneous connections.
 
     Raises:
-        ImportError, ValueError, httpx2.InvalidURL: the environment's proxy cannot be used.
+        ImportError, ValueError, httpx2.InvalidURL: the environment's proxy settings are unusable.
     """
 
     def __init__(self, url: str, seconds: float, connections: int) -> None:
@@ -44,15 +44,15 @@ class BoundedClient(httpx2.AsyncClient):
             headers={"Accept-Encoding": "gzip"},
             limits=httpx2.Limits(max_connections=connections),
             trust_env=not is_here(httpx2.URL(url).host),
-            verify=_certificates(),  # with the environment's certificates in any case
+            verify=_certificates(),  # includes the environment's certificates
         )
 
     async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
         """Send a request and read its answer.
 
         Raises:
-            httpx2.TransportError: no whole answer came; trying again may help.
-            EndpointError: trying again would not.
+            httpx2.TransportError: no complete answer arrived; a retry may help.
+            EndpointError: a retry would not help.
         """
         try:
             return await asyncio.wait_for(self._read(request), self._seconds)
@@ -81,7 +81,7 @@ class BoundedClient(httpx2.AsyncClient):
 
 
 async def _body(response: httpx2.Response) -> bytes:
-    """The unpacked body; packed and unpacked bytes are bounded both."""
+    """The unpacked body. Packed and unpacked size are both bounded."""
     packed = bytearray()
     async for chunk in response.aiter_raw():
         packed += chunk
@@ -105,7 +105,7 @@ def _refuse_more_than_the_bound(body: bytes | bytearray) -> None:
 
 
 def _target(response: httpx2.Response) -> str:
-    """The host that a redirect leads to; what follows it may hold secrets."""
+    """The host of a redirect. The rest of the address is left out, because it can contain secrets."""
     try:
         url = response.request.url.join(response.headers.get("location", ""))
     except httpx2.InvalidURL:

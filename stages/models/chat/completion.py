@@ -1,7 +1,7 @@
-"""The body of an HTTP answer, read as a chat completion: any JSON may come, and no field is believed.
+"""Reading an HTTP body as a chat completion. A server can send any JSON, so every field is checked.
 
-Sources: OpenAI's API reference (chat completion object); what vLLM, OpenRouter, Mistral, Gemini and Text
-Generation Inference send through the same interface.
+Sources: OpenAI's API reference (chat completion object), and the observed answers of vLLM, OpenRouter,
+Mistral, Gemini and Text Generation Inference.
 """
 
 import json
@@ -21,21 +21,21 @@ _ENDINGS: dict[str, Ending] = {
     "prohibited_content": "content_filter",
     "refusal": "refused",
 }
-"""``finish_reason`` in lower case; every other one is an end like any."""
+"""``finish_reason`` in lower case. Every other value is a normal end."""
 _ERROR_CODE = re.compile("[45][0-9][0-9]")
 _SHOWN = 200
-"""Characters of an unreadable body that are shown."""
+"""Characters shown of an unreadable body."""
 
 
 class CompletionError(ValueError):
-    """A body that cannot be read; the message says what is wrong with it."""
+    """The body is not a chat completion. The message says why."""
 
 
 def read_completion(body: bytes) -> Reply:
-    """The first choice of a chat completion. ``content`` may be a text or a list of parts.
+    """The first choice of a chat completion. ``content`` can be a text or a list of parts.
 
     Raises:
-        CompletionError: it is no JSON, or has not the shape of a completion.
+        CompletionError: the body is not JSON, or does not have the shape of a completion.
     """
     try:
         content = json.loads(body)
@@ -58,9 +58,9 @@ def read_completion(body: bytes) -> Reply:
 
 
 def error_status(body: bytes) -> int | None:
-    """The HTTP status that an error in the body of a successful answer should have had; None: no error.
+    """The HTTP status of an error inside the body of a successful answer; None without an error.
 
-    502 where the error names none.
+    502 if the error names no status.
     """
     if b"error" not in body:
         return None
@@ -76,7 +76,7 @@ def error_status(body: bytes) -> int | None:
 
 
 def error_text(body: bytes) -> str:
-    """What the body of a failed answer says: the error's own message, or its first characters."""
+    """The error message in the body of a failed answer, or the body's first characters."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
@@ -95,7 +95,7 @@ def excerpt(body: bytes) -> str:
 
 
 def _errors(content: Any) -> list[Any]:
-    """The errors that a body tells of: at its top, as itself, or in its choices."""
+    """The errors in a body: a top-level error, the body itself, or errors in its choices."""
     choices = _get(content, "choices")
     found = [_get(content, "error")]
     found += [content] if _get(content, "object") == "error" else []
@@ -109,7 +109,7 @@ def _text(content: Any) -> str:
         return content or ""
     if not isinstance(content, list):
         raise CompletionError("its content is no text")
-    # Parts of other types are thoughts, pictures and calls.
+    # Parts of other types are thoughts, pictures and calls, and are skipped.
     said = [part for part in content if _get(part, "type") in (None, "text", "output_text")]
     parts = [part if isinstance(part, str) else _get(part, "text") for part in said]
     if not all(isinstance(part, str) for part in parts):

@@ -1,4 +1,4 @@
-"""What a manifest says of a chat model, in process or behind an endpoint."""
+"""Settings of a chat model, in process or behind an endpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,23 +11,23 @@ from stages.models.chat.address import checked_address, checked_variable
 from stages.section import Section
 
 Parameter = Literal["temperature", "top_p", "max_tokens", "seed", "response_format"]
-"""What a request to an endpoint says besides the model and the messages."""
+"""Parameters of a request to an endpoint, besides model and messages."""
 PARAMETERS: tuple[Parameter, ...] = get_args(Parameter)
 
 
 class EndpointConfig(Section):
-    """Where an OpenAI-compatible server is and how it is asked. Not part of the fingerprint."""
+    """Address of an OpenAI-compatible server and request limits. Not part of the fingerprint."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
     identity: ClassVar[bool] = False
 
     base_url: str = Field(description="such as http://127.0.0.1:8000/v1")
     api_key_variable: str = Field("OPENAI_API_KEY", description="the environment variable with the key")
-    concurrency: int = Field(32, ge=1, le=4096, description="requests a worker has under way at once")
+    concurrency: int = Field(32, ge=1, le=4096, description="simultaneous requests of one worker")
     timeout_seconds: float = Field(
-        120, gt=0, le=86_400, description="of one request, until its answer is read"
+        120, gt=0, le=86_400, description="time limit of one request, until its answer is read"
     )
-    retries: int = Field(5, ge=0, le=100, description="of a request that may pass yet, with growing pauses")
+    retries: int = Field(5, ge=0, le=100, description="retries of a request, with growing pauses")
 
     _address = field_validator("base_url")(checked_address)
     _variable = field_validator("api_key_variable")(checked_variable)
@@ -39,8 +39,8 @@ class ChatConfig(Weights):
     endpoint: EndpointConfig | None = Field(None, description="None: transformers, in process")
     parameters: Mapping[Parameter, Annotated[str, BeforeValidator(lambda name: name or "")]] = Field(
         default={},
-        description="what the endpoint's model calls a parameter of requests, such as max_tokens: "
-        "max_completion_tokens; null leaves it out, such as seed: null",
+        description="other names for request parameters, such as max_tokens: max_completion_tokens; "
+        "null leaves a parameter out, such as seed: null",
     )
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     temperature: float = Field(0.9, ge=0, le=100, description="Emu Edit: 0.9")
@@ -56,10 +56,10 @@ class ChatConfig(Weights):
         names = [parameters.get(name, name) for name in PARAMETERS] + ["model", "messages"]
         twice = {name for name in names if name and names.count(name) > 1}
         if twice:
-            raise ValueError(f"two things of a request would be called {', '.join(sorted(twice))}")
+            raise ValueError(f"several request parameters would be named {', '.join(sorted(twice))}")
         return parameters
 
     @property
     def path(self) -> Path | None:
-        """A server's name for its model is no path here, whatever it looks like."""
+        """None for an endpoint: the server's name for a model is never a local path."""
         return super().path if self.endpoint is None else None

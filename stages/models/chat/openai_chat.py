@@ -1,8 +1,8 @@
 """A language model behind an OpenAI-compatible endpoint: vLLM, ``transformers serve``, a hosted model.
 
-The ``openai`` package keeps the connections, retries what may pass (429, 5xx, a closed connection, a
-timeout) after a growing, jittered pause, and honours a Retry-After of at most two minutes. Answers are as
-the server gave them: a seed is sent, but whether it decides is the server's affair.
+The ``openai`` package keeps the connections. It retries temporary failures (429, 5xx, a closed connection, a
+timeout) after a growing, jittered pause, and honours a Retry-After of at most two minutes. A seed is sent,
+but the server decides whether to use it, so answers may not be reproducible.
 """
 
 import asyncio
@@ -21,20 +21,20 @@ from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Pa
 from stages.models.chat.conversation import Message, Reply
 
 _SHORTEST_SECRET = 6
-"""Characters of a key that is worth hiding."""
+"""Least length of a key that is masked in messages."""
 
 
 class OpenAIChat:
     """Completes conversations over HTTP, at most ``concurrency`` at a time.
 
     Args:
-        config: what is asked, and how it is sampled.
-        endpoint: where.
-        batch: conversations that are given at once.
-        response_format: what the server is told of the form of an answer.
+        config: the model and its sampling.
+        endpoint: the server.
+        batch: conversations per call.
+        response_format: the required format of an answer, sent to the server.
 
     Raises:
-        ValueError: the environment lacks the key, or names a proxy that cannot be used.
+        ValueError: the key is missing in the environment, or the environment names an unusable proxy.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class OpenAIChat:
     def complete(
         self, conversations: Sequence[list[Message]], seeds: Sequence[int]
     ) -> list[Reply | Exception]:
-        """The next turn of each conversation, or why there is none; a row never fails its neighbours."""
+        """The reply to each conversation, or the error. An error in one row never affects the others."""
         return asyncio.run(self._complete(conversations, seeds))
 
     def _http(self) -> BoundedClient:
@@ -85,7 +85,7 @@ class OpenAIChat:
                         f"{excerpt(self._masked(response.content))}"
                     ) from None
 
-            # Whatever a row raises is its own: its neighbours have been answered, and paid for.
+            # Catch everything: the other rows have been answered already, and paid for.
             results = await asyncio.gather(*map(answer, conversations, seeds), return_exceptions=True)
         return [self._outcome(result) for result in results]
 
@@ -102,7 +102,7 @@ class OpenAIChat:
         return {"model": config.model, "messages": messages, **sent}
 
     def _names(self) -> dict[Parameter, str]:
-        """What each parameter is called; empty if it is left out."""
+        """The name of each request parameter; empty for a parameter that is left out."""
         return {name: self._config.parameters.get(name, name) for name in PARAMETERS}
 
     def _outcome(self, result: Reply | BaseException) -> Reply | Exception:
@@ -114,7 +114,7 @@ class OpenAIChat:
         return EndpointError(text.decode(errors="replace"))
 
     def _masked(self, text: bytes) -> bytes:
-        """Without the key. A few letters, for a server that wants none, are no secret but parts of words."""
+        """The text with the key masked. A very short key is no secret and could be part of ordinary words."""
         return text.replace(self._key.encode(), b"***") if len(self._key) >= _SHORTEST_SECRET else text
 
     def _described(self, error: Exception) -> str:
@@ -129,7 +129,7 @@ class OpenAIChat:
         return _causes(error)
 
     def _told(self, response: httpx2.Response) -> str:
-        """What an answer with an error says, and what may help."""
+        """The message of a failed answer, with a hint if one applies."""
         sent, status = response.extensions["sent_status"], response.status_code
         text = f"HTTP {sent}" if sent == status else f"HTTP {sent} with an error ({status})"
         if "retry-after" in response.headers:
@@ -149,17 +149,17 @@ def _key(variable: str) -> str:
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
-            f"instruct.endpoint.api_key_variable: what {variable} holds is no key: a key is one line of "
+            f"instruct.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line of "
             "ASCII characters without spaces"
         )
     return key
 
 
 def _causes(error: BaseException | None) -> str:
-    """An error and what it came from, the root last: the libraries' own texts do not name it."""
+    """An error and its chain of causes, root last: the libraries' own messages do not name the cause."""
     texts: dict[str, str] = {}
     while error is not None:
         texts.setdefault(str(error), type(error).__name__)
-        inside = getattr(error, "exceptions", None)  # of an ExceptionGroup: one of each address of a host
+        inside = getattr(error, "exceptions", None)  # an ExceptionGroup holds one error per address of a host
         error = error.__cause__ or error.__context__ or (inside[0] if inside else None)
     return " <- ".join(f"{name}: {text}" if text else name for text, name in texts.items())

@@ -1,4 +1,4 @@
-"""What would stop the instruct stage, without a model and without a request."""
+"""Checks of the instruct stage's model before a run, without loading it and without a request."""
 
 import os
 import socket
@@ -16,7 +16,7 @@ _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
 def endpoint_problems(endpoint: EndpointConfig) -> Iterator[str]:
-    """Whether the key is set, and whether something listens where requests will go: one TCP connection."""
+    """Check that the key is set and that a server (or proxy) accepts one TCP connection."""
     if not os.environ.get(endpoint.api_key_variable):
         yield (
             f"instruct.endpoint.api_key_variable: the environment has no {endpoint.api_key_variable}; "
@@ -39,10 +39,10 @@ def endpoint_problems(endpoint: EndpointConfig) -> Iterator[str]:
 
 
 def check_chat(folder: Path) -> None:
-    """Check a folder of a chat model.
+    """Check the folder of a chat model.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the folder does not hold a chat model.
     """
     classes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
     of_transformers("a causal language model", classes, TOKENIZER)(folder)

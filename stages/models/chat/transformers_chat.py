@@ -1,8 +1,8 @@
-"""A transformers causal language model, in process, that answers every row by its own seed.
+"""A causal language model of transformers, in process. Each row's reply depends on its own seed only.
 
-``generate`` of transformers samples a whole batch from one global generator, so a row would depend
-on its neighbours. Here each row draws Gumbel noise from a generator of its own, batches are filled
-up with dummy rows to one size, and prompts are padded on the left to a multiple of a length.
+transformers' ``generate`` samples a whole batch from one global generator, so a row would depend on its
+neighbours. Here each row draws Gumbel noise from its own generator, batches are filled to a fixed size with
+dummy rows, and prompts are padded on the left to a multiple of a fixed length.
 """
 
 from collections.abc import Sequence
@@ -14,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.base import Weights
+from stages.models.batches import filled
 from stages.models.chat.conversation import Message, Reply
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
@@ -21,7 +22,7 @@ from stages.models.weights import load_model, load_processor
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How tokens are drawn; a temperature of 0 takes the most likely one."""
+    """Sampling settings; a temperature of 0 takes the most likely token."""
 
     temperature: float
     top_p: float
@@ -32,10 +33,10 @@ class TransformersChat:
     """Completes conversations with a causal language model.
 
     Args:
-        model: a causal LM that knows ``logits_to_keep`` (all current transformers decoders).
-        tokenizer: with a chat template.
-        sampling: how tokens are drawn.
-        batch: rows that are computed at once; more are refused, fewer are filled up.
+        model: a causal LM that supports ``logits_to_keep`` (all current transformers decoders do).
+        tokenizer: its tokenizer, with a chat template.
+        sampling: the sampling settings.
+        batch: rows per forward pass. More rows raise an error, fewer are filled with dummy rows.
         prompt_multiple: prompts are padded to a multiple of this many tokens.
     """
 
@@ -57,7 +58,7 @@ class TransformersChat:
         self._special = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
 
     def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[Reply]:
-        """The assistant's next turn of each conversation; row i draws from ``seeds[i]`` alone."""
+        """The assistant's reply to each conversation. Row i draws from ``seeds[i]`` only."""
         if not 0 < len(conversations) <= self.batch:
             raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
         ids, mask = self.encode(conversations)
@@ -77,13 +78,13 @@ class TransformersChat:
             prompts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         longest = max(len(prompt) for prompt in prompts)
         length = -(-longest // self.prompt_multiple) * self.prompt_multiple
-        prompts += [prompts[0]] * (self.batch - len(prompts))
+        prompts = filled(prompts, self.batch)
         ids = torch.tensor([[self._pad] * (length - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
         return ids.to(self.model.device), mask.to(self.model.device)
 
     def _defuse(self, content: str) -> str:
-        """Break up special tokens: a turn's content must not be able to end the turn."""
+        """Break up special tokens, so that a turn's content cannot end the turn."""
         for token in self._special:
             content = content.replace(token, f"{token[:1]} {token[1:]}")
         return content
@@ -92,7 +93,7 @@ class TransformersChat:
     def _decode(
         self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]
     ) -> list[tuple[list[int], bool]]:
-        """Each row's tokens, and whether it ended by itself."""
+        """Each row's tokens, and whether the reply ended by itself."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         answers: list[list[int]] = [[] for _ in seeds]
         done = [False] * len(seeds)
@@ -122,9 +123,9 @@ class TransformersChat:
 
 
 def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: Sampling) -> torch.Tensor:
-    """One token a row [b] from logits [b,v], by the Gumbel-max trick on the nucleus.
+    """Draw one token per row [b] from logits [b,v], by the Gumbel-max trick on the nucleus.
 
-    ``generators`` belong to the first rows; rows beyond them are fillers and take any token.
+    ``generators`` belong to the first rows. Later rows are dummy rows and get an arbitrary token.
     """
     if sampling.temperature == 0:
         return logits.argmax(-1)
@@ -137,14 +138,14 @@ def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: 
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the fewest likeliest tokens whose probabilities reach ``top_p`` (Holtzman et al. 2020).
+    """Keep the fewest most likely tokens whose probabilities sum to ``top_p`` (Holtzman et al. 2020).
 
     Args:
         logits: [..., v].
         top_p: in (0, 1].
 
     Returns:
-        The logits, -inf outside the nucleus; the likeliest token is always inside.
+        The logits, with -inf outside the nucleus. The most likely token is always inside.
     """
     ordered, order = logits.sort(dim=-1, descending=True, stable=True)
     probabilities = ordered.softmax(-1)
@@ -158,7 +159,7 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
     """A model and its tokenizer from a local folder or the hub, on the GPU if there is one.
 
     Raises:
-        FileNotFoundError: ``model`` looks like a folder and is none.
+        FileNotFoundError: ``model`` looks like a folder and does not exist.
     """
     local = Path(model).is_dir()
     if not local and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
@@ -174,7 +175,7 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end a turn, by the model's generation config and its tokenizer."""
+    """The tokens that end a turn, from the model's generation config and its tokenizer."""
     configured = model.generation_config.eos_token_id if model.generation_config else None
     ends = set(configured if isinstance(configured, list) else [configured])
     ends = (ends | {tokenizer.eos_token_id}) - {None}

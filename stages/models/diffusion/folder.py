@@ -1,4 +1,4 @@
-"""What a folder of diffusers tells without its models: whether they are there, and how many steps it has."""
+"""Checks of a diffusers folder without loading its models: required files and the most steps."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,11 +11,11 @@ _SAVED_AS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"
 _MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
 _NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _LCM_STEPS = 50
-"""LCMScheduler's ``original_inference_steps`` where its config does not say."""
+"""LCMScheduler's default for ``original_inference_steps``."""
 
 
 def diffusion_problems(config: DiffusionConfig) -> Iterator[str]:
-    """What would stop the section ``diffusion``."""
+    """Problems in the manifest's section ``diffusion``."""
     found = [*problems_of("diffusion", config, _check_pipeline)]
     yield from found
     if config.path is not None and config.path.exists() and not found:
@@ -29,7 +29,8 @@ def _check_pipeline(folder: Path) -> None:
     for part in _NEEDED:
         if not _is_used(index.get(part)):
             raise ValueError(
-                f"{folder / 'model_index.json'} names no {part}: it is no Stable Diffusion or SDXL"
+                f"{folder / 'model_index.json'} names no {part}: it is not a Stable Diffusion or SDXL "
+                "pipeline"
             )
     if index["unet"][1] != "UNet2DConditionModel":
         raise ValueError(f"{folder} has a {index['unet'][1]}, not a UNet2DConditionModel")
@@ -43,7 +44,7 @@ def _check_pipeline(folder: Path) -> None:
 
 
 def _is_used(entry: Any) -> bool:
-    """Of ``model_index.json``: a library and a class, or two nulls."""
+    """Whether an entry of ``model_index.json`` names a class; an unused part is a pair of nulls."""
     return isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
 
 

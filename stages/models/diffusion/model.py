@@ -1,4 +1,4 @@
-"""A loaded text-to-image model: prompts to embeddings, seeds to latents, latents to pictures."""
+"""A loaded text-to-image model: prompts to embeddings, seeds to noise, latents to pictures."""
 
 import numpy as np
 import torch
@@ -17,10 +17,10 @@ from stages.seeds import derive_seed
 
 
 class Diffusion:
-    """A pipeline of the Stable Diffusion or SDXL family taken apart, so that its loop can be controlled.
+    """The parts of a Stable Diffusion or SDXL pipeline, so that the sampling loop can be controlled.
 
-    ``guided`` says whether batches have unconditional rows (classifier-free guidance): not where the
-    guidance is at most 1, nor in a model that was distilled with its guidance (LCM).
+    ``guided``: whether batches contain unconditional rows for classifier-free guidance. They do not if the
+    guidance scale is at most 1, or if the model was distilled with guidance (LCM).
     """
 
     def __init__(self, config: DiffusionConfig, guided: bool | None = None) -> None:
@@ -35,7 +35,7 @@ class Diffusion:
             config,
             "diffusion.model",
             dtype=self.dtype,
-            safety_checker=None,  # Stable Diffusion's would be fetched and never asked
+            safety_checker=None,  # otherwise Stable Diffusion's would be downloaded and not used
             low_cpu_mem_usage=False,
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
@@ -43,7 +43,7 @@ class Diffusion:
             self.unet = torch.compile(self.unet)
         self.vae = pipeline.vae.eval().requires_grad_(False)
         if self.vae.config.get("force_upcast") and self.dtype == torch.float16:
-            self.vae.to(torch.float32)  # SDXL's overflows in half precision
+            self.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
         self.prompts = PromptEncoder(pipeline)
         options = {"clip_sample": False} if config.sampler == "ddim" else {}
         self.scheduler = SCHEDULERS[config.sampler].from_config(pipeline.scheduler.config, **options)
@@ -52,7 +52,7 @@ class Diffusion:
         self.guided = wanted and not distilled
 
     def initial_latents(self, row_seeds: list[int]) -> torch.Tensor:
-        """Gaussian noise [n,c,h,w] in float32: each row's from a CPU generator of its own."""
+        """Gaussian noise [n,c,h,w] in float32; each row has its own CPU generator."""
         side = self.unet.config.sample_size
         shape = (1, self.unet.config.in_channels, side, side)
         noise = []
@@ -69,9 +69,9 @@ class Diffusion:
         row_seeds: list[int],
         control: Control | None = None,
     ) -> torch.Tensor:
-        """Denoise ``latents`` [n,c,h,w] of ``initial_latents``, one prompt and guidance scale [n] a row.
+        """Denoise latents [n,c,h,w] from ``initial_latents``; one prompt and guidance scale [n] per row.
 
-        ``row_seeds``: of the noise that some samplers add; a source and its edits have the same.
+        ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
         """
         rows = len(latents)
         empty = self.prompts.empty.expand(rows)
@@ -97,10 +97,10 @@ class Diffusion:
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Latents [n,c,h,w] to pictures, uint8 [n,H,W,3], and which of them are finite, bool [n].
+        """Decode latents [n,c,h,w] to pictures, uint8 [n,H,W,3], and tell which are finite, bool [n].
 
-        A picture is not finite if its latents or its decoded values are not: then its pixels are black and
-        say nothing, as of models that overflow in half precision.
+        A picture is not finite if its latents or decoded values contain NaN or infinity, for example after an
+        overflow in half precision. Its pixels are then black and must not be used.
         """
         scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
         decoded = self.vae.decode(scaled).sample.float()
@@ -109,12 +109,12 @@ class Diffusion:
         return pixels.permute(0, 2, 3, 1).cpu().numpy(), finite
 
     def _time_ids(self) -> torch.Tensor:
-        """SDXL's original size, crop and target size: the picture's own, not cropped."""
+        """SDXL's size conditions: original size, crop offset and target size, for an uncropped picture."""
         side = self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
         return torch.tensor([[side, side, 0, 0, side, side]], device=self.device, dtype=self.dtype)
 
     def _guidance_embedding(self, guidance_scale: torch.Tensor) -> torch.Tensor | None:
-        """The guidance scale as a model distilled with it takes it (Luo et al. 2023, LCM); else None."""
+        """Embedded guidance scale for a model distilled with guidance (Luo et al. 2023, LCM); else None."""
         width = self.unet.config.time_cond_proj_dim
         if width is None:
             return None

@@ -1,4 +1,4 @@
-"""Prompts as the U-Net takes them: one text encoder (Stable Diffusion) or two (SDXL)."""
+"""Encoding prompts for the U-Net, with one text encoder (Stable Diffusion) or two (SDXL)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,24 +9,24 @@ from diffusers import DiffusionPipeline
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Encoded prompts: ``states`` [n,T,d]; SDXL's ``pooled`` [n,p], None for Stable Diffusion."""
+    """Encoded prompts: ``states`` [n,T,d], and for SDXL ``pooled`` [n,p] (None for Stable Diffusion)."""
 
     states: torch.Tensor
     pooled: torch.Tensor | None
 
     def repeat(self, times: int) -> "Embeddings":
-        """Every prompt ``times`` times in a row."""
+        """Each prompt repeated ``times`` times in a row."""
         pooled = None if self.pooled is None else self.pooled.repeat_interleave(times, 0)
         return Embeddings(self.states.repeat_interleave(times, 0), pooled)
 
     def expand(self, rows: int) -> "Embeddings":
-        """One prompt as ``rows`` rows."""
+        """One prompt repeated for ``rows`` rows."""
         pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
         return Embeddings(self.states.expand(rows, -1, -1), pooled)
 
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
-    """Encoded prompts one after the other."""
+    """Concatenate encoded prompts."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
     return Embeddings(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
 
@@ -43,23 +43,25 @@ class PromptEncoder:
             self._pairs.append((pipeline.tokenizer_2, second))
         for _, encoder in self._pairs:
             encoder.eval().requires_grad_(False)
-        # SDXL was trained with zeros where the prompt is empty.
+        # SDXL was trained with zeros for an empty prompt.
         zeros = second is not None and pipeline.config.get("force_zeros_for_empty_prompt", True)
         self.empty = self._zeros() if zeros else self.encode([""])
 
     @property
     def context_length(self) -> int:
-        """Tokens of a prompt, with the start and the end token."""
+        """Largest number of tokens in a prompt, including start and end token."""
         return self.tokenizer.model_max_length
 
     def fits(self, prompt: str) -> bool:
-        """Whether the text encoders see the whole prompt."""
+        """Whether the prompt fits into the text encoders' context without truncation."""
         return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
-        """Stable Diffusion reads the last layer; SDXL the last but one of both encoders, and the second's
-        projection."""
+        """Encode prompts.
+
+        Stable Diffusion uses the last layer; SDXL uses the second-to-last layer of both encoders
+        and the second encoder's projection."""
         outputs = []
         for tokenizer, encoder in self._pairs:
             encoded = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")

@@ -1,8 +1,9 @@
-"""The denoising loop: a first-order sampler, one row a picture.
+"""The denoising loop: a first-order sampler with one row per picture.
 
-The source and the edit stage call the same loop, so a source row comes out as it was. A *control*
-may watch the steps: it is told which step comes (its attention processors act on that) and may
-change the latents after the step.
+The source stage and the edit stage use the same loop, so a source row gives the same picture in both. A
+*control* can
+take part: before each step it learns the step's index (its attention processors use it), and after each step
+it can change the latents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,18 +24,20 @@ SCHEDULERS: dict[str, Any] = {
     "euler_ancestral": EulerAncestralDiscreteScheduler,
     "lcm": LCMScheduler,
 }
-"""Samplers whose state between steps is the latents alone. A multistep solver (DPM-Solver++, UniPC)
-also keeps earlier predictions, which fusing the latents with a source's would leave unfused."""
+"""Samplers whose only state between steps is the latents.
+
+A multistep solver (DPM-Solver++, UniPC) also keeps earlier
+predictions. Fusing the latents with the source's would not reach these predictions."""
 
 
 class Control(Protocol):
-    """Takes part in sampling, for example Prompt-to-Prompt."""
+    """Takes part in sampling; Prompt-to-Prompt is one."""
 
     def before_step(self, step: int) -> None:
-        """Called with the step's index, 0-based, before the U-Net runs."""
+        """Called with the step's 0-based index before the U-Net runs."""
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
-        """Gives the latents [L,c,h,w] to go on with after the scheduler's step."""
+        """Receives the latents [L,c,h,w] after the scheduler's step; returns the latents to continue with."""
         ...
 
 
@@ -57,19 +60,19 @@ def sample(
 
     Args:
         scheduler: one of SCHEDULERS.
-        latents: Gaussian noise of deviation 1 [L,c,h,w], one row a picture; kept in its own
+        latents: Gaussian noise of standard deviation 1 [L,c,h,w], one row per picture. They keep their own
             precision between the steps.
-        cond: the prompts' embeddings [L,T,d].
-        uncond: the empty prompt's embedding [T,d] or [L,T,d]; None: no classifier-free guidance.
-        guidance_scale: [L]; not used without guidance.
-        steps: of the scheduler.
-        noise_seeds: for samplers that add noise: a seed a row. Rows of one edit share theirs, or
-            what no edit touches would come out different.
-        added: further conditions of the U-Net by name, such as SDXL's, with a row for each it sees.
-        timestep_cond: the embedded guidance of distilled models [L,w].
+        cond: embeddings of the prompts [L,T,d].
+        uncond: embedding of the empty prompt [T,d] or [L,T,d]; None turns classifier-free guidance off.
+        guidance_scale: [L]; unused without guidance.
+        steps: number of steps.
+        noise_seeds: one seed per row, for samplers that add noise. Rows of one edit share a seed; otherwise
+            the unedited area would differ between them.
+        added: further conditions of the U-Net by name, such as SDXL's, one row for each row of the U-Net.
+        timestep_cond: embedded guidance scale of distilled models [L,w].
 
     Returns:
-        x_0 [L,c,h,w]. With guidance the U-Net sees 2L rows: the unconditional ones first.
+        x_0 [L,c,h,w]. With guidance, the U-Net is called with 2L rows: first the unconditional rows.
 
     Raises:
         ValueError: the scheduler keeps more than the latents between its steps.
@@ -77,10 +80,10 @@ def sample(
     if not any(isinstance(scheduler, kind) for kind in SCHEDULERS.values()):
         raise ValueError(
             f"{type(scheduler).__name__} keeps more than the latents between steps, which latent fusion "
-            f"would not reach; samplers: {', '.join(SCHEDULERS)}"
+            f"does not reach; samplers: {', '.join(SCHEDULERS)}"
         )
     scheduler.set_timesteps(steps)
-    # the scheduler's own stay with it: to read a GPU's it would wait for the GPU
+    # Keep the scheduler's own timesteps on the CPU: reading them from a GPU would wait for the GPU.
     timesteps = scheduler.timesteps.to(latents.device)
     latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])

@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class GroundingConfig(Weights):
-    """The manifest's section ``grounding``: the detector and when a phrase counts as found.
+    """The manifest's section ``grounding``: the detector, and the thresholds for finding a phrase.
 
-    Both thresholds are on sigmoid scores in [0,1]. ``box_threshold`` is compared with a box's best
-    word, as in GroundingDINO's own inference; ``text_threshold`` with the mean over all words of the
-    phrase, so that "a blue car" is not found where only "car" fits.
+    Both thresholds apply to sigmoid scores in [0,1]. ``box_threshold`` applies to a box's best word, as in
+    GroundingDINO's own inference. ``text_threshold`` applies to the mean over all words of the phrase, so "a
+    blue car" is not found if only "car" fits.
     """
 
     library: Literal["groundingdino", "transformers"] = Field(
@@ -30,16 +30,16 @@ class GroundingConfig(Weights):
         return self.library == "transformers"
 
 
-def load_detector(config: GroundingConfig, device: str) -> "Detector":
+def load_detector(config: GroundingConfig) -> "Detector":
     """Load the detector ``config.model``.
 
     Raises:
-        OSError: the folder or the hub name lacks something; the message names it.
+        OSError: the folder or the hub model is incomplete. The message names the missing file.
     """
     if config.library == "transformers":
         from stages.models.grounding.transformers_detector import TransformersDetector
 
-        return TransformersDetector.load(config, device)
+        return TransformersDetector.load(config)
     from stages.models.grounding.detector import Detector
 
-    return Detector.load(config, device)
+    return Detector.load(config)

@@ -1,8 +1,8 @@
-"""GroundingDINO assembled from its parts, at the sizes that a JSON file says.
+"""GroundingDINO built from its parts, with the sizes in a JSON file.
 
-A weights folder holds ``config.json`` (:class:`Architecture`), ``model.safetensors``, and the
-folder ``text_encoder`` with BERT's ``config.json`` and tokenizer. Parameter names are those of the
-published checkpoints.
+A weights folder holds ``config.json`` (:class:`Architecture`), ``model.safetensors``, and the folder
+``text_encoder`` with BERT's ``config.json`` and tokenizer. Parameter names are those of the published
+checkpoints.
 """
 
 import warnings
@@ -45,7 +45,7 @@ class Backbone(Section):
 
 
 class ImageInput(Section):
-    """How a picture is resized and normalised (values of pixels in [0,1])."""
+    """How a picture is resized and normalised (pixel values in [0,1])."""
 
     shortest_side: int = 800
     longest_side: int = 1333
@@ -90,11 +90,11 @@ _CONSTANTS = {
     "fusion_dropout": 0.0,
     "fusion_droppath": 0.0,
 }
-"""What the published configurations have in common, as the package's builders want it."""
+"""Settings shared by the published configurations, in the form that the package's builders expect."""
 
 
 def build(architecture: Architecture, text_encoder: Path) -> "groundingdino.GroundingDINO":
-    """A GroundingDINO with fresh weights.
+    """A GroundingDINO with untrained weights.
 
     Args:
         architecture: its sizes.

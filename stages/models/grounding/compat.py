@@ -1,13 +1,13 @@
-"""What groundingdino-py 0.4.0 needs to run with transformers 5 and at any size.
+"""Adaptations that let groundingdino-py 0.4.0 run with transformers 5 and at any width.
 
-1. Its ``BertModelWarper`` reads methods that ``BertModel`` no longer has, and its constructor
-   fetches tokenizer and text encoder by name and prints that name. While :func:`text_side` is open,
-   the constructor takes the given tokenizer and a :class:`TextEncoder` instead.
-2. Two sine embeddings are made for ``d_model = 256``, whatever the model's width. Hooks on the
-   built model (:func:`fit_sine_embeddings`) bring them to its own width; at 256 they change nothing.
-3. The rows of a batch change one another (:func:`keep_rows_apart`).
+1. Its ``BertModelWarper`` uses methods that ``BertModel`` no longer has. Its constructor downloads tokenizer
+and text encoder by name and prints that name. Inside :func:`text_side`, the constructor uses the given
+tokenizer and a :class:`TextEncoder` instead. 2. Two sine embeddings are fixed to ``d_model = 256``, whatever
+the model's width. Hooks on the built model (:func:`fit_sine_embeddings`) convert them to the model's width.
+At width 256 they change nothing. 3. Rows of a batch influence each other (:func:`keep_rows_apart` stops
+this).
 
-Nothing stays patched in the package.
+No patch to the package remains after construction.
 """
 
 import math
@@ -27,13 +27,13 @@ with warnings.catch_warnings():
     from groundingdino.models.GroundingDINO.fuse_modules import BiMultiHeadAttention
 
 PUBLISHED_WIDTH = 256
-"""The ``d_model`` that the package's sine embeddings are written for."""
+"""The ``d_model`` that the package's sine embeddings assume."""
 
 
 class TextEncoder(nn.Module):
-    """BERT under GroundingDINO's sub-sentence mask, in place of ``BertModelWarper``.
+    """BERT with GroundingDINO's sub-sentence mask, in place of ``BertModelWarper``.
 
-    The parts keep the names ``embeddings``, ``encoder`` and ``pooler``, so that the parameters of
+    The submodules keep the names ``embeddings``, ``encoder`` and ``pooler``, so that the parameter names of
     published checkpoints (``bert.encoder.layer.0...``) fit.
     """
 
@@ -47,7 +47,7 @@ class TextEncoder(nn.Module):
     def forward(
         self, input_ids: Tensor, token_type_ids: Tensor, position_ids: Tensor, attention_mask: Tensor
     ) -> dict[str, Tensor]:
-        """``attention_mask`` [b,t,t] is True where a token (row) may look at another (column)."""
+        """``attention_mask`` [b,t,t] is True where a token (row) may attend to another (column)."""
         embedded = self.embeddings(
             input_ids=input_ids, token_type_ids=token_type_ids, position_ids=position_ids
         )
@@ -58,10 +58,10 @@ class TextEncoder(nn.Module):
 
 
 class FixedLengthTokenizer:
-    """A tokenizer that cuts and pads every text to ``length`` tokens; a cut one ends in a full stop too.
+    """A tokenizer that cuts and pads every text to ``length`` tokens. A cut text still ends with a full stop.
 
-    The package pads to the longest caption of a batch, which would make shapes (and with them the
-    last bits of a row's scores) depend on its neighbours.
+    The package pads to the longest caption of a batch. Shapes, and so the last bits of a row's scores, would
+    then depend on the row's neighbours.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int) -> None:
@@ -86,7 +86,7 @@ class FixedLengthTokenizer:
 
 @contextmanager
 def text_side(tokenizer: FixedLengthTokenizer, bert: BertModel) -> Iterator[None]:
-    """While open, ``GroundingDINO(...)`` is built with this tokenizer and this text encoder."""
+    """Inside the block, ``GroundingDINO(...)`` is built with this tokenizer and this text encoder."""
     replaced = {
         "get_tokenlizer": SimpleNamespace(
             get_tokenlizer=lambda _: tokenizer, get_pretrained_language_model=lambda _: bert
@@ -104,7 +104,7 @@ def text_side(tokenizer: FixedLengthTokenizer, bert: BertModel) -> Iterator[None
 
 
 def fit_sine_embeddings(model: groundingdino.GroundingDINO) -> None:
-    """Make both sine embeddings as wide as the model.
+    """Convert both sine embeddings to the model's width.
 
     Raises:
         ValueError: the width does not divide 256.
@@ -113,7 +113,9 @@ def fit_sine_embeddings(model: groundingdino.GroundingDINO) -> None:
     if PUBLISHED_WIDTH % width:
         raise ValueError(f"hidden_dim must divide {PUBLISHED_WIDTH}, not {width}")
 
-    def embed_text_positions(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+    def embed_text_positions(
+        _module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         positions = kwargs.pop("position_ids")
         return args, {**kwargs, "position_ids": None, "pos_text": sine_embedding(positions, width)}
 
@@ -127,18 +129,18 @@ def fit_sine_embeddings(model: groundingdino.GroundingDINO) -> None:
 
 
 def sine_embedding(positions: Tensor, width: int) -> Tensor:
-    """Positions [b,t] as [b,t,width]: sine and cosine in turn, frequencies 2 pi 10000**(-2k/width)."""
+    """Positions [b,t] as [b,t,width]: sine and cosine alternate, with frequencies 2 pi 10000**(-2k/width)."""
     k = torch.arange(0, width, 2, device=positions.device, dtype=torch.float32)
     angles = 2 * math.pi * positions[..., None] / 10000 ** (k / width)
     return torch.stack((angles.sin(), angles.cos()), dim=-1).flatten(-2)
 
 
 def keep_rows_apart(model: "groundingdino.GroundingDINO") -> None:
-    """Undo two ways in which the package lets the rows of a batch change one another.
+    """Undo two effects by which the package lets rows of a batch influence each other.
 
-    The text enhancer repeats its masks batch by batch where its attention expects them head by head, so
-    that in a batch a row is read with the masks of others (a batch of one, as published, is right); and
-    the fusion subtracts the largest logit of the whole batch, which moves a row's last bits.
+    1. The text enhancer repeats its masks batch by batch, but its attention expects them head by head. A row
+    in a batch is then read with other rows' masks. A batch of one, as in the published demo, is correct. 2.
+    The fusion subtracts the largest logit of the whole batch, which changes the last bits of a row.
     """
     for layer in model.transformer.encoder.text_layers:
         layer.register_forward_pre_hook(_mask_by_head, with_kwargs=True)
@@ -147,5 +149,7 @@ def keep_rows_apart(model: "groundingdino.GroundingDINO") -> None:
             module.stable_softmax_2d = False
 
 
-def _mask_by_head(layer: Any, args: tuple, keys: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+def _mask_by_head(
+    layer: Any, args: tuple[Any, ...], keys: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return args, {**keys, "src_mask": keys["src_mask"].repeat_interleave(layer.nhead, 0)}

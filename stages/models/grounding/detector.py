@@ -1,4 +1,4 @@
-"""Finding a phrase in a picture."""
+"""Finding a phrase in a picture with GroundingDINO."""
 
 import math
 import warnings
@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
 
+from stages.models.batches import full_batches
+from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.architecture import (
     TEXT_ENCODER,
@@ -27,14 +29,14 @@ from stages.pictures.masks import share_within
 from stages.unknown_words import unknown_words
 
 DUPLICATE_IOU = 0.8
-"""Of two boxes that overlap more than this, the one with the lower score is dropped."""
+"""If two boxes have a larger IoU than this, the box with the lower score is dropped."""
 
 
 @dataclass(frozen=True)
 class Detections:
-    """What was found for one phrase in one picture, the best first.
+    """The result for one phrase in one picture, best box first.
 
-    A score is the mean over the phrase's words of the sigmoid of the word's logit, in [0,1].
+    A box's score is the mean over the phrase's words of the sigmoid of the word's logit, in [0,1].
     """
 
     boxes: np.ndarray
@@ -42,19 +44,22 @@ class Detections:
     scores: np.ndarray
     """float32 [n]."""
     best_box: np.ndarray
-    """float32 [4]: the box with the highest score, found or not."""
+    """float32 [4]: the box with the highest score, above the thresholds or not."""
     best_score: float
-    """The highest score of any box, found or not: 0 for a phrase without words; NaN where the detector's
-    output is not finite."""
+    """The highest score of any box, above the thresholds or not. 0 for a phrase without words; NaN if the
+    detector's output is not finite."""
     all_boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
-    """float32 [m,4]: of every box, found or not."""
+    """float32 [m,4]: all boxes, above the thresholds or not."""
     all_scores: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float32))
     """float32 [m]."""
     unknown: tuple[str, ...] = ()
-    """The words of the phrase that the detector does not know: with any, nothing is looked for."""
+    """Words of the phrase that the detector does not know.
+
+    If there are any, the phrase is not searched for.
+    """
 
     def best_within(self, region: np.ndarray) -> float:
-        """The highest score of a box of which at least half lies in a region, bool [h,w]; 0 without one."""
+        """The highest score of a box with at least half its area in a region, bool [h,w]; 0 without one."""
         if math.isnan(self.best_score):
             return math.nan
         inside = [share_within(box, region) >= 0.5 for box in self.all_boxes]
@@ -62,7 +67,7 @@ class Detections:
 
 
 class Detector:
-    """GroundingDINO, its thresholds and its preprocessing."""
+    """GroundingDINO with its thresholds and preprocessing."""
 
     def __init__(
         self, model: "groundingdino.GroundingDINO", image: ImageInput, config: GroundingConfig
@@ -75,26 +80,24 @@ class Detector:
         return self.model.tokenizer.tokenizer
 
     @classmethod
-    def load(cls, config: GroundingConfig, device: str) -> "Detector":
-        """Read a weights folder (``stages.models.grounding.architecture`` says what is in it)."""
+    def load(cls, config: GroundingConfig) -> "Detector":
+        """Load a weights folder, described in ``stages.models.grounding.architecture``."""
         folder = require_files(config, "grounding.model", "config.json", "model.safetensors", TEXT_ENCODER)
         architecture = Architecture.model_validate_json((folder / "config.json").read_bytes())
         model = build(architecture, folder / TEXT_ENCODER)
         fill_from_folder(model, config, "grounding.model")
-        return cls(model.to(device), architecture.image, config)
+        return cls(model.to(default_device()), architecture.image, config)
 
     def find(self, images: Sequence[np.ndarray], phrases: Sequence[str], batch: int) -> list[Detections]:
-        """Look for ``phrases[i]`` in ``images[i]`` (uint8 RGB [h,w,3]), ``batch`` pictures a forward.
+        """Search for ``phrases[i]`` in ``images[i]`` (uint8 RGB [h,w,3]), ``batch`` pictures per pass.
 
-        A last, smaller batch is filled up with copies of its last row, so that every forward has the
-        same shape. A phrase with a word that the detector does not know is not found (``unknown``).
+        A smaller last batch is filled with copies of its last row, so that every forward pass has the same
+        shape. A phrase with a word that the detector does not know is not found (``unknown``).
         """
         found = []
-        for start in range(0, len(images), batch):
-            rows = list(range(start, min(start + batch, len(images))))
-            filled = rows + rows[-1:] * (batch - len(rows))
+        for rows, filled_rows in full_batches(range(len(images)), batch):
             boxes, word_scores, words = self.predict(
-                [images[i] for i in filled], [phrases[i] for i in filled]
+                [images[i] for i in filled_rows], [phrases[i] for i in filled_rows]
             )
             for k, i in enumerate(rows):
                 if unknown := unknown_words(self.tokenizer, caption_of(phrases[i])):
@@ -106,10 +109,10 @@ class Detector:
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-        """One forward: boxes [b,q,4] (centre and size, fractions), scores [b,q,t], words [b,t].
+        """One forward pass: boxes [b,q,4] (centre and size, as fractions), scores [b,q,t], words [b,t].
 
         ``words`` is True for the tokens of the phrase (:func:`stages.models.grounding.words.words_of`). A
-        score whose logit is not finite is NaN.
+        score is NaN if its logit is not finite.
         """
         captions = [caption_of(phrase) for phrase in phrases]
         pictures = preprocess(images, self.image, self.device)
@@ -149,20 +152,20 @@ class Detector:
 NOTHING = Detections(
     np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(4, np.float32), best_score=0.0
 )
-"""What is found for a phrase without words."""
+"""The result for a phrase without words."""
 
 
 def scores_of(logits: Tensor, words: Tensor) -> Tensor:
-    """Scores [b,q,t] of logits [b,q,t or more]; NaN where a word's logit is not finite.
+    """Scores [b,q,t] from logits [b,q,t or more]. NaN if a word's logit is not finite.
 
-    (Those of padding are minus infinity in both libraries.)
+    (Padding has logits of minus infinity in both libraries.)
     """
     logits = logits[..., : words.shape[1]]
     return logits.sigmoid().masked_fill(words[:, None] & ~logits.isfinite(), math.nan)
 
 
 def preprocess(images: Sequence[np.ndarray], config: ImageInput, device: torch.device) -> NestedTensor:
-    """uint8 RGB [h,w,3] to normalised tensors [3,h',w'] at the detector's resolution, padded to one size."""
+    """Resize, normalise and pad uint8 RGB pictures [h,w,3] to one batch of tensors [3,h',w']."""
     return nested_tensor_from_tensor_list([_normalised(image, config, device) for image in images])
 
 

@@ -1,4 +1,4 @@
-"""What the detector's files tell without the detector."""
+"""Checks of the detector's files without loading the detector."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ from stages.models.weight_files import (
 
 
 def grounding_problems(config: GroundingConfig) -> Iterator[str]:
-    """What would stop the section ``grounding``."""
+    """Problems in the manifest's section ``grounding``."""
     if config.library == "transformers":
         check = of_transformers("a GroundingDINO", ("GroundingDino",), PREPROCESSOR)
         yield from problems_of("grounding", config, check)

@@ -1,4 +1,4 @@
-"""GroundingDINO as transformers implements it: ``grounding.library: transformers``."""
+"""GroundingDINO in transformers' implementation: ``grounding.library: transformers``."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 from transformers import AutoProcessor, GroundingDinoForObjectDetection, PreTrainedTokenizerBase
 
+from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.detector import Detector, scores_of
 from stages.models.grounding.words import caption_of, words_of
 from stages.models.weights import load_model, load_processor
 
 TEXT_LENGTH = 64
-"""Tokens a phrase is padded to: one shape for all batches, as with the other library."""
+"""Tokens per phrase after padding: one shape for all batches, as with the other library."""
 
 
 class TransformersDetector(Detector):
@@ -30,15 +31,15 @@ class TransformersDetector(Detector):
         return self.processor.tokenizer
 
     @classmethod
-    def load(cls, config: GroundingConfig, device: str) -> "TransformersDetector":
-        """Read a hub name or a folder of ``save_pretrained``.
+    def load(cls, config: GroundingConfig) -> "TransformersDetector":
+        """Load a hub model or a folder written by ``save_pretrained``.
 
         Raises:
             OSError: there is no such model.
         """
         model = load_model(GroundingDinoForObjectDetection, config, "grounding.model")
         processor = load_processor(AutoProcessor, config, "grounding.model")
-        return cls(model.to(device), processor, config)
+        return cls(model.to(default_device()), processor, config)
 
     @torch.inference_mode()
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,8 +1,10 @@
-"""What of a phrase the detector reads as words.
+"""The words of a phrase, as the detector understands them.
 
 Punctuation, special tokens and words that the tokenizer does not know get scores like any token, but they
-name nothing: an unknown word is "found" in any picture. They never count, and a phrase with an unknown word
-is not looked for at all: "a mauve car" would be found wherever a car is.
+name
+nothing: an unknown word is "found" in any picture. Their scores are ignored. A phrase with an unknown word is
+not
+searched for at all: "a mauve car" would be found wherever there is a car.
 """
 
 import unicodedata
@@ -16,17 +18,18 @@ from stages.unknown_words import names_something
 
 _ARTICLES = ("a", "an", "the")
 _WITHIN_WORDS = {"-": "-", "\u2010": "-", "\u2011": "-", "'": "'", "\u2019": "'"}
-"""Hyphens and apostrophes, which stay between two letters ("t-shirt", "boat's")."""
+"""Hyphens and apostrophes, kept between two letters ("t-shirt", "boat's")."""
 
 
 def caption_of(phrase: str) -> str:
-    """A phrase as GroundingDINO reads it: lower case, one sub-sentence, no punctuation but its full stop."""
+    """A phrase in the form that GroundingDINO reads: lower case, one sub-sentence, only a final full stop."""
     text = unicodedata.normalize("NFC", phrase).lower()
-    kept = [_kept(text, at) for at in range(len(text))]
-    return " ".join([*"".join(kept).split(), "."])
+    read = [_read_as(text, at) for at in range(len(text))]
+    return " ".join([*"".join(read).split(), "."])
 
 
-def _kept(text: str, at: int) -> str:
+def _read_as(text: str, at: int) -> str:
+    """What becomes of a character: itself, a plain hyphen or apostrophe, or a space."""
     char = text[at]
     if char in _WITHIN_WORDS and 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum():
         return _WITHIN_WORDS[char]
@@ -34,14 +37,14 @@ def _kept(text: str, at: int) -> str:
 
 
 def words_of(tokenizer: Any, captions: Sequence[str], tokens: Tensor) -> Tensor:
-    """Which tokens stand for words that the tokenizer knows, bool [b,t].
+    """Which tokens belong to words that the tokenizer knows, bool [b,t].
 
-    Articles count, as in GroundingDINO's own scores, but not where a caption has no other word.
+    Articles count, as in GroundingDINO's own scores, unless a caption has no other word.
 
     Args:
-        tokenizer: of transformers, with offsets.
-        captions: of :func:`caption_of`, b.
-        tokens: their ids [b,t], padded.
+        tokenizer: a tokenizer of transformers, with offsets.
+        captions: b results of :func:`caption_of`.
+        tokens: their token ids [b,t], padded.
     """
     encoded = tokenizer(
         list(captions),

@@ -1,0 +1,128 @@
+"""The rows of a run as its stages' files tell them together: for every view, audit and study of rows."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.engine.state import RunState
+from pipeline.errors import UserError
+from pipeline.manifest.manifest import Manifest
+from pipeline.store.folder import RunFolder
+from pipeline.store.location import Location
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import opened, read_table
+from pipeline.views.run import open_state
+from stages.filter.stage import FilterConfig, rank, resolve_bounds
+from stages.placed import step_name
+from stages.score.metrics import scores_of
+from stages.tasks import Bounds, Tasks
+
+Reads = Mapping[str, Sequence[str]]
+"""Columns by the stage that wrote them, in the order of the stages; ``plan`` may be one."""
+BEGINS = "source"
+"""The stage that begins a later turn. From there on, its rows have their own task and caption."""
+
+
+def rows(
+    run: RunFolder, part: int, reads: Reads, *, turn: int = 1, ids: Sequence[str] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The rows of a part that began a turn, in the plan's order, each with the columns it has so far.
+
+    A row has ``id``; the columns of ``reads`` of every stage that it was given to; and ``stage``, ``status``
+    and ``reason`` of the last one of these, unless it was given to none. Files are read a row group at a
+    time, and only the row groups of rows that are wanted.
+
+    Args:
+        run: the run's folder.
+        part: the part of the plan.
+        reads: columns by stage; in a later turn ``plan`` is the stage that begins the turn.
+        turn: of a session, from 1.
+        ids: the rows wanted; None for all.
+
+    Raises:
+        UserError: a file is missing or cannot be read.
+    """
+    wanted = _begun(run, part, reads.get("plan", ()), turn)
+    if ids is not None:
+        named = set(ids)
+        wanted = [row for row in wanted if row["id"] in named]
+    chosen = pa.array([row["id"] for row in wanted], pa.string())
+    streams = {
+        stage: records(run.part(step_name(stage, turn), part), ["id", "status", "reason", *columns], chosen)
+        for stage, columns in reads.items()
+        if stage != "plan"
+    }
+    heads = {stage: next(stream, None) for stage, stream in streams.items()}
+    for row in wanted:
+        for stage, stream in streams.items():
+            head = heads[stage]
+            if head is not None and head["id"] == row["id"]:
+                row |= {**head, "stage": stage}
+                heads[stage] = next(stream, None)
+        yield row
+
+
+def kept_rows(run: RunFolder, part: int, kept_by: str, reads: Reads) -> Iterator[dict[str, Any]]:
+    """The rows of a part that a stage kept in the first turn; it comes after all others of ``reads``."""
+    for row in rows(run, part, {**reads, kept_by: reads.get(kept_by, ())}):
+        if row.get("stage") == kept_by and row["status"] == "kept":
+            yield row
+
+
+def rows_of_run(folder: str | Location, kept_by: str, reads: Reads) -> Iterator[dict[str, Any]]:
+    """The rows of a run that a stage kept in the first turn, in the plan's order.
+
+    Raises:
+        UserError: there is no run, or the stage has not finished it.
+    """
+    state = open_state(folder)
+    for part in range(state.plan.parts):
+        if not state.done(state.steps[kept_by], part):
+            raise UserError(f"{kept_by} has not finished {state.folder.root}: run generate first")
+        yield from kept_rows(state.folder, part, kept_by, reads)
+
+
+def done_stages(state: RunState, part: int, turn: int) -> list[str]:
+    """The stages whose file of a part is up to date in a turn, in order; those that publish are not named."""
+    return [
+        step.stage
+        for step in state.steps.values()
+        if step.turn == turn and not step.publishes and state.done(step, part)
+    ]
+
+
+def records(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
+    """The records of some rows of a file, in its order. Only row groups that hold such a row are read."""
+    with opened(path) as file:
+        for group in range(file.num_row_groups):
+            wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
+            if pc.any(wanted).as_py():
+                yield from file.read_row_group(group, columns=columns).filter(wanted).to_pylist()
+
+
+def _begun(run: RunFolder, part: int, columns: Sequence[str], turn: int) -> list[dict[str, Any]]:
+    """The rows that began a turn: all planned ones, later those that the turn before ended well for."""
+    if turn == 1:
+        return read_part(run.plan, part, ["id", *columns]).to_pylist()
+    path = run.part(step_name(BEGINS, turn), part)
+    begun = read_table(path, ["id", "status", *columns])
+    return begun.filter(pc.equal(begun["status"], "kept")).drop_columns(["status"]).to_pylist()
+
+
+def best_candidate(row: Mapping[str, Any]) -> int | None:
+    """The place of a row's candidate to be shown: the filter's choice, else the one with the highest rank.
+
+    None for a row without candidates that were scored.
+    """
+    if row.get("choice") is not None:
+        return row["choice"]
+    scores = scores_of(row)
+    return max(range(len(scores)), key=lambda place: rank(scores[place])) if scores else None
+
+
+def bounds_of(manifest: Manifest, tasks: Tasks) -> dict[str, dict[str, Bounds]]:
+    """The filter's bounds by task and metric, after all overrides of the manifest."""
+    config = manifest.section("filter", FilterConfig)
+    return {name: resolve_bounds(task, config) for name, task in tasks.items()}

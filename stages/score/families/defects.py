@@ -1,0 +1,42 @@
+"""What is wrong with a picture or a mask by itself."""
+
+from stages.score.evidence import Evidence
+from stages.score.families.change import fidelity
+from stages.score.metric import NONNEGATIVE, Metric, needs_boxes
+
+
+def _contrast(evidence: Evidence) -> float | None:
+    contrast, drawn = fidelity().contrast, evidence.candidate["contrast_raw"]
+    return min(contrast(evidence.i), contrast(evidence.tar), *([] if drawn is None else [drawn]))
+
+
+METRICS = (
+    Metric(
+        "mask_fit",
+        "overlap (IoU) of the frames around the grounded boxes and around the precise mask",
+        "pictures",
+        lambda e: fidelity().mask_fit(e.row.region.boxes, e.row.region.precise),
+        unsuited=needs_boxes,
+    ),
+    Metric(
+        "clipped",
+        "share of pixels that are pure black or pure white, of I or Tar: the greater one",
+        "pictures",
+        lambda e: max(fidelity().clipped(e.i), fidelity().clipped(e.tar)),
+    ),
+    Metric(
+        "contrast",
+        "standard deviation of the grey values in [0,1], of I, Tar or the drawing before its outside "
+        "was pasted: the least one; a flat picture has none",
+        "pictures",
+        _contrast,
+    ),
+    Metric(
+        "roughness",
+        "mean difference of neighbouring grey values over their deviation, of I or Tar: the greater "
+        "one; noise has 1.1",
+        "pictures",
+        lambda e: max(fidelity().roughness(e.i), fidelity().roughness(e.tar)),
+        NONNEGATIVE,
+    ),
+)
