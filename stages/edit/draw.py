@@ -60,7 +60,7 @@ class Drawing:
         return decisions
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows. Returns uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
+        """Draw the rows: uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
 
         Picture 0 of a row is the one that its candidates edit, the others are the candidates.
 
