@@ -9,7 +9,7 @@ from stages.score.evidence import Evidence, Look
 from stages.tasks import Task
 
 Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aesthetic", "nsfw"]
-"""The model of a metric, by its key in the section ``score``. ``pictures``: no model. ``detector``: ``grounding``."""
+"""A metric's model, by its key in the section ``score``. ``pictures``: none. ``detector``: ``grounding``."""
 OPTIONAL_MODELS = ("dino", "depth", "ocr", "aesthetic", "nsfw")
 """Models that a manifest may leave out."""
 Scores = Mapping[str, float | None]

@@ -1,4 +1,4 @@
-"""The table of all metrics. A new metric is an entry in its family's file, and a name in the tasks that list it."""
+"""The table of all metrics. A new metric is an entry in its family's file; tasks that use it list it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ SCORE_COLUMNS = ("scores",)
 
 
 def metrics_of(task: Task, need: Need | None = None) -> list[Metric]:
-    """The metrics that a task lists, in the order of ``METRICS``; with ``need``, only those that need this model."""
+    """The metrics that a task lists, in the order of ``METRICS``; with ``need``, only those of this model."""
     return [
         metric
         for metric in METRICS.values()
