@@ -1,4 +1,4 @@
-"""A scene as a picture: the background, then each thing with its shadow and texture."""
+"""Rendering a scene: the background, then each object with its shadow and texture."""
 
 from dataclasses import dataclass
 
