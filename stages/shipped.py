@@ -27,5 +27,4 @@ def resolve(path: Path) -> Path:
 
 def manifest_names() -> list[str]:
     """Names of the shipped manifests, as accepted by ``editpairs generate``."""
-    found = [sorted((root / "manifests").glob("*.yaml")) for root in _ROOTS]
-    return [path.stem for paths in found for path in paths]
+    return sorted(path.stem for root in _ROOTS for path in (root / "manifests").glob("*.yaml"))

@@ -40,7 +40,6 @@ def page(hostile) -> Path:
         patch.chdir(ROOT)
         told = CliRunner().invoke(app, ["report", str(hostile.folder), "--rows", "200"])
     assert told.exit_code == 0, told.output
-    assert "200 rows to look at" in told.output
     return hostile.folder / "report.html"
 
 

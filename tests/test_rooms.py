@@ -18,7 +18,8 @@ FLOORS = [
     ["engine"],
     ["views"],
     ["exports"],
-    ["audit"],
+    ["audit", "one_edit"],
+    ["api"],
     ["cli"],
 ]
 """The rooms of ``pipeline``, from the ground up: one imports only from floors below its own."""
@@ -43,7 +44,7 @@ def modules(*tops: str) -> dict[str, Path]:
     }
 
 
-HOUSE = modules("pipeline", "stages", "toybox", "benchmarks")
+HOUSE = modules("editpairs", "pipeline", "stages", "toybox", "benchmarks")
 
 
 def imports_of(path: Path, at_start: bool = False) -> Iterator[str]:
@@ -124,9 +125,35 @@ def test_ray_is_imported_by_the_two_files_that_are_named_for_it():
     assert users == {"pipeline.engine.ray_backend", "pipeline.engine.ray_start"}
 
 
+def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
+    """Captions alone are parquet files of others, which have no checksums of ours."""
+    readers = {"ParquetFile", "read_table", "read_metadata", "read_schema", "read_pandas", "ParquetDataset"}
+    users = set()
+    for name, path in modules("pipeline", "stages").items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in readers:
+                users |= {name} if getattr(called.value, "id", "") in ("pq", "parquet", "pd") else set()
+    describes = "stages.shards.stage"  # it reads what ``publish`` has checked just before
+    assert users == {"pipeline.store.sealed", "pipeline.inputs.caption_formats", describes}
+    assert not {target for name in HOUSE for target in IMPORTS[name] if target == "pyarrow.dataset"}
+
+
 def test_nothing_in_the_product_knows_the_toybox():
     known = {t for name in HOUSE if not name.startswith(("toybox", "benchmarks")) for t in IMPORTS[name]}
     assert not {t for t in known if t.startswith("toybox")}
+
+
+def test_nothing_imports_the_package_that_users_import():
+    users = {name for name, known in IMPORTS.items() if any(t.split(".")[0] == "editpairs" for t in known)}
+    assert not users
+
+
+def test_the_package_that_users_import_has_no_code_of_its_own():
+    assert known_by("editpairs")
+    assert all(target.startswith("pipeline.") for target in known_by("editpairs"))
+    tree = ast.parse((ROOT / "editpairs" / "__init__.py").read_text(encoding="utf-8"))
+    assert not [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.ClassDef)]
 
 
 def test_modules_import_each_other_in_no_circle():

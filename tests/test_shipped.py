@@ -8,7 +8,10 @@ from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from pipeline.manifest.named import find_manifest
 from stages import STAGES
+from stages.mask.stage import MaskConfig
+from stages.score.stage import ScoreConfig
 from stages.shipped import manifest_names, resolve
+from stages.source.stage import Source
 from tests.toybox_runs import ROOT
 
 SHIPPED = [
@@ -44,7 +47,11 @@ def test_nothing_else_of_the_installation_is_found(elsewhere, path):
 
 def test_a_shipped_manifest_means_the_same_from_an_empty_folder(elsewhere, monkeypatch):
     here = read_manifest(find_manifest("toybox"), [], STAGES)
-    weights = [here.section("source").diffusion, here.section("score").clip, here.section("mask").segmenter]
+    weights = [
+        here.section("source", Source.Config).diffusion,
+        here.section("score", ScoreConfig).clip,
+        here.section("mask", MaskConfig).segmenter,
+    ]
     assert all(section.path is not None and section.path.is_dir() for section in weights)
     assert here.captions.location.is_file()
     assert here.model_dump_json().count(str(ROOT)) == 0, "paths are written to the lock as they were given"
@@ -57,7 +64,7 @@ def test_a_shipped_manifest_means_the_same_from_an_empty_folder(elsewhere, monke
 
 def test_a_hub_name_stays_one(elsewhere):
     manifest = read_manifest(find_manifest("sdxl"), [], STAGES)
-    assert manifest.section("source").diffusion.path is None
+    assert manifest.section("source", Source.Config).diffusion.path is None
 
 
 @pytest.mark.parametrize("given", ["toybox", "manifests/toybox.yaml", ROOT / "manifests/toybox.yaml"])

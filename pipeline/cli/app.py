@@ -1,7 +1,8 @@
 """The command ``editpairs`` itself: how it ends, and the console that every command prints to."""
 
 import signal
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
@@ -47,10 +48,26 @@ class Commands(TyperGroup):
 
 app = typer.Typer(
     cls=Commands,
-    add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     help="Captions in, a training set for instruction-based image editing out.",
+    epilog="Examples:\n\n  editpairs generate toybox\n\n  editpairs status runs/toybox --watch\n\n"
+    "  editpairs report runs/toybox",
 )
 console = terminal()
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"editpairs {version('editpairs')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="print the version")
+    ] = False,
+) -> None:
+    """Options of ``editpairs`` itself, before the command."""

@@ -7,9 +7,8 @@ import typer
 from rich.text import Text
 
 from pipeline.cli.app import app, console
-from pipeline.cli.options import Out, RunArgument
+from pipeline.cli.options import Out, Quiet, RunArgument, Verbose, verbosity
 from pipeline.errors import UserError
-from pipeline.views.run import open_state
 
 
 class Format(str, Enum):
@@ -30,6 +29,7 @@ def validate(
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
     from pipeline.store.location import exists, locate
+    from pipeline.views.run import near_runs, open_state
 
     location = locate(path)
     if exists(RunFolder(location).lock):
@@ -39,7 +39,7 @@ def validate(
     elif any(location.glob("train-*.parquet")):
         found = {path: run(location, None)}
     else:
-        raise UserError(f"there is no run and there are no shards at {path}")
+        raise UserError(f"there is no run and there are no shards at {path}{near_runs(location)}")
     for where, findings in found.items():
         console.print(where)
         console.print(findings.table())
@@ -56,15 +56,14 @@ def regenerate(
     row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
 ) -> None:
     """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""
+    from pipeline.api import open_run
     from pipeline.audit.regenerate import regenerate as again
-    from pipeline.manifest.lockfile import locked_manifest
-    from stages import STAGES
     from stages.sessions.turns import unrolled
 
-    state = open_state(run)
-    manifest = locked_manifest(state.folder.lock, STAGES)
+    opened = open_run(run)
+    manifest = opened.manifest
     equal = True
-    for verdict in again(manifest, unrolled(manifest.turns), state, row):
+    for verdict in again(manifest, unrolled(manifest.turns), opened.state, row):
         told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
         console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
         if verdict.why:
@@ -83,33 +82,36 @@ def export(
     to: Annotated[Format, typer.Option(help="the layout")],
     out: Out,
     test_share: Annotated[float, typer.Option(min=0, max=1, help="of the captions, by their hash")] = 0.02,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
+    from pipeline.api import open_run
     from pipeline.engine.ledger import count_run, published
+    from pipeline.engine.progress import Progress
     from pipeline.exports import Export, formats
-    from pipeline.manifest.lockfile import locked_manifest, locked_tasks
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_folder
-    from stages import STAGES
 
-    state = open_state(run)
-    manifest = locked_manifest(state.folder.lock, STAGES)
-    pairs = published(state, count_run(state))
+    opened, progress = open_run(run), Progress(console, verbosity(quiet, verbose))
+    state = opened.state
+    counts = count_run(state)
+    pairs, files = (
+        published(state, counts),
+        sum(c.units_done for c in counts if state.steps[c.name].publishes),
+    )
     if not pairs:
         raise UserError(f"{run} has published no pairs yet: run generate first")
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    hidden = not console.is_terminal
     with (
         new_folder(locate(out)) as folder,
-        Progress(*columns, console=console, transient=True, disable=hidden) as bar,
+        progress.stage(to.value, files, pairs) as advance,
     ):
-        shown = bar.add_task("", total=pairs)
-        tasks = locked_tasks(state.folder.lock)
-        exported = Export(state, manifest, tasks, folder, test_share, lambda rows: bar.advance(shown, rows))
+        exported = Export(state, opened.manifest, opened.tasks, folder, test_share, advance)
         formats()[to.value](exported)
         rows = exported.written.total()
         if not rows:
             raise UserError(f"{run} has no rows for --to {to.value}: nothing was written")
-    console.print(f"wrote {out} ({to.value}): {rows} rows", soft_wrap=True)
+    for name in folder.names:
+        progress.detail(f"{out}/{name}")
+    if not quiet:
+        console.print(f"wrote {out} ({to.value}): {rows} rows", soft_wrap=True)

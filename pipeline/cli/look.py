@@ -12,22 +12,36 @@ from pipeline.cli.options import (
     Set,
 )
 from pipeline.errors import UserError
-from pipeline.views.run import open_state
 
 
-@app.command(epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch")
+@app.command(
+    epilog="Examples:\n\n  editpairs status runs/toybox\n\n  editpairs status runs/toybox --watch\n\n"
+    "  editpairs status runs/toybox --json | jq .pairs"
+)
 def status(
     run: RunArgument,
-    watch: Annotated[bool, typer.Option("--watch", "-w", help="a live table, until the run is done")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", "-w", help="a live table until the run is done; waits for it to begin")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object, of the fields of editpairs.RunStatus")
+    ] = False,
 ) -> None:
     """Where every planned row of a run is, from the files' footers alone."""
+    from pipeline.views.run import open_state
     from pipeline.views.status import print_status
     from pipeline.views.watch import watch as watch_run
 
-    state = open_state(run)
+    if watch and as_json:
+        raise UserError("--watch shows a table and --json prints once: give one of them")
     if watch:
-        watch_run(state, console)
+        watch_run(run, console)
+    elif as_json:
+        from pipeline.api import open_run
+
+        typer.echo(open_run(run).status().to_json())
     else:
+        state = open_state(run)
         state.scan()
         print_status(state, console)
 
@@ -42,6 +56,7 @@ def cost(
 ) -> None:
     """What the kept pairs of a run took, stage by stage, and what more of them would take."""
     from pipeline.views.cost import cost_table, measure
+    from pipeline.views.run import open_state
 
     state = open_state(run)
     state.scan()
@@ -72,10 +87,11 @@ def inspect(
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
     from pipeline.views.pairs import pairs_table, read_pairs
+    from pipeline.views.run import near_runs
 
     location = locate(path)
     if not exists(location):
-        raise UserError(f"there is no run or shard at {path}")
+        raise UserError(f"there is no run or shard at {path}{near_runs(location)}")
     with ExitStack() as files:
         sheet = files.enter_context(new_file(locate(out))) if out is not None else None
         pairs = read_pairs(location, rows, seed, task)
@@ -99,23 +115,10 @@ def report(
     seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
 ) -> None:
     """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
-    from pipeline.manifest.lockfile import locked_manifest, locked_tasks
-    from pipeline.store.location import locate
-    from pipeline.store.outputs import new_file
-    from pipeline.views.report import report_page
-    from pipeline.views.rows import bounds_of
-    from stages import STAGES
+    from pipeline.api import open_run
 
-    state = open_state(run)
-    manifest = locked_manifest(state.folder.lock, STAGES)
-    tasks = locked_tasks(state.folder.lock)
-    bounds = bounds_of(manifest, tasks)
-    where = state.folder.root / "report.html" if out is None else locate(out)
-    with new_file(where) as file:
-        state.scan()
-        page, number = report_page(state, tasks, bounds, rows, seed)
-        file.write(page.encode("utf-8"))
-    console.print(f"wrote {where}: {number} rows to look at", soft_wrap=True)
+    where = open_run(run).report(out, rows=rows, seed=seed)
+    console.print(f"wrote {where}", soft_wrap=True)
 
 
 @app.command(
@@ -129,18 +132,19 @@ def sweep(
     sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
     """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
-    from pipeline.manifest.manifest import read_manifest, tasks_of
+    from pipeline.api import load_manifest
+    from pipeline.manifest.manifest import tasks_of
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
     from pipeline.views.rows import bounds_of
+    from pipeline.views.run import open_state
     from pipeline.views.sweep import curves_table, plot, read_scores
     from pipeline.views.sweep import sweep as run
-    from stages import STAGES
     from stages.filter.stage import FilterConfig
 
-    content = read_manifest(manifest, overrides or [], STAGES)
+    content = load_manifest(manifest, overrides or [])
     config = content.section("filter", FilterConfig)
     state, tasks = open_state(content.folder), tasks_of(content)
     with ExitStack() as files:

@@ -2,12 +2,14 @@
 
 import re
 from enum import Enum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.engine.progress import Verbosity
 
 
 class EngineName(str, Enum):
@@ -16,7 +18,12 @@ class EngineName(str, Enum):
 
 
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]
-Manifest = Annotated[Path, typer.Argument(metavar="MANIFEST", help="the YAML file of a run")]
+Manifest = Annotated[
+    str,
+    typer.Argument(
+        metavar="MANIFEST", help="the YAML file of a run, or the name of one that is shipped, such as toybox"
+    ),
+]
 Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="override a key of the manifest; may be repeated"),
@@ -26,6 +33,15 @@ EngineOption = Annotated[
 ]
 Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, on a disk or s3://")]
 Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no tables")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="a line for every file that is written")]
+
+
+def verbosity(quiet: bool, verbose: bool) -> "Verbosity":
+    """How much progress a command shows."""
+    if quiet and verbose:
+        raise UserError("--quiet and --verbose contradict each other: give one of them")
+    return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 def parse_parts(text: str) -> range:

@@ -1,20 +1,33 @@
 """Commands that make a run, or say whether it could be made."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pipeline.cli.app import app, console
-from pipeline.cli.options import EngineName, EngineOption, Manifest, Replace, Set, parse_parts
+from pipeline.cli.options import (
+    EngineName,
+    EngineOption,
+    Manifest,
+    Quiet,
+    Replace,
+    Set,
+    Verbose,
+    parse_parts,
+    verbosity,
+)
 from pipeline.errors import UserError
+
+if TYPE_CHECKING:
+    from pipeline.api import Run
 
 
 @app.command(
     epilog="Examples:\n\n"
-    "  editpairs generate manifests/toybox.yaml\n\n"
+    "  editpairs generate toybox\n\n"
     "  editpairs generate manifests/sdxl.yaml --wave 2 --set name=trial\n\n"
-    "  editpairs generate manifests/toybox.yaml --set filter.default.clip_direction=0.25"
+    "  editpairs generate toybox --set filter.default.clip_direction=0.25 --quiet"
 )
 def generate(
     manifest: Manifest,
@@ -22,27 +35,28 @@ def generate(
     wave: Annotated[int | None, typer.Option(min=1, help="only the first N parts, all stages")] = None,
     engine: EngineOption = EngineName.ray,
     replace: Replace = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run what is missing or stale. The same command goes on after any interruption."""
-    from pipeline.engine.generate import generate as run
-    from pipeline.engine.progress import Progress
-    from pipeline.manifest.manifest import read_manifest
-    from pipeline.views.status import print_status
-    from stages import STAGES
-    from stages.sessions.turns import unrolled
+    from pipeline.api import generate as run
 
-    content = read_manifest(manifest, overrides or [], STAGES)
-    stages = unrolled(content.turns)
-    state = run(content, stages, progress=Progress(console), wave=wave, engine=engine.value, replace=replace)
-    state.scan()
-    print_status(state, console)
+    made = run(
+        manifest,
+        settings=overrides or [],
+        wave=wave,
+        engine=engine.value,
+        replace=replace,
+        verbosity=verbosity(quiet, verbose),
+    )
+    _print_status(made, quiet)
 
 
 @app.command(
     epilog="Examples:\n\n"
-    "  editpairs rerun manifests/toybox.yaml --stage filter --set filter.default.clip_direction=0.25\n\n"
-    "  editpairs rerun manifests/toybox.yaml --stage edit --parts 0-3\n\n"
-    "  editpairs rerun manifests/toybox.yaml --stage instruct --retry-failed"
+    "  editpairs rerun toybox --stage filter --set filter.default.clip_direction=0.25\n\n"
+    "  editpairs rerun toybox --stage edit --parts 0-3\n\n"
+    "  editpairs rerun toybox --stage instruct --retry-failed"
 )
 def rerun(
     manifest: Manifest,
@@ -52,33 +66,34 @@ def rerun(
     overrides: Set = None,
     engine: EngineOption = EngineName.ray,
     replace: Replace = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a stage again on the parts it has committed, then whatever became stale."""
-    from pipeline.engine.generate import rerun as run
-    from pipeline.engine.progress import Progress
-    from pipeline.manifest.manifest import read_manifest
-    from pipeline.views.status import print_status
-    from stages import STAGES
-    from stages.sessions.turns import unrolled
+    from pipeline.api import rerun as run
 
-    content = read_manifest(manifest, overrides or [], STAGES)
-    state = run(
-        content,
-        unrolled(content.turns),
+    made = run(
+        manifest,
         stage,
-        progress=Progress(console),
+        settings=overrides or [],
         parts=parse_parts(parts) if parts else None,
         retry_failed=retry_failed,
         engine=engine.value,
         replace=replace,
+        verbosity=verbosity(quiet, verbose),
     )
-    state.scan()
-    print_status(state, console)
+    _print_status(made, quiet)
+
+
+def _print_status(run: "Run", quiet: bool) -> None:
+    from pipeline.views.status import print_status
+
+    if not quiet:
+        print_status(run.state, console)
 
 
 @app.command(
-    epilog="Examples:\n\n  editpairs check manifests/toybox.yaml\n\n"
-    "  editpairs check manifests/sdxl.yaml --gpus 8 --cpus 96"
+    epilog="Examples:\n\n  editpairs check toybox\n\n  editpairs check manifests/sdxl.yaml --gpus 8 --cpus 96"
 )
 def check(
     manifest: Manifest,
@@ -87,15 +102,14 @@ def check(
     cpus: Annotated[int | None, typer.Option(min=1, help="of the machine; default: of this one")] = None,
 ) -> None:
     """Whether a manifest would run: keys, files, models, resources. After a pilot: what it will cost."""
+    from pipeline.api import load_manifest
     from pipeline.audit.check import Machine
     from pipeline.audit.check import check as run
-    from pipeline.manifest.manifest import read_manifest
-    from stages import STAGES
     from stages.sessions.turns import unrolled
 
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
-    content = read_manifest(manifest, overrides or [], STAGES)
+    content = load_manifest(manifest, overrides or [])
     run(content, unrolled(content.turns), machine, console)
 
 

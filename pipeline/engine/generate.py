@@ -226,5 +226,7 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                     f"{step.name}: memory was too small in {result.unit:05d}; batches down to "
                     f"{result.smallest_batch} of {job.config.batch} rows: lower {step.name}.batch"
                 )
+            where = f"{step.name}/{run.state.path(step, result.unit).name}"
+            progress.detail(f"{where}: {result.rows} rows, {result.seconds:.1f} s of a worker")
             last = now
             advance(given[result.unit])

@@ -57,8 +57,10 @@ def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list
         tasks = tasks_of(manifest)
     except UserError as error:
         return [*found, str(error)]
+    sections = {name: value for name, value in manifest if isinstance(value, StageConfig)}
     for name, config in manifest.configs(stages).items():
-        found += _stage_problems(stages[name], config, tasks)
+        found += stage_problems(stages[name], config, tasks)
+        found += stages[name].stage.conflicts(config, tasks, sections)
         if machine is not None and not stages[name].stage.light:
             found += _misfits(name, config.resources, machine)
     return list(dict.fromkeys(found))
@@ -100,7 +102,8 @@ def _folder_problems(manifest: Manifest) -> Iterator[str]:
         yield f"runs: {folder} cannot be written: {error.strerror or error}: name another folder under 'runs'"
 
 
-def _stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> Iterator[str]:
+def stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> Iterator[str]:
+    """What would stop one stage, one line each with its manifest key."""
     yield from _model_problems(placed.name, config)
     try:
         check_light_stages({placed.step: placed}, {placed.step: config}, tasks)

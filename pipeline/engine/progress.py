@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -15,11 +16,16 @@ SECONDS_A_LINE = 10.0
 """Least seconds between two plain lines."""
 
 
+Verbosity = Literal["quiet", "normal", "verbose"]
+"""quiet: notes alone; verbose: a line per committed file besides."""
+
+
 class Progress:
     """Shows the progress of a stage."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, verbosity: Verbosity = "normal") -> None:
         self._console = console
+        self.verbosity = verbosity
 
     @contextmanager
     def stage(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:
@@ -27,6 +33,9 @@ class Progress:
 
         Call the yielded function with the rows done.
         """
+        if self.verbosity == "quiet":
+            yield lambda done: None
+            return
         started = time.monotonic()
         show = self._bar if self._console.is_terminal else self._lines
         with show(name, units, rows) as advance:
@@ -36,8 +45,13 @@ class Progress:
         self._console.print(f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}")
 
     def note(self, text: str) -> None:
-        """Print a message on a line of its own."""
+        """Print a message on a line of its own, however quiet the command is to be."""
         self._console.print(Text(shown_lines(text)), soft_wrap=True)
+
+    def detail(self, text: str) -> None:
+        """Print a message that only a verbose command has."""
+        if self.verbosity == "verbose":
+            self.note(text)
 
     @contextmanager
     def _bar(self, name: str, units: int, rows: int) -> Iterator[Callable[[int], None]]:

@@ -73,7 +73,7 @@ def _cell(pair: Pair) -> Image.Image:
 
 def _pictures(pair: Pair) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     try:
-        return decode_rgb(pair.input), decode_rgb(pair.target), decode_grey(pair.mask)
+        return decode_rgb(pair.input_png), decode_rgb(pair.target_png), decode_grey(pair.mask_png)
     except ValueError as error:
         raise UserError(f"row {pair.id} cannot be drawn: {error}; editpairs validate looks at all") from error
 

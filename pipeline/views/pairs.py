@@ -1,16 +1,19 @@
 """Published pairs, read back for display."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
 
+from pipeline.errors import UserError
 from pipeline.shown import DataTable, brief
 from pipeline.store.location import Location
 from pipeline.store.reading import open_parquet
+from stages.pictures.png import decode_grey, decode_rgb
 from stages.score.metrics import METRICS
 from stages.shards.stage import SCHEMA
 
@@ -22,20 +25,44 @@ SHOWN_SCORES = {"clip_direction": "direction", "change_inside": "inside", "chang
 
 @dataclass(frozen=True)
 class Pair:
-    """One published row.
-
-    Pictures are PNG bytes, empty if missing. ``scores`` holds only the scores that apply.
-    """
+    """One published row. The PNG bytes of a missing picture are empty."""
 
     id: str
     task: str
     instruction: str
-    input: bytes
-    target: bytes
-    mask: bytes
+    """What leads from the input picture to the target."""
+    input_png: bytes
+    target_png: bytes
+    mask_png: bytes
     input_caption: str
     output_caption: str
     scores: Mapping[str, float]
+    """By metric; only those that apply to the task."""
+
+    @property
+    def input(self) -> Image.Image:
+        """The picture before the edit, RGB.
+
+        Raises:
+            UserError: it is missing or damaged; the same holds for the other two.
+        """
+        return self._picture(decode_rgb, self.input_png)
+
+    @property
+    def target(self) -> Image.Image:
+        """The picture after the edit, RGB."""
+        return self._picture(decode_rgb, self.target_png)
+
+    @property
+    def mask(self) -> Image.Image:
+        """The region that was to change, 8-bit grey: 255 inside, 0 outside."""
+        return self._picture(decode_grey, self.mask_png)
+
+    def _picture(self, decode: Callable[[bytes], np.ndarray], data: bytes) -> Image.Image:
+        try:
+            return Image.fromarray(decode(data))
+        except ValueError as error:
+            raise UserError(f"row {self.id}: {error}; editpairs validate looks at all rows") from error
 
 
 def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) -> list[Pair]:
@@ -73,6 +100,25 @@ def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) ->
     return pairs
 
 
+def each_pair(path: Location, task: str | None = None) -> Iterator[Pair]:
+    """The pairs of a run or of its shards, in their order, a row group at a time.
+
+    Args:
+        path: as for ``read_pairs``.
+        task: only pairs of this task.
+
+    Raises:
+        UserError: a shard cannot be read, or is none.
+    """
+    for shard in _shards(path):
+        with open_parquet(shard, _READ) as file:
+            for group in range(file.num_row_groups):
+                rows = _matching(file, group, task)
+                if len(rows):
+                    table = file.read_row_group(group, columns=_COLUMNS).take(pa.array(rows))
+                    yield from map(_pair, table.to_pylist())
+
+
 def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
     """The rows of a row group that belong to ``task``; all rows if ``task`` is None."""
     if task is None:
@@ -102,9 +148,9 @@ def _pair(record: Mapping[str, Any]) -> Pair:
         id=record["id"] or "",
         task=record["task"] or "",
         instruction=record["T"] or "",
-        input=pictures["I"],
-        target=pictures["Tar"],
-        mask=pictures["mask"],
+        input_png=pictures["I"],
+        target_png=pictures["Tar"],
+        mask_png=pictures["mask"],
         input_caption=record["input_caption"] or "",
         output_caption=record["output_caption"] or "",
         scores={metric: record[metric] for metric in METRICS if record[metric] is not None},

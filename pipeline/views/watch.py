@@ -13,6 +13,8 @@ from pipeline.engine.state import RunState
 from pipeline.shown import DataTable, Terminal, brief, shown
 from pipeline.store import events
 from pipeline.store.folder import RunFolder
+from pipeline.store.location import Location
+from pipeline.views.run import has_begun, open_state
 
 RECENT = 16
 """Number of latest files from which the pace is computed."""
@@ -58,8 +60,24 @@ class Paces:
         }
 
 
-def watch(state: RunState, console: Terminal, every: float = 2.0) -> None:
-    """Show a live table until no row is pending, or until Ctrl-C."""
+def watch(folder: str | Location, console: Terminal, every: float = 2.0) -> None:
+    """Show a live table until no row is pending, or until Ctrl-C; first wait for the run to begin.
+
+    Args:
+        folder: of the run, which need not be there yet.
+        every: seconds between two looks.
+
+    Raises:
+        OSError, UserError: the run is there and cannot be read.
+    """
+    if not has_begun(folder):
+        console.print(f"waiting for a run to begin at {folder}; Ctrl-C ends this", soft_wrap=True)
+    while not has_begun(folder):
+        time.sleep(every)
+    _show(open_state(folder), console, every)
+
+
+def _show(state: RunState, console: Terminal, every: float) -> None:
     paces = Paces(state.folder)
     with Live(console=console, auto_refresh=False) as live:
         while True:

@@ -67,6 +67,12 @@ def test_wrong_parts(text):
         parse_parts(text)
 
 
+def test_help_and_completion_wait_for_no_library_of_tables_or_arrays():
+    code = "import sys, pipeline.cli; print({'numpy', 'pyarrow', 'pydantic', 'stages'} & set(sys.modules))"
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "set()"
+
+
 def test_commands_start_without_the_heavy_libraries():
     """They take seconds to import, and only a worker needs them."""
     heavy = ("torch", "ray", "transformers", "diffusers", "datasets", "segment_anything")

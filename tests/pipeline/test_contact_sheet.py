@@ -22,9 +22,9 @@ def pair(height: int = 64, width: int = 64, instruction: str = "Make it blue.") 
         id="0123",
         task="color",
         instruction=instruction,
-        input=encode_png(np.full((height, width, 3), (200, 0, 0), np.uint8)),
-        target=encode_png(np.full((height, width, 3), (0, 0, 200), np.uint8)),
-        mask=encode_png(mask),
+        input_png=encode_png(np.full((height, width, 3), (200, 0, 0), np.uint8)),
+        target_png=encode_png(np.full((height, width, 3), (0, 0, 200), np.uint8)),
+        mask_png=encode_png(mask),
         input_caption="red",
         output_caption="blue",
         scores={"clip_direction": 0.25},
@@ -72,7 +72,7 @@ def test_any_text_can_be_drawn(text):
     assert draw([replace(pair(8, 8), instruction=text, task=text, id=text)])
 
 
-@pytest.mark.parametrize("name", ["input", "target", "mask"])
+@pytest.mark.parametrize("name", ["input_png", "target_png", "mask_png"])
 def test_a_picture_that_is_none_is_a_message_with_the_row(name):
     with pytest.raises(UserError, match="row 0123"):
         draw([replace(pair(), **{name: b"\x89PNG\r\n\x1a\n"})])

@@ -26,7 +26,7 @@ def test_a_shard_its_folder_and_its_run_can_be_read(run):
 
 def test_a_pair_holds_its_row(run):
     pair = next(pair for pair in read_pairs(run, 100, 0) if pair.task == "add")
-    assert (pair.input, pair.target) == (flat(21), flat(10))
+    assert (pair.input_png, pair.target_png) == (flat(21), flat(10))
     assert pair.instruction == "add it, number 1"
     assert pair.scores == {"clip_direction": 0.25, "change_inside": 0.5}
 

@@ -3,6 +3,9 @@ import io
 from rich.console import Console
 
 from pipeline.engine import progress
+from pipeline.engine.generate import generate
+from stages.placed import first_turn
+from tests.pipeline.fake_stages import FAKES
 
 
 def test_plain_lines_tell_rate_and_time_left(monkeypatch):
@@ -26,3 +29,32 @@ def test_bar_is_shown_on_a_terminal():
     with progress.Progress(console).stage("edit", 1, 40) as advance:
         advance(40)
     assert "40/40 rows" in out.getvalue()
+
+
+def said(verbosity: progress.Verbosity) -> list[str]:
+    out = io.StringIO()
+    shown = progress.Progress(Console(file=out, width=100), verbosity)
+    with shown.stage("edit", 1, 40) as advance:
+        advance(40)
+        shown.detail("edit/00000.parquet")
+        shown.note("memory was too small")
+    return [line.split()[0] for line in out.getvalue().splitlines()]
+
+
+def test_a_quiet_command_says_what_a_user_must_know_and_a_verbose_one_every_file():
+    assert said("quiet") == ["memory"]
+    assert said("normal") == ["memory", "edit"]
+    assert said("verbose") == ["edit/00000.parquet", "memory", "edit"]
+
+
+def test_a_verbose_run_names_every_file_it_commits(run):
+    out = io.StringIO()
+    generate(
+        run.manifest(),
+        first_turn(FAKES),
+        progress=progress.Progress(Console(file=out, width=200), "verbose"),
+        engine="local",
+    )
+    for name in run.files():
+        if name != "plan.parquet":
+            assert f"{name}: " in out.getvalue()

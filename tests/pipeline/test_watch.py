@@ -1,6 +1,8 @@
 """The live table and the reckoning, on runs of the fake stages."""
 
+import io
 import json
+import threading
 
 import pytest
 from rich.console import Console
@@ -8,9 +10,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.engine.ledger import count_run
+from pipeline.shown import Terminal
 from pipeline.store import events
 from pipeline.views.cost import measure
-from pipeline.views.watch import Pace, Paces, progress_table
+from pipeline.views.watch import Pace, Paces, progress_table, watch
 
 
 def text_of(renderable: object) -> str:
@@ -66,6 +69,40 @@ def test_watching_a_finished_run_ends_at_once(run):
     told = CliRunner().invoke(app, ["status", str(run.run), "--watch"])
     assert told.exit_code == 0, told.output
     assert "5/5" in told.output
+
+
+class Heard(io.StringIO):
+    """Tells when something was written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written = threading.Event()
+
+    def write(self, text: str) -> int:
+        done = super().write(text)
+        self.written.set()
+        return done
+
+
+def test_watching_waits_for_a_run_to_begin(run):
+    heard = Heard()
+    console = Terminal(file=heard, width=140)
+    watcher = threading.Thread(target=watch, args=(run.run, console, 0.01), daemon=True)
+    watcher.start()
+    assert heard.written.wait(60)
+    assert f"waiting for a run to begin at {run.run}" in heard.getvalue()
+    run.generate()
+    watcher.join(60)
+    assert not watcher.is_alive()
+    assert "5/5" in heard.getvalue()
+
+
+def test_watching_does_not_wait_for_a_run_that_cannot_be_read(run):
+    run.generate()
+    (run.run / "plan.parquet").unlink()
+    told = CliRunner().invoke(app, ["status", str(run.run), "--watch"])
+    assert told.exit_code == 2
+    assert "plan.parquet is missing" in told.stderr
 
 
 def test_cost_is_the_sum_of_the_events_and_scales(run):

@@ -124,7 +124,8 @@ def raw(start: bytes, drop: bytes, pause: float = 0.05) -> Behaviour:
 
 
 def hang(handler: Handler, times: int) -> None:
-    time.sleep(3)
+    """Nothing is answered until the client goes away."""
+    handler.connection.recv(1)
 
 
 def close(handler: Handler, times: int) -> None:

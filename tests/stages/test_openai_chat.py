@@ -30,7 +30,7 @@ def server(monkeypatch):
 
 
 def endpoint(server: ChatServer, **keys) -> EndpointConfig:
-    defaults = {"retries": 2, "timeout_seconds": 1, "api_key_variable": "TEST_KEY"}
+    defaults = {"retries": 2, "timeout_seconds": 60, "api_key_variable": "TEST_KEY"}
     return EndpointConfig(base_url=server.url, **{**defaults, **keys})
 
 
@@ -137,7 +137,7 @@ def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, pause):
 def test_a_bad_row_never_fails_its_neighbours(server):
     bad = ["garbage", "hang", "close", "400", "other json"]
     server.behaviours["400"] = said({"error": {"message": f"no, {KEY}"}}, 400)
-    replies = chat(server, retries=1).complete(ask("ok", *bad, "ok"), range(7))
+    replies = chat(server, retries=1, timeout_seconds=3).complete(ask("ok", *bad, "ok"), range(7))
     assert replies[0] == replies[-1] == Reply(GOOD)
     assert all(isinstance(reply, EndpointError) for reply in replies[1:-1]), replies
     assert "{not json" in str(replies[1])
@@ -160,7 +160,7 @@ def test_the_key_is_in_no_message(server):
 
 
 def test_no_more_requests_at_once_than_allowed(server):
-    replies = chat(server, concurrency=3, timeout_seconds=10).complete(ask(*["slow"] * 12), range(12))
+    replies = chat(server, concurrency=3).complete(ask(*["slow"] * 12), range(12))
     assert replies == [Reply(GOOD)] * 12
     assert 2 <= server.most_at_once <= 3
 

@@ -1,0 +1,55 @@
+"""The scores of a run as a table: one line per candidate, also of rows that were rejected."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from pipeline.engine.state import RunState
+from pipeline.views.rows import done_stages, rows
+from stages.score.metrics import METRICS, scores_of
+
+if TYPE_CHECKING:
+    import pandas
+
+COLUMNS = ["id", "turn", "task", "candidate", "status", "reason", "chosen"]
+_READS = {"score": ["scores"], "filter": ["choice"]}
+
+
+def score_frame(state: RunState) -> "pandas.DataFrame":
+    """Every candidate that was scored: ``COLUMNS``, then a column per metric.
+
+    ``status`` and ``reason`` are the filter's decision about the row, ``pending`` before it has decided;
+    ``chosen`` is True for the candidate that was kept. A metric that does not apply is NaN.
+
+    Raises:
+        UserError: a file of the run cannot be read.
+    """
+    import pandas
+
+    state.scan()
+    turns = sorted({step.turn for step in state.steps.values()})
+    lines = [
+        line
+        for turn in turns
+        for part in range(state.plan.parts)
+        if "score" in (done := done_stages(state, part, turn))
+        for line in _lines(state, part, turn, done)
+    ]
+    types = {"candidate": "int64", "turn": "int64", "chosen": bool, **dict.fromkeys(METRICS, float)}
+    return pandas.DataFrame(lines, columns=[*COLUMNS, *METRICS]).astype(types)
+
+
+def _lines(state: RunState, part: int, turn: int, done: list[str]) -> Iterator[dict[str, Any]]:
+    reads = {"plan": ["task"], **{stage: columns for stage, columns in _READS.items() if stage in done}}
+    for row in rows(state.folder, part, reads, turn=turn):
+        decided = row.get("stage") == "filter" or row.get("status") in ("rejected", "failed")
+        for candidate, scores in enumerate(scores_of(row)):
+            yield {
+                "id": row["id"],
+                "turn": turn,
+                "task": row["task"],
+                "candidate": candidate,
+                "status": row["status"] if decided else "pending",
+                "reason": row["reason"],
+                "chosen": decided and row["status"] == "kept" and row["choice"] == candidate,
+                **scores,
+            }

@@ -1,0 +1,120 @@
+"""The state of a run as plain data: ``run.status()`` in Python, ``editpairs status --json`` in a shell.
+
+The JSON has the fields of :class:`RunStatus`, by their names. ``version`` is raised when a field is renamed,
+removed or means something else; fields may be added under the same version.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from pipeline.engine.ledger import StageCount, count_run, published
+from pipeline.engine.state import RunState
+from pipeline.store import events
+from pipeline.store.events import Spent
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class RowCounts:
+    """Rows of a stage: ``given`` is always the sum of the other four."""
+
+    given: int
+    kept: int
+    rejected: int
+    failed: int
+    pending: int
+
+
+@dataclass(frozen=True)
+class LostRows:
+    """Rows that a stage rejected or failed for one reason."""
+
+    status: str
+    """``rejected`` or ``failed``."""
+    reason: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class StageStatus:
+    """How far one stage is."""
+
+    name: str
+    """In the second turn of a session ``edit.2``."""
+    parts: int
+    """Files that the stage will have written when the run is done."""
+    parts_done: int
+    rows: RowCounts
+    tasks: Mapping[str, RowCounts]
+    """The same by planned task."""
+    lost: tuple[LostRows, ...]
+    """The most frequent reason first."""
+    wall_seconds: float
+    cpu_seconds: float
+    gpu_seconds: float
+    """Seconds of all workers times the GPUs that each of them had."""
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where every planned row of a run is."""
+
+    version: int
+    """Of this layout: ``VERSION``."""
+    folder: str
+    captions: int
+    """Captions read, duplicates among them."""
+    duplicates: int
+    """Captions left out because they occur before."""
+    planned: int
+    """Planned edits."""
+    parts: int
+    """Parts of the plan."""
+    pairs: int
+    """Pairs published so far, in all turns."""
+    finished: bool
+    """Whether no row is pending in any stage."""
+    stages: tuple[StageStatus, ...]
+    """In the order in which they run."""
+    damaged: tuple[str, ...]
+    """Files that are there and cannot be believed; ``generate`` makes them again."""
+
+    def to_json(self) -> str:
+        """ASCII, so that no text of a run can reach a terminal as an escape."""
+        return json.dumps(asdict(self), indent=2)
+
+
+def summarize(state: RunState) -> RunStatus:
+    """The state of a run, from the footers of its files."""
+    state.scan()
+    counts, spent = count_run(state), events.spent(state.folder.events)
+    return RunStatus(
+        version=VERSION,
+        folder=str(state.folder.root),
+        captions=state.plan.captions,
+        duplicates=state.plan.duplicates,
+        planned=state.plan.rows,
+        parts=state.plan.parts,
+        pairs=published(state, counts),
+        finished=not any(count.pending.total() for count in counts),
+        stages=tuple(_stage(count, spent[count.name]) for count in counts),
+        damaged=tuple(str(error) for error in state.damaged.values()),
+    )
+
+
+def _stage(count: StageCount, took: Spent) -> StageStatus:
+    counters = (count.given, count.kept, count.rejected, count.failed, count.pending)
+    reasons = sorted(count.reasons.items(), key=lambda item: (-item[1], item[0]))
+    return StageStatus(
+        name=count.name,
+        parts=count.units,
+        parts_done=count.units_done,
+        rows=RowCounts(*(counter.total() for counter in counters)),
+        tasks={task: RowCounts(*(counter[task] for counter in counters)) for task in count.given},
+        lost=tuple(LostRows(status, reason, rows) for (status, reason), rows in reasons),
+        wall_seconds=round(took.wall_seconds, 3),
+        cpu_seconds=round(took.cpu_seconds, 3),
+        gpu_seconds=round(took.gpu_seconds, 3),
+    )
