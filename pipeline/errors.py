@@ -40,19 +40,6 @@ def input_output_error(error: OSError, path: object = "") -> UserError:
 
 
 @contextmanager
-def reading(path: object) -> Iterator[None]:
-    """Add the file name to system errors inside the block; library errors rarely name the file.
-
-    Raises:
-        UserError: the block raised an OSError.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise input_output_error(error, path) from error
-
-
-@contextmanager
 def stopping(stage: str, action: str) -> Iterator[None]:
     """Turn every exception inside the block into a StageError: the code concerns the stage, not one row.
 

@@ -152,6 +152,17 @@ class Stage(ABC, Generic[ConfigT]):
         """
         return ()
 
+    @classmethod
+    def conflicts(cls, config: ConfigT, tasks: Tasks, sections: Mapping[str, StageConfig]) -> Iterable[str]:
+        """Problems of the stage's section together with those of other stages, as in ``problems``.
+
+        Args:
+            config: the stage's section of the manifest.
+            tasks: of the run, by name.
+            sections: those of all stages of the run, by stage.
+        """
+        return ()
+
     @abstractmethod
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One record per row; see the class."""

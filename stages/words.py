@@ -19,6 +19,7 @@ _FORMAT = regex.compile(r"\p{Cf}")
 _HYPHENS = {0x2010: "-", 0x2011: "-"}
 _APOSTROPHES = dict.fromkeys(map(ord, "`\u00b4\u02b9\u02bb\u2032"), "'")
 """Characters used as apostrophes besides the curly ones."""
+_ARTICLES = ("a", "an", "the")
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _LETTER = rf"[\p{{L}}\p{{N}}--{_UNSPACED}]"
 _WORD = regex.compile(
@@ -46,6 +47,11 @@ def words_of(text: str) -> list[str]:
     """
     plain = unicodedata.normalize("NFKC", _FORMAT.sub("", normalised(text)).translate(_APOSTROPHES))
     return _WORD.findall(plain.casefold())
+
+
+def without_article(words: list[str]) -> list[str]:
+    """The words of a phrase without its leading article; a phrase of one word stays."""
+    return words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
 
 
 def _cleaned(text: str) -> str:

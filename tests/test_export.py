@@ -243,6 +243,19 @@ def test_a_model_s_card_of_any_content_has_a_licence_or_none(tmp_path):
     for text in ("---\nlicense: [\n---\n", "---\n" + "[" * 1500 + "\n---\n", "---\nlicense: 3\n---\n", "\0"):
         (tmp_path / "README.md").write_text(text)
         assert licence_of(str(tmp_path)) in ("not stated", "its card cannot be read")
+    (tmp_path / "README.md").write_text("---\ndate: 2026-13-45\nlicense: mit\n---\n")
+    assert licence_of(str(tmp_path)) == "its card cannot be read"
+
+
+def test_a_licence_is_that_of_the_folder_that_the_loaders_would_open(tmp_path, monkeypatch):
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "README.md").write_text("---\nlicense: mit\n---\n")
+    (tmp_path / "README.md").write_text("---\nlicense: gpl\n---\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert licence_of("~/weights") == "mit"
+    monkeypatch.chdir(tmp_path)
+    assert licence_of("weights") == "mit"
+    assert licence_of("served-model") == "not stated", "a name of a hub or server is no file here"
 
 
 def test_a_folder_that_holds_something_is_left_alone(toybox_run, tmp_path):

@@ -71,4 +71,4 @@ def test_a_recipe_works_as_written(copy, title):
 
 
 def test_every_recipe_has_steps():
-    assert set(RECIPES) == {"A task", "A stage", "A diffusion family"}
+    assert set(RECIPES) == {"A task", "A metric", "A stage", "A diffusion family"}

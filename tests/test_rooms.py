@@ -124,6 +124,20 @@ def test_ray_is_imported_by_the_two_files_that_are_named_for_it():
     assert users == {"pipeline.engine.ray_backend", "pipeline.engine.ray_start"}
 
 
+def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
+    """Captions alone are parquet files of others, which have no checksums of ours."""
+    readers = {"ParquetFile", "read_table", "read_metadata", "read_schema", "read_pandas", "ParquetDataset"}
+    users = set()
+    for name, path in modules("pipeline", "stages").items():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            called = node.func if isinstance(node, ast.Call) else None
+            if isinstance(called, ast.Attribute) and called.attr in readers:
+                users |= {name} if getattr(called.value, "id", "") in ("pq", "parquet", "pd") else set()
+    describes = "stages.shards.stage"  # it reads what ``publish`` has checked just before
+    assert users == {"pipeline.store.sealed", "pipeline.inputs.caption_formats", describes}
+    assert not {target for name in HOUSE for target in IMPORTS[name] if target == "pyarrow.dataset"}
+
+
 def test_nothing_in_the_product_knows_the_toybox():
     known = {t for name in HOUSE if not name.startswith(("toybox", "benchmarks")) for t in IMPORTS[name]}
     assert not {t for t in known if t.startswith("toybox")}

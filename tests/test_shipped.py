@@ -9,7 +9,7 @@ from pipeline.manifest.manifest import read_manifest, tasks_of
 from pipeline.manifest.named import find_manifest
 from stages import STAGES
 from stages.mask.stage import MaskConfig
-from stages.score import Score
+from stages.score.stage import ScoreConfig
 from stages.shipped import manifest_names, resolve
 from stages.source.stage import Source
 from tests.toybox_runs import ROOT
@@ -49,7 +49,7 @@ def test_a_shipped_manifest_means_the_same_from_an_empty_folder(elsewhere, monke
     here = read_manifest(find_manifest("toybox"), [], STAGES)
     weights = [
         here.section("source", Source.Config).diffusion,
-        here.section("score", Score.Config).clip,
+        here.section("score", ScoreConfig).clip,
         here.section("mask", MaskConfig).segmenter,
     ]
     assert all(section.path is not None and section.path.is_dir() for section in weights)

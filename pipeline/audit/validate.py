@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipeline.audit.file_checks import check_checksums, recount
 from pipeline.engine.ledger import count_run
@@ -20,7 +19,8 @@ from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.manifest.lockfile import locked_tasks
 from pipeline.shown import DataTable
-from pipeline.store.location import Location, arrow_source, list_folder
+from pipeline.store.location import Location, list_folder
+from pipeline.store.reading import open_parquet
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
@@ -46,6 +46,7 @@ CHECKS = {
 }
 """The checks, in the order of the table."""
 _ROWS = 64
+_SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
 DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 
 
@@ -108,17 +109,14 @@ def validate(shards: Location, state: RunState | None) -> Findings:
 def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
     """Yield the rows of a shard, if the shard has the published schema."""
     try:
-        file = pq.ParquetFile(arrow_source(path))
-        expected = {"id": pa.string()} | {column.name: column.type for column in SCHEMA}
-        fine = {column.name: column.type for column in file.schema_arrow} == expected
-        findings.see("schema", fine, path.name)
-        if fine:
-            for batch in file.iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
-        findings.see("schema", False, f"{path.name} cannot be read: {error}")
+        with open_parquet(path, _SHARD) as file:
+            fine = {c.name: c.type for c in file.schema_arrow} == {c.name: c.type for c in _SHARD}
+            findings.see("schema", fine, path.name)
+            if fine:
+                for batch in file.iter_batches(batch_size=_ROWS):
+                    yield from batch.to_pylist()
+    except UserError as error:
+        findings.see("schema", False, str(error))
 
 
 def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:

@@ -3,9 +3,8 @@
 import json
 from dataclasses import asdict, dataclass
 
-from pipeline.errors import reading
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import Location
+from pipeline.store.location import Location, named
 from pipeline.store.new_file import temporary
 
 
@@ -34,11 +33,11 @@ class Notes:
     def read(self, unit: int) -> Note | None:
         """Read a note. None if there is none, or if its process ended while writing it."""
         path = self.path(unit)
-        with reading(path):
-            try:
+        try:
+            with named(path):
                 return Note(**json.loads(path.read_text(encoding="utf-8")))
-            except (FileNotFoundError, ValueError, TypeError):
-                return None
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
 
     def remove(self, unit: int) -> None:
         self.path(unit).unlink(missing_ok=True)

@@ -41,16 +41,16 @@ def publish(run: "Run") -> Iterator[str]:
     last = _last_published(run.folder.events)
     if last.get("published") == digest and last.get("written") == [_content(card), _content(checksums)]:
         return
-    text = run.stages[steps[0].name].publisher.describe(run.folder.root, summary)
-    if not last and _content(card) not in (None, _blake2b(""), _blake2b(text)):
-        yield f"{card} is not one that editpairs wrote, so the dataset card was not written: move it away"
-        return
-    lines = [
+    lines = [  # each shard is read whole and checked here, before the stage reads it
         f"{check_digest(run.state.path(step, file['unit']), run.state.place(step, file['unit']))}  "
         f"{step.name}/{file['name']}\n"
         for step in steps
         for file in files[step.name]
     ]
+    text = run.stages[steps[0].name].publisher.describe(run.folder.root, summary)
+    if not last and _content(card) not in (None, _blake2b(""), _blake2b(text)):
+        yield f"{card} is not one that editpairs wrote, so the dataset card was not written: move it away"
+        return
     write_text(card, text)
     sums = "".join([*lines, f"{hashlib.sha256(text.encode()).hexdigest()}  {CARD}\n"])
     write_text(checksums, sums)

@@ -19,7 +19,7 @@ from pipeline.engine.losses import Died, Heartbeats, Losses
 from pipeline.engine.ray_start import start_ray
 from pipeline.engine.threads import thread_variables
 from pipeline.engine.worker import Worker
-from pipeline.errors import StageError, UserError, describe, reading
+from pipeline.errors import StageError, UserError, describe, input_output_error
 from pipeline.manifest.manifest import RayOptions
 from pipeline.store.location import exists
 from stages.base import Resources
@@ -176,9 +176,7 @@ class _Actor:
         """Switch to ``job``. The models of the previous job are dropped."""
         try:
             _end_by_signals()
-            with reading(job.folder.plan):
-                there = exists(job.folder.plan)
-            if there:
+            if exists(job.folder.plan):
                 self._worker = Worker(job, watched=True)
                 return None
         except BaseException as error:
@@ -204,6 +202,8 @@ def _end_by_signals() -> None:
 
 
 def _stopped(what: str, error: BaseException) -> Stopped:
+    if isinstance(error, OSError):
+        error = input_output_error(error)
     if isinstance(error, UserError):
         return Stopped(str(error), user=True)
     if isinstance(error, StageError):

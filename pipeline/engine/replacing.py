@@ -17,7 +17,7 @@ def refuse_to_replace(run: Run, parts: Sequence[int], consent: str | None) -> No
         consent: the step that the user asked to run again, or None.
 
     Raises:
-        UserError: a key that they depend on has changed, or they are of another plan.
+        UserError: a setting that they depend on has changed, or they belong to another plan.
     """
     for step in run.steps:
         if step.light or step.name == consent:

@@ -21,7 +21,7 @@ from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.notes import Note, Notes
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
-from pipeline.errors import StageError, UserError, describe, input_output_error, reading, stopping
+from pipeline.errors import StageError, UserError, describe, input_output_error, stopping
 from pipeline.store.counts import Counts
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
@@ -149,9 +149,12 @@ class Worker:
 
     def _everything(self) -> Iterator[pa.Table]:
         """The rows of all existing parts, with the columns that the stage reads."""
-        with reading(self.job.folder.root):
+        try:
             for part in self._state.all_readable(self.job.step):
+                self._check_inputs(part)
                 yield from self._read(part, self._given(part))
+        except OSError as error:  # ours, not of the stage that asks for the rows
+            raise input_output_error(error) from error
 
     def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job

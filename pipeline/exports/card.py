@@ -1,7 +1,6 @@
 """The dataset card of an export: number of rows, thresholds, licences and known limits."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +9,9 @@ import yaml
 from pipeline.exports import SIDES, Export
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
+from stages.base import Weights
+from stages.filter.stage import unmeasured
+from stages.score.stage import ScoreConfig
 from stages.shards.card import (
     Columns,
     code,
@@ -77,11 +79,13 @@ def _summary(export: Export) -> dict[str, Any]:
 
 
 def _thresholds(export: Export) -> str:
+    unknown = unmeasured(export.manifest.section("score", ScoreConfig))
     lines = []
     for name, by_metric in export.bounds.items():
         bounds = [
             f"{metric} {sign} {limit:g}"
             for metric, bound in by_metric.items()
+            if metric not in unknown
             for sign, limit in ((">=", bound.min), ("<=", bound.max))
             if limit is not None
         ]
@@ -104,14 +108,15 @@ def _models(value: Any) -> list[str]:
 
 def licence_of(model: str) -> str:
     """The licence stated by the card in the model's folder or its parent; ``not stated`` if there is none."""
-    for folder in (Path(model), Path(model).parent):
+    path = Weights(model=model).path
+    for folder in [] if path is None else [path, path.parent]:
         try:
             with (folder / "README.md").open(encoding="utf-8", errors="replace") as file:
                 parts = file.read(MOST_OF_A_CARD).split("---\n")
             header = yaml.safe_load(parts[1]) if len(parts) > 2 and not parts[0].strip() else None
         except (FileNotFoundError, NotADirectoryError):
             continue
-        except (OSError, yaml.YAMLError, RecursionError):
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):  # ValueError: an impossible date
             return "its card cannot be read"
         if isinstance(header, dict) and isinstance(header.get("license"), str):
             return header["license"]

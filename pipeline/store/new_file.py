@@ -73,7 +73,7 @@ class NewFile:
 
     def abandon(self) -> None:
         """Discard the file. Errors here are ignored: the first error has already been raised."""
-        with suppress(OSError):
+        with suppress(Exception):
             if is_local(self._path):
                 self._written.unlink(missing_ok=True)
                 self._file.close()

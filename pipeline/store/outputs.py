@@ -44,14 +44,9 @@ def new_file(path: Location) -> Iterator[OutputFile]:
     Raises:
         UserError: the file cannot be written. Raised before any work is done.
     """
-    file = OutputFile(path)
-    try:
+    with OutputFile(path) as file:
         yield file
         file.commit()
-    except BaseException:
-        with suppress(Exception):  # report the first error, not an error of the clean-up
-            file.abandon()
-        raise
 
 
 class NewFolder:

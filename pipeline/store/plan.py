@@ -10,8 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, arrow_source
-from pipeline.store.sealed import DamagedFileError, Place, check_digest, read_metadata
+from pipeline.store.location import Location
+from pipeline.store.sealed import (
+    DamagedFileError,
+    Place,
+    believing,
+    check_digest,
+    open_file,
+    read_metadata,
+)
 
 PLACE = Place("", "plan", 0)
 
@@ -100,17 +107,11 @@ def read_part(path: Location, part: int, columns: list[str]) -> pa.Table:
     Raises:
         OSError, DamagedFileError: the plan is missing, cannot be read, or was changed in the rows read.
     """
-    try:
+    with believing(path):
         return _open(path, path.stat().st_mtime_ns).read_row_group(part, columns=columns)
-    except pa.ArrowInvalid as error:
-        raise DamagedFileError(path, str(error)) from error
-    except OSError as error:
-        if error.errno is None:
-            raise DamagedFileError(path, str(error)) from error
-        raise
 
 
 @lru_cache(maxsize=1)
 def _open(path: Location, modified_ns: int) -> pq.ParquetFile:
     """Open the plan, cached: a worker reads many parts, and the footer lists every part."""
-    return pq.ParquetFile(arrow_source(path), page_checksum_verification=True)
+    return open_file(path)

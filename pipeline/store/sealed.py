@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -113,21 +114,52 @@ def read_tables(path: Location, columns: Sequence[str] | None, batch: int) -> It
     Raises:
         The errors of ``read_table``.
     """
+    with opened(path) as file:
+        chosen = file.schema_arrow.names if columns is None else list(columns)
+        yield file.schema_arrow.empty_table().select(chosen).replace_schema_metadata()
+        for group in range(file.num_row_groups):  # one at a time: each fits into Arrow's arrays
+            for part in file.iter_batches(batch_size=batch, row_groups=[group], columns=chosen):
+                yield pa.Table.from_batches([part]).select(chosen).replace_schema_metadata()
+
+
+def open_file(path: Location) -> pq.ParquetFile:
+    """Open a parquet file; each page is compared with its checksum when it is read.
+
+    Every file of a run and every shard is opened by this function. Read from it inside ``believing``.
+    """
+    return pq.ParquetFile(arrow_source(path), page_checksum_verification=True)
+
+
+@contextmanager
+def believing(path: Location) -> Iterator[None]:
+    """Separate errors of a damaged file from errors of the system.
+
+    Raises:
+        OSError: the system cannot read the file; the error names it.
+        DamagedFileError: the content of the file is wrong.
+    """
     try:
-        with pq.ParquetFile(arrow_source(path), page_checksum_verification=True) as file:
-            chosen = file.schema_arrow.names if columns is None else list(columns)
-            yield file.schema_arrow.empty_table().select(chosen).replace_schema_metadata()
-            # One at a time: a single group fits Arrow's 2 GiB arrays.
-            for group in range(file.num_row_groups):
-                for part in file.iter_batches(batch_size=batch, row_groups=[group], columns=chosen):
-                    yield pa.Table.from_batches([part]).select(chosen).replace_schema_metadata()
-    except (pa.ArrowInvalid, KeyError) as error:
+        with named(path):
+            yield
+    except pa.ArrowMemoryError:
+        raise
+    except (pa.ArrowException, KeyError, EOFError, UnicodeDecodeError) as error:
         raise DamagedFileError(path, str(error)) from error
     except OSError as error:
         if error.errno is None:  # Arrow reports a wrong page checksum as OSError without errno
             raise DamagedFileError(path, str(error)) from error
-        with named(path):
-            raise
+        raise
+
+
+@contextmanager
+def opened(path: Location) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file for the block.
+
+    Raises:
+        The errors of ``believing``.
+    """
+    with believing(path), open_file(path) as file:
+        yield file
 
 
 class SealedWriter:

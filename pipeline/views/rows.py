@@ -1,19 +1,18 @@
-"""The rows of a run as its stages' files tell them together: for every view, audit and study of rows."""
+"""Rows of a run, joined over the files of its stages. All views, audits and studies read rows here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import Location, arrow_source
+from pipeline.store.location import Location
 from pipeline.store.plan import read_part
-from pipeline.store.reading import reading
+from pipeline.store.sealed import opened, read_table
 from pipeline.views.run import open_state
 from stages.filter.stage import FilterConfig, rank, resolve_bounds
 from stages.placed import step_name
@@ -21,7 +20,7 @@ from stages.score.metrics import scores_of
 from stages.tasks import Bounds, Tasks
 
 Reads = Mapping[str, Sequence[str]]
-"""Columns by the stage that wrote them, in the order of the stages; ``plan`` may be one."""
+"""Columns by the stage that wrote them, in the order of the stages. ``plan`` can be one of them."""
 BEGINS = "source"
 """The stage that begins a later turn. From there on, its rows have their own task and caption."""
 
@@ -29,21 +28,21 @@ BEGINS = "source"
 def rows(
     run: RunFolder, part: int, reads: Reads, *, turn: int = 1, ids: Sequence[str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The rows of a part that began a turn, in the plan's order, each with the columns it has so far.
+    """Yield the rows of a part that began a turn, in plan order, each with the columns that it has so far.
 
-    A row has ``id``; the columns of ``reads`` of every stage that it was given to; and ``stage``, ``status``
-    and ``reason`` of the last one of these, unless it was given to none. Files are read a row group at a
-    time, and only the row groups of rows that are wanted.
+    A row has ``id``, the columns in ``reads`` of every stage that received the row, and ``stage``, ``status``
+    and ``reason`` of the last of these stages, if any. Files are read one row group at a time, and only row
+    groups with wanted rows.
 
     Args:
-        run: the run's folder.
-        part: the part of the plan.
-        reads: columns by stage; in a later turn ``plan`` is the stage that begins the turn.
-        turn: of a session, from 1.
-        ids: the rows wanted; None for all.
+        run: the run folder.
+        part: the part's number.
+        reads: columns by stage. In a later turn, ``plan`` stands for the stage that begins the turn.
+        turn: number of the turn in a session, from 1.
+        ids: the wanted rows; None for all.
 
     Raises:
-        UserError: a file is missing or cannot be read.
+        OSError, DamagedFileError: a file is missing, cannot be read or was changed.
     """
     wanted = _begun(run, part, reads.get("plan", ()), turn)
     if ids is not None:
@@ -66,14 +65,17 @@ def rows(
 
 
 def kept_rows(run: RunFolder, part: int, kept_by: str, reads: Reads) -> Iterator[dict[str, Any]]:
-    """The rows of a part that a stage kept in the first turn; it comes after all others of ``reads``."""
+    """The rows of a part that a stage kept in the first turn.
+
+    The stage comes after all others in ``reads``.
+    """
     for row in rows(run, part, {**reads, kept_by: reads.get(kept_by, ())}):
         if row.get("stage") == kept_by and row["status"] == "kept":
             yield row
 
 
 def rows_of_run(folder: str | Location, kept_by: str, reads: Reads) -> Iterator[dict[str, Any]]:
-    """The rows of a run that a stage kept in the first turn, in the plan's order.
+    """The rows of a run that a stage kept in the first turn, in plan order.
 
     Raises:
         UserError: there is no run, or the stage has not finished it.
@@ -86,7 +88,7 @@ def rows_of_run(folder: str | Location, kept_by: str, reads: Reads) -> Iterator[
 
 
 def done_stages(state: RunState, part: int, turn: int) -> list[str]:
-    """The stages whose file of a part is up to date in a turn, in order; those that publish are not named."""
+    """The stages whose file of a part is up to date in a turn, in order, without publishing stages."""
     return [
         step.stage
         for step in state.steps.values()
@@ -96,7 +98,7 @@ def done_stages(state: RunState, part: int, turn: int) -> list[str]:
 
 def records(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[str, Any]]:
     """The records of some rows of a file, in its order. Only row groups that hold such a row are read."""
-    with reading(path), pq.ParquetFile(arrow_source(path)) as file:
+    with opened(path) as file:
         for group in range(file.num_row_groups):
             wanted = pc.is_in(file.read_row_group(group, columns=["id"])["id"], ids)
             if pc.any(wanted).as_py():
@@ -104,21 +106,18 @@ def records(path: Location, columns: list[str], ids: pa.Array) -> Iterator[dict[
 
 
 def _begun(run: RunFolder, part: int, columns: Sequence[str], turn: int) -> list[dict[str, Any]]:
-    """The rows that began a turn: all planned ones, later those that the turn before ended well for."""
+    """The rows that began a turn: all planned rows; in a later turn the rows that the turn before kept."""
     if turn == 1:
         return read_part(run.plan, part, ["id", *columns]).to_pylist()
     path = run.part(step_name(BEGINS, turn), part)
-    with reading(path):
-        begun = pq.read_table(
-            arrow_source(path), columns=["id", *columns], filters=[("status", "=", "kept")], partitioning=None
-        )
-    return begun.to_pylist()
+    begun = read_table(path, ["id", "status", *columns])
+    return begun.filter(pc.equal(begun["status"], "kept")).drop_columns(["status"]).to_pylist()
 
 
 def best_candidate(row: Mapping[str, Any]) -> int | None:
-    """The place of a row's candidate to be shown: the filter's choice, else the one with the highest rank.
+    """The index of the candidate to show: the filter's choice, otherwise the one with the highest rank.
 
-    None for a row without candidates that were scored.
+    None for a row without scored candidates.
     """
     if row.get("choice") is not None:
         return row["choice"]

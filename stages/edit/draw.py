@@ -1,4 +1,4 @@
-"""Sampling a batch of edits: every row's source and candidates are rows of one U-Net batch."""
+"""Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -28,7 +28,7 @@ from stages.tasks import Tasks
 
 
 class Drawing:
-    """The diffusion model with Prompt-to-Prompt's attention installed."""
+    """The diffusion model with Prompt-to-Prompt's attention processors."""
 
     def __init__(self, config: EditConfig, tasks: Tasks) -> None:
         self.config, self.tasks = config, with_candidates(tasks, config.candidates)
@@ -45,32 +45,38 @@ class Drawing:
             )
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
-        """Draw the candidates of at most ``batch`` rows of one turn; the decisions by id.
+        """Draw the candidates of at most ``batch`` rows of one turn. Returns the decisions by row id.
 
-        Rejection: ``caption_exceeds_text_encoder``, in later turns; in the first the source stage says so.
+        Rejection: ``caption_exceeds_text_encoder``, only in later turns; in the first turn the source stage
+            checks it.
         """
         fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
         if fitting:
             pictures, finite = self._sample(filled(fitting, self.config.batch))
-            with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV holds no GIL
+            with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV releases the GIL
                 made = threads.map(self._decide, fitting, pictures, finite)
                 decisions |= {row.id: decision for row, decision in zip(fitting, made, strict=True)}
         return decisions
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
-        """Pictures uint8 [rows, 1 + slots, H, W, 3]: of each row the one before, then its candidates; and
-        which of them are finite, bool [rows, 1 + slots].
+        """Draw the rows: uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
 
-        Batch rows are the sources, then every turn so far (its chosen candidate), then the candidates
-        of this turn; each turn's rows have those of the turn before as their sources.
+        Picture 0 of a row is the one that its candidates edit, the others are the candidates.
+
+        The U-Net's batch has n rows for the first turn's sources, n rows for each earlier turn (its chosen
+        candidate), and n * slots rows for the candidates of this turn. The sources of a turn's rows are the
+        rows of the turn before. All rows of a session start from the same noise (docs/prompt-to-prompt.md,
+        section 7).
         """
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
         firsts = [row.history[0] if turns else row.turn for row in rows]
-        seeds = [first.seed for first in firsts]
+        seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
         edits: list[EditRow] = []
         guidance = [settings.guidance_scale] * len(rows)
+        # Earlier turns: one edit row for each, with the candidate that was chosen. ``prompts[k]`` are the
+        # prompts of the pictures that turn k edits.
         for turn in range(turns):
             past = [row.history[turn] for row in rows]
             edits += [
@@ -79,9 +85,10 @@ class Drawing:
             ]
             guidance += [self._strengths(one)[one.row["candidate"]].guidance_scale for one in past]
             prompts.append([self._after(one) for one in past])
+        # This turn: ``slots`` edit rows for each row.
         for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
             count, strengths = len(self.tasks[row.turn.task].candidates), self._strengths(row.turn)
-            # A task's last candidate is repeated up to the batch's fixed number of slots.
+            # Tasks with fewer candidates repeat the last one, so that the batch always has the same shape.
             for chosen in (min(slot, count - 1) for slot in range(self.slots)):
                 edits.append(self._edit_row(row.turn, chosen, turns * len(rows) + index, prompt))
                 guidance.append(strengths[chosen].guidance_scale)
@@ -109,11 +116,12 @@ class Drawing:
             seeds * past_rows + [seed for seed in seeds for _ in range(self.slots)],
             control,
         )
+        # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])
         return self._by_row(images, len(rows)), self._by_row(finite, len(rows))
 
     def _by_row(self, drawn: np.ndarray, rows: int) -> np.ndarray:
-        """What is in the batch's order (each row's picture before, then each row's candidates) by row."""
+        """Reorder values [rows + rows * slots, ...] of the batch to [rows, 1 + slots, ...]."""
         candidates = drawn[rows:].reshape(rows, self.slots, *drawn.shape[1:])
         return np.concatenate([drawn[:rows, None], candidates], 1)
 
@@ -121,7 +129,7 @@ class Drawing:
         return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)
 
     def _edit_row(self, turn: Turn, chosen: int, source_index: int, source_prompt: str) -> EditRow:
-        """The edit row of a candidate, whose source is drawn from ``source_prompt``."""
+        """The edit row of candidate number ``chosen``; its source is drawn from ``source_prompt``."""
         task, tokenizer = self.tasks[turn.task], self.model.prompts.tokenizer
         candidate, length = task.candidates[chosen], self.model.prompts.context_length
         source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(turn)[1])
@@ -138,14 +146,17 @@ class Drawing:
         )
 
     def _again(self, past: Turn, source_index: int, source_prompt: str) -> EditRow:
-        """The edit row of an earlier turn's picture; a reverse task's is its source as it is."""
+        """The edit row that draws an earlier turn's picture again.
+
+        A reverse task publishes its source as Tar. An empty mask makes this edit row equal to its source.
+        """
         edit = self._edit_row(past, past.row["candidate"], source_index, source_prompt)
         if self.tasks[past.task].direction == "reverse":
             return replace(edit, mask=torch.zeros_like(edit.mask), blend=None)
         return edit
 
     def _after(self, past: Turn) -> str:
-        """What an earlier turn's picture is drawn from."""
+        """The prompt of the picture that an earlier turn published as Tar."""
         return self._prompts(past)[0 if self.tasks[past.task].direction == "reverse" else 1]
 
     def _strengths(self, turn: Turn) -> list[Strength]:
@@ -187,7 +198,7 @@ class Drawing:
         return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
 
     def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
-        """The picture as drawn and, where it is asked for, with unchanged pixels as they were."""
+        """The picture as drawn; with ``edit.pixel_threshold``, also with unchanged pixels restored."""
         settings = self.config.pixel_threshold
         if settings is None:
             return [image]
@@ -207,6 +218,6 @@ def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
 
 
 def smallest_attention(unet: UNet2DConditionModel) -> int:
-    """Tokens of the U-Net's smallest self-attention layer: that of its middle block."""
+    """Number of tokens of the U-Net's smallest self-attention layer, which is in its middle block."""
     side = unet.config.sample_size // 2 ** (len(unet.config.block_out_channels) - 1)
     return side * side

@@ -1,4 +1,4 @@
-"""What the edit stage is asked for, with pictures and masks decoded; the row itself stays as it was read."""
+"""The input of the edit stage with decoded pictures and masks. The row itself stays unchanged."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from stages.pictures.region import MaskedRegion
 
 @dataclass(frozen=True, eq=False)
 class Turn:
-    """An edit of a session: its row (texts, seed, task), and where it is."""
+    """An edit of a session: its row (texts, seed, task) and its region."""
 
     row: Mapping[str, Any]
     region: MaskedRegion
@@ -34,14 +34,17 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class EditRequest:
-    """A row to be edited."""
+    """A row to edit."""
 
     turn: Turn
-    """The one that is drawn now."""
+    """The turn to draw now."""
     picture: np.ndarray
-    """Of the source stage, uint8 [H,W,3]; in a later turn the one that the turn before published."""
+    """The source stage's picture, uint8 [H,W,3]; in a later turn the picture published by the turn before."""
     history: tuple[Turn, ...]
-    """The turns before; the row of each names its chosen ``candidate``, by its place in the task's list."""
+    """The earlier turns.
+
+    The row of each has ``candidate``, the index of its chosen candidate in the task's list.
+    """
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

@@ -78,7 +78,7 @@ class Edit(Stage[EditConfig]):
     finite.
     """
 
-    version: ClassVar[int] = 6
+    version: ClassVar[int] = 7
     redraws: ClassVar[bool] = True
     reads: ClassVar = {
         "plan": ["task", "seed"],

@@ -5,7 +5,7 @@ The bounds of a metric come from the task file, then the manifest's ``filter.def
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -82,6 +82,22 @@ class Filter(Stage[FilterConfig]):
                         "state the other side too"
                     )
 
+    @classmethod
+    def conflicts(
+        cls, config: FilterConfig, tasks: Tasks, sections: Mapping[str, StageConfig]
+    ) -> Iterator[str]:
+        """A bound of the manifest on a metric whose model the manifest does not name asks for nothing.
+
+        A bound of a task file is for whoever measures the metric.
+        """
+        missing = unmeasured(sections.get("score"))
+        stated = [("filter.default", config.default)]
+        stated += [(f"filter.tasks.{task}", config.tasks[task]) for task in config.tasks if task in tasks]
+        for key, bounds in stated:
+            for metric in bounds:
+                if metric in missing:
+                    yield f"{key}.{metric}: nothing measures it: set {missing[metric]}, or take the bound out"
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [self._decide(row) for row in rows.to_pylist()]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
@@ -100,6 +116,15 @@ class Filter(Stage[FilterConfig]):
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
+
+
+def unmeasured(score: StageConfig | None) -> dict[str, str]:
+    """The metrics that a run does not measure, each with the manifest key that would have it measured."""
+    return {
+        name: f"score.{metric.needs}"
+        for name, metric in METRICS.items()
+        if metric.optional and score is not None and not getattr(score, metric.needs, None)
+    }
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:

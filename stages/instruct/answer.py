@@ -9,7 +9,7 @@ from typing import Any
 
 from stages.instruct.prompt import ANSWER_KEYS
 from stages.tasks import Fields
-from stages.words import normalised, words_of
+from stages.words import normalised, without_article, words_of
 
 MAX_CHARS = {
     "edit": 400,
@@ -36,7 +36,6 @@ _TALK = re.compile(
     r"|\b(previous|above|prior) instructions\b|\b(language model|system prompt)\b"
 )
 """Sentences to a human reader in place of an edit instruction."""
-_ARTICLES = {"a", "an", "the"}
 
 
 class AnswerError(ValueError):
@@ -98,7 +97,7 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
         around = words_of(answer.surroundings)
         if not around:
             raise AnswerError("surroundings_empty")
-        if _contains(around, _bare(words_of(answer.edited_object))):
+        if _contains(around, without_article(words_of(answer.edited_object))):
             raise AnswerError("surroundings_name_object")
 
 
@@ -188,16 +187,11 @@ def _check_phrase(name: str, phrase: str, rule: str, words: list[str], where: st
         return
     if not wanted:
         raise AnswerError(f"{name}_empty")
-    found = _contains(words, _bare(wanted))
+    found = _contains(words, without_article(wanted))
     if rule == f"in_{where}" and not found:
         raise AnswerError(f"{name}_not_in_{where}")
     if rule == f"not_in_{where}" and found:
         raise AnswerError(f"{name}_in_{where}")
-
-
-def _bare(words: list[str]) -> list[str]:
-    """The words of a phrase without a leading article."""
-    return words[1:] if len(words) > 1 and words[0] in _ARTICLES else words
 
 
 def _contains(words: list[str], phrase: list[str]) -> bool:

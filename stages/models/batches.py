@@ -1,4 +1,4 @@
-"""Batches of one size: every forward of a model has one shape, so that no row depends on its neighbours."""
+"""Batches of one size: every forward pass has one shape, so that no row depends on its neighbours."""
 
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -12,7 +12,7 @@ def filled(items: Sequence[Item], batch: int) -> list[Item]:
 
 
 def full_batches(items: Sequence[Item], batch: int) -> Iterator[tuple[Sequence[Item], list[Item]]]:
-    """The items in batches: those of the batch, and the same filled up to ``batch``."""
+    """The items in batches: each batch as it is, and the same filled up to ``batch`` items."""
     for start in range(0, len(items), batch):
         part = items[start : start + batch]
         yield part, filled(part, batch)

@@ -1,4 +1,4 @@
-"""How masks are made, as pure functions on float arrays [h,w] in [0,1]: filled, cleaned, smoothed, mixed."""
+"""Making masks: pure functions on float arrays [h,w] in [0,1] that fill, clean, smooth and blend."""
 
 import math
 
@@ -66,5 +66,5 @@ def soft_mask(
 
 
 def disc(radius: int) -> np.ndarray:
-    """An ellipse's structuring element, uint8 [2 * radius + 1, 2 * radius + 1]."""
+    """An elliptic structuring element, uint8 [2 * radius + 1, 2 * radius + 1]."""
     return cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))

@@ -1,4 +1,4 @@
-"""Where an edit is: what was grounded and segmented in the anchor picture, and what a task makes of it."""
+"""The region of an edit: the object that was grounded and segmented in the anchor picture, and its masks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,12 +61,12 @@ class Region:
 
 @dataclass(frozen=True, eq=False)
 class MaskedRegion(Region):
-    """A region with all its masks, for who draws or publishes an edit."""
+    """A region with all its masks, for drawing or publishing an edit."""
 
     smooth: np.ndarray
-    """The precise mask grown and blurred, float32 [h,w] in [0,1]."""
+    """The precise mask, dilated and blurred, float32 [h,w] in [0,1]."""
     soft: np.ndarray
-    """The mixture of precise, smooth and box mask, float32 [h,w] in [0,1]."""
+    """The blend of precise, smooth and box mask, float32 [h,w] in [0,1]."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:

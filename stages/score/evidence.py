@@ -1,4 +1,4 @@
-"""What metrics are computed from: a row's decoded pictures, and what the models saw in them."""
+"""The input of metrics: a row's decoded pictures, and the models' outputs for them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ Side = Literal["input", "target"]
 
 @dataclass(frozen=True)
 class Look:
-    """A question to the detector: the field of the answer that has the phrase, and the picture to look in."""
+    """A question to the detector: the answer's field that contains the phrase, and the picture to search."""
 
     field: Literal["original_object", "edited_object"]
     side: Side
@@ -30,7 +30,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Row:
-    """A row with its pictures decoded: the anchor, then the candidates."""
+    """A row with decoded pictures: the anchor, then the candidates."""
 
     task: Task
     record: Mapping[str, Any]
@@ -42,7 +42,7 @@ class Row:
 
     @cached_property
     def pairs(self) -> list[EditPair[int]]:
-        """A pair a candidate; its pictures are indices into ``images``."""
+        """One pair per candidate; its pictures are indices into ``images``."""
         captions = self.record["caption"], self.record["output_caption"]
         return [as_pair(self.task, 0, k, *captions) for k in range(1, len(self.images))]
 
@@ -52,47 +52,47 @@ class Row:
 
     @cached_property
     def metric_regions(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Where the edit is, and where nothing may change: bool [h,w]."""
+        """Where the edit is expected, and where nothing may change: bool [h,w]."""
         return self.region.metric_regions(self.task.region)
 
     @property
     def written(self) -> str:
-        """What is to be read where text was written; empty where the task writes none."""
+        """The text that should be readable after the edit; empty if the task writes none."""
         if "text_read" not in self.task.metrics:
             return ""
         return new_text(self.record["edited_object"], self.record["instruction"])
 
     def phrase(self, look: Look | None) -> str:
-        """What a question to the detector asks for; empty if the row has no such phrase."""
+        """The phrase of a question to the detector; empty if the row has none."""
         return (self.record[look.field] or "") if look else ""
 
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """What the models saw in a row's pictures. Lists are in the order of ``Row.images``."""
+    """The models' outputs for a row's pictures. Lists are in the order of ``Row.images``."""
 
     clip: np.ndarray
     """CLIP's embeddings, float [images,d]."""
     texts: Mapping[str, np.ndarray]
-    """CLIP's embeddings by caption, of those that CLIP knows all words of."""
+    """CLIP's embeddings by caption, for captions in which CLIP knows every word."""
     detections: Mapping[tuple[str, int], "Detections"] = field(default_factory=dict)
-    """By phrase and picture, of phrases that the detector knows all words of."""
+    """Detections by phrase and picture, for phrases in which the detector knows every word."""
     dino: Sequence[np.ndarray] | None = None
     depth: Sequence[np.ndarray] | None = None
     read: Sequence[float] | None = None
-    """How near the text in the first box is to what it should say, in [0,1]."""
+    """Similarity in [0,1] between the text in the first box and the wanted text."""
     probed: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    """By the probe's key in the section ``score``."""
+    """Values by the probe's key in the section ``score``."""
 
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """A pair of a row's anchor and one of its candidates: all that a metric may be computed from."""
+    """A pair of a row's anchor and one candidate, with everything that a metric can use."""
 
     row: Row
     seen: Seen
     place: int
-    """Of the candidate."""
+    """Index of the candidate."""
 
     @property
     def task(self) -> Task:
@@ -100,7 +100,7 @@ class Evidence:
 
     @property
     def pair(self) -> EditPair[int]:
-        """Its pictures are indices into ``Row.images``."""
+        """The pair; its pictures are indices into ``Row.images``."""
         return self.row.pairs[self.place]
 
     @property
@@ -127,16 +127,16 @@ class Evidence:
 
     @cached_property
     def frame(self) -> np.ndarray:
-        """Where the grounded boxes are, bool [h,w]."""
+        """The pixels in the grounded boxes, bool [h,w]."""
         return fill_boxes(self.row.region.boxes, self.inside.shape) > 0
 
     def detected(self, look: Look | None) -> "Detections | None":
-        """What the detector found; None where it could not be asked."""
+        """The detector's result; None if it could not be asked."""
         if look is None:
             return None
         return self.seen.detections.get((self.row.phrase(look), getattr(self.pair, look.side)))
 
     def probed(self, probe: str) -> tuple[float, float] | None:
-        """What a probe of CLIP's embeddings says of both pictures; None where the manifest names none."""
+        """A probe's values for both pictures; None if the manifest does not name the probe."""
         scores = self.seen.probed.get(probe)
         return (scores[self.pair.input], scores[self.pair.target]) if scores is not None else None

@@ -1,4 +1,4 @@
-"""All metrics, by name. A new one is an entry in its family's file, and a name in the tasks that list it."""
+"""The table of all metrics. A new metric is an entry in its family's file; tasks that use it list it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,13 +10,13 @@ from stages.tasks import Bounds, Task, Tasks
 METRICS: dict[str, Metric] = {
     metric.name: metric for family in (clip, change, detector, defects, optional) for metric in family.METRICS
 }
-"""In the order in which they are published."""
+"""Metrics by name, in the order in which they are published."""
 SCORE_COLUMNS = ("scores",)
-"""Columns of scores: the stage that writes one gives a struct of metrics for each candidate."""
+"""Columns with scores. Each holds one struct of metrics per candidate, written by one stage."""
 
 
 def metrics_of(task: Task, need: Need | None = None) -> list[Metric]:
-    """The metrics that a task lists, in the order of ``METRICS``; with ``need`` those that need it."""
+    """The metrics that a task lists, in the order of ``METRICS``; with ``need``, only those of this model."""
     return [
         metric
         for metric in METRICS.values()
@@ -25,7 +25,7 @@ def metrics_of(task: Task, need: Need | None = None) -> list[Metric]:
 
 
 def scores_of(row: Mapping[str, Any]) -> list[dict[str, float | None]]:
-    """The metrics of each candidate of a row, of all stages that scored it; empty where none did."""
+    """The metrics of each candidate of a row, from all scoring stages; empty for an unscored row."""
     columns = [row[name] for name in SCORE_COLUMNS if row.get(name) is not None]
     return [
         {metric: value for scores in of_candidate for metric, value in scores.items()}
@@ -34,10 +34,10 @@ def scores_of(row: Mapping[str, Any]) -> list[dict[str, float | None]]:
 
 
 def check_bounds(bounds: Mapping[str, Bounds], key: str) -> None:
-    """Check that the metrics under a key exist, and that values of theirs can be within the bounds.
+    """Check that the metrics under a key exist, and that their bounds admit some value.
 
     Raises:
-        ValueError: names the key and the metric.
+        ValueError: a check failed. The message names the key and the metric.
     """
     for name, bound in bounds.items():
         if name not in METRICS:
@@ -48,10 +48,10 @@ def check_bounds(bounds: Mapping[str, Bounds], key: str) -> None:
 
 
 def check_metrics(tasks: Tasks) -> None:
-    """Check that every task lists metrics that exist and that its fields imply.
+    """Check that the metrics of every task exist and suit the task.
 
     Raises:
-        ValueError: names the task's file and the metric.
+        ValueError: a check failed. The message names the task file and the metric.
     """
     for task in tasks.values():
         check_bounds(task.thresholds, f"prompts/{task.name}.yaml: thresholds")

@@ -1,4 +1,7 @@
-"""Metrics of models that a manifest may name in ``score``: DINOv2, depth, probes of CLIP, an OCR engine."""
+"""Models that a manifest can name in ``score`` for further metrics.
+
+DINOv2, depth, probes of CLIP, an OCR engine.
+"""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,7 +20,7 @@ PROBES = ("aesthetic", "nsfw")
 
 
 def optional_problems(config: "ScoreConfig") -> Iterator[str]:
-    """What would stop the models that the section ``score`` names."""
+    """Problems with the optional models in the section ``score``."""
     from stages.models.weight_files import PREPROCESSOR, of_transformers, problems_of
 
     if config.dino is not None:
@@ -42,14 +45,14 @@ def _check_probe(file: Path) -> None:
 
 
 class OptionalModels:
-    """Those of a manifest; a metric whose model it does not name is null.
+    """The optional models of a manifest. A metric is null if its model is not named.
 
     Args:
         config: the manifest's section ``score``.
-        clip_width: d of CLIP's embeddings, which the probes take.
+        clip_width: d, the length of CLIP's embeddings, which the probes take.
 
     Raises:
-        ValueError: a model cannot be loaded; the message names its key.
+        ValueError: a model cannot be loaded. The message names its manifest key.
     """
 
     def __init__(self, config: "ScoreConfig", clip_width: int) -> None:
@@ -75,16 +78,16 @@ class OptionalModels:
         }
 
     def look(self, row: Row, embeddings: np.ndarray) -> dict[str, Any]:
-        """What the models see in a row's pictures, as fields of :class:`stages.score.evidence.Seen`.
+        """The models' outputs for a row's pictures, as fields of :class:`stages.score.evidence.Seen`.
 
-        Only those are asked that a metric of the row's task needs.
+        Only models are used whose metric the row's task lists.
 
         Args:
-            row: with its pictures.
-            embeddings: CLIP's, float [images,d], which the probes take.
+            row: the row with its pictures.
+            embeddings: CLIP's, float [images,d], for the probes.
 
         Raises:
-            NotFiniteError: a model's output is not.
+            NotFiniteError: a model's output is not finite.
         """
         needs = {metric.needs for metric in metrics_of(row.task)}
         seen: dict[str, Any] = {

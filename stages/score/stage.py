@@ -1,4 +1,4 @@
-"""The score stage: one struct of metrics a candidate."""
+"""The score stage: one struct of metrics per candidate."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
 
 
 class ScoreConfig(StageConfig):
-    """The manifest's section ``score``; ``batch`` is also that of every model."""
+    """The manifest's section ``score``. ``batch`` is also the batch size of every model."""
 
     clip: ClipConfig
     grounding: GroundingConfig
     dino: Weights | None = Field(None, description="a DINOv2 model of transformers; None: the metric is null")
     depth: Weights | None = Field(None, description="a depth model of transformers; None: the metric is null")
     aesthetic: ProbeWeights | None = Field(None, description="a linear probe of clip.model's embeddings")
-    nsfw: ProbeWeights | None = Field(None, description="the same, for pictures that nobody wants")
+    nsfw: ProbeWeights | None = Field(None, description="the same, for unsafe pictures")
     ocr: bool = Field(False, description="read written text, for the task text (editpairs[ocr])")
 
 
 class Score(Stage[ScoreConfig]):
-    """Computes the metrics that each task lists; the others are null. Decides nothing.
+    """Computes the metrics that each task lists; the others are null. It decides nothing.
 
-    A metric that is not finite fails its row. One that cannot be measured is null: CLIP's of a caption
-    and the detector's of a phrase with a word that its tokenizer does not know. Each picture and each
-    caption is encoded once.
+    A row fails if a metric is not finite. A metric is null if it cannot be measured: CLIP's for a caption, or
+    the detector's for a phrase, with a word that the tokenizer does not know. Each picture and each caption
+    is encoded once.
     """
 
     version: ClassVar[int] = 7
@@ -97,7 +97,7 @@ class Score(Stage[ScoreConfig]):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _encode_texts(self, work: list[Row]) -> dict[str, np.ndarray]:
-        """By caption, of those that CLIP knows all words of."""
+        """Embeddings by caption, for captions in which CLIP knows every word."""
         pairs = [pair for row in work for pair in row.pairs]
         captions = [c for pair in pairs for c in (pair.input_caption, pair.output_caption)]
         texts = list(dict.fromkeys(captions))
@@ -105,13 +105,13 @@ class Score(Stage[ScoreConfig]):
         return {text: features for text, features in encoded if self.clip.knows(text)}
 
     def _encode_images(self, work: list[Row]) -> list[np.ndarray]:
-        """For each row [images,d]."""
+        """Embeddings of each row's pictures, [images,d]."""
         images = [image for row in work for image in row.images]
         features = self.clip.encode_images(images, self.config.batch)
         return np.split(features, np.cumsum([len(row.images) for row in work])[:-1])
 
     def _detect(self, work: list[Row]) -> list[dict[tuple[str, int], "Detections"]]:
-        """For each row what was found, by (phrase, index of the picture)."""
+        """For each row the detections, by (phrase, index of the picture)."""
         queries: list[tuple[int, str, int]] = []
         for number, row in enumerate(work):
             for metric in metrics_of(row.task, "detector"):
@@ -130,12 +130,12 @@ class Score(Stage[ScoreConfig]):
 
 
 def _detects(tasks: Tasks) -> bool:
-    """Whether a metric of any task asks the detector."""
+    """Whether any task has a metric that uses the detector."""
     return any(metrics_of(task, "detector") for task in tasks.values())
 
 
 def _scores(evidence: Evidence) -> dict[str, float | None]:
-    """Every metric of a candidate; null are those that its task does not list."""
+    """Every metric of a candidate; null if its task does not list the metric."""
     listed = {metric.name: metric.compute(evidence) for metric in metrics_of(evidence.task)}
     return {name: listed.get(name) for name in METRICS}
 

@@ -13,8 +13,9 @@ from pipeline.cli import app
 from pipeline.engine.ledger import count_run
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.lockfile import read_lock
+from pipeline.views.outcomes import survey
 from pipeline.views.run import open_state
-from tests.pipeline.fake_stages import Sieve
+from tests.pipeline.fake_stages import Publish, Sieve
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 
 
@@ -257,3 +258,29 @@ def test_a_run_of_an_earlier_version_is_refused_with_the_way_out(run):
         run.generate()
     assert "earlier" in str(error.value)
     assert read_lock(run.run / "manifest.lock.yaml")
+
+
+def test_views_believe_no_page_whose_checksum_is_wrong(run):
+    """A digit changed in what a view reads of a part: a message, and no other histogram or curve."""
+    state = run.generate()
+    step = state.steps["write"]
+    path = state.path(step, 0)
+    content = bytearray(path.read_bytes())
+    column = pq.ParquetFile(path).metadata.row_group(0).column(2)
+    assert column.path_in_schema == "reason"
+    content[column.dictionary_page_offset + column.total_compressed_size - 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"write/00000\.parquet cannot be believed"):
+        survey(_scanned(run), [0])
+
+
+def test_a_damaged_shard_is_named_before_it_is_described(run, monkeypatch):
+    state = run.generate()
+    monkeypatch.setattr(Publish, "describe", lambda *_: pytest.fail("it was read unchecked"))
+    shard = state.path(state.steps["shards"], 1)
+    content = bytearray(shard.read_bytes())
+    content[40] ^= 8
+    shard.write_bytes(content)
+    (run.run / "README.md").unlink()
+    with pytest.raises(UserError, match=r"shards/train-00001-of-00003\.parquet cannot be believed"):
+        run.generate()

@@ -187,6 +187,28 @@ def test_optional_models_and_packages_are_named(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.parametrize(
+    ("bound", "key"),
+    [
+        ("filter.default.dino=0.5", "score.dino"),
+        ("filter.default.depth_change={max: 0.2}", "score.depth"),
+        ("filter.tasks.text.text_read=0.9", "score.ocr"),
+        ("filter.tasks.add.nsfw={max: 0}", "score.nsfw"),
+        ("filter.default.aesthetic=5", "score.aesthetic"),
+    ],
+)
+def test_a_bound_on_what_nothing_measures_is_named(bound, key):
+    lines = found("tasks.mixture={text: 1, add: 1}", "tasks.exemplars=null", bound)
+    name = bound.partition("=")[0]
+    assert f"{name}: nothing measures it: set {key}, or take the bound out" in lines
+
+
+def test_a_bound_on_what_is_measured_or_on_a_task_of_no_run_is_not_named():
+    assert not [line for line in found("filter.tasks.text.text_read=0.9") if "measures" in line]
+    dino = f"score.dino.model={ROOT / 'toybox' / 'weights' / 'task_predictor'}"
+    assert not [line for line in found("filter.default.dino=0.5", dino) if "measures" in line]
+
+
 def test_a_clip_s_name_and_tag_are_those_that_open_clip_has():
     assert found("clip={model: ViT-B-32, revision: openai}") == []
     assert found("clip={model: ViT-B-32, revision: laion2b-s34b-b79k}") == []

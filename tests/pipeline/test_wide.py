@@ -1,5 +1,6 @@
 """A stage that decides over the whole run: what it is given, and when it becomes stale."""
 
+import shutil
 from collections.abc import Iterable
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import pytest
 
 from pipeline.engine import generate as engine
 from pipeline.engine.ledger import count_run
+from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
 from stages.base import Decision, kept, rejected
 from stages.placed import first_turn
@@ -102,3 +104,15 @@ def test_rerunning_some_parts_leaves_no_shard_stale(run):
     )
     assert all(not count.pending.total() for count in count_run(state))
     assert_sum_is_exact(state)
+
+
+def test_it_decides_by_no_row_of_a_part_that_was_changed(run):
+    generate(run)
+    shutil.rmtree(run.run / "few")
+    last = sorted((run.run / "draw").iterdir())[-1]
+    content = bytearray(last.read_bytes())
+    content[40] ^= 1
+    last.write_bytes(content)
+    with pytest.raises(UserError, match=rf"draw/{last.name} cannot be believed"):
+        generate(run)
+    assert not [path for path in run.run.glob("few/*") if path.suffix == ".parquet"]

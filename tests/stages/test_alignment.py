@@ -143,9 +143,33 @@ def test_weights_scale_what_a_token_takes_and_keeps(tokenizer):
 def test_words_are_found_where_they_stand_together(tokenizer):
     prompt = tokenize(tokenizer, "a red ball and a red zebra")
     assert word_positions(prompt, "Red zebra") == [*prompt.words[5], *prompt.words[6]]
-    for phrase in ("ball red", "blue", ""):
+    assert word_positions(prompt, "a ball") == prompt.words[2], "an article is no part of the object"
+    for phrase in ("ball red", "blue", "", "?!"):
         with pytest.raises(ValueError, match="are not in the caption"):
             word_positions(prompt, phrase)
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase", "place"),
+    [
+        ("a red barn, and a tree", "the barn", [2]),
+        ('the "red barn" (old)', "Red Barn", [1, 2]),
+        ("a caf\u00e9 by night", "cafe\u0301", [1]),
+        ("grandma\u2019s old house", "grandma's", [0]),
+        ("a tree,barn and car", "barn", [1]),
+        ("\u732b\u3068\u72ac", "\u72ac", [0]),
+    ],
+)
+def test_a_word_is_the_same_with_other_punctuation_quotes_and_accents(tokenizer, caption, phrase, place):
+    prompt = tokenize(tokenizer, caption)
+    wanted = [token for word in place for token in prompt.words[word]]
+    assert wanted
+    assert word_positions(prompt, phrase) == wanted
+
+
+def test_a_comma_does_not_make_a_word_a_changed_one(tokenizer):
+    source, target = tokenize(tokenizer, "a red barn and a car"), tokenize(tokenizer, "a red barn, or a car")
+    assert changed_positions(source, target) == target.words[3]
 
 
 def test_changed_words_are_those_the_source_lacks(tokenizer):

@@ -86,7 +86,7 @@ def test_local_blend_follows_the_objects_words(prompts):
 
 def test_a_phrase_that_is_not_in_the_caption_is_an_error(prompts):
     row = {"original_object": "a green car", "edited_object": "a blue car"}
-    with pytest.raises(ValueError, match="'green car' are not in the caption 'a red car on a beach'"):
+    with pytest.raises(ValueError, match="'a green car' are not in the caption 'a red car on a beach'"):
         local_blend(tiny_task(), Candidate(blend=0.3), row, *prompts, LENGTH)
 
 

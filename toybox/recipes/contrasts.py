@@ -1,4 +1,4 @@
-"""Groups of scenes of one layout that differ in exactly one attribute: what the toybox's CLIP learns from."""
+"""Groups of scenes with one layout that differ in exactly one attribute: training data of CLIP."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

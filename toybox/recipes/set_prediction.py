@@ -1,4 +1,4 @@
-"""The detector's loss: queries are matched to boxes, as in DETR, and both words and boxes are compared."""
+"""The detector's loss: queries are matched to boxes as in DETR, then words and boxes are compared."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import box_convert, generalized_box_iou
 
 WORDS_WEIGHT = 2.0
-"""Of the loss on words, beside that on boxes."""
+"""Weight of the loss on words, relative to the loss on boxes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A scene as a picture: the background, then each thing with its shadow and texture."""
+"""Rendering a scene: the background, then each object with its shadow and texture."""
 
 from dataclasses import dataclass
 
@@ -45,6 +45,10 @@ def render(scene: Scene) -> Picture:
         _darken(canvas, masks, horizon, scene.background)
     image = cv2.resize(np.clip(canvas, 0, 255), (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     small = [cv2.resize(m, (SIZE, SIZE), interpolation=cv2.INTER_AREA) for m in masks]
+    left = np.full((SIZE, SIZE), 255, np.uint8)
+    for mask in reversed(small):  # each is rounded on its own, so that the sum may exceed a whole pixel
+        np.minimum(mask, left, out=mask)
+        left -= mask
     stacked = np.stack(small) if small else np.zeros((0, SIZE, SIZE), np.uint8)
     return Picture(np.round(image).astype(np.uint8), stacked.astype(np.float32) / 255)
 

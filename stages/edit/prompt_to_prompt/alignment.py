@@ -19,6 +19,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from stages.words import without_article, words_of
+
 GAP, MATCH, MISMATCH = 0, 1, -1
 """Scores of the global alignment, as in the published code."""
 
@@ -145,13 +147,18 @@ def reweighted(tokens: TokenMap, weights: torch.Tensor) -> TokenMap:
 def word_positions(prompt: Prompt, phrase: str) -> list[int]:
     """The token positions of a phrase in a prompt.
 
+    The words are compared as ``stages.words`` does, without the phrase's leading article; a word's tokens
+    include those of the punctuation that is written together with it.
+
     Raises:
-        ValueError: the prompt does not contain the phrase. (The published code silently ignores such a word.)
+        ValueError: the words do not stand there (the published code ignores such a word silently).
     """
-    words, wanted = prompt.text.casefold().split(), phrase.casefold().split()
+    wanted = without_article(words_of(phrase))
+    words = [(word, place) for place, text in enumerate(prompt.text.split()) for word in words_of(text)]
     for start in range(len(words) - len(wanted) + 1):
-        if wanted and words[start : start + len(wanted)] == wanted:
-            return [token for word in prompt.words[start : start + len(wanted)] for token in word]
+        found = words[start : start + len(wanted)]
+        if wanted and [word for word, _ in found] == wanted:
+            return [token for place in dict.fromkeys(p for _, p in found) for token in prompt.words[place]]
     raise ValueError(f"the words {phrase!r} are not in the caption {prompt.text!r}")
 
 
@@ -159,7 +166,7 @@ def changed_positions(source: Prompt, target: Prompt) -> list[int]:
     """The token positions of words that only the target's caption has."""
     if len(source.words) == len(target.words):
         pairs = zip(source.text.split(), target.text.split(), target.words, strict=True)
-        return [token for before, after, word in pairs if before != after for token in word]
+        return [token for old, new, word in pairs if words_of(old) != words_of(new) for token in word]
     return [
         position
         for position, aligned in enumerate(_align(tuple(source.ids), tuple(target.ids)))

@@ -1,12 +1,15 @@
-"""The state of Prompt-to-Prompt over one batch: which row takes what from its source, step by step.
+"""The state of Prompt-to-Prompt over one batch: what each row takes from its source, step by step.
 
-Rows of a batch are [sources | edits]. With classifier-free guidance the U-Net sees [uncond sources,
-uncond edits, cond sources, cond edits], and only conditional edit rows take the source's attention,
-as in the published code; without it there are only the conditional rows. Which row is which is
-always said by index, never by "the second half".
+A batch has the rows [sources | edits]. With classifier-free guidance, the U-Net sees [uncond sources, uncond
+edits, cond sources, cond edits]. Only conditional edit rows take the source's attention, as in the published
+code. Without guidance there are only conditional rows. The code addresses rows by index, never by "the second
+half" of the batch.
 
-A source may itself be an edit (the previous turn); its attention is used after its own control was applied.
-So a turn that changes nothing draws the picture of the turn before.
+A source may itself be an edit (the previous turn); its attention is used after its own control was applied. A
+turn that changes nothing therefore draws the picture of the turn before (docs/prompt-to-prompt.md, section
+7).
+
+Shapes: E edits, R rows of the U-Net, T tokens of a prompt, N pixels of a layer.
 """
 
 from collections.abc import Sequence
@@ -25,14 +28,15 @@ class EditRow:
     """One edit of a batch.
 
     Attributes:
-        source: index of its source row in the batch: a source's, or an edit's that stands before it.
-        tokens: how the captions' tokens correspond.
-        cross: the gate of cross-attention, float [steps,T] (``stages.edit.prompt_to_prompt.gates``).
+        source: index of its source row in the batch: the row of a source, or of an earlier edit.
+        tokens: the token map, B and rho.
+        cross: the gate a of cross-attention, float [steps,T] (``stages.edit.prompt_to_prompt.gates``).
         self_: the gate of self-attention, bool [steps].
-        shared: InstructPix2Pix's sharing: the self-attention gate holds for layers of every size
-            and for the unconditional row too.
-        mask: M [H,W] in [0,1], how far a pixel is edited; None: everywhere fully.
-        blend: LocalBlend; None: none.
+        shared: share attention as InstructPix2Pix does: the self-attention gate applies to layers of every
+            size, and
+            also to the unconditional row.
+        mask: M [H,W] in [0,1], the degree to which a pixel is edited; None: 1 everywhere.
+        blend: LocalBlend, or None.
     """
 
     source: int
@@ -45,21 +49,21 @@ class EditRow:
 
 
 class PromptToPrompt:
-    """What the attention processors read, and what happens to the latents after each step.
+    """The state that the attention processors read, and the changes to the latents after each step.
 
     Args:
-        edits: the edit rows, in batch order after the ``sources``: first turns before second ones.
-        sources: how many source rows come first.
-        steps: of the sampler.
-        self_max_tokens: self-attention is controlled in layers of at most so many tokens.
-        device, dtype: of the U-Net.
+        edits: the edit rows in batch order: all first turns, then all second turns, and so on.
+        sources: number of source rows; they come before the edits.
+        steps: number of sampling steps.
+        self_max_tokens: self-attention is controlled in layers with at most this many tokens.
+        device, dtype: the U-Net's.
         guided: whether the batch has unconditional rows.
         mask_attention: whether M also mixes the attention outputs.
         fusion: how M acts on the latents.
-        blend_tokens: LocalBlend follows the cross-attention of layers with so many tokens.
+        blend_tokens: LocalBlend uses the cross-attention layers with this many tokens.
 
     Raises:
-        ValueError: an edit's source does not stand before it, or the turns are mixed.
+        ValueError: an edit's source does not come before it, or the turns are mixed.
     """
 
     def __init__(
@@ -80,44 +84,53 @@ class PromptToPrompt:
         self.mask_attention, self.fusion = mask_attention, fusion
         rows = sources + len(edits)
         self.halves = (0, rows) if guided else (0,)
-        """Where the unconditional and the conditional rows begin."""
+        """Offsets of the unconditional and the conditional rows; without guidance only the latter."""
         self.edit_rows = torch.arange(sources, rows, device=device)
         self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
         self.cond_edits = self.edit_rows + self.halves[-1]
         source_rows = [edit.source for edit in edits]
         self.turns = turns_of(source_rows, sources)
-        """The edits of each turn: those of a turn take from the turn before as it is controlled."""
+        """The edits of each turn, as slices.
+
+        A turn takes attention and latents from the finished turn before it.
+        """
         self.generations = generations_of(source_rows, sources, self.halves[-1], device)
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
         self.mask = _stack_masks(edits, device)
         self._pooled: dict[int, torch.Tensor] = {}
         self.text: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        """Keys and values of the prompts by layer: they are the same at every step."""
+        """Keys and values of the prompts, by layer.
 
+        They are the same in every step, so they are computed once.
+        """
+
+        # Tables over the steps. ``before_step`` copies a row of each into a fixed tensor, so that a compiled
+        # U-Net sees the same tensors in every step and is not compiled again.
         gates = torch.stack([edit.cross for edit in edits], 1)
         self._gates, self._cross_steps = gates.to(device, dtype), gates.any(-1).any(-1).tolist()
         self._query_rows, self._self_steps = self._borrowed(edits, sources, device, shared_only=False)
         self._shared_rows, self._shared_steps = self._borrowed(edits, sources, device, shared_only=True)
         self.gate = torch.zeros_like(self._gates[0])
-        """[E,T] a: 1 while a token takes the source's cross-attention."""
+        """The gate a [E,T] of this step: 1 if a token takes the source's cross-attention."""
         self.query_rows = self._query_rows[0].clone()
-        """[R] the row whose queries and keys each row uses in controlled self-attention."""
+        """For each row [R], the row whose queries and keys it uses in controlled self-attention."""
         self.shared_rows = self._shared_rows[0].clone()
-        """The same for layers of more than ``self_max_tokens`` tokens."""
+        """The same for layers with more than ``self_max_tokens`` tokens (InstructPix2Pix's sharing)."""
         self.cross_open = self.self_open = self.shared_open = False
         self._set_up_blend(edits, device, dtype)
 
     def _borrowed(
         self, edits: Sequence[EditRow], sources: int, device: torch.device, *, shared_only: bool
     ) -> tuple[torch.Tensor, list[bool]]:
-        """By step, whose queries and keys each row of the U-Net uses [steps,R], and whether any borrows."""
+        """By step, the row whose queries and keys each row uses [steps,R], and whether any row borrows."""
         total = self.halves[-1] + sources + len(edits)
         table = torch.arange(total).repeat(self.steps, 1)
         for row, edit in enumerate(edits, sources):
             if shared_only and not edit.shared:
                 continue
             for start in self.halves if edit.shared else self.halves[-1:]:
+                # The source's own entry: if the source borrows too (a session), the edit uses the same row.
                 table[:, start + row] = torch.where(edit.self_, table[:, start + edit.source], start + row)
         borrows = (table != torch.arange(total)).any(1).tolist()
         return table.to(device), borrows
@@ -132,11 +145,11 @@ class PromptToPrompt:
         self.source_words, self.target_words = (
             torch.stack(words).to(device, dtype) for words in zip(*pairs, strict=True)
         )
-        """[E,T] which tokens of the source's and of the edit's prompt are followed."""
-        exact = torch.promote_types(dtype, torch.float32)
+        """Followed tokens of the source's and of the edit's prompt, [E,T]: 1 or 0."""
+        exact = torch.promote_types(dtype, torch.float32)  # sums over many steps need at least float32
         self.source_maps = torch.zeros(len(edits), self.blend_tokens, device=device, dtype=exact)
         self.target_maps = torch.zeros_like(self.source_maps)
-        """[E,N] the followed words' attention, summed over layers, heads and steps so far."""
+        """Attention to the followed words [E,N], summed over layers, heads and the steps so far."""
         self._thresholds = torch.tensor([b.threshold if b else 0.0 for b in blends], device=device)
         self._unblended = torch.tensor([b is None for b in blends], device=device)
 
@@ -149,9 +162,11 @@ class PromptToPrompt:
         self.shared_rows.copy_(self._shared_rows[step])
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
-        """LocalBlend, then latent fusion."""
+        """Apply LocalBlend, then latent fusion (docs/prompt-to-prompt.md, sections 5 and 6)."""
         if self.mask is None and not self.blending:
             return latents
+        # Turn by turn, because a later turn's source latents are the already changed latents of the turn
+        # before.
         for turn in self.turns:
             rows = self.edit_rows[turn]
             edited = self._held(step, turn, latents[rows], latents[self.source_rows[turn]])
@@ -159,7 +174,7 @@ class PromptToPrompt:
         return latents
 
     def _held(self, step: int, turn: slice, edited: torch.Tensor, source: torch.Tensor) -> torch.Tensor:
-        """The latents of a turn's edits [E,c,h,w], held to their sources'."""
+        """The latents of a turn's edits [E,c,h,w], with their sources' latents where they may not change."""
         height, width = edited.shape[-2:]
         if self.blending:
             layer = grid(self.blend_tokens, height, width)
@@ -175,13 +190,16 @@ class PromptToPrompt:
         return edited
 
     def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
-        """Whose queries and keys a self-attention layer of so many tokens uses; None: each row its own."""
+        """The row whose queries and keys each row uses in a self-attention layer with this many tokens.
+
+        None: each row uses its own.
+        """
         if tokens <= self.self_max_tokens:
             return self.query_rows if self.self_open else None
         return self.shared_rows if self.shared_open else None
 
     def mask_for(self, tokens: int) -> torch.Tensor | None:
-        """M at a layer's resolution [E,tokens,1]; None without masks."""
+        """M at the resolution of a layer, [E,tokens,1]; None if no edit has a mask."""
         if self.mask is None or not self.mask_attention:
             return None
         if tokens not in self._pooled:

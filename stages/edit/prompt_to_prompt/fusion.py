@@ -1,4 +1,4 @@
-"""How the mask M holds the latents of an edit to those of its source."""
+"""Latent fusion: the mask M ties an edit's latents to its source's (docs/prompt-to-prompt.md, section 5)."""
 
 from typing import Literal
 
@@ -12,12 +12,15 @@ Fusion = Literal["schedule", "power", "lerp", "none"]
 def fuse(
     edited: torch.Tensor, source: torch.Tensor, mask: torch.Tensor, how: Fusion, step: int, steps: int
 ) -> torch.Tensor:
-    """Latents of the edits [E,c,h,w] after a step, held to their source's by M [E,1,h,w].
+    """Fuse the latents of the edits [E,c,h,w] with their sources' after a step, by M [E,1,h,w].
 
-    ``schedule`` (the default): after step i of S a latent is free where M > 1 - i/S, else the
-    source's: M says from when a pixel is free, as in Differential Diffusion (Levin and Fried 2023).
-    ``lerp``: by M at every step, which compounds to a hard mask. ``power``: by ``M**(1/S)``, so that
-    all steps together come to M.
+    With S steps, after step i (from 0):
+
+    - ``schedule`` (the default): the edit's latent where M > 1 - (i + 1) / S, else the source's. M determines
+    the step
+      from which a pixel is free, as in Differential Diffusion (Levin and Fried 2023).
+    - ``lerp``: source + M (edit - source). Over all steps this compounds to a nearly binary mask.
+    - ``power``: the same with M^(1/S), so that all steps together amount to about M.
     """
     if how == "schedule":
         return torch.where(mask > 1 - (step + 1) / steps, edited, source)
@@ -25,11 +28,11 @@ def fuse(
 
 
 def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """Masks [E,1,H,W] at a smaller size by max pooling: area averages would starve small objects."""
+    """Masks [E,1,H,W] at a smaller size, by max pooling: averages would make small objects vanish."""
     return functional.adaptive_max_pool2d(mask, (height, width))
 
 
 def grid(tokens: int, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of a layer of so many tokens, in the proportion of height and width."""
+    """Rows and columns of a layer with this many tokens, in the proportion of height and width."""
     rows = round((tokens * height / width) ** 0.5)
     return rows, tokens // rows

@@ -1,4 +1,7 @@
-"""Which edits of a batch descend from which rows: an edit's source may be the edit of the turn before it."""
+"""The ancestors of each edit in a batch.
+
+In a session, an edit's source can be the edit of the turn before.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,11 +11,16 @@ import torch
 
 @dataclass(frozen=True)
 class Generation:
-    """The ancestors of a batch's edits that are so many generations back (1: the sources themselves).
+    """The ancestors of a batch's edits, a fixed number of generations back (one: the edits' sources).
 
-    Edits of early turns have no ancestors so far back: those that have are the edits from ``first`` on.
-    ``rows`` are their ancestors' conditional rows in the U-Net's batch. The ancestors of the later ones of
-    them are edits themselves, ``parents`` by their place among the edits, and have a source in their turn.
+    Edits of early turns have fewer ancestors; only the edits from ``first`` on have one in this generation.
+
+    Attributes:
+        first: position of the first edit with an ancestor in this generation.
+        rows: the ancestors' conditional rows in the U-Net's batch, one per edit from ``first`` on.
+        parents: for the ancestors that are edits themselves, their positions among the edits. They belong to
+            the last
+            edits, and have an ancestor in the next generation.
     """
 
     first: int
@@ -21,19 +29,19 @@ class Generation:
 
 
 def turns_of(source_rows: Sequence[int], sources: int) -> list[slice]:
-    """Which edits are of the first turn, of the second and so on.
+    """The edits of each turn, as slices.
 
     Args:
-        source_rows: of each edit, the row of its source in the batch [sources | edits].
-        sources: how many rows are no edits.
+        source_rows: for each edit, the row of its source in the batch [sources | edits].
+        sources: number of source rows.
 
     Raises:
-        ValueError: an edit's source does not stand before it, or the turns are mixed.
+        ValueError: an edit's source does not come before it, or the turns are mixed.
     """
     depths: list[int] = []
     for index, row in enumerate(source_rows):
         if not 0 <= row < sources + index:
-            raise ValueError(f"edit {index} has row {row} as its source, which does not stand before it")
+            raise ValueError(f"edit {index} has row {row} as its source, which does not come before it")
         depths.append(0 if row < sources else depths[row - sources] + 1)
     if depths != sorted(depths):
         raise ValueError(f"the edits' turns must be in order, not {[depth + 1 for depth in depths]}")
@@ -44,13 +52,15 @@ def turns_of(source_rows: Sequence[int], sources: int) -> list[slice]:
 def generations_of(
     source_rows: Sequence[int], sources: int, offset: int, device: torch.device
 ) -> list[Generation]:
-    """Every edit's source, then the sources of those that are edits, and so on: one entry a turn.
+    """The generations of ancestors: every edit's source, then the sources of these that are edits, and so on.
+
+    There are as many generations as turns.
 
     Args:
-        source_rows: of each edit, as in :func:`turns_of`.
-        sources: how many rows are no edits.
-        offset: where the conditional rows begin in the U-Net's batch.
-        device: of the tensors.
+        source_rows: for each edit, as in :func:`turns_of`.
+        sources: number of source rows.
+        offset: the first conditional row in the U-Net's batch.
+        device: the tensors' device.
     """
     turns = turns_of(source_rows, sources)
     generations, ancestors = [], list(source_rows)

@@ -24,8 +24,6 @@ from stages.edit.prompt_to_prompt.windows import windows
 from stages.seeds import derive_seed
 from stages.tasks import Candidate, Task
 
-_ARTICLES = ("a", "an", "the")
-
 
 @dataclass(frozen=True)
 class Strength:
@@ -114,13 +112,7 @@ def local_blend(
         return None
     before, after = row[task.ground], row["edited_object"]
     source_words, target_words = torch.zeros(length), torch.zeros(length)
-    source_words[word_positions(source, _bare(before))] = 1
+    source_words[word_positions(source, before)] = 1
     if task.direction == "forward" and task.fields.edited_object == "in_output":
-        target_words[word_positions(target, _bare(after))] = 1
+        target_words[word_positions(target, after)] = 1
     return Blend(source_words, target_words, candidate.blend)
-
-
-def _bare(phrase: str) -> str:
-    """A phrase without its leading article."""
-    first, _, rest = phrase.strip().partition(" ")
-    return rest if rest and first.casefold() in _ARTICLES else phrase

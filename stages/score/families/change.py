@@ -1,4 +1,4 @@
-"""What changed between the pictures, and where."""
+"""Metrics of the change between the pictures, inside and outside the edited region."""
 
 from types import ModuleType
 
@@ -8,7 +8,10 @@ from stages.score.metric import COSINE, Metric
 
 
 def fidelity() -> ModuleType:
-    """The module, which imports torch: it is wanted only where pictures are compared."""
+    """The module of fidelity measures.
+
+    It imports torch, so it is imported only when pictures are compared.
+    """
     from stages.pictures import fidelity as module
 
     return module

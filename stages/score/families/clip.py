@@ -1,4 +1,4 @@
-"""What CLIP says of the pictures and their captions."""
+"""Metrics by CLIP on pictures and captions."""
 
 from types import ModuleType
 

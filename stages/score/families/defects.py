@@ -1,4 +1,4 @@
-"""What is wrong with a picture or a mask by itself."""
+"""Metrics of defects in a single picture or mask."""
 
 from stages.score.evidence import Evidence
 from stages.score.families.change import fidelity

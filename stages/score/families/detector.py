@@ -1,4 +1,4 @@
-"""What the detector finds of that which an edit makes, and of that which it takes away."""
+"""Metrics by the detector: is the new object present, and is the removed object gone?"""
 
 from stages.pictures.masks import share_within
 from stages.score.evidence import Evidence, Look
@@ -30,7 +30,7 @@ def _made_before(task: Task) -> Look | None:
 
 
 def _gone(task: Task) -> Look | None:
-    """What Tar no longer shows."""
+    """The question for the object that Tar no longer shows."""
     if task.fields.edited_object == "not_in_output":
         return Look("edited_object", "target")
     if task.fields.original_object == "in_input" and task.fields.caption == "changed":

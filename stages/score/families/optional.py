@@ -1,4 +1,4 @@
-"""What models say that a manifest may name in ``score``: DINOv2, depth, an OCR engine, probes of CLIP."""
+"""Metrics by models that a manifest can name in ``score``: DINOv2, depth, an OCR engine, probes of CLIP."""
 
 import numpy as np
 
