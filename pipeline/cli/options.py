@@ -38,7 +38,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="one line for eve
 
 
 def verbosity(quiet: bool, verbose: bool) -> "Verbosity":
-    """How much progress a command shows."""
+    """The amount of progress output of a command."""
     if quiet and verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
     return "quiet" if quiet else "verbose" if verbose else "normal"
