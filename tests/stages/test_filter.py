@@ -91,7 +91,7 @@ def test_a_row_is_kept_with_its_choice():
     assert (row["anchor_hash"], row["target_hash"]) == (7, 1), "the chosen candidate's"
 
 
-def test_mistake_5_a_pair_in_which_nothing_changed_is_rejected():
+def test_a_pair_in_which_nothing_changed_is_rejected():
     unchanged = {"clip_direction": 0.0, "clip_image": 1.0, "change_inside": 0.0, "change_outside": 0.0}
     [row] = run([("local", [unchanged])])
     assert (row["status"], row["reason"], row["choice"]) == ("rejected", "clip_image_high", None)
@@ -99,7 +99,7 @@ def test_mistake_5_a_pair_in_which_nothing_changed_is_rejected():
     assert row["reason"] == "change_inside_low"
 
 
-def test_mistake_7_a_change_of_the_outside_is_rejected_however_good_clip_finds_it():
+def test_a_change_of_the_outside_is_rejected_however_good_clip_finds_it():
     [row] = run([("local", [{**GOOD, "change_outside": 0.2}])], default={"change_outside": {"max": 0.05}})
     assert (row["status"], row["reason"]) == ("rejected", "change_outside_high")
 
