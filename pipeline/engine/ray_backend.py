@@ -70,11 +70,12 @@ class RayBackend:
 
         self._gather(job, min(job.config.resources.workers, len(units), self._room(job)))
         shared = _shared(job)
-        waiting, starts, lost = deque(units), 0, dict[int, str]()
+        waiting, idle, starts, lost = deque(units), list[Any](), 0, dict[int, str]()
         busy: dict[Any, tuple[Any, Unit | None]] = {w.take.remote(shared): (w, None) for w in self._crew}
         hearts, losses = Heartbeats(job), Losses(job)
         look = min(LOOK, job.config.resources.hang_seconds / 2)
-        while busy:
+        # Not ``while busy``: on a cluster that lost a node, a new worker may wait for room without end.
+        while waiting or any(unit for _, unit in busy.values()):
             ready, _ = ray.wait(list(busy), num_returns=1, timeout=look)
             hanging = [ref for ref, (_, unit) in busy.items() if unit and hearts.hangs(unit.number)]
             if not ready and not hanging:
@@ -96,13 +97,14 @@ class RayBackend:
                     waiting.append(again)
                 else:
                     lost[unit.number] = outcome.reason
-                if waiting:
+                if waiting and not idle:
                     worker = self._hire()
                     busy[worker.take.remote(shared)] = worker, None
-                continue
-            starts = 0
-            if waiting:
-                unit = waiting.popleft()
+            else:
+                starts = 0
+                idle.append(worker)
+            if waiting and idle:
+                worker, unit = idle.pop(), waiting.popleft()
                 hearts.begin(unit.number)
                 busy[worker.run.remote(unit)] = worker, unit
         if lost:
@@ -154,8 +156,7 @@ class RayBackend:
         resources = job.config.resources
         kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
         there = ray.cluster_resources().get(kind, 0)
-        room = int(there / each) if each else resources.workers
-        if room < 1:
+        if (room := int(there / each) if each else resources.workers) < 1:
             key = f"{job.step.name}.resources.{kind.lower()}s"
             raise UserError(f"{key}: a worker asks for {each:g} {kind}, Ray has {there:g}")
         return room
