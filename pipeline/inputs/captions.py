@@ -7,6 +7,7 @@ instruct stage rejects it. Only a file that cannot be read in its format stops a
 import glob
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,7 +17,7 @@ from upath import UPath
 
 from pipeline.errors import UserError
 from pipeline.inputs.caption_formats import FORMATS, Reader, format_of
-from pipeline.store.location import Location, is_local, reached
+from pipeline.store.location import Location, exists, is_local, reached
 
 
 def read_captions(path: Location, column: str) -> pa.ChunkedArray:
@@ -73,15 +74,16 @@ def caption_files(path: Location) -> list[Location]:
     Raises:
         UserError: there is no file, the formats differ, or the format is unknown.
     """
+    folder = False
     with _named(path):
-        if path.is_file():
-            files = [path]
+        if not exists(path):
+            files = _matches(path)
         elif path.is_dir():
+            folder = True
             files = [file for file in path.iterdir() if format_of(file) and not file.name.startswith(".")]
         else:
-            files = _matches(path)
-        files = sorted((file for file in files if not is_local(file) or file.is_file()), key=str)
-        folder = path.is_dir()
+            files = [path]
+    files = sorted((file for file in files if _is_file(file)), key=str)
     if not files:
         what = f"there is no file {path}" if not folder else f"the folder {path} holds no files of captions"
         looked = f" (looked in {os.getcwd()})" if is_local(path) else ""
@@ -99,6 +101,12 @@ def caption_files(path: Location) -> list[Location]:
             f"name those of one format by a pattern, such as {path}/*{one.suffix}"
         )
     return files
+
+
+def _is_file(file: Location) -> bool:
+    """Whether a path is a file. A link to nowhere is an error: its captions are missing."""
+    with _named(file):
+        return not is_local(file) or stat.S_ISREG(file.stat().st_mode)
 
 
 def _matches(path: Location) -> list[Location]:

@@ -6,6 +6,7 @@ before it is used.
 """
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter
 
 from pipeline.errors import UserError
 from pipeline.manifest.steps import Step
@@ -26,7 +28,20 @@ if TYPE_CHECKING:
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+_STEP = TypeAdapter(Step)
 _FIRST_LINE = "# Written by editpairs, not to be edited. blake2b of what follows: "
+
+
+class _Content(BaseModel):
+    """The sections of a lock file. Manifest and tasks are checked by their own models when they are used."""
+
+    model_config = ConfigDict(strict=True)
+
+    manifest: dict[str, Any]
+    tasks: dict[str, dict[str, Any]] = {}
+    known_tasks: list[str] = []
+    steps: list[dict[str, Any]]
+    identities: dict[str, dict[str, Any]]
 
 
 def read_lock(path: Location) -> dict[str, Any]:
@@ -34,18 +49,24 @@ def read_lock(path: Location) -> dict[str, Any]:
 
     Raises:
         OSError: the file cannot be read.
-        UserError: the file was changed after it was written, or an earlier version wrote it.
+        UserError: the file was changed after it was written, or another version wrote it.
     """
     try:
         first, _, rest = path.read_bytes().partition(b"\n")
     except FileNotFoundError:
         return {}
-    if first != _first_line(rest):
+    try:
+        if first != _first_line(rest):
+            raise ValueError("its checksum is wrong")
+        content: dict[str, Any] = yaml.load(rest, Loader=_Loader)
+        _Content.model_validate(content)
+        locked_steps(content)
+    except (ValueError, TypeError, KeyError, RecursionError, yaml.YAMLError) as error:
         raise UserError(
-            f"{path} is damaged: it is not what generate wrote, or an earlier version wrote it. Delete it "
+            f"{path} is damaged: it is not what generate wrote, or another version wrote it. Delete it "
             "and give the same generate command again; it is written anew, and committed parts stay"
-        )
-    return yaml.load(rest, Loader=_Loader)
+        ) from error
+    return content
 
 
 def write_lock(
@@ -96,15 +117,25 @@ def _first_line(rest: bytes) -> bytes:
 
 
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
-    """The steps of a run, read from its lock file without importing a stage."""
-    return [_locked_step(dict(step)) for step in content["steps"]]
+    """The steps of a run, read from its lock file without importing a stage.
+
+    Raises:
+        ValueError, TypeError, KeyError: they are not the steps of a run.
+    """
+    steps = [_STEP.validate_python(_locked_step(dict(step))) for step in content["steps"]]
+    for number, step in enumerate(steps):
+        sizes = (step.turn, 1 if step.parts_per_unit is None else step.parts_per_unit)
+        fits = re.fullmatch(r"\w+", step.stage) and min(sizes) > 0
+        if not fits or not {*step.inputs} <= {before.name for before in steps[:number]}:
+            raise ValueError(f"step {number} is not one of a run")
+    return steps
 
 
-def _locked_step(step: dict[str, Any]) -> Step:
+def _locked_step(step: dict[str, Any]) -> dict[str, Any]:
     if "name" in step:  # locks written before the turn was a field have names such as ``edit.2``
         step["stage"], _, turn = step.pop("name").partition(".")
         step["turn"] = int(turn or 1)
-    return Step(**{**step, "inputs": tuple(step["inputs"])})
+    return step
 
 
 def locked_manifest(path: Location, stages: "Stages") -> "Manifest":

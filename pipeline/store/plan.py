@@ -66,18 +66,22 @@ def read_plan(path: Location) -> Plan | None:
     """
     try:
         content, groups = read_metadata(path, PLACE)
-        return Plan(
+        plan = Plan(
             digest=content["digest"],
-            settings=content["settings"],
+            settings=dict(content["settings"]),
             captions=content["captions"],
             duplicates=content["duplicates"],
             part_rows=tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups)),
-            tasks=Counter(content["tasks"]),
+            tasks=Counter(dict(content["tasks"])),
         )
+        counts = [plan.captions, plan.duplicates, *plan.tasks.values()]
+        if any(type(n) is not int or n < 0 for n in counts) or plan.tasks.total() != plan.rows:
+            raise ValueError("a count is not one of the plan's rows")
+        return plan
     except FileNotFoundError:
         return None
-    except (KeyError, TypeError) as error:
-        raise DamagedFileError(path, "its footer is not one of a plan") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise _lost(DamagedFileError(path, "its footer is not one of a plan")) from error
     except DamagedFileError as error:
         raise _lost(error) from error
 

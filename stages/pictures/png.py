@@ -75,11 +75,14 @@ def png_size(data: bytes | None) -> tuple[int, int]:
 
 
 def _check_chunks(data: bytes) -> None:
-    at, kind = len(_SIGNATURE), b""
+    at, kind, seen = len(_SIGNATURE), b"", {b""}
     while kind != b"IEND" and at + 12 <= len(data):
         (length,), kind = struct.unpack(">I", data[at : at + 4]), data[at + 4 : at + 8]
         if kind not in _CHUNKS:
             raise ValueError(f"the picture has a PNG chunk {kind!r}, which is not allowed in a plain picture")
+        if kind in seen and kind != b"IDAT":  # libpng would print a warning for each of a million
+            raise ValueError(f"the picture has several PNG chunks {kind!r}")
+        seen.add(kind)
         at += 12 + length
     if kind != b"IEND" or at != len(data):
         raise ValueError("the picture's bytes are cut short, or go on after its end")

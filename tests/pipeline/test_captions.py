@@ -83,6 +83,29 @@ def test_text_with_bytes_that_are_not_utf8_is_read(tmp_path):
     assert read_captions(path, "caption").to_pylist() == ["caf\ufffd", "b"]
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_every_kind_of_line_end_ends_a_caption(tmp_path, end):
+    (tmp_path / "c.txt").write_bytes(end.join([b"a cat", b"a dog", b""]))
+    assert read_captions(tmp_path / "c.txt", "").to_pylist() == ["a cat", "a dog"]
+
+
+def test_a_nul_in_a_caption_is_not_taken_for_utf_16(tmp_path):
+    (tmp_path / "c.txt").write_bytes(b"a\0cat\nb\n")
+    assert read_captions(tmp_path / "c.txt", "").to_pylist() == ["a\0cat", "b"]
+
+
+def test_a_link_to_nowhere_or_to_itself_is_not_a_missing_file(tmp_path):
+    (tmp_path / "a.txt").write_text("a\n")
+    (tmp_path / "b.txt").symlink_to(tmp_path / "b.txt")
+    for path in (tmp_path / "b.txt", tmp_path, tmp_path / "*.txt", tmp_path / "a.txt" / "c.txt"):
+        with pytest.raises(UserError, match=r"txt cannot be read: (Too many|Not a dir)"):
+            read_captions(path, "")
+    (tmp_path / "b.txt").unlink()
+    (tmp_path / "b.txt").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"b\.txt cannot be read: No such file"):
+        read_captions(tmp_path, "")
+
+
 lines = st.text(st.characters(exclude_characters="\r\n", codec="utf-8"))
 
 

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.manifest.lockfile import locked_tasks, read_lock
 from pipeline.manifest.manifest import tasks_of
 from pipeline.store.location import Location
+from pipeline.views.run import open_state
 from tests.pipeline.runs import FakeRun
 from tests.runs_elsewhere import rewrite_lock
 
@@ -62,6 +63,35 @@ def test_generate_adds_the_tasks_to_the_lock_of_an_earlier_version_and_runs_noth
     finished.generate()
     assert set(read_lock(lock_of(finished))["tasks"]) == {"remove", "add", "color"}
     assert finished.inodes() == files
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.pop("steps"),
+        lambda content: content.update(steps="x"),
+        lambda content: content.update(identities=[1]),
+        lambda content: content.update(tasks="x"),
+        lambda content: content.update(known_tasks=None),
+        lambda content: content["steps"][0].update(turn=-1),
+        lambda content: content["steps"][0].update(stage="../x"),
+        lambda content: content["steps"][0].update(light="maybe"),
+        lambda content: content["steps"][1].update(inputs=None),
+        lambda content: content["steps"][1].update(inputs=["nothing"]),
+        lambda content: content["steps"][-1].update(parts_per_unit=0),
+    ],
+)
+def test_a_lock_of_another_shape_is_a_message_for_every_reader(finished, change):
+    """Its checksum is right: another version wrote it, or a person did."""
+    files = finished.inodes()
+    rewrite_lock(lock_of(finished), change)
+    for reading in (lambda: open_state(finished.run), finished.generate):
+        with pytest.raises(UserError, match=r"manifest\.lock\.yaml is damaged.*Delete it"):
+            reading()
+    lock_of(finished).unlink()
+    finished.generate()
+    assert finished.inodes() == files
+    open_state(finished.run)
 
 
 def test_every_shipped_task_survives_the_lock():

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from pipeline.errors import UserError
 from pipeline.inputs.planning import ensure_plan, rows_by_task
 from pipeline.store.folder import RunFolder
-from pipeline.store.plan import read_plan
+from pipeline.store.plan import PLACE, read_plan
+from pipeline.store.sealed import SealedWriter, read_metadata, read_table
 from tests.pipeline.runs import FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)
@@ -125,6 +126,30 @@ def test_a_damaged_plan_stops_every_command(run, damage):
         with pytest.raises(UserError, match=r"plan\.parquet cannot be believed(.|\n)*another run name"):
             command()
     assert run.inodes() == before
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"tasks": {"remove": "x"}},
+        {"tasks": {"remove": -5, "add": 25}},
+        {"tasks": {"remove": 19}},
+        {"tasks": ["remove"]},
+        {"settings": None},
+        {"captions": float("nan")},
+        {"duplicates": True},
+    ],
+)
+def test_a_plan_whose_counts_are_none_is_damaged_although_its_checksums_are_right(run, wrong):
+    run.generate()
+    path = run.run / "plan.parquet"
+    table = read_table(path)
+    record, _ = read_metadata(path, PLACE)
+    with SealedWriter(path, table.schema) as writer:
+        writer.write(table)
+        writer.commit(PLACE, {**record, **wrong})
+    with pytest.raises(UserError, match=r"plan\.parquet cannot be believed: its footer is not one of a plan"):
+        read_plan(path)
 
 
 def test_a_plan_of_another_run_stops(make_run):

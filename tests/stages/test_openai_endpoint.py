@@ -163,6 +163,7 @@ SECRETS = [
     "https://host/v1#hunter2",
     "https://host/v1;token=hunter2",
     "https://host/sk-hunter2hunter2hunter2/v1",
+    "https://host/eyJhbGciOiJIUzI1NiJ9.hunter2.hunter2/v1",
     "https:\\\\user:hunter2@host/v1",
     "user:hunter2@host",
 ]

@@ -41,7 +41,7 @@ def read_parquet(file: Location, column: str) -> pa.ChunkedArray:
 
 
 def read_text(file: Location, column: str) -> pa.ChunkedArray:
-    """Read one caption per line. Bytes that are not UTF-8 become U+FFFD."""
+    """Read one caption per line; a line ends with LF, CRLF or CR. Bytes that are not UTF-8 become U+FFFD."""
     check_encoding(file)
     with opened(file) as stream:
         content = stream.read()
@@ -49,10 +49,10 @@ def read_text(file: Location, column: str) -> pa.ChunkedArray:
         content.decode("utf-8")
     except UnicodeDecodeError:
         content = content.decode("utf-8", errors="replace").encode()
-    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    content = content.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     if content and not content.endswith(b"\n"):
         content += b"\n"
-    # Only a line feed ends a line. str.splitlines would also split at other characters inside a caption.
+    # str.splitlines would also split at other characters inside a caption.
     ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
     offsets = np.concatenate([[0], ends]).astype(np.int64)
     lines = pa.LargeStringArray.from_buffers(len(ends), pa.py_buffer(offsets), pa.py_buffer(content))

@@ -37,8 +37,11 @@ def decoded(stream: Any) -> io.TextIOWrapper:
 
 def check_encoding(file: Location) -> None:
     with opened(file) as stream:
-        encoding = json.detect_encoding(stream.read(4))
-    if not encoding.startswith("utf-8"):
+        start = stream.read(4)
+    encoding = json.detect_encoding(start)
+    # Without a byte order mark, UTF-16 is guessed from zero bytes. A single one is a NUL within a caption.
+    single = encoding.endswith(("-le", "-be")) and any(start[::2]) and any(start[1::2])
+    if not encoding.startswith("utf-8") and not single:
         raise UserError(
             f"captions.file: {file} is {encoding.upper()}: save it as UTF-8, such as with "
             f"iconv -f {encoding} -t utf-8"

@@ -9,8 +9,10 @@ _SECRET = (
     "it is written to the run's folder and to reports; credentials come from the environment variable "
     "that instruct.endpoint.api_key_variable names"
 )
-_KEY = re.compile(r"/((sk|pk|rk|hf|gsk|xai|nvapi|pplx|ghp|r8)[-_][\w-]{16,}|AIza[\w-]{30,})|=", re.IGNORECASE)
-"""Typical prefixes of API keys in a path. An equals sign is refused as well: a normal address has none."""
+_KEY = re.compile(
+    r"/((sk|pk|rk|hf|gsk|xai|nvapi|pplx|ghp|r8)[-_][\w-]{16,}|AIza[\w-]{30,}|eyJ[\w-]{10,})|=", re.IGNORECASE
+)
+"""Typical prefixes of keys in a path. An equals sign is refused too: a normal address has none."""
 
 
 def checked_address(url: str) -> str:
