@@ -1,7 +1,7 @@
 """Each stage of a manifest in a plain loop: start-up time, rows per second, and the share of model time.
 
     python -m benchmarks.stages                                   # a part of the toybox, two minutes
-    python -m benchmarks.stages manifests/sd15.yaml --rows 64     # where its models are at hand
+    python -m benchmarks.stages manifests/sd15.yaml --rows 64     # needs its models
 
 Model time is the time inside neural networks: the outermost calls of torch modules. The rest is decoding,
 masks, tokens, PNGs and parquet. Ray is not used: one worker runs with the manifest's number of threads.

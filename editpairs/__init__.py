@@ -1,4 +1,4 @@
-"""Edit pairs from Python, by the functions that the command ``editpairs`` calls.
+"""Edit pairs from Python, with the functions that the command ``editpairs`` calls.
 
 ::
 
@@ -7,7 +7,7 @@
     run = editpairs.generate("toybox", settings=["rows=24"])   # or: editpairs.open("runs/toybox")
     run.status().pairs                                         # how many pairs are published
     run.pairs(task="color", limit=3)[0].target                 # a PIL picture
-    run.scores().groupby("task").clip_direction.median()       # a pandas frame, one line a candidate
+    run.scores().groupby("task").clip_direction.median()       # a pandas frame, one line per candidate
     run.report("report.html")
 
     edit = editpairs.draw_edit(
@@ -16,7 +16,8 @@
     )
     edit.input, edit.mask, edit.target
 
-What a user can mend raises :class:`UserError`, whose message names the key, row or file and the way out.
+An error that the user can fix raises :class:`UserError`. Its message names the key, row or file and the way
+out.
 """
 
 from importlib.metadata import version

@@ -1,4 +1,4 @@
-"""Runs from Python: what the package ``editpairs`` gives, and what the commands call."""
+"""Runs from Python: the implementation behind the package ``editpairs`` and the commands."""
 
 import os
 from collections.abc import Sequence
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 
 class Run:
-    """A run that is there, finished or not; made by :func:`open_run`, :func:`generate` or :func:`rerun`.
+    """An existing run, finished or not, made by :func:`open_run`, :func:`generate` or :func:`rerun`.
 
-    Every method reads the files as they are when it is called. Only ``report`` writes one.
+    Every method reads the current files. Only ``report`` writes a file.
     """
 
     def __init__(self, state: RunState) -> None:
@@ -39,7 +39,7 @@ class Run:
 
     @property
     def folder(self) -> Location:
-        """The folder of the run."""
+        """The run folder."""
         return self._state.folder.root
 
     @property
@@ -49,18 +49,18 @@ class Run:
 
     @property
     def tasks(self) -> Tasks:
-        """The tasks of the run, by name, as its lock file holds them."""
+        """The run's tasks by name, from its lock file."""
         return locked_tasks(self._state.folder.lock)
 
     @property
     def state(self) -> RunState:
-        """What the engine knows of the files, read now."""
+        """The engine's view of the files, read now."""
         self._state = open_state(self.folder)
         self._state.scan()
         return self._state
 
     def status(self) -> RunStatus:
-        """Where every planned row is, by stage and task; the same as ``editpairs status --json``."""
+        """The state of every planned row by stage and task; the same as ``editpairs status --json``."""
         return summarize(self.state)
 
     def pairs(self, task: str | None = None, limit: int | None = None) -> list[Pair]:
@@ -68,7 +68,7 @@ class Run:
 
         Args:
             task: only pairs of this task.
-            limit: at most so many; None for all, which hold their pictures in memory.
+            limit: most pairs to return; None for all (their pictures are held in memory).
 
         Raises:
             UserError: the run has no such task, or a shard cannot be read.
@@ -78,7 +78,7 @@ class Run:
         return list(islice(each_pair(self.folder, task), limit))
 
     def scores(self) -> "pandas.DataFrame":
-        """Every scored candidate, a line each, kept or not (:func:`pipeline.views.scores.score_frame`)."""
+        """All scored candidates, one line each, kept or not (:func:`pipeline.views.scores.score_frame`)."""
         from pipeline.views.scores import score_frame
 
         return score_frame(self.state)
@@ -89,8 +89,8 @@ class Run:
         """Write one HTML file: funnel, yields, score histograms, timings, settings and a gallery.
 
         Args:
-            path: of the file; None for ``report.html`` in the run's folder.
-            rows: of the gallery, at most.
+            path: the file; None for ``report.html`` in the run folder.
+            rows: most rows in the gallery.
             seed: draws the rows.
 
         Returns:
@@ -112,7 +112,7 @@ class Run:
 
 
 def open_run(folder: str | os.PathLike[str]) -> Run:
-    """Open a run by its folder, wherever that lies.
+    """Open a run by its folder.
 
     Raises:
         UserError: there is no run, or its plan or lock file is missing or damaged.
@@ -124,11 +124,11 @@ def load_manifest(manifest: str | os.PathLike[str], settings: Sequence[str] = ()
     """A manifest with changes applied.
 
     Args:
-        manifest: a path, or the name of a manifest that came with editpairs, such as ``toybox``.
-        settings: ``key=value`` each, such as ``"filter.default.clip_direction=0.25"``.
+        manifest: a path, or the name of a shipped manifest, such as ``toybox``.
+        settings: changes, each ``key=value``, such as ``"filter.default.clip_direction=0.25"``.
 
     Raises:
-        UserError: it is missing or wrong; all wrong keys are named.
+        UserError: the manifest is missing or invalid. The message names every wrong key.
     """
     return read_manifest(find_manifest(manifest), settings, STAGES)
 
@@ -142,18 +142,18 @@ def generate(
     replace: bool = False,
     verbosity: Verbosity = "normal",
 ) -> Run:
-    """Make a run, or what is missing of it: the command ``editpairs generate``.
+    """Make a run, or the missing and stale parts of it: the command ``editpairs generate``.
 
     Args:
         manifest, settings: as for :func:`load_manifest`.
-        wave: only the first ``wave`` parts, through every stage.
-        engine: ``ray`` uses all workers and GPUs, ``local`` is a loop in this process.
-        replace: whether committed parts of expensive stages may be made again.
+        wave: run only the first ``wave`` parts, through every stage.
+        engine: ``ray`` uses all workers and GPUs; ``local`` is a loop in this process.
+        replace: whether committed parts of expensive stages may be replaced.
         verbosity: ``quiet``, ``normal`` or ``verbose`` progress on standard output.
 
     Raises:
-        UserError: something is wrong with the input; nothing was run.
-        StageError: a stage could not go on; what was committed before stays.
+        UserError: the input is wrong; nothing was run.
+        StageError: a stage could not continue; committed files stay.
     """
     content = load_manifest(manifest, settings)
     progress = Progress(terminal(), verbosity)
@@ -172,13 +172,13 @@ def rerun(
     replace: bool = False,
     verbosity: Verbosity = "normal",
 ) -> Run:
-    """Run a stage again on parts that it has committed, then what became stale: ``editpairs rerun``.
+    """Run a stage again on parts that it has committed, then everything stale: ``editpairs rerun``.
 
     Args:
         manifest, settings, engine, replace, verbosity: as for :func:`generate`.
         stage: the stage to run again.
-        parts: the parts; None for all that the stage has committed.
-        retry_failed: only rows that failed.
+        parts: the parts; None for all parts that the stage has committed.
+        retry_failed: run only failed rows.
 
     Raises:
         UserError, StageError: as :func:`generate`; or the stage or the parts are unknown.

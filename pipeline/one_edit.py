@@ -1,4 +1,4 @@
-"""``editpairs.draw_edit``: one edit from two captions, drawn by the stages that draw those of a run."""
+"""``editpairs.draw_edit``: one edit from two captions, drawn by the stages of a run."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,21 +24,21 @@ DRAWING = ("source", "mask", "edit")
 """The stages that an edit goes through, in order."""
 _ID = "edit"
 _loaded: dict[str, Stage[Any]] = {}
-"""The stages of the last call, so that the next one does not load the models again."""
+"""The stages of the last call. The next call with the same settings does not load the models again."""
 
 
 @dataclass(frozen=True)
 class DrawnEdit:
-    """One edit. All pictures have one size."""
+    """One edit. All pictures have the same size."""
 
     input: Image.Image
-    """RGB, described by the input caption."""
+    """RGB picture of the input caption."""
     target: Image.Image
-    """RGB, described by the output caption: the first of ``targets``."""
+    """RGB picture of the output caption: the first of ``targets``."""
     mask: Image.Image
-    """The soft mask, 8-bit grey: how much each pixel may change. White where nothing is grounded."""
+    """The soft mask, 8-bit grey: how freely each pixel could change. White if nothing is grounded."""
     targets: tuple[Image.Image, ...]
-    """One per candidate of the task; a run keeps the one with the best scores."""
+    """One picture per candidate of the task. A run would keep the one with the best scores."""
 
 
 def draw_edit(
@@ -54,26 +54,26 @@ def draw_edit(
     manifest: str | os.PathLike[str] = "toybox",
     settings: Sequence[str] = (),
 ) -> DrawnEdit:
-    """Draw one edit: the picture of a caption, the mask of what is to change, and the picture after it.
+    """Draw one edit: the picture of a caption, the mask of the edit, and the picture after it.
 
-    The stages source, mask and edit of the manifest draw it, one row at a time; no run is made. Models stay
-    loaded for the next call of the same manifest and task.
+    The manifest's stages source, mask and edit draw it as one row; no run is made. The models stay loaded for
+    the next call with the same manifest and task.
 
     Args:
         input_caption: describes the picture before the edit.
-        output_caption: describes the picture after it.
+        output_caption: describes the picture after the edit.
         task: name of a task file, such as ``local`` (another object), ``color`` or ``background``.
-        original_object: words of the caption for the object that is changed or removed.
-        edited_object: words for the object that takes its place or is added.
-        instruction: of the edit; tasks that draw from it (adjust) need one.
-        surroundings: the place without the object; tasks that draw what is behind it (remove, add) need it.
-        seed: of the noise; another seed draws another picture.
-        manifest: names the models: a path, or the name of a manifest that came with editpairs.
+        original_object: words of the caption for the changed or removed object.
+        edited_object: words for the new object.
+        instruction: the instruction; required by tasks that draw from it (adjust).
+        surroundings: description of the place without the object; required by remove and add.
+        seed: seed of the noise; another seed draws another picture.
+        manifest: names the models: a path, or the name of a shipped manifest.
         settings: changes of the manifest, such as ``"diffusion.steps=10"``.
 
     Raises:
         UserError: the task is unknown or needs more words, the manifest is wrong, its models are missing, or
-            a stage gave the edit up, such as where the object is not found in the picture.
+            a stage rejected the edit, for example because the object was not found in the picture.
         StageError: a stage could not start, or its model's output was not finite.
     """
     content = read_manifest(find_manifest(manifest), settings, STAGES)
@@ -112,7 +112,7 @@ def draw_edit(
 
 
 def _check_words(task: Task, words: Mapping[str, str]) -> None:
-    """Raise a UserError for an argument that the task cannot be drawn without."""
+    """Raise a UserError if an argument that the task needs is empty."""
     needed = ["caption", "output_caption"]
     needed += [task.ground] if task.ground != "none" else []
     needed += ["surroundings"] if task.fields.surroundings == "required" else []
@@ -126,14 +126,14 @@ def _run(placed: PlacedStage, config: StageConfig, tasks: Tasks, row: Mapping[st
     """The columns that a stage adds to the row.
 
     Raises:
-        UserError: it rejected the row.
-        StageError: it could not start, or failed.
+        UserError: the stage rejected the row.
+        StageError: the stage could not start, or failed.
     """
     name = placed.name
     limit_threads(config.resources.threads)  # as in a run: the number of threads can change the last bit
     stage = _loaded.get(name)
     if stage is None or stage.config != config or dict(stage.tasks) != dict(tasks):
-        _loaded.pop(name, None)  # its models make room for the new ones
+        _loaded.pop(name, None)  # free the old models before loading new ones
         with stopping(name, "start"):
             stage = _loaded[name] = placed.load(config, tasks)
     columns = [column for read in placed.reads.values() for column in read]
@@ -147,7 +147,7 @@ def _run(placed: PlacedStage, config: StageConfig, tasks: Tasks, row: Mapping[st
 
 
 def _hint(record: Mapping[str, Any]) -> str:
-    """What can be done about a rejection."""
+    """Advice about a rejection."""
     if record["reason"] == "unknown_word":
         return f" in {record['phrase']!r}: the detector of this manifest was not trained on it"
     if record["reason"] in ("not_grounded", "mask_area", "too_many_boxes"):

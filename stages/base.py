@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
-from upath import UPath
 
 from stages.section import Section
 from stages.shipped import resolve
@@ -109,9 +108,9 @@ class Stage(ABC, Generic[ConfigT]):
     reads: ClassVar[Mapping[str, Sequence[str]]]
     """Columns by the stage that wrote them, such as ``{"plan": ["caption"]}``.
 
-    ``run`` has one column, equal in all rows:
-    ``models``, JSON of each model's hub name and revision or content hash by manifest key. The stage names
-    are those of the first turn; :class:`stages.placed.PlacedStage` has those of a later turn."""
+    ``run`` has one column, equal in all rows: ``models``, JSON of each model's hub name and revision or
+    content hash by manifest key. The stage names are those of the first turn;
+    :class:`stages.placed.PlacedStage` has those of a later turn."""
     task_keys: ClassVar[Sequence[str]]
     """The keys of a task file that the stage uses."""
     schema: ClassVar[pa.Schema]
@@ -126,8 +125,8 @@ class Stage(ABC, Generic[ConfigT]):
     wide: ClassVar[bool] = False
     """Decides over the whole run.
 
-    Before its first call, ``survey`` receives the rows of all existing parts (tables of
-    ``id`` and the columns of ``reads``). A new part makes all its parts stale. Such a stage is light."""
+    Before its first call, ``survey`` receives the rows of all existing parts (tables of ``id`` and the
+    columns of ``reads``). A new part makes all its parts stale. Such a stage is light."""
     redraws: ClassVar[bool] = False
     """Whether it receives ``history``, the earlier turns, in later turns."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
@@ -154,12 +153,12 @@ class Stage(ABC, Generic[ConfigT]):
 
     @classmethod
     def conflicts(cls, config: ConfigT, tasks: Tasks, sections: Mapping[str, StageConfig]) -> Iterable[str]:
-        """Problems of the stage's section together with those of other stages, as in ``problems``.
+        """Conflicts between the stage's section and other stages' sections; otherwise as ``problems``.
 
         Args:
             config: the stage's section of the manifest.
-            tasks: of the run, by name.
-            sections: those of all stages of the run, by stage.
+            tasks: the run's tasks, by name.
+            sections: the sections of all stages of the run, by stage.
         """
         return ()
 
@@ -174,36 +173,6 @@ class Stage(ABC, Generic[ConfigT]):
     def survey(self, tables: Iterable[pa.Table]) -> None:
         """See ``wide``; other stages need none."""
         return None
-
-
-class PublisherConfig(StageConfig):
-    """Settings of a stage that publishes."""
-
-    parts_per_shard: int = Field(
-        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
-    )
-
-
-PublisherConfigT = TypeVar("PublisherConfigT", bound=PublisherConfig)
-
-
-class Publisher(Stage[PublisherConfigT]):
-    """A stage that publishes rows and describes them in a card. No other stage's rows depend on it.
-
-    One file holds the kept rows of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
-    """
-
-    @staticmethod
-    @abstractmethod
-    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
-        """The dataset card in Markdown. The same files give the same text.
-
-        Args:
-            run: the run folder, with a folder of files for every step of the stage.
-            summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
-                parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
-                (counts by stage and reason) and ``files`` (by folder: ``name``, ``rows``, ``digest``).
-        """
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from stages.shipped import resolve
 from stages.strict_yaml import YamlError, read_yaml
 
 RegionKind = Literal["object", "background", "all"]
-"""What of the picture a task edits."""
+"""The part of the picture that a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
     "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"

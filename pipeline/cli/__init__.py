@@ -1,4 +1,4 @@
-"""The command line. Everything heavy is imported by the command that needs it."""
+"""The command line. Each command imports large libraries only when it runs."""
 
 from pipeline.cli import run, look, deliver  # noqa: I001 - the order in which --help lists them
 from pipeline.cli.app import app
@@ -8,6 +8,6 @@ __all__ = ["app", "deliver", "look", "main", "run"]
 
 
 def main() -> None:
-    """The console command."""
+    """The entry point of the console command."""
     with heeded():
         app()

@@ -1,4 +1,4 @@
-"""The command ``editpairs`` itself: how it ends, and the console that every command prints to."""
+"""The command ``editpairs``: exit codes, and the console for all output."""
 
 import signal
 from importlib.metadata import version
@@ -14,10 +14,10 @@ from pipeline.shown import Terminal, terminal
 
 
 class Commands(TyperGroup):
-    """Every way a command can end has an exit code and at most one message.
+    """Gives every ending of a command an exit code and at most one message.
 
-    2 for an error of the user or of a file, 1 for a stopped stage, after a signal 128 and its number. Said
-    here, because Typer ends a process on KeyboardInterrupt and SystemExit without a word.
+    2: an error of the user or of a file. 1: a stopped stage. 128 plus its number: a signal. The messages are
+    printed here, because Typer ends a process silently on KeyboardInterrupt and SystemExit.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -30,12 +30,12 @@ class Commands(TyperGroup):
         except (UserError, StageError) as error:
             ending: UserError | StageError = error
         except BrokenPipeError:
-            raise  # the reader has gone, as of `| head`: Typer ends quietly
+            raise  # the reader closed the pipe, as `| head` does: Typer ends quietly
         except OSError as error:
             ending = input_output_error(error)
         except SystemExit as error:
             if isinstance(error.__context__, BrokenPipeError):
-                raise  # rich's answer to it
+                raise  # for rich to handle
             ending = StageError(f"stopped: code of a stage or library ended the process ({describe(error)})")
         errors.print(Text("error:", "bold red"), end=" ")
         errors.print(str(ending))

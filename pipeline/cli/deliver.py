@@ -1,4 +1,4 @@
-"""Commands that check what a run made and hand it over."""
+"""Commands that check the results of a run and export them."""
 
 from enum import Enum
 from typing import Annotated
@@ -23,9 +23,9 @@ class Format(str, Enum):
     "  editpairs validate somewhere/shards && echo fine"
 )
 def validate(
-    path: Annotated[str, typer.Argument(metavar="RUN_OR_SHARDS", help="a run's folder, or one of shards")],
+    path: Annotated[str, typer.Argument(metavar="RUN_OR_SHARDS", help="a run folder, or a folder of shards")],
 ) -> None:
-    """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if any is wrong."""
+    """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if a check fails."""
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
     from pipeline.store.location import exists, locate
@@ -53,9 +53,9 @@ def validate(
 @app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
 def regenerate(
     run: RunArgument,
-    row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as inspect and report show it")],
+    row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as shown by inspect and report")],
 ) -> None:
-    """Make one row again alone and compare it with what is committed. Exit code 1 if it differs."""
+    """Make one row again and compare it with the committed row. Exit code 1 if they differ."""
     from pipeline.api import open_run
     from pipeline.audit.regenerate import regenerate as again
     from stages.sessions.turns import unrolled
@@ -79,13 +79,15 @@ def regenerate(
 )
 def export(
     run: RunArgument,
-    to: Annotated[Format, typer.Option(help="the layout")],
+    to: Annotated[Format, typer.Option(help="the format")],
     out: Out,
-    test_share: Annotated[float, typer.Option(min=0, max=1, help="of the captions, by their hash")] = 0.02,
+    test_share: Annotated[
+        float, typer.Option(min=0, max=1, help="share of captions in test, by hash")
+    ] = 0.02,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """The pairs of a run for training code: parquet with splits, tars, MagicBrush's columns, preferences."""
+    """Export the pairs of a run for training: parquet, tar files, MagicBrush's columns, preference pairs."""
     from pipeline.api import open_run
     from pipeline.engine.ledger import count_run, published
     from pipeline.engine.progress import Progress

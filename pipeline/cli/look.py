@@ -1,4 +1,4 @@
-"""Commands that look at a run: where its rows are, what it took, its pairs and its scores."""
+"""Commands that show a run: its progress, cost, pairs and scores."""
 
 from contextlib import ExitStack
 from typing import Annotated
@@ -27,7 +27,7 @@ def status(
         bool, typer.Option("--json", help="one JSON object, of the fields of editpairs.RunStatus")
     ] = False,
 ) -> None:
-    """Where every planned row of a run is, from the files' footers alone."""
+    """Show where every planned row of a run is, read from the files' footers only."""
     from pipeline.views.run import open_state
     from pipeline.views.status import print_status
     from pipeline.views.watch import watch as watch_run
@@ -51,10 +51,10 @@ def status(
     "  editpairs generate manifests/sdxl.yaml --wave 1 && editpairs cost runs/sdxl --pairs 10000000"
 )
 def cost(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="a run's folder; a pilot (--wave 1) will do")],
-    pairs: Annotated[int, typer.Option(min=1, help="how many kept pairs to reckon for")] = 1_000_000,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder; a pilot (--wave 1) is enough")],
+    pairs: Annotated[int, typer.Option(min=1, help="number of kept pairs for the projection")] = 1_000_000,
 ) -> None:
-    """What the kept pairs of a run took, stage by stage, and what more of them would take."""
+    """Show the measured cost of a run's kept pairs by stage, and the projected cost of more pairs."""
     from pipeline.views.cost import cost_table, measure
     from pipeline.views.run import open_state
 
@@ -76,13 +76,13 @@ def cost(
     "  editpairs inspect runs/toybox/shards/train-00000-of-00002.parquet --rows 24 --seed 3"
 )
 def inspect(
-    path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run's folder")],
+    path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run folder")],
     out: Annotated[str | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="how many pairs")] = 12,
-    seed: Annotated[int, typer.Option(help="which pairs are drawn")] = 0,
+    rows: Annotated[int, typer.Option(min=1, help="number of pairs")] = 12,
+    seed: Annotated[int, typer.Option(help="draws the pairs")] = 0,
     task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
 ) -> None:
-    """Look at pairs: a table, and a contact sheet of input, mask, target, instruction and scores."""
+    """Show pairs: a table, and a contact sheet with input, mask, target, instruction and scores."""
     from pipeline.store.location import exists, locate
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
@@ -110,11 +110,11 @@ def inspect(
 )
 def report(
     run: RunArgument,
-    out: Annotated[str | None, typer.Option(help="default: report.html in the run's folder")] = None,
-    rows: Annotated[int, typer.Option(min=1, help="of the gallery, at most")] = 600,
-    seed: Annotated[int, typer.Option(help="which rows are drawn")] = 0,
+    out: Annotated[str | None, typer.Option(help="default: report.html in the run folder")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="most rows in the gallery")] = 600,
+    seed: Annotated[int, typer.Option(help="draws the rows")] = 0,
 ) -> None:
-    """One HTML file: funnel, yields, score histograms with thresholds, timings, settings, a gallery."""
+    """Write one HTML file: funnel, yields, score histograms with thresholds, timings, settings, gallery."""
     from pipeline.api import open_run
 
     where = open_run(run).report(out, rows=rows, seed=seed)
@@ -131,7 +131,7 @@ def sweep(
     out: Annotated[str | None, typer.Option(help="plot the curves (PNG) here")] = None,
     sheet: Annotated[str | None, typer.Option(help="draw boundary cases (PNG) here")] = None,
 ) -> None:
-    """What each threshold costs: pairs kept as one bound moves, from the run's stored scores."""
+    """Show the cost of each threshold: pairs kept as one bound moves, from the stored scores."""
     from pipeline.api import load_manifest
     from pipeline.manifest.manifest import tasks_of
     from pipeline.store.location import locate

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, and how their texts are read."""
+"""Arguments and options shared by several commands, and the parsing of their values."""
 
 import re
 from enum import Enum
@@ -17,7 +17,7 @@ class EngineName(str, Enum):
     local = "local"
 
 
-RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run's folder")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="a run folder")]
 Manifest = Annotated[
     str,
     typer.Argument(
@@ -29,23 +29,23 @@ Set = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="override a key of the manifest; may be repeated"),
 ]
 EngineOption = Annotated[
-    EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for a debugger")
+    EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for debugging")
 ]
-Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, on a disk or s3://")]
+Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, local or s3://")]
 Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no tables")]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="a line for every file that is written")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="one line for every written file")]
 
 
 def verbosity(quiet: bool, verbose: bool) -> "Verbosity":
-    """How much progress a command shows."""
+    """The amount of progress output of a command."""
     if quiet and verbose:
         raise UserError("--quiet and --verbose contradict each other: give one of them")
     return "quiet" if quiet else "verbose" if verbose else "normal"
 
 
 def parse_parts(text: str) -> range:
-    """``"3"`` or ``"0-4"``, both ends included."""
+    """Parse ``"3"`` or ``"0-4"``; both ends are included."""
     match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
     if not match:
         raise UserError(f"--parts {text}: write a part or a range, such as 0-4")

@@ -1,4 +1,4 @@
-"""Commands that make a run, or say whether it could be made."""
+"""Commands that make a run, or check whether it can be made."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +38,7 @@ def generate(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run what is missing or stale. The same command goes on after any interruption."""
+    """Make everything that is missing or stale. After any interruption, the same command continues."""
     from pipeline.api import generate as run
 
     made = run(
@@ -61,7 +61,9 @@ def generate(
 def rerun(
     manifest: Manifest,
     stage: Annotated[str, typer.Option(help="the stage to run again")],
-    parts: Annotated[str | None, typer.Option(metavar="A-B", help="only these parts, both included")] = None,
+    parts: Annotated[
+        str | None, typer.Option(metavar="A-B", help="only these parts, both ends included")
+    ] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="only rows that failed")] = False,
     overrides: Set = None,
     engine: EngineOption = EngineName.ray,
@@ -69,7 +71,7 @@ def rerun(
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
-    """Run a stage again on the parts it has committed, then whatever became stale."""
+    """Run a stage again on parts that it has committed, then everything that became stale."""
     from pipeline.api import rerun as run
 
     made = run(
@@ -98,10 +100,10 @@ def _print_status(run: "Run", quiet: bool) -> None:
 def check(
     manifest: Manifest,
     overrides: Set = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="of the machine; default: of this one")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="of the machine; default: of this one")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of the machine; default: this one's")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the machine; default: this one's")] = None,
 ) -> None:
-    """Whether a manifest would run: keys, files, models, resources. After a pilot: what it will cost."""
+    """Check whether a manifest would run: keys, files, models, resources. After a pilot: the cost."""
     from pipeline.api import load_manifest
     from pipeline.audit.check import Machine
     from pipeline.audit.check import check as run
@@ -122,13 +124,13 @@ def check(
 def convert(
     model: Annotated[str, typer.Argument(help="groundingdino-swin-t or -b, sam-vit-b, -l or -h")],
     checkpoint: Annotated[Path, typer.Argument(help="the published .pth file")],
-    folder: Annotated[str, typer.Argument(help="what to write, on a disk; a manifest names it")],
+    folder: Annotated[str, typer.Argument(help="the local folder to write; a manifest names it")],
     text_encoder: Annotated[
         Path | None,
         typer.Option(help="a folder with bert-base-uncased's config and tokenizer"),
     ] = None,
 ) -> None:
-    """Turn a published checkpoint into a folder of safetensors that a manifest can name."""
+    """Convert a published checkpoint into a folder of safetensors for a manifest."""
     from safetensors import SafetensorError
 
     from pipeline.store.location import is_local, locate

@@ -62,6 +62,7 @@ def generate(
         wave: run only the first ``wave`` parts, through every stage.
         engine: where stages that are not light run.
         replace: whether committed parts of expensive stages may be replaced.
+
     Raises:
         UserError: the input is wrong; nothing was run.
         StageError: a stage could not continue; committed files stay.

@@ -20,8 +20,7 @@ LONGEST_READ = 10_000
 SPOILED = ("CUDA error", "cuDNN error", "Triton Error [CUDA]")
 """Beginnings of messages after which every later call in the process fails too.
 
-A message that quotes such words
-from a caption has another beginning."""
+A message that quotes such words from a caption has another beginning."""
 
 
 class FatalError(StageError):

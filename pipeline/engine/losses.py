@@ -24,8 +24,8 @@ MOST_HANGS = 5
 MOST_ROWS = 3
 """Most rows of a unit that may be convicted.
 
-More are no accident and stop the stage. It is also the most suspects
-while no worker finishes any row: then the rows are not the cause."""
+More are no accident and stop the stage. It is also the most suspects while no worker finishes any row: then
+the rows are not the cause."""
 
 
 @dataclass(frozen=True)

@@ -103,7 +103,7 @@ def _folder_problems(manifest: Manifest) -> Iterator[str]:
 
 
 def stage_problems(placed: PlacedStage, config: StageConfig, tasks: Tasks) -> Iterator[str]:
-    """What would stop one stage, one line each with its manifest key."""
+    """Problems that would stop one stage, one line each with its manifest key."""
     yield from _model_problems(placed.name, config)
     try:
         check_light_stages({placed.step: placed}, {placed.step: config}, tasks)

@@ -17,7 +17,7 @@ SECONDS_A_LINE = 10.0
 
 
 Verbosity = Literal["quiet", "normal", "verbose"]
-"""quiet: notes alone; verbose: a line per committed file besides."""
+"""``quiet``: only notes. ``verbose``: also one line per committed file."""
 
 
 class Progress:
@@ -45,11 +45,11 @@ class Progress:
         self._console.print(f"{name:10s} {rows} rows in {units} parts, {seconds:.1f} s, {rate}")
 
     def note(self, text: str) -> None:
-        """Print a message on a line of its own, however quiet the command is to be."""
+        """Print a message on a line of its own, also in quiet mode."""
         self._console.print(Text(shown_lines(text)), soft_wrap=True)
 
     def detail(self, text: str) -> None:
-        """Print a message that only a verbose command has."""
+        """Print a message in verbose mode only."""
         if self.verbosity == "verbose":
             self.note(text)
 

@@ -24,8 +24,8 @@ STARTS = 3
 ANSWER_SECONDS = 15.0
 """Seconds that a cluster may take to answer.
 
-Its system accepts connections at once and its GCS answers within two
-seconds even under load. Without this check Ray itself would wait for minutes and could not be interrupted."""
+Its system accepts connections at once and its GCS answers within two seconds even under load. Without this
+check Ray itself would wait for minutes and could not be interrupted."""
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 """The first bytes of a gRPC client, followed by empty settings (RFC 9113, 3.4 and 6.5)."""
 SETTINGS = 4

@@ -2,10 +2,9 @@
 
 ``footers.parquet`` in the run folder holds every footer and the stamp of its file (``location.stamps``). A
 cached footer is used only while its file has the same stamp, and only if the whole cache matches its
-checksum.
-The cache may therefore be old, damaged or deleted: missing footers are read from their files. The cache also
-lists the files that were done for a given plan and chain of stages (``basis``). The list is used only while
-nothing upstream has changed.
+checksum. The cache may therefore be old, damaged or deleted: missing footers are read from their files. The
+cache also lists the files that were done for a given plan and chain of stages (``basis``). The list is used
+only while nothing upstream has changed.
 """
 
 import gc

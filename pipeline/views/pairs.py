@@ -30,21 +30,21 @@ class Pair:
     id: str
     task: str
     instruction: str
-    """What leads from the input picture to the target."""
+    """The instruction from the input picture to the target."""
     input_png: bytes
     target_png: bytes
     mask_png: bytes
     input_caption: str
     output_caption: str
     scores: Mapping[str, float]
-    """By metric; only those that apply to the task."""
+    """Scores by metric; only metrics that apply to the task."""
 
     @property
     def input(self) -> Image.Image:
         """The picture before the edit, RGB.
 
         Raises:
-            UserError: it is missing or damaged; the same holds for the other two.
+            UserError: the picture is missing or damaged; also for the other two pictures.
         """
         return self._picture(decode_rgb, self.input_png)
 
@@ -55,7 +55,7 @@ class Pair:
 
     @property
     def mask(self) -> Image.Image:
-        """The region that was to change, 8-bit grey: 255 inside, 0 outside."""
+        """How freely each pixel could change, 8-bit grey: 255 fully, 0 not at all."""
         return self._picture(decode_grey, self.mask_png)
 
     def _picture(self, decode: Callable[[bytes], np.ndarray], data: bytes) -> Image.Image:
@@ -101,14 +101,14 @@ def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) ->
 
 
 def each_pair(path: Location, task: str | None = None) -> Iterator[Pair]:
-    """The pairs of a run or of its shards, in their order, a row group at a time.
+    """Yield the pairs of a run or of its shards, in order. Row groups are read one at a time.
 
     Args:
         path: as for ``read_pairs``.
         task: only pairs of this task.
 
     Raises:
-        UserError: a shard cannot be read, or is none.
+        UserError: a file cannot be read, or is not a shard.
     """
     for shard in _shards(path):
         with open_parquet(shard, _READ) as file:

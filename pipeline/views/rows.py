@@ -42,7 +42,7 @@ def rows(
         ids: the wanted rows; None for all.
 
     Raises:
-        UserError: a file is missing or cannot be read.
+        OSError, DamagedFileError: a file is missing, cannot be read or was changed.
     """
     wanted = _begun(run, part, reads.get("plan", ()), turn)
     if ids is not None:

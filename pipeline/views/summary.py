@@ -1,7 +1,7 @@
 """The state of a run as plain data: ``run.status()`` in Python, ``editpairs status --json`` in a shell.
 
-The JSON has the fields of :class:`RunStatus`, by their names. ``version`` is raised when a field is renamed,
-removed or means something else; fields may be added under the same version.
+The JSON has the fields of :class:`RunStatus`. ``version`` is raised when a field is renamed, removed or
+changes its meaning; new fields do not raise it.
 """
 
 import json
@@ -18,7 +18,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class RowCounts:
-    """Rows of a stage: ``given`` is always the sum of the other four."""
+    """Rows of a stage. ``given`` is always the sum of the other four."""
 
     given: int
     kept: int
@@ -29,7 +29,7 @@ class RowCounts:
 
 @dataclass(frozen=True)
 class LostRows:
-    """Rows that a stage rejected or failed for one reason."""
+    """Rows that a stage rejected or failed for the same reason."""
 
     status: str
     """``rejected`` or ``failed``."""
@@ -39,35 +39,35 @@ class LostRows:
 
 @dataclass(frozen=True)
 class StageStatus:
-    """How far one stage is."""
+    """The progress of one stage."""
 
     name: str
-    """In the second turn of a session ``edit.2``."""
+    """Name of the step; in the second turn of a session ``edit.2``."""
     parts: int
-    """Files that the stage will have written when the run is done."""
+    """Number of files that the stage will have written at the end of the run."""
     parts_done: int
     rows: RowCounts
     tasks: Mapping[str, RowCounts]
     """The same by planned task."""
     lost: tuple[LostRows, ...]
-    """The most frequent reason first."""
+    """Most frequent reason first."""
     wall_seconds: float
     cpu_seconds: float
     gpu_seconds: float
-    """Seconds of all workers times the GPUs that each of them had."""
+    """Worker seconds times the number of GPUs per worker."""
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where every planned row of a run is."""
+    """The state of every planned row of a run."""
 
     version: int
-    """Of this layout: ``VERSION``."""
+    """Version of this layout: ``VERSION``."""
     folder: str
     captions: int
-    """Captions read, duplicates among them."""
+    """Captions read, including duplicates."""
     duplicates: int
-    """Captions left out because they occur before."""
+    """Captions left out because they occurred before."""
     planned: int
     """Planned edits."""
     parts: int
@@ -77,17 +77,17 @@ class RunStatus:
     finished: bool
     """Whether no row is pending in any stage."""
     stages: tuple[StageStatus, ...]
-    """In the order in which they run."""
+    """In the order of the chain."""
     damaged: tuple[str, ...]
-    """Files that are there and cannot be believed; ``generate`` makes them again."""
+    """Files that exist and fail a check; ``generate`` makes them again."""
 
     def to_json(self) -> str:
-        """ASCII, so that no text of a run can reach a terminal as an escape."""
+        """ASCII JSON, so that no text of a run can act as a terminal escape."""
         return json.dumps(asdict(self), indent=2)
 
 
 def summarize(state: RunState) -> RunStatus:
-    """The state of a run, from the footers of its files."""
+    """The state of a run, read from the footers of its files."""
     state.scan()
     counts, spent = count_run(state), events.spent(state.folder.events)
     return RunStatus(

@@ -27,8 +27,7 @@ _OPENING = re.compile(r"\{(?=\s*[\"}])")
 _ATTEMPT_COST, _MAX_COST = 1_000, 5_000_000
 """Largest number of characters read in vain in one reply, and the cost added for each attempt.
 
-Without a bound, a text
-with 100 000 opening braces would be read from each of them to its end."""
+Without a bound, a text with 100 000 opening braces would be read from each of them to its end."""
 _MARKUP = re.compile(r"</?[a-z!]|```|\]\(|https?://|<\|", re.IGNORECASE)
 """Tags, code fences, links and chat markup: a caption or instruction never needs them."""
 _TALK = re.compile(

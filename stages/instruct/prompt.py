@@ -2,8 +2,7 @@
 
 In-context learning as in Emu Edit (Sheynin et al. 2023): a system message with the task's definition, then a
 random 60 % of the task's exemplars in random order, each as a turn, then the caption. The caption is inserted
-as a JSON
-string: it is data, not part of the instructions.
+as a JSON string: it is data, not part of the instructions.
 """
 
 import json

@@ -12,8 +12,8 @@ EDGE_SIDE = 64
 WEAK_EDGES = 3e-5
 """The metric's constant.
 
-The paper's 170 / 255**2 is meant for barely visible distortions; with it, a mountain in haze
-counts as flat."""
+The paper's 170 / 255**2 is meant for barely visible distortions; with it, a mountain in haze counts as
+flat."""
 
 
 def as_float(image: np.ndarray) -> np.ndarray:

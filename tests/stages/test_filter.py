@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.filter.stage import Filter, FilterConfig, broken_bound, choose, resolve_bounds
-from stages.score.metrics import METRICS
+from stages.score import metrics as score_metrics
+from stages.score.metrics import METRICS, scores_of
 from stages.tasks import Bounds, Tasks
 from tests.stages.tiny_tasks import tiny_task
 
@@ -91,7 +92,7 @@ def test_a_row_is_kept_with_its_choice():
     assert (row["anchor_hash"], row["target_hash"]) == (7, 1), "the chosen candidate's"
 
 
-def test_mistake_5_a_pair_in_which_nothing_changed_is_rejected():
+def test_a_pair_in_which_nothing_changed_is_rejected():
     unchanged = {"clip_direction": 0.0, "clip_image": 1.0, "change_inside": 0.0, "change_outside": 0.0}
     [row] = run([("local", [unchanged])])
     assert (row["status"], row["reason"], row["choice"]) == ("rejected", "clip_image_high", None)
@@ -99,7 +100,7 @@ def test_mistake_5_a_pair_in_which_nothing_changed_is_rejected():
     assert row["reason"] == "change_inside_low"
 
 
-def test_mistake_7_a_change_of_the_outside_is_rejected_however_good_clip_finds_it():
+def test_a_change_of_the_outside_is_rejected_however_good_clip_finds_it():
     [row] = run([("local", [{**GOOD, "change_outside": 0.2}])], default={"change_outside": {"max": 0.05}})
     assert (row["status"], row["reason"]) == ("rejected", "change_outside_high")
 
@@ -181,3 +182,10 @@ def test_an_unknown_task_or_a_metric_it_lacks_is_an_error_that_names_its_key(sec
 def test_bounds_of_a_task_outside_the_mixture_are_not_used():
     config = FilterConfig(tasks={"remove": {"absent": {"max": 0.1}}})
     assert Filter(config, Tasks({"local": TASK}, known=["remove"])).bounds.keys() == {"local"}
+
+
+def test_a_further_stage_s_scores_are_read_beside_the_first_one_s(monkeypatch):
+    monkeypatch.setattr(score_metrics, "SCORE_COLUMNS", ("scores", "judgements"))
+    row = {"scores": [{"change": 0.1}, {"change": 0.2}], "judgements": [{"judged": 1.0}, {"judged": 0.0}]}
+    assert scores_of(row) == [{"change": 0.1, "judged": 1.0}, {"change": 0.2, "judged": 0.0}]
+    assert scores_of({"scores": None}) == []

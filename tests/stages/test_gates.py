@@ -26,7 +26,7 @@ def test_self_gates_round_as_published(window, steps, expected):
     assert self_gate(steps, window).nonzero().flatten().tolist() == list(expected)
 
 
-def test_mistake_9_a_words_window_replaces_the_default_one():
+def test_a_words_window_replaces_the_default_one():
     gate = cross_gate(10, 5, (0, 0.8), [([2, 3], (0.2, 0.4)), ([3], (0, 0))])
     assert gate[:, 0].sum() == 8
     assert gate[:, 2].nonzero().flatten().tolist() == [2, 3]

@@ -62,7 +62,7 @@ def test_the_object_is_found_in_fences_and_small_talk(wrapping):
         ('{"edit": "paint \\ud800 it"}', "control_characters"),
     ],
 )
-def test_mistake_3_bad_answers_have_a_short_reason_and_are_never_run(text, reason):
+def test_bad_answers_have_a_short_reason_and_are_never_run(text, reason):
     with pytest.raises(AnswerError) as raised:
         parse_answer(text)
     assert str(raised.value) == reason

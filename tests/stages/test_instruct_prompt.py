@@ -16,7 +16,7 @@ SEEDS = st.integers(0, 2**63 - 1)
 
 
 @given(SEEDS)
-def test_mistake_4_a_random_sixty_percent_of_the_exemplars_is_shown_once_each(seed):
+def test_a_random_sixty_percent_of_the_exemplars_is_shown_once_each(seed):
     chosen = draw_prompt(COLOR, seed).exemplars
     assert len(chosen) == len(set(chosen)) == round(0.6 * len(COLOR.exemplars))
 
@@ -32,7 +32,7 @@ def test_every_exemplar_and_verb_has_its_turn_and_the_order_varies():
     assert {choice.verb for choice in choices} == set(COLOR.verbs)
 
 
-def test_mistake_4_choosing_leaves_the_shared_list_as_it_was_and_depends_on_the_seed_alone():
+def test_choosing_leaves_the_shared_list_as_it_was_and_depends_on_the_seed_alone():
     before = COLOR.exemplars
     first = draw_prompt(COLOR, 5)
     for seed in range(20):

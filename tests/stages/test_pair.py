@@ -12,13 +12,13 @@ def test_a_forward_task_publishes_the_anchor_as_input():
     )
 
 
-def test_mistake_8_a_reverse_task_publishes_the_anchor_as_target():
+def test_a_reverse_task_publishes_the_anchor_as_target():
     assert as_pair(REVERSE, "anchor", "edit", "empty", "with a car") == EditPair(
         input="edit", target="anchor", input_caption="empty", output_caption="with a car"
     )
 
 
-def test_mistake_8_every_picture_keeps_the_caption_it_was_drawn_from():
+def test_every_picture_keeps_the_caption_it_was_drawn_from():
     for task in (FORWARD, REVERSE):
         row = {"caption": "before", "output_caption": "after", "surroundings": ""}
         drawn_from = dict(zip(("anchor", "edit"), anchor_and_edit_prompts(task, row), strict=True))

@@ -67,7 +67,7 @@ def test_shared_self_attention_has_a_random_strength_of_the_rows_own(prompts):
     assert not row.cross.any()
 
 
-def test_mistake_9_the_recorded_strength_is_what_the_gates_do():
+def test_the_recorded_strength_is_what_the_gates_do():
     strength = draw_strength(Candidate(cross_steps=3, self_until=0.4), 1, 0, STEPS, 4.0)
     assert int(strength.cross_until * (STEPS + 1)) == 3
     assert strength.self_until == 0.4

@@ -124,7 +124,7 @@ def test_equal_captions_have_no_direction(score):
     assert scores["clip_image"] is not None
 
 
-def test_mistake_8_a_reverse_task_is_scored_with_the_anchor_as_target(score, detector):
+def test_a_reverse_task_is_scored_with_the_anchor_as_target(score, detector):
     anchor, candidate = picture(red=255), picture(red=51, seed=1)
     [[forward]] = scores_of(score, row("local", anchor, candidate))
     [[reverse]] = scores_of(score, row("add", anchor, candidate))
@@ -198,7 +198,7 @@ def test_an_empty_phrase_is_not_looked_for(score, detector):
     assert detector.asked == []
 
 
-def test_mistake_7_the_outside_is_measured_before_and_after_compositing(score):
+def test_the_outside_is_measured_before_and_after_compositing(score):
     anchor = picture()
     inside, outside = anchor.copy(), anchor.copy()
     inside[32:64, 32:64] = 255 - inside[32:64, 32:64]
@@ -213,7 +213,7 @@ def test_mistake_7_the_outside_is_measured_before_and_after_compositing(score):
     assert only_inside["change_outside_raw"] == 0.25
 
 
-def test_mistake_5_an_unchanged_target_shows_in_the_metrics(score):
+def test_an_unchanged_target_shows_in_the_metrics(score):
     [[scores]] = scores_of(score, row("local", picture(), picture()))
     assert scores["clip_direction"] == 0
     assert scores["clip_image"] == pytest.approx(1)

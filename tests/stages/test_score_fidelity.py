@@ -16,7 +16,7 @@ def noise(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (*SHAPE, 3), dtype=np.uint8)
 
 
-def test_mistake_1_one_level_is_a_small_change_both_ways():
+def test_one_level_is_a_small_change_both_ways():
     dark, light = np.full((*SHAPE, 3), 100, np.uint8), np.full((*SHAPE, 3), 101, np.uint8)
     assert (light - dark).mean() / 255 != (dark - light).mean() / 255  # what integers do
     there = mean_change(as_float(dark), as_float(light), EVERYWHERE)
@@ -25,7 +25,7 @@ def test_mistake_1_one_level_is_a_small_change_both_ways():
 
 
 @pytest.mark.parametrize("metric", [mean_change, ssim])
-def test_mistake_1_integer_pictures_are_refused(metric):
+def test_integer_pictures_are_refused(metric):
     with pytest.raises(TypeError, match="floats"):
         metric(noise(0), noise(1), EVERYWHERE)
 
@@ -44,7 +44,7 @@ def test_black_to_white_is_a_change_of_one():
     assert mean_change(black, white, LEFT) == 1
 
 
-def test_mistake_7_a_change_counts_where_it_is_and_nowhere_else():
+def test_a_change_counts_where_it_is_and_nowhere_else():
     before = as_float(noise(0))
     after = before.copy()
     after[:, 20:] = 1 - after[:, 20:]

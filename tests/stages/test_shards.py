@@ -47,7 +47,7 @@ def test_the_chosen_candidate_is_published_with_its_settings_and_scores():
     assert json.loads(row["models"]) == {"clip.model": "ViT-L-14@openai"}
 
 
-def test_mistake_8_a_reverse_task_publishes_its_anchor_as_target():
+def test_a_reverse_task_publishes_its_anchor_as_target():
     row = one("add")
     assert (row["I"]["bytes"], row["Tar"]["bytes"]) == (flat(21), flat(10))
     assert (row["input_caption"], row["output_caption"]) == ("the caption", "the output caption")
@@ -58,7 +58,7 @@ def test_a_pair_that_is_good_backwards_says_so_with_its_own_instruction():
     assert (one("detect")["T_inverse"], one("detect")["TI_inverse"]) == (None, None)
 
 
-def test_mistake_8_every_task_has_one_schema_and_no_column_is_typed_null():
+def test_every_task_has_one_schema_and_no_column_is_typed_null():
     schemas = [published([row]).schema for row in ALL]
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
     assert not any(pa.types.is_null(field.type) for field in schemas[0])
@@ -78,7 +78,7 @@ def test_the_mask_is_the_one_that_the_edit_was_made_with():
     assert (decode_grey(kept["mask"]["bytes"]) == 0).all()
 
 
-def test_mistake_8_pandas_reads_pictures_and_text(shard):
+def test_pandas_reads_pictures_and_text(shard):
     frame = pd.read_parquet(shard)
     assert list(frame["task"]) == list(TASKS)
     for column in ("I", "Tar"):

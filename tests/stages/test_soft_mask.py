@@ -84,7 +84,7 @@ def test_smooth_mask_is_1_on_the_whole_object(shape, dilate, blur):
     assert (smooth >= precise - 1e-5).all()
 
 
-def test_mistake_6_a_smooth_mask_is_dilated_before_it_is_blurred():
+def test_a_smooth_mask_is_dilated_before_it_is_blurred():
     """A known mistake is to overwrite the dilated mask by a blur of the undilated one."""
     precise = np.zeros((SIDE, SIDE), np.float32)
     precise[24:40, 24:40] = 1

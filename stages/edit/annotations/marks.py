@@ -23,7 +23,7 @@ SKETCH_BLUR = 1 / 24
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """What is annotated: a picture uint8 [H,W,3], where its object is, and what the row says of it."""
+    """The input of an annotation: a picture uint8 [H,W,3], the object's region, and the row's texts."""
 
     picture: np.ndarray
     region: Region
@@ -59,7 +59,7 @@ def draw_mask(subject: Subject) -> np.ndarray:
 
 
 def tinted(picture: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """A picture uint8 [H,W,3], tinted by as much as a mask [H,W] in [0,1] says."""
+    """A picture uint8 [H,W,3], tinted where a mask [H,W] in [0,1] is high."""
     alpha = OPACITY * mask[..., None]
     return np.round(picture * (1 - alpha) + COLOR * alpha).astype(np.uint8)
 

@@ -77,8 +77,7 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
 
     Two words with equally many tokens are paired token by token. Otherwise each token of the target word
     takes the mean over the source word's tokens. (The published mapper divides by the target's count instead,
-    and is
-    misaligned after such a word: docs/prompt-to-prompt.md, section 3.)
+    and is misaligned after such a word: docs/prompt-to-prompt.md, section 3.)
 
     Raises:
         ValueError: the prompts differ in their number of words.
@@ -147,11 +146,11 @@ def reweighted(tokens: TokenMap, weights: torch.Tensor) -> TokenMap:
 def word_positions(prompt: Prompt, phrase: str) -> list[int]:
     """The token positions of a phrase in a prompt.
 
-    The words are compared as ``stages.words`` does, without the phrase's leading article; a word's tokens
-    include those of the punctuation that is written together with it.
+    Words are compared by ``stages.words``, without the phrase's leading article. The tokens of a word include
+    the punctuation attached to it.
 
     Raises:
-        ValueError: the words do not stand there (the published code ignores such a word silently).
+        ValueError: the prompt does not contain the phrase. (The published code silently ignores such a word.)
     """
     wanted = without_article(words_of(phrase))
     words = [(word, place) for place, text in enumerate(prompt.text.split()) for word in words_of(text)]

@@ -33,8 +33,7 @@ class EditRow:
         cross: the gate a of cross-attention, float [steps,T] (``stages.edit.prompt_to_prompt.gates``).
         self_: the gate of self-attention, bool [steps].
         shared: share attention as InstructPix2Pix does: the self-attention gate applies to layers of every
-            size, and
-            also to the unconditional row.
+            size, and also to the unconditional row.
         mask: M [H,W] in [0,1], the degree to which a pixel is edited; None: 1 everywhere.
         blend: LocalBlend, or None.
     """

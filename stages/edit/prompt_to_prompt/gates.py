@@ -23,8 +23,7 @@ def cross_gate(
         tokens: number of tokens in a prompt.
         window: the window of every token.
         exceptions: token positions with their own window, such as the tokens of one word. The window replaces
-            the
-            default one; a later exception replaces an earlier one.
+            the default one; a later exception replaces an earlier one.
     """
     gate = torch.zeros(steps, tokens)
     for positions, (low, high) in ((range(tokens), window), *exceptions):

@@ -19,8 +19,7 @@ class Generation:
         first: position of the first edit with an ancestor in this generation.
         rows: the ancestors' conditional rows in the U-Net's batch, one per edit from ``first`` on.
         parents: for the ancestors that are edits themselves, their positions among the edits. They belong to
-            the last
-            edits, and have an ancestor in the next generation.
+            the last edits, and have an ancestor in the next generation.
     """
 
     first: int

@@ -60,8 +60,8 @@ class PromptEncoder:
     def encode(self, prompts: list[str]) -> Embeddings:
         """Encode prompts.
 
-        Stable Diffusion uses the last layer; SDXL uses the second-to-last layer of both encoders
-        and the second encoder's projection."""
+        Stable Diffusion uses the last layer; SDXL uses the second-to-last layer of both encoders and the
+        second encoder's projection."""
         outputs = []
         for tokenizer, encoder in self._pairs:
             encoded = tokenizer(prompts, padding="max_length", truncation=True, return_tensors="pt")

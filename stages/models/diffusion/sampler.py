@@ -1,9 +1,8 @@
 """The denoising loop: a first-order sampler with one row per picture.
 
 The source stage and the edit stage use the same loop, so a source row gives the same picture in both. A
-*control* can
-take part: before each step it learns the step's index (its attention processors use it), and after each step
-it can change the latents.
+*control* can take part: before each step it learns the step's index (its attention processors use it), and
+after each step it can change the latents.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,8 +25,8 @@ SCHEDULERS: dict[str, Any] = {
 }
 """Samplers whose only state between steps is the latents.
 
-A multistep solver (DPM-Solver++, UniPC) also keeps earlier
-predictions. Fusing the latents with the source's would not reach these predictions."""
+A multistep solver (DPM-Solver++, UniPC) also keeps earlier predictions. Fusing the latents with the source's
+would not reach these predictions."""
 
 
 class Control(Protocol):

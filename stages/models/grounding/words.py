@@ -1,10 +1,8 @@
 """The words of a phrase, as the detector understands them.
 
 Punctuation, special tokens and words that the tokenizer does not know get scores like any token, but they
-name
-nothing: an unknown word is "found" in any picture. Their scores are ignored. A phrase with an unknown word is
-not
-searched for at all: "a mauve car" would be found wherever there is a car.
+name nothing: an unknown word is "found" in any picture. Their scores are ignored. A phrase with an unknown
+word is not searched for at all: "a mauve car" would be found wherever there is a car.
 """
 
 import unicodedata
@@ -29,7 +27,7 @@ def caption_of(phrase: str) -> str:
 
 
 def _read_as(text: str, at: int) -> str:
-    """What becomes of a character: itself, a plain hyphen or apostrophe, or a space."""
+    """The character in a caption: unchanged, a plain hyphen or apostrophe, or a space."""
     char = text[at]
     if char in _WITHIN_WORDS and 0 < at < len(text) - 1 and text[at - 1].isalnum() and text[at + 1].isalnum():
         return _WITHIN_WORDS[char]

@@ -51,7 +51,7 @@ METRICS = (
     ),
     Metric(
         "gmsd",
-        "gradient magnitude similarity deviation of I and Tar: whether things stand where they stood",
+        "gradient magnitude similarity deviation of I and Tar: whether edges stay in place",
         "pictures",
         lambda e: fidelity().gmsd(e.i, e.tar),
     ),
