@@ -91,9 +91,13 @@ def draw_edit(
     }
     _check_words(tasks[task], words)
     row: dict[str, Any] = {"task": task, "seed": seed, **words}
-    for name, placed in first_turn({name: STAGES[name] for name in DRAWING}).items():
-        config = content.section(name, StageConfig).model_copy(update={"batch": 1})
-        row |= _run(placed, config, tasks, row)
+    stages = first_turn({name: STAGES[name] for name in DRAWING})
+    configs = {name: content.section(name, StageConfig).model_copy(update={"batch": 1}) for name in stages}
+    found = [line for name in stages for line in stage_problems(stages[name], configs[name], tasks)]
+    if found:
+        raise UserError("\n".join(dict.fromkeys(found)))
+    for name, placed in stages.items():
+        row |= _run(placed, configs[name], tasks, row)
     pairs = [
         as_pair(tasks[task], row["anchor"], candidate["image"], input_caption, output_caption)
         for candidate in row["candidates"]
@@ -125,8 +129,6 @@ def _run(placed: PlacedStage, config: StageConfig, tasks: Tasks, row: Mapping[st
         UserError: the stage rejected the row.
         StageError: the stage could not start, or failed.
     """
-    if found := list(stage_problems(placed, config, tasks)):
-        raise UserError("\n".join(found))
     name = placed.name
     limit_threads(config.resources.threads)  # as in a run: the number of threads can change the last bit
     stage = _loaded.get(name)
