@@ -41,7 +41,7 @@ status: setup  ## how far a run is: make status [RUN=runs/toybox]
 inspect: setup  ## a table and a contact sheet of pairs: make inspect [RUN=..] [SHEET=..]
 	@$(BIN)/editpairs inspect $(RUN) --out $(SHEET) $(ARGS)
 
-test: setup  ## everything that must hold (two workers; six minutes on 2 cores)
+test: setup  ## lint, types and tests (two workers)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@told=$$(mktemp); \
 	$(BIN)/mypy > $$told 2>&1 & types=$$!; \

@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Generic, TypeVar
 import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
-from upath import UPath
 
 from stages.section import Section
 from stages.shipped import resolve
@@ -174,36 +173,6 @@ class Stage(ABC, Generic[ConfigT]):
     def survey(self, tables: Iterable[pa.Table]) -> None:
         """See ``wide``; other stages need none."""
         return None
-
-
-class PublisherConfig(StageConfig):
-    """Settings of a stage that publishes."""
-
-    parts_per_shard: int = Field(
-        default=8, ge=1, le=100_000, description="parts whose kept rows make one file"
-    )
-
-
-PublisherConfigT = TypeVar("PublisherConfigT", bound=PublisherConfig)
-
-
-class Publisher(Stage[PublisherConfigT]):
-    """A stage that publishes rows and describes them in a card. No other stage's rows depend on it.
-
-    One file holds the kept rows of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
-    """
-
-    @staticmethod
-    @abstractmethod
-    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
-        """The dataset card in Markdown. The same files give the same text.
-
-        Args:
-            run: the run folder, with a folder of files for every step of the stage.
-            summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
-                parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
-                (counts by stage and reason) and ``files`` (by folder: ``name``, ``rows``, ``digest``).
-        """
 
 
 @dataclass(frozen=True)

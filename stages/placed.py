@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.base import Publisher, Stage, StageConfig
+from stages.base import Stage, StageConfig
+from stages.publisher import Publisher
 from stages.tasks import Tasks
 
 

@@ -26,6 +26,7 @@ FLOORS = [
 CONTRACT = {
     "stages.base",
     "stages.placed",
+    "stages.publisher",
     "stages.tasks",
     "stages.section",
     "stages.seeds",

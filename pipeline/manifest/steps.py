@@ -4,8 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from stages.base import Publisher, PublisherConfig, StageConfig
+from stages.base import StageConfig
 from stages.placed import Chain, step_name
+from stages.publisher import Publisher, PublisherConfig
 
 
 @dataclass(frozen=True)

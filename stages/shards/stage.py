@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from stages.base import Publisher, PublisherConfig, StageConfig, kept, to_table
+from stages.base import StageConfig, kept, to_table
 from stages.candidate import Policy
 from stages.pair import as_pair, inverse_instruction
 from stages.pictures.png import encode_png
 from stages.pictures.region import MaskedRegion
+from stages.publisher import Publisher, PublisherConfig
 from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
 from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
 from stages.tasks import Task
@@ -155,7 +156,7 @@ class Shards(Publisher[ShardsConfig]):
 
     @staticmethod
     def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
-        """The dataset card of a run; see :class:`stages.base.Publisher`."""
+        """The dataset card of a run; see :class:`stages.publisher.Publisher`."""
         tasks: Counter[str] = Counter()
         for folder, files in summary["files"].items():
             for shard in files:

@@ -16,18 +16,9 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import (
-    Decision,
-    Publisher,
-    PublisherConfig,
-    Stage,
-    StageConfig,
-    Weights,
-    kept,
-    rejected,
-    to_table,
-)
+from stages.base import Decision, Stage, StageConfig, Weights, kept, rejected, to_table
 from stages.placed import first_turn
+from stages.publisher import Publisher, PublisherConfig
 
 
 def switched_on(name: str) -> bool:

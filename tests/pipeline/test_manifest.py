@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import UserError
+from pipeline.manifest.lockfile import locked_steps
 from pipeline.manifest.manifest import apply_override, parse_manifest, read_manifest
-from tests.pipeline.fake_stages import FAKES, Draw
+from tests.pipeline.fake_stages import FAKES, Draw, Sieve
 
 CONTENT = {
     "name": "x",
@@ -108,3 +109,19 @@ def test_override_sets_that_key_and_no_other(tree, path, value):
     assert {k: v for k, v in result.items() if k != path[0]} == {
         k: v for k, v in before.items() if k != path[0]
     }
+
+
+def test_a_section_is_of_the_class_that_its_reader_counts_on():
+    manifest = parse(diffusion={"model": "w"})
+    assert isinstance(manifest.section("draw", Draw.Config), Draw.Config)
+    for name in ("draw", "name", "nowhere"):
+        with pytest.raises(TypeError, match=f"section '{name}' of the manifest is "):
+            manifest.section(name, Sieve.Config)
+
+
+def test_steps_of_a_lock_that_names_them_by_folder_are_read():
+    """As locks were written before a turn was a field of a step."""
+    old = {"fingerprint": "f", "inputs": ["mask.2"], "light": False, "wide": False, "parts_per_unit": None}
+    [first, later] = locked_steps({"steps": [{"name": "edit", **old}, {"name": "edit.2", **old}]})
+    assert (first.stage, first.turn, first.name) == ("edit", 1, "edit")
+    assert (later.stage, later.turn, later.name, later.inputs) == ("edit", 2, "edit.2", ("mask.2",))

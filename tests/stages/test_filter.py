@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stages.filter.stage import Filter, FilterConfig, broken_bound, choose, resolve_bounds
-from stages.score.metrics import METRICS
+from stages.score import metrics as score_metrics
+from stages.score.metrics import METRICS, scores_of
 from stages.tasks import Bounds, Tasks
 from tests.stages.tiny_tasks import tiny_task
 
@@ -181,3 +182,10 @@ def test_an_unknown_task_or_a_metric_it_lacks_is_an_error_that_names_its_key(sec
 def test_bounds_of_a_task_outside_the_mixture_are_not_used():
     config = FilterConfig(tasks={"remove": {"absent": {"max": 0.1}}})
     assert Filter(config, Tasks({"local": TASK}, known=["remove"])).bounds.keys() == {"local"}
+
+
+def test_a_further_stage_s_scores_are_read_beside_the_first_one_s(monkeypatch):
+    monkeypatch.setattr(score_metrics, "SCORE_COLUMNS", ("scores", "judgements"))
+    row = {"scores": [{"change": 0.1}, {"change": 0.2}], "judgements": [{"judged": 1.0}, {"judged": 0.0}]}
+    assert scores_of(row) == [{"change": 0.1, "judged": 1.0}, {"change": 0.2, "judged": 0.0}]
+    assert scores_of({"scores": None}) == []
