@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -62,10 +63,25 @@ def run(copy: Path, script: str) -> str:
     return done.stdout
 
 
+def follow(copy: Path, title: str, commands: Callable[[str], str]) -> None:
+    """Write, change and run what the blocks of a recipe say; ``commands`` picks from a block's commands."""
+    for language, body in RECIPES[title]:
+        {"diff": change, "sh": lambda copy, script: run(copy, commands(script))}.get(language, write)(
+            copy, body
+        )
+
+
+@pytest.mark.parametrize("title", RECIPES)
+def test_a_recipe_is_accepted_by_check(copy, title):
+    """The quick half: all files and changes, then the commands that draw no picture."""
+    quick = re.compile(r"^(?:editpairs check|python -m pytest) .*$", re.M)
+    follow(copy, title, lambda script: "\n".join(quick.findall(script)))
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("title", RECIPES)
 def test_a_recipe_works_as_written(copy, title):
-    for language, body in RECIPES[title]:
-        {"diff": change, "sh": run}.get(language, write)(copy, body)
+    follow(copy, title, lambda script: script)
     for run_folder in (copy / "runs").glob("*"):
         assert list(run_folder.glob("shards/*.parquet")), "the recipe's run publishes pairs"
 
