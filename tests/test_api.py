@@ -133,7 +133,7 @@ def test_one_edit_from_two_captions(elsewhere):
         ({"original_object": " "}, "the task color needs original_object"),
         ({"output_caption": ""}, "the task color needs output_caption"),
         ({"task": "remove"}, "the task remove needs surroundings"),
-        ({"original_object": "a green moon"}, "gave the edit up: .*another seed"),
+        ({"original_object": "a green house"}, "gave the edit up: .*another seed"),
         ({"original_object": "a red tractor"}, "unknown_word in 'a red tractor'"),
         ({"settings": ["mask.segmenter.model=./nowhere"]}, "there are no weights at ./nowhere"),
         ({"manifest": "toyboks"}, "did you mean toybox"),

@@ -36,7 +36,7 @@ def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
     monkeypatch.setattr("pipeline.views.outcomes.SAMPLED", 300)
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
-    assert "all those of 2 of 6 parts, drawn by the seed" in page.read_text()
+    assert "all rows of 2 of 6 parts" in page.read_text()
 
 
 def test_model_time_is_that_of_outermost_modules():

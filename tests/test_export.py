@@ -263,7 +263,7 @@ def test_a_folder_that_holds_something_is_left_alone(toybox_run, tmp_path):
     (tmp_path / "mine" / "thesis.txt").write_text("years")
     told = export(toybox_run, "datasets", tmp_path / "mine")
     assert told.exit_code != 0
-    assert "something already" in told.output
+    assert "exists already" in told.output
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 

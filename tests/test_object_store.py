@@ -225,7 +225,7 @@ def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path)
     assert {"README.md", "train-00000.parquet", "train-00000.tar"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
-    assert "something already" in again.output
+    assert "exists already" in again.output
     local = CliRunner().invoke(
         app, ["export", str(toybox_run.folder), "--to", "datasets", "--out", str(tmp_path / "d")]
     )

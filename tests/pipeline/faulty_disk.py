@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.store import plan, sealed
+from pipeline.store import sealed
 
 
 class FaultyDisk:
@@ -25,9 +25,7 @@ class FaultyDisk:
             monkeypatch.setattr(os, name, self._guarded(f"os.{name}", getattr(os, name)))
         monkeypatch.setattr(os, "fsync", self._always("os.fsync", os.fsync))
         monkeypatch.setattr(io, "open", self._opening(io.open))
-        for module in (plan, sealed):
-            really = module.arrow_source
-            monkeypatch.setattr(module, "arrow_source", self._guarded("arrow opens", really))
+        monkeypatch.setattr(sealed, "arrow_source", self._guarded("arrow opens", sealed.arrow_source))
 
     def _call(self, what: str, half: Callable[[], object] = lambda: None) -> None:
         self.calls.append(what)

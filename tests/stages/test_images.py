@@ -54,7 +54,7 @@ HOSTILE = {
     "a palette": saved("PNG", "P"),
     "one bit": saved("PNG", "1"),
     "transparent": saved("PNG", "RGBA"),
-    "a flood of warnings": png(8, 8, before=chunk(b"tEXt", b"") * 2),
+    "a flood of warnings": png(8, 8, before=chunk(b"tEXt", b"") * 100),
     "texts that are bombs": png(8, 8, before=chunk(b"zTXt", b"k\0\0" + BOMB) * 30),
     "a profile that is a bomb": png(8, 8, before=chunk(b"iCCP", b"k\0\0" + BOMB)),
     "animated": saved("PNG", save_all=True, append_images=[Image.new("RGB", (16, 16), "red")]),
