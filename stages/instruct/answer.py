@@ -20,8 +20,15 @@ MAX_CHARS = {
 }
 
 _THOUGHTS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis"
-_OPENS_THOUGHT = re.compile(rf"<({_THOUGHTS})>", re.IGNORECASE)
-_CLOSES_THOUGHT = re.compile(rf"</({_THOUGHTS})>", re.IGNORECASE)
+_OPENS_THOUGHT = re.compile(
+    rf"[<\[◁]([a-z]+:)?({_THOUGHTS})[>\]▷]|<\|begin_of_({_THOUGHTS})\|>|<\|channel\|>\s*analysis",
+    re.IGNORECASE,
+)
+_CLOSES_THOUGHT = re.compile(
+    rf"[<\[◁]/([a-z]+:)?({_THOUGHTS})[>\]▷]|<\|end_of_({_THOUGHTS})\|>|<\|channel\|>\s*final",
+    re.IGNORECASE,
+)
+"""Marks of a thought by several families of models: ``<think>``, ``[THINK]``, ``<|channel|>analysis``."""
 _OPENING = re.compile(r"\{(?=\s*[\"}])")
 """Possible beginning of a JSON object."""
 _ATTEMPT_COST, _MAX_COST = 1_000, 5_000_000

@@ -44,7 +44,7 @@ class Instruct(Stage[InstructConfig]):
     its ending: ``truncated``, ``content_filter``, ``refused``.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"plan": ["caption", "task", "seed"]}
     task_keys: ClassVar[Sequence[str]] = ["definition", "verbs", "fields", "exemplars"]
     schema: ClassVar[pa.Schema] = pa.schema(
