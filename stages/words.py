@@ -16,6 +16,7 @@ _INVISIBLE = regex.compile(
     r"(?V1)[\p{Cf}--\u200c\u200d]|(?<![^\x00-\x7f])[\u200c\u200d]|[\u200c\u200d](?![^\x00-\x7f])"
 )
 _FORMAT = regex.compile(r"\p{Cf}")
+_AMPERSANDS = regex.compile("&(?:amp;)+", regex.IGNORECASE)
 _HYPHENS = {0x2010: "-", 0x2011: "-"}
 _APOSTROPHES = dict.fromkeys(map(ord, "`\u00b4\u02b9\u02bb\u2032"), "'")
 """Characters used as apostrophes besides the curly ones."""
@@ -34,6 +35,7 @@ def normalised(text: str) -> str:
     become plain ones; accents are composed (NFC); invisible characters are removed. Control characters stay:
     the caller rejects them.
     """
+    text = _AMPERSANDS.sub("&", text)  # each round of the loop below would undo one of them
     while (cleaned := _cleaned(text)) != text:
         text = cleaned  # an entity can be part of another one: &amp;#39;
     return text

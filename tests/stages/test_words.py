@@ -33,6 +33,7 @@ from stages.words import normalised, words_of
         ("\u0e23\u0e16\u0e2a\u0e35\u0e41\u0e14\u0e07", "\u0e23\u0e16\u0e2a\u0e35\u0e41\u0e14\u0e07"),
         ("10 m\u00b2 of \u00bd inch\u2122", "10 m\u00b2 of \u00bd inch\u2122"),
         ("&nbsp;\u200b\ufeff&shy;", ""),
+        pytest.param("&" + "amp;" * 100_000 + "AMP;#39;s", "'s", id="escaped a hundred thousand times"),
         ("a\x1cb\x85c\x00\x1b[31m", "a\x1cb\x85c\x00\x1b[31m"),
     ],
 )
