@@ -23,7 +23,7 @@ def heeded() -> Iterator[None]:
     there, and for a signal that this process was started to ignore.
     """
     global _received
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(ENDING[0]) is _note:
+    if threading.current_thread() is not threading.main_thread() or _is_heeded():
         yield
         return
     _received = None
@@ -37,6 +37,11 @@ def heeded() -> Iterator[None]:
         for number, handler in before.items():
             signal.signal(number, handler)
         _received = None
+
+
+def _is_heeded() -> bool:
+    """Whether an outer block heeds a signal. One of the two may be ignored, so both are asked."""
+    return any(signal.getsignal(number) is _note for number in ENDING)
 
 
 def received() -> int | None:

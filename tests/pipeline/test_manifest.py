@@ -121,7 +121,8 @@ def test_a_section_is_of_the_class_that_its_reader_counts_on():
 
 def test_steps_of_a_lock_that_names_them_by_folder_are_read():
     """As locks were written before a turn was a field of a step."""
-    old = {"fingerprint": "f", "inputs": ["mask.2"], "light": False, "wide": False, "parts_per_unit": None}
-    [first, later] = locked_steps({"steps": [{"name": "edit", **old}, {"name": "edit.2", **old}]})
+    old = {"fingerprint": "f", "inputs": [], "light": False, "wide": False, "parts_per_unit": None}
+    steps = [{"name": "edit", **old}, {"name": "edit.2", **old, "inputs": ["edit"]}]
+    first, later = locked_steps({"steps": steps})
     assert (first.stage, first.turn, first.name) == ("edit", 1, "edit")
-    assert (later.stage, later.turn, later.name, later.inputs) == ("edit", 2, "edit.2", ("mask.2",))
+    assert (later.stage, later.turn, later.name, later.inputs) == ("edit", 2, "edit.2", ("edit",))

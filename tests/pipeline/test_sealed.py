@@ -96,17 +96,15 @@ def test_any_flipped_bit_is_noticed(data, content, tmp_path_factory):
         check_digest(path, PLACE)
 
 
-@given(data=st.data())
-def test_what_is_read_is_what_was_written_or_an_error(data, content, tmp_path_factory):
-    """Pages have checksums of their own, so that a stage does not read on from a damaged picture."""
-    path = tmp_path_factory.mktemp("flip") / "file"
+def test_what_is_read_is_what_was_written_or_an_error(content, tmp_path):
+    """Pages have checksums and row groups have counts, so that a stage does not read on from damaged rows."""
     footer = int.from_bytes(content[-8:-4], "little") + 8
-    bit = data.draw(st.integers(0, 8 * (len(content) - footer) - 1))
-    changed = bytearray(content)
-    changed[bit // 8] ^= 1 << bit % 8
-    path.write_bytes(changed)
-    with suppress(DamagedFileError):
-        assert sealed.read_table(path).equals(pa.concat_tables([TABLE, TABLE.slice(1)]))
+    for bit in range(0, 8 * (len(content) - footer), 4):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        (tmp_path / "file").write_bytes(changed)
+        with suppress(DamagedFileError):
+            assert sealed.read_table(tmp_path / "file").equals(pa.concat_tables([TABLE, TABLE.slice(1)])), bit
 
 
 def test_missing_unreadable_and_wrong_columns_are_told_apart(tmp_path):
