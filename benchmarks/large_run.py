@@ -38,7 +38,7 @@ from pipeline.store.counts import Counts
 from pipeline.store.folder import RunFolder
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
-from pipeline.store.sealed import SealedWriter
+from pipeline.store.sealed_writer import SealedWriter
 from pipeline.views.outcomes import sample_parts
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table

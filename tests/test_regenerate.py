@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from pipeline.audit.regenerate import compare
 from pipeline.cli import app
-from pipeline.store.sealed import Place, SealedWriter, read_metadata
+from pipeline.store.sealed import Place, read_metadata
+from pipeline.store.sealed_writer import SealedWriter
 from stages.pictures.png import encode_png
 from tests.toybox_runs import ROOT, STAGES, Run
 

@@ -26,7 +26,8 @@ from pipeline.store.counts import Counts
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
 from pipeline.store.rows import ids_with_status, kept_ids, read_rows
-from pipeline.store.sealed import DamagedFileError, SealedWriter, check_digest, read_tables
+from pipeline.store.sealed import DamagedFileError, check_digest, read_tables
+from pipeline.store.sealed_writer import SealedWriter
 from stages.base import Decision, output_schema, to_table
 
 ALIKE = 4

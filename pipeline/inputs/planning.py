@@ -18,7 +18,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
 from pipeline.store.plan import PLACE, SCHEMA, Plan, check_plan, read_plan
-from pipeline.store.sealed import MAX_GROUP_BYTES, SealedWriter
+from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
 from stages.seeds import derive_seed
 
 

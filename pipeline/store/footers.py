@@ -20,14 +20,8 @@ import pyarrow as pa
 from pipeline.store.counts import key_number, known_keys
 from pipeline.store.location import Location, is_local
 from pipeline.store.parts import Footer, read_footer
-from pipeline.store.sealed import (
-    DamagedFileError,
-    Place,
-    SealedWriter,
-    check_digest,
-    read_metadata,
-    read_table,
-)
+from pipeline.store.sealed import DamagedFileError, Place, check_digest, read_metadata, read_table
+from pipeline.store.sealed_writer import SealedWriter
 
 VERSION = 4
 MIN_FOOTERS_TO_CACHE = 1000

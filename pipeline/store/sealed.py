@@ -8,27 +8,22 @@ the pages it reads without reading the whole file. The content does not depend o
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from typing_extensions import Self
 
 from pipeline.errors import UserError
 from pipeline.store.location import Location, arrow_source, named
-from pipeline.store.new_file import NewFile
 
 FOOTER_KEY = b"editpairs"
-MAX_GROUP_BYTES = 256 << 20
-"""Largest row group, in bytes. Arrow cannot read one whose nested columns exceed 2 GiB."""
 _MAGIC = b"PAR1"
 _TAIL = 64 << 10
 """Bytes read at once from the end of a file. Most footers are smaller."""
-_NO_SEAL = "0" * 32
+NO_SEAL = "0" * 32
 _SEAL = re.compile(rb'"seal": "([0-9a-f]{32})"')
 
 
@@ -118,20 +113,42 @@ def read_tables(path: Location, columns: Sequence[str] | None, batch: int) -> It
         chosen = file.schema_arrow.names if columns is None else list(columns)
         yield file.schema_arrow.empty_table().select(chosen).replace_schema_metadata()
         for group in range(file.num_row_groups):  # one at a time: each fits into Arrow's arrays
-            missing = file.metadata.row_group(group).num_rows
             for part in file.iter_batches(batch_size=batch, row_groups=[group], columns=chosen):
-                missing -= part.num_rows
                 yield pa.Table.from_batches([part]).select(chosen).replace_schema_metadata()
-            if missing:  # the header of a page has no checksum, and Arrow passes over a page of unknown kind
-                raise DamagedFileError(path, f"{missing} rows of a row group are missing")
+
+
+class CountedFile(pq.ParquetFile):
+    """A parquet file that raises ``pa.ArrowInvalid`` if row groups have fewer rows than the footer says.
+
+    A page's header has no checksum, and Arrow skips a page whose header names an unknown kind of page.
+    """
+
+    def read_row_group(self, i: int, *args: Any, **options: Any) -> pa.Table:
+        table = super().read_row_group(i, *args, **options)
+        self._count([i], table.num_rows)
+        return table
+
+    def iter_batches(
+        self, batch_size: int = 65536, row_groups: Sequence[int] | None = None, **options: Any
+    ) -> Iterator[pa.RecordBatch]:
+        groups, rows = range(self.num_row_groups) if row_groups is None else row_groups, 0
+        for batch in super().iter_batches(batch_size=batch_size, row_groups=list(groups), **options):
+            rows += batch.num_rows
+            yield batch
+        self._count(groups, rows)
+
+    def _count(self, groups: Iterable[int], rows: int) -> None:
+        expected = sum(self.metadata.row_group(group).num_rows for group in groups)
+        if rows != expected:
+            raise pa.ArrowInvalid(f"{rows} of {expected} rows could be read")
 
 
 def open_file(path: Location) -> pq.ParquetFile:
-    """Open a parquet file; each page is compared with its checksum when it is read.
+    """Open a parquet file; pages are compared with their checksums and rows are counted when they are read.
 
     Every file of a run and every shard is opened by this function. Read from it inside ``believing``.
     """
-    return pq.ParquetFile(arrow_source(path), page_checksum_verification=True)
+    return CountedFile(arrow_source(path), page_checksum_verification=True)
 
 
 @contextmanager
@@ -166,84 +183,12 @@ def opened(path: Location) -> Iterator[pq.ParquetFile]:
         yield file
 
 
-class SealedWriter:
-    """Writes a parquet file, one table (row group) at a time. Without ``commit`` it leaves nothing behind."""
-
-    def __init__(self, path: Location, schema: pa.Schema) -> None:
-        self._file = _HashedFile(path)
-        text = [field.name for field in schema if pa.types.is_string(field.type)]
-        self._writer = pq.ParquetWriter(
-            self._file, schema, compression="zstd", use_dictionary=text, write_page_checksum=True
-        )
-
-    def write(self, table: pa.Table) -> None:
-        """Write a table as one row group, or as several if one would exceed ``MAX_GROUP_BYTES``."""
-        if table.num_rows > 1 and table.nbytes > MAX_GROUP_BYTES:
-            half = table.num_rows // 2
-            self.write(table.slice(0, half))
-            self.write(table.slice(half))
-        elif table.num_rows:
-            self._writer.write_table(table, row_group_size=table.num_rows)
-
-    def commit(self, place: Place, content: Mapping[str, Any]) -> str:
-        """Finish the file and make it visible; ``content``, the place and the checksums go into the footer.
-
-        Returns the digest: blake2b of all bytes before the footer.
-        """
-        digest = self._file.digest.hexdigest()
-        whole = {**content, "run": place.run, "stage": place.stage, "unit": place.unit, "digest": digest}
-        footer = json.dumps({**whole, "seal": _NO_SEAL}, sort_keys=True)
-        self._writer.add_key_value_metadata({FOOTER_KEY.decode(): footer})
-        self._file.hold()
-        self._writer.close()
-        self._file.seal()
-        self._file.commit()
-        return digest
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._file.hold()  # closing the parquet writer writes a footer; nobody needs it here
-        try:
-            self._writer.close()
-        finally:
-            self._file.__exit__(kind, error, trace)
-
-
-class _HashedFile(NewFile):
-    """A file that hashes what is written and adds a seal to the footer."""
-
-    def __init__(self, path: Location) -> None:
-        super().__init__(path)
-        self.digest = hashlib.blake2b(digest_size=16)
-        self._footer: list[bytes] | None = None
-
-    def write(self, data: bytes) -> int:
-        if self._footer is not None:
-            self._footer.append(bytes(data))
-            return len(data)
-        self.digest.update(data)
-        return super().write(data)
-
-    def hold(self) -> None:
-        """Buffer everything written from now on: the footer."""
-        self._footer = self._footer or []
-
-    def seal(self) -> None:
-        """Write the footer, including its own checksum."""
-        footer = b"".join(self._footer or [])
-        super().write(_with_seal(footer, _checksum(footer)))
-
-
-def _checksum(footer: bytes) -> str:
+def checksum(footer: bytes) -> str:
     """blake2b of the footer up to the end of the file, computed with zeros in place of the seal."""
     return hashlib.blake2b(footer, digest_size=16).hexdigest()
 
 
-def _with_seal(footer: bytes, seal: str) -> bytes:
+def with_seal(footer: bytes, seal: str) -> bytes:
     """Replace the last seal in the footer. Earlier matches can be captions quoted in column statistics."""
     place = max(_SEAL.finditer(footer), key=lambda match: match.start())
     return footer[: place.start(1)] + seal.encode() + footer[place.end(1) :]
@@ -265,6 +210,6 @@ def _read_tail(path: Location) -> bytes:
     seals = _SEAL.findall(tail)
     if not seals:
         raise DamagedFileError(path, "it has no seal: another program wrote it, or an earlier editpairs")
-    if _checksum(_with_seal(tail, _NO_SEAL)) != seals[-1].decode():
+    if checksum(with_seal(tail, NO_SEAL)) != seals[-1].decode():
         raise DamagedFileError(path, "its footer was changed")
     return tail

@@ -11,7 +11,7 @@ from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.losses import Died
 from pipeline.engine.ray_backend import Stopped, _Actor
 from pipeline.errors import StageError, UserError
-from pipeline.store.sealed import SealedWriter
+from pipeline.store.sealed_writer import SealedWriter
 from stages.base import StageConfig
 from stages.placed import first_turn
 from tests.pipeline.fake_stages import Write

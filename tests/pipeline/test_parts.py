@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.store.parts import digest_of_inputs, footer_content, read_footer
-from pipeline.store.sealed import DamagedFileError, Place, SealedWriter
+from pipeline.store.sealed import DamagedFileError, Place
+from pipeline.store.sealed_writer import SealedWriter
 
 TABLE = pa.table({"id": ["a", "b", "c"], "picture": [b"1" * 2000, b"2" * 2000, None]})
 COUNTS = Counter({("remove", "kept", ""): 2, ("add", "failed", "E: x"): 1})

@@ -10,7 +10,8 @@ from pipeline.errors import UserError
 from pipeline.inputs.planning import ensure_plan, rows_by_task
 from pipeline.store.folder import RunFolder
 from pipeline.store.plan import PLACE, read_plan
-from pipeline.store.sealed import SealedWriter, read_metadata, read_table
+from pipeline.store.sealed import read_metadata, read_table
+from pipeline.store.sealed_writer import SealedWriter
 from tests.pipeline.runs import FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)

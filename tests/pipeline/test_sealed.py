@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.store import sealed
-from pipeline.store.sealed import (
-    DamagedFileError,
-    Place,
-    SealedWriter,
-    check_digest,
-    read_metadata,
-    read_tables,
-)
+from pipeline.store.sealed import DamagedFileError, Place, check_digest, read_metadata, read_tables
+from pipeline.store.sealed_writer import SealedWriter
 
 FORGED = '"seal": "' + "0" * 32 + '"'
 TABLE = pa.table({"id": ["a", FORGED, "c"], "picture": [b"1" * 300, b"2" * 300, None]})
@@ -58,7 +52,7 @@ def test_each_table_is_a_row_group_and_two_writes_are_equal(tmp_path):
 
 
 def test_no_row_group_is_larger_than_arrow_can_read(tmp_path, monkeypatch):
-    monkeypatch.setattr(sealed, "MAX_GROUP_BYTES", 1000)
+    monkeypatch.setattr("pipeline.store.sealed_writer.MAX_GROUP_BYTES", 1000)
     sizes = [10, 900, 20, 2000, 400, 400, 400, 1]
     table = pa.table({"id": [str(i) for i in range(8)], "picture": [b"x" * size for size in sizes]})
     write(tmp_path / "p", table)
@@ -105,6 +99,9 @@ def test_what_is_read_is_what_was_written_or_an_error(content, tmp_path):
         (tmp_path / "file").write_bytes(changed)
         with suppress(DamagedFileError):
             assert sealed.read_table(tmp_path / "file").equals(pa.concat_tables([TABLE, TABLE.slice(1)])), bit
+        with suppress(DamagedFileError), sealed.opened(tmp_path / "file") as file:
+            assert file.read_row_group(0).equals(TABLE), bit
+            assert file.read_row_group(1).equals(TABLE.slice(1)), bit
 
 
 def test_missing_unreadable_and_wrong_columns_are_told_apart(tmp_path):

@@ -13,7 +13,7 @@ from pipeline.engine.notes import Note, Notes
 from pipeline.engine.worker import Worker
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.manifest import tasks_of
-from pipeline.store.sealed import SealedWriter
+from pipeline.store.sealed_writer import SealedWriter
 from stages.base import StageConfig, kept
 from stages.placed import first_turn
 from tests.pipeline.fake_stages import FAKES, PLACED, Write
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_read_or_written_is_named_and_no_rows_fault(run, m
     before = run.inodes()
     with monkeypatch.context() as patch:
         if failing == "read":
-            patch.setattr("pipeline.store.sealed.pq.ParquetFile", fail)
+            patch.setattr("pipeline.store.sealed.CountedFile", fail)
             named = "write/00001.parquet"
         else:
             patch.setattr(SealedWriter, {"write": "write", "commit": "commit"}[failing], fail)
@@ -255,6 +255,6 @@ def test_a_damaged_part_that_is_read_stops_the_stage_without_a_traceback(run, mo
         raise pa.ArrowInvalid("Parquet magic bytes not found")
 
     run.generate(wave=1)
-    monkeypatch.setattr("pipeline.store.sealed.pq.ParquetFile", damaged)
+    monkeypatch.setattr("pipeline.store.sealed.CountedFile", damaged)
     with pytest.raises(UserError, match=r"write/00001.parquet cannot be believed: Parquet magic bytes"):
         run.generate()

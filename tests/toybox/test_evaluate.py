@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.store.plan import PLACE, SCHEMA
-from pipeline.store.sealed import SealedWriter
+from pipeline.store.sealed_writer import SealedWriter
 from stages.pictures.png import encode_png
 from toybox.evaluation.evaluate import held_out_scenes
 from toybox.evaluation.evaluate_edits import judge_run
