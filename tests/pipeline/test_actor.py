@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
+from pipeline.engine.actor import Actor, Stopped
 from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.losses import Died
-from pipeline.engine.ray_backend import Stopped, _Actor
 from pipeline.errors import StageError, UserError
 from pipeline.store.sealed_writer import SealedWriter
 from stages.base import StageConfig
@@ -22,7 +22,7 @@ from tests.pipeline.runs import ROOT
 def actor(monkeypatch):
     monkeypatch.chdir(ROOT)
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    yield _Actor(str(ROOT))
+    yield Actor(str(ROOT))
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from pipeline.engine.actor import Actor
 from pipeline.engine.jobs import Job
-from pipeline.engine.ray_backend import _Actor
 from pipeline.store.folder import RunFolder
 from stages.base import StageConfig
 from stages.tasks import Tasks
@@ -19,11 +19,11 @@ def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypa
     steps = tuple(state.steps.values())
     elsewhere = RunFolder(run.folder / "not mounted here")
     job = Job(elsewhere, state.plan, steps, steps[0], PLACED["write"], StageConfig(), Tasks({}), {})
-    stopped = _Actor(str(ROOT)).take(job)
+    stopped = Actor(str(ROOT)).take(job)
     assert "does not see" in stopped.message
     assert "key 'runs'" in stopped.message
     with pytest.raises(FileNotFoundError, match="every node of the cluster shares"):
-        _Actor(str(run.folder / "no code"))
+        Actor(str(run.folder / "no code"))
 
 
 def test_a_run_survives_the_loss_of_a_node(make_run, ray_cluster):
