@@ -63,7 +63,7 @@ def test_an_error_that_cannot_be_sent_is_told_all_the_same(run, actor, monkeypat
     assert pickle.loads(pickle.dumps(actor.run(Unit(0, (0,))))).message.startswith(
         "write, unit 0: UnsendableError"
     )
-    monkeypatch.setattr("pipeline.engine.ray_backend.Worker", fail)
+    monkeypatch.setattr("pipeline.engine.actor.Worker", fail)
     assert actor.take(job(run)).message.startswith("write could not start: UnsendableError")
 
 
