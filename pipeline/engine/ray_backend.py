@@ -44,7 +44,7 @@ class RayBackend:
         """Yield each unit's result when its file is committed, in any order.
 
         Raises:
-            StageError: a worker reports it, or units kept losing their workers.
+            StageError: a worker reports it, units kept losing their workers, or Ray itself has ended.
             UserError: the cluster lacks the resources in ``<stage>.resources``.
         """
         self._start()
@@ -137,7 +137,10 @@ class RayBackend:
 
         resources = job.config.resources
         kind, each = ("GPU", resources.gpus) if resources.gpus else ("CPU", resources.cpus)
-        there = ray.cluster_resources().get(kind, 0)
+        cluster = ray.cluster_resources()
+        if not cluster:
+            raise StageError(f"{job.step.name}: Ray's node processes have ended: run the command again")
+        there = cluster.get(kind, 0)
         if (room := int(there / each) if each else resources.workers) < 1:
             key = f"{job.step.name}.resources.{kind.lower()}s"
             raise UserError(f"{key}: a worker asks for {each:g} {kind}, Ray has {there:g}")

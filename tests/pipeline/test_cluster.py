@@ -4,6 +4,7 @@ import pytest
 
 from pipeline.engine.actor import Actor
 from pipeline.engine.jobs import Job
+from pipeline.errors import StageError
 from pipeline.store.folder import RunFolder
 from stages.base import StageConfig
 from stages.tasks import Tasks
@@ -24,6 +25,14 @@ def test_a_node_that_does_not_see_the_run_or_the_code_says_so(make_run, monkeypa
     assert "key 'runs'" in stopped.message
     with pytest.raises(FileNotFoundError, match="every node of the cluster shares"):
         Actor(str(run.folder / "no code"))
+
+
+def test_a_ray_whose_node_has_ended_is_not_taken_for_a_manifest_that_asks_too_much(
+    make_run, ray_cluster, monkeypatch
+):
+    monkeypatch.setattr("ray.cluster_resources", dict)  # as after the only raylet was killed
+    with pytest.raises(StageError, match="node processes have ended: run the command again"):
+        make_run().generate(engine="ray")
 
 
 def test_a_run_survives_the_loss_of_a_node(make_run, ray_cluster):
