@@ -25,12 +25,16 @@ class DataConfig(Section):
     pairs: tuple[Place, ...] = Field(
         strict=False, min_length=1, description="runs, exports (--to datasets), folders of shards, or shards"
     )
-    tasks: tuple[str, ...] | None = Field(None, strict=False, description="only rows of these tasks; None: all")
+    tasks: tuple[str, ...] | None = Field(
+        None, strict=False, description="only rows of these tasks; None: all"
+    )
     inverse: bool = Field(True, description="also train on the pairs backwards (T_inverse)")
     test_share: Share = Field(
         0.02, description="share of the captions that are held out; by the same hash as in editpairs export"
     )
-    prompts: Folder = Field(Path("prompts"), description="the task files; their names and indices become the table's")
+    prompts: Folder = Field(
+        Path("prompts"), description="the task files; their names and indices become the table's"
+    )
     batch: int = Field(32, ge=1, le=4096, description="pictures encoded at once into cached latents")
 
 

@@ -133,7 +133,9 @@ def pair_files(path: str) -> list[Location]:
     """
     location = locate(path)
     if not exists(location):
-        raise UserError(f"there are no pairs at {path}: name a run, an export, a folder of shards, or a shard")
+        raise UserError(
+            f"there are no pairs at {path}: name a run, an export, a folder of shards, or a shard"
+        )
     if location.is_file():
         return [location]
     patterns = ("shards/train-*.parquet", "shards.*/train-*.parquet", "data/*.parquet", "*.parquet")

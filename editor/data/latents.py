@@ -1,8 +1,8 @@
 """Latents of all pictures, encoded once before training and memory-mapped during it.
 
-    latents.f16     float16 [pictures,c,h,w], the autoencoder's mean, without its scale
-    examples.parquet    one line per example: its pictures, instruction, task and side
-    cache.json      shape, counts, and what the cache was made from; written last
+latents.f16     float16 [pictures,c,h,w], the autoencoder's mean, without its scale
+examples.parquet    one line per example: its pictures, instruction, task and side
+cache.json      shape, counts, and what the cache was made from; written last
 """
 
 import hashlib
@@ -72,7 +72,9 @@ class LatentCache:
     def batch(self, numbers: np.ndarray) -> Batch:
         """The examples with these numbers."""
         pairs = self._pairs[numbers]
-        before, after = (torch.from_numpy(self._latents[pairs[:, side]].astype(np.float32)) for side in (0, 1))
+        before, after = (
+            torch.from_numpy(self._latents[pairs[:, side]].astype(np.float32)) for side in (0, 1)
+        )
         chosen = self.table.take(pa.array(numbers))
         return Batch(before, after, chosen["instruction"].to_pylist(), chosen["row"].to_pylist())
 

@@ -1,8 +1,8 @@
 """Reading and writing an editor: a folder that diffusers reads as an InstructPix2Pix pipeline, and its task table.
 
-    model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/    the pipeline
-    tasks/                                                                  the task table
-    guidance.json                                                           the guidance to edit with
+model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/    the pipeline
+tasks/                                                                  the task table
+guidance.json                                                           the guidance to edit with
 """
 
 import json
@@ -55,14 +55,20 @@ def load_editor(weights: Weights, key: str = "model", dtype: torch.dtype = torch
         )
     path = weights.path
     if path is not None and not (path / TASKS_FOLDER).is_dir():
-        raise UserError(f"{key}: {weights.model} has no folder {TASKS_FOLDER}, so its task vectors are missing")
+        raise UserError(
+            f"{key}: {weights.model} has no folder {TASKS_FOLDER}, so its task vectors are missing"
+        )
     subfolder = {"subfolder": TASKS_FOLDER}
     table = load_model(TaskTable, weights, key, dtype=dtype, low_cpu_mem_usage=False, **subfolder)
     return EditorNetwork(pipeline, table).to(default_device())
 
 
 def new_editor(
-    weights: Weights, key: str, tasks: Mapping[str, Task], zero_terminal_snr: bool = True, dtype: torch.dtype = torch.float32
+    weights: Weights,
+    key: str,
+    tasks: Mapping[str, Task],
+    zero_terminal_snr: bool = True,
+    dtype: torch.dtype = torch.float32,
 ) -> EditorNetwork:
     """A new editor with the weights of a text-to-image model of the Stable Diffusion or SDXL family.
 
@@ -93,7 +99,9 @@ def new_editor(
     return EditorNetwork(pipeline, table).to(default_device())
 
 
-def load_or_begin(weights: Weights, key: str, tasks: Mapping[str, Task], zero_terminal_snr: bool = True) -> EditorNetwork:
+def load_or_begin(
+    weights: Weights, key: str, tasks: Mapping[str, Task], zero_terminal_snr: bool = True
+) -> EditorNetwork:
     """Load an editor to train it further, or begin one from a text-to-image model."""
     index = None if weights.path is None else weights.path / TASKS_FOLDER
     if index is not None and index.is_dir():

@@ -125,7 +125,9 @@ class EditorNetwork:
             options |= {"pooled_prompt_embeds": full.pooled, "negative_pooled_prompt_embeds": empty.pooled}
             options |= {"height": latents.shape[-2] * self.scale, "width": latents.shape[-1] * self.scale}
         noise = [
-            torch.randn(latents.shape[1:], generator=torch.Generator().manual_seed(derive_seed(seed, "editor")))
+            torch.randn(
+                latents.shape[1:], generator=torch.Generator().manual_seed(derive_seed(seed, "editor"))
+            )
             for seed in seeds
         ]
         images = self.pipeline(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 __all__ = ["EditorUNet", "ModelMixin", "token_width"]
 """``DiffusionPipeline.from_pretrained`` looks for ``ModelMixin`` in the module of a saved class."""
 
+
 class EditorUNet(UNet2DConditionModel):
     """``sample`` [b,2c,h,w] is the noisy latent and the input picture's latent, joined by channel.
 

@@ -40,8 +40,16 @@ class Figures:
         return {
             "step": step,
             "loss": float(losses.mean()),
-            "noise": {name: float(losses[levels == k].mean()) for k, name in enumerate(LEVELS) if (levels == k).any()},
-            "tasks": {name: float(losses[rows == k].mean()) for k, name in enumerate(self._tasks) if (rows == k).any()},
+            "noise": {
+                name: float(losses[levels == k].mean())
+                for k, name in enumerate(LEVELS)
+                if (levels == k).any()
+            },
+            "tasks": {
+                name: float(losses[rows == k].mean())
+                for k, name in enumerate(self._tasks)
+                if (rows == k).any()
+            },
             "seconds_a_step": pace,
             "seconds_left": pace * (self._steps - step),
         }

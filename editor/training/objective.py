@@ -28,7 +28,14 @@ class Draws:
 
 
 def draw(
-    seed: int, step: int, total: int, part: slice, shape: Sequence[int], steps: int, noisy: float, drop: Dropout
+    seed: int,
+    step: int,
+    total: int,
+    part: slice,
+    shape: Sequence[int],
+    steps: int,
+    noisy: float,
+    drop: Dropout,
 ) -> Draws:
     """Draw for a part of a step's batch. The draws of an example do not depend on how the batch is divided.
 
@@ -62,7 +69,9 @@ class Objective(nn.Module):
         self.unet, self.table = network.unet, network.table
         names = ("text_encoder", "text_encoder_2")
         found = {name: getattr(network.pipeline, name, None) for name in names}
-        self.encoders = nn.ModuleDict({name: encoder for name, encoder in found.items() if encoder is not None})
+        self.encoders = nn.ModuleDict(
+            {name: encoder for name, encoder in found.items() if encoder is not None}
+        )
         self.task_embedding = task_embedding
         self.register_buffer("signal", network.scheduler.alphas_cumprod.to(network.device), persistent=False)
         self.predicts_v = network.scheduler.config.prediction_type == "v_prediction"

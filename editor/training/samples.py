@@ -12,7 +12,9 @@ from editor.sheet import Line, draw_sheet
 
 
 @torch.no_grad()
-def write_samples(network: EditorNetwork, held_out: LatentCache, manifest: EditorManifest, file: Path) -> None:
+def write_samples(
+    network: EditorNetwork, held_out: LatentCache, manifest: EditorManifest, file: Path
+) -> None:
     """Edit some held-out inputs and write them beside their targets. The examples are the same every time."""
     count = min(manifest.watch.samples, len(held_out))
     numbers = np.sort(np.random.default_rng(manifest.seed).choice(len(held_out), count, replace=False))

@@ -140,7 +140,9 @@ class Trainer:
                 self._check_finite(losses)
                 # DistributedDataParallel averages over the workers; the sum over a worker's parts is its share.
                 (losses.sum() * self.world.size / total).backward()
-            self.figures.add(losses, draws.timesteps / self.network.scheduler.config.num_train_timesteps, batch.rows)
+            self.figures.add(
+                losses, draws.timesteps / self.network.scheduler.config.num_train_timesteps, batch.rows
+            )
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.clip_norm)
         if not torch.isfinite(norm):
             self._stop("gradient")
