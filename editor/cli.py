@@ -9,7 +9,7 @@ from pipeline.cli.options import Manifest, Set
     "  editpairs train editor-sdxl --set 'data.pairs=[runs/sdxl]' --set training.workers=8"
 )
 def train(manifest: Manifest, overrides: Set = None) -> None:
-    """Train an editor on the pairs of one or several runs. After any interruption, the same command continues."""
+    """Train an editor on the pairs of runs. After any interruption, the same command continues."""
     from editor.config import read_editor_manifest
     from editor.training.start import train as run
     from pipeline.manifest.named import find_manifest

@@ -1,4 +1,4 @@
-"""Reading and writing an editor: a folder that diffusers reads as an InstructPix2Pix pipeline, and its task table.
+"""Reading and writing an editor: an InstructPix2Pix pipeline of diffusers, and its task table.
 
 model_index.json, unet/, vae/, text_encoder/, tokenizer/, scheduler/    the pipeline
 tasks/                                                                  the task table
@@ -50,8 +50,8 @@ def load_editor(weights: Weights, key: str = "model", dtype: torch.dtype = torch
     pipeline = _load_pipeline(weights, key, dtype)
     if not isinstance(pipeline, _EDITORS) or not isinstance(pipeline.unet, EditorUNet):
         raise UserError(
-            f"{key}: {weights.model} is a {type(pipeline).__name__} without tasks, not an editor of editpairs: train "
-            "an editor from it (editpairs train)"
+            f"{key}: {weights.model} is a {type(pipeline).__name__} without tasks, not an editor of "
+            "editpairs: train an editor from it (editpairs train)"
         )
     path = weights.path
     if path is not None and not (path / TASKS_FOLDER).is_dir():
@@ -138,7 +138,7 @@ def _scheduler(config: Any, zero_terminal_snr: bool, name: str) -> DDIMScheduler
     if zero_terminal_snr:
         if config.get("prediction_type", "epsilon") != "v_prediction":
             raise UserError(
-                f"{name} predicts noise, and at zero terminal SNR its last step has no picture to recover: set "
+                f"{name} predicts noise, which says nothing about a picture at zero terminal SNR: set "
                 "training.zero_terminal_snr to false, or train from a model with v-prediction"
             )
         options |= {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}

@@ -1,4 +1,4 @@
-"""An editor's networks together: conditions from instructions and tasks, latents of pictures, edited pictures."""
+"""An editor's networks together: conditions, latents of pictures, edited pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,10 +61,10 @@ class EditorNetwork:
         return int(self.unet.config.sample_size) * self.scale
 
     def conditions(self, texts: Sequence[str], vectors: Tensor) -> Embeddings:
-        """What the U-Net attends to: encoded texts [n,T,d] followed by the task vectors [n,d]: [n,T+1,d].
+        """What the U-Net attends to: encoded texts [n,T,d] and then the task vectors [n,d]: [n,T+1,d].
 
-        An empty text is the text-free condition of classifier-free guidance. The result has gradients where the
-        text encoder or the vectors have them.
+        An empty text is the text-free condition of classifier-free guidance. The result has gradients
+        where the text encoder or the vectors have them.
         """
         encoded = self.prompts.encode_with_gradients(list(texts))
         states, pooled = encoded.states, encoded.pooled
@@ -79,15 +79,15 @@ class EditorNetwork:
         return self.table(torch.tensor(rows, device=self.device))
 
     def added_conditions(self, pooled: Tensor | None, height: int, width: int) -> dict[str, Tensor] | None:
-        """SDXL's further conditions for uncropped pictures of ``height`` x ``width`` pixels; None for others."""
+        """SDXL's further conditions, for uncropped pictures of ``height`` x ``width`` pixels."""
         if pooled is None:
             return None
-        sizes = torch.tensor([height, width, 0, 0, height, width], device=pooled.device, dtype=pooled.dtype)
+        sizes = pooled.new_tensor([height, width, 0, 0, height, width])
         return {"text_embeds": pooled, "time_ids": sizes.expand(len(pooled), -1)}
 
     @torch.no_grad()
     def encode(self, pictures: np.ndarray) -> Tensor:
-        """Latents float32 [n,c,h,w] of pictures uint8 [n,H,W,3]: the mean of the autoencoder, without its scale."""
+        """Latents float32 [n,c,h,w] of pictures uint8 [n,H,W,3]: the autoencoder's mean, not scaled."""
         pixels = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).to(self.device)
         scaled = pixels.to(self.vae.dtype) / 127.5 - 1
         return self.vae.encode(scaled).latent_dist.mode().float()

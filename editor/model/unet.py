@@ -1,8 +1,8 @@
 """The editor's U-Net: a text-to-image U-Net that also receives the input picture and a task vector.
 
-The task vector v_i is the last token of ``encoder_hidden_states``. Cross-attention sees it there, and ``forward``
-takes it from there and adds its projection to the time embedding (Emu Edit, section 4.2). So one tensor reaches
-both paths, and the InstructPix2Pix pipelines of diffusers run this U-Net unchanged.
+The task vector v_i is the last token of ``encoder_hidden_states``. Cross-attention sees it there, and
+``forward`` takes it from there and adds its projection to the time embedding (Emu Edit, section 4.2). So one
+tensor reaches both paths, and the InstructPix2Pix pipelines of diffusers run this U-Net unchanged.
 """
 
 from functools import wraps
@@ -19,8 +19,9 @@ __all__ = ["EditorUNet", "ModelMixin", "token_width"]
 class EditorUNet(UNet2DConditionModel):
     """``sample`` [b,2c,h,w] is the noisy latent and the input picture's latent, joined by channel.
 
-    ``task_projection`` (width of a token -> width of the time embedding) begins at zero, and so do the weights of
-    ``conv_in`` for the input picture. A new editor therefore predicts what its text-to-image model predicts.
+    ``task_projection`` (width of a token -> width of the time embedding) begins at zero, and so do the
+    weights of ``conv_in`` for the input picture. A new editor therefore predicts what its text-to-image model
+    predicts.
     """
 
     @wraps(UNet2DConditionModel.__init__)  # from_config reads the parameters' names from the signature

@@ -99,8 +99,8 @@ def _check_same(folder: Path, earlier: dict[str, Any], about: dict[str, Any]) ->
     if changes:
         raise UserError(
             f"{folder} holds a training with other settings:\n" + "\n".join(changes) + "\n"
-            "Use another name (--set name=...), or undo the change. To go on with other pairs or settings, name its "
-            f"editor as base: --set base.model={folder / 'editor'} --set name=..."
+            "Use another name (--set name=...), or undo the change. To go on with other pairs or settings, "
+            f"name its editor as base: --set base.model={folder / 'editor'} --set name=..."
         )
 
 

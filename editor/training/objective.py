@@ -19,7 +19,7 @@ from stages.seeds import derive_seed
 
 @dataclass(frozen=True)
 class Draws:
-    """The random part of a batch: time steps [n], noise [n,c,h,w], and which conditions are dropped, bool [n]."""
+    """The random part of a batch: time steps [n], noise [n,c,h,w], and bool [n]: dropped conditions."""
 
     timesteps: Tensor
     noise: Tensor

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from editor.config import EditorManifest
-from editor.training.trainer import Trainer
-from editor.training.world import World
 from pipeline.errors import UserError
 from pipeline.shown import Terminal
 from pipeline.store.location import is_local
+from pipeline.store.lock import held
 
 
 def train(manifest: EditorManifest, console: Terminal) -> Path:
@@ -17,16 +16,21 @@ def train(manifest: EditorManifest, console: Terminal) -> Path:
         The editor's folder.
 
     Raises:
-        UserError: the manifest, the pairs or an earlier training in the folder do not fit.
+        UserError: the manifest, the pairs or an earlier training in the folder do not fit, or another process
+            trains there.
         StageError: the loss is not finite.
     """
     folder = manifest.folder
     if not is_local(folder):
         raise UserError(f"runs: {manifest.runs} is no local or shared folder; latents are read from a disk")
-    if manifest.training.workers == 1:
-        Trainer(manifest, folder, console, World()).run()
-    else:
-        from editor.training.on_ray import train_on_ray
+    with held(folder):
+        if manifest.training.workers == 1:
+            from editor.training.trainer import Trainer
+            from editor.training.world import World
 
-        train_on_ray(manifest, folder)
+            Trainer(manifest, folder, console, World()).run()
+        else:
+            from editor.training.on_ray import train_on_ray
+
+            train_on_ray(manifest, folder)
     return folder / "editor"

@@ -1,5 +1,8 @@
-"""The training loop. A step is a function of the state, the seed and its number, so a resumed training is the same
-to the bit on one machine."""
+"""The training loop.
+
+A step is a function of the state, the seed and its number, so a resumed training is the same to the bit on
+one machine.
+"""
 
 import json
 import math
@@ -138,7 +141,7 @@ class Trainer:
             with self.world.gradients(module, synchronised), self._autocast():
                 losses = module(batch, draws)
                 self._check_finite(losses)
-                # DistributedDataParallel averages over the workers; the sum over a worker's parts is its share.
+                # DistributedDataParallel averages over the workers, and each sums over its parts.
                 (losses.sum() * self.world.size / total).backward()
             self.figures.add(
                 losses, draws.timesteps / self.network.scheduler.config.num_train_timesteps, batch.rows
@@ -158,7 +161,7 @@ class Trainer:
         file = self.folder / checkpoint.FILE
         raise StageError(
             f"step {self.step + 1}: the {what} is not finite. The last checkpoint stays in {file}. Lower "
-            "training.learning_rate or training.clip_norm, or set training.precision to float32, under another name"
+            "training.learning_rate, or set training.precision to float32, under another name"
         )
 
     def _numbers(self, first: int, count: int) -> np.ndarray:

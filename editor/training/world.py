@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-import torch
 from torch import distributed, nn
 
 
@@ -32,7 +31,7 @@ class World:
         return nn.parallel.DistributedDataParallel(module, find_unused_parameters=True)
 
     def parts(self, total: int, accumulate: int) -> Iterator[tuple[slice, bool]]:
-        """This process's parts of a batch, and whether the gradients are averaged after each (the last one)."""
+        """This process's parts of a batch, and whether the gradients are averaged after it (the last one)."""
         pieces = self.size * accumulate
         bounds = [total * piece // pieces for piece in range(pieces + 1)]
         for turn in range(accumulate):

@@ -1,4 +1,4 @@
-"""The editor's networks: equal to their text-to-image model at the start, saved and loaded, guided as diffusers."""
+"""The editor's networks: equal to the text-to-image model at the start, saved, loaded and guided."""
 
 import json
 

@@ -32,7 +32,7 @@ def write_pairs(folder: Path, count: int = 12) -> Path:
 
 
 def manifest_for(folder: Path, **sections) -> EditorManifest:
-    """A manifest of a training in ``folder``, of a model and pairs that are made there if they are missing."""
+    """A manifest of a training in ``folder``, with a model and pairs that are made there."""
     if not (folder / "model").exists():
         save_stable_diffusion(folder / "model")
         write_pairs(folder / "pairs")
