@@ -140,6 +140,10 @@ def pair_files(path: str) -> list[Location]:
         return [location]
     patterns = ("shards/train-*.parquet", "shards.*/train-*.parquet", "data/*.parquet", "*.parquet")
     for names in (patterns[:2], patterns[2:3], patterns[3:]):
-        if files := [file for name in names for file in sorted(location.glob(name), key=str)]:
-            return [file for file in files if file.name not in ("plan.parquet",)]
+        files: list[Location] = []
+        for name in names:
+            files += sorted(location.glob(name), key=str)
+        files = [file for file in files if file.name != "plan.parquet"]  # a run without pairs has a plan
+        if files:
+            return files
     raise UserError(f"{path} holds no pairs yet: run editpairs generate first")

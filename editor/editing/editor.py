@@ -9,7 +9,7 @@ session.picture.save("edited.png")
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -134,9 +134,13 @@ class Editor:
 
     def with_guidance(self, text: float | None, image: float | None, steps: int | None) -> "Editor":
         """An editor with another guidance; None keeps a value."""
-        values = {"text": text, "image": image, "steps": steps}
-        changed = {name: value for name, value in values.items() if value is not None}
-        return Editor(self.network, self.chooser, replace(self.guidance, **changed))
+        own = self.guidance
+        changed = Guidance(
+            own.text if text is None else text,
+            own.image if image is None else image,
+            own.steps if steps is None else steps,
+        )
+        return Editor(self.network, self.chooser, changed)
 
     def _edit(self, pixels: np.ndarray, instruction: str, choice: Choice, seed: int) -> np.ndarray:
         vectors = self.network.vectors([self.network.table.row(choice.task)])

@@ -24,7 +24,8 @@ class EditorUNet(UNet2DConditionModel):
     predicts.
     """
 
-    @wraps(UNet2DConditionModel.__init__)  # from_config reads the parameters' names from the signature
+    # from_config reads the parameters' names from the signature.
+    @wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         width = self.time_embedding.linear_2.out_features
