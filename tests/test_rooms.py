@@ -44,7 +44,7 @@ def modules(*tops: str) -> dict[str, Path]:
     }
 
 
-HOUSE = modules("editpairs", "pipeline", "stages", "toybox", "benchmarks")
+HOUSE = modules("editor", "editpairs", "pipeline", "stages", "toybox", "benchmarks")
 
 
 def imports_of(path: Path, at_start: bool = False) -> Iterator[str]:
@@ -120,9 +120,9 @@ def test_pictures_import_no_model():
     assert not {t for t in everything if t.split(".")[0] in ("transformers", "diffusers", "open_clip")}
 
 
-def test_ray_is_imported_by_the_two_files_that_are_named_for_it():
+def test_ray_is_imported_by_the_three_files_that_are_named_for_it():
     users = {name for name, known in IMPORTS.items() if any(t.split(".")[0] == "ray" for t in known)}
-    assert users == {"pipeline.engine.ray_backend", "pipeline.engine.ray_start"}
+    assert users == {"editor.training.on_ray", "pipeline.engine.ray_backend", "pipeline.engine.ray_start"}
 
 
 def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
@@ -142,6 +142,16 @@ def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
 def test_nothing_in_the_product_knows_the_toybox():
     known = {t for name in HOUSE if not name.startswith(("toybox", "benchmarks")) for t in IMPORTS[name]}
     assert not {t for t in known if t.startswith("toybox")}
+
+
+def test_the_pipeline_and_the_stages_know_no_editor():
+    """The editor's commands join those of the pipeline in ``editor.__main__``, the console command."""
+    known = {t for name in HOUSE if name.startswith(("pipeline", "stages")) for t in IMPORTS[name]}
+    assert not {t for t in known if t.split(".")[0] == "editor"}
+
+
+def test_the_networks_of_the_editor_know_no_training():
+    assert {room(t) for t in known_by("editor.model") if t.startswith("editor")} <= {"model"}
 
 
 def test_nothing_imports_the_package_that_users_import():

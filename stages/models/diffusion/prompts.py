@@ -43,9 +43,9 @@ class PromptEncoder:
             self._pairs.append((pipeline.tokenizer_2, second))
         for _, encoder in self._pairs:
             encoder.eval().requires_grad_(False)
-        # SDXL was trained with zeros for an empty prompt.
-        zeros = second is not None and pipeline.config.get("force_zeros_for_empty_prompt", True)
-        self.empty = self._zeros() if zeros else self.encode([""])
+        self.empty_is_zero = second is not None and pipeline.config.get("force_zeros_for_empty_prompt", True)
+        """Whether the empty prompt is a row of zeros, as SDXL was trained."""
+        self.empty = self._zeros() if self.empty_is_zero else self.encode([""])
 
     @property
     def context_length(self) -> int:
@@ -58,7 +58,11 @@ class PromptEncoder:
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
-        """Encode prompts.
+        """Encode prompts without gradients."""
+        return self.encode_with_gradients(prompts)
+
+    def encode_with_gradients(self, prompts: list[str]) -> Embeddings:
+        """Encode prompts. The result has gradients if a text encoder is being trained.
 
         Stable Diffusion uses the last layer; SDXL uses the second-to-last layer of both encoders and the
         second encoder's projection."""

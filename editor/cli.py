@@ -1,0 +1,66 @@
+"""The editor's commands of ``editpairs``. Each imports large libraries only when it runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.app import app, console
+from pipeline.cli.options import Manifest, Set
+
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="an editor: its folder or hub name")]
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs train manifests/editor-toybox.yaml\n\n"
+    "  editpairs train editor-sdxl --set 'data.pairs=[runs/sdxl]' --set training.workers=8"
+)
+def train(manifest: Manifest, overrides: Set = None) -> None:
+    """Train an editor on the pairs of runs. After any interruption, the same command continues."""
+    from editor.config import read_editor_manifest
+    from editor.training.start import train as run
+    from pipeline.manifest.named import find_manifest
+
+    folder = run(read_editor_manifest(find_manifest(manifest), overrides or []), console)
+    console.print(f"wrote {folder}", soft_wrap=True)
+
+
+@app.command(
+    epilog='Examples:\n\n  editpairs edit toybox/weights/editor picture.png "paint the ball red"\n\n'
+    '  editpairs edit toybox/weights/editor picture.png "remove the car" "make it night" --out edits'
+)
+def edit(
+    model: Model,
+    image: Annotated[Path, typer.Argument(metavar="IMAGE", help="the picture to edit")],
+    instructions: Annotated[
+        list[str], typer.Argument(metavar="INSTRUCTION...", help="edits, one after another")
+    ],
+    task: Annotated[str | None, typer.Option(help="the task of all instructions; default: predicted")] = None,
+    predictor: Annotated[str | None, typer.Option(help="a task predictor; default: the editor's own")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="draws the noise")] = 0,
+    text_guidance: Annotated[float | None, typer.Option(min=1, help="default: the editor's")] = None,
+    image_guidance: Annotated[float | None, typer.Option(min=1, help="default: the editor's")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="default: the editor's")] = None,
+    alpha: Annotated[float, typer.Option(min=0, help="pixels that change less are kept; 0: none")] = 0.03,
+    kernel: Annotated[int, typer.Option(min=1, help="side of the area over which change is averaged")] = 5,
+    out: Annotated[Path, typer.Option(help="a new folder for the pictures of all turns and a sheet")] = Path(
+        "edited"
+    ),
+) -> None:
+    """Edit a picture by instructions, one after another, and keep the picture of every turn."""
+    from editor.editing.editor import Editor
+    from pipeline.store.outputs import new_folder
+    from stages.pictures.png import encode_png
+
+    with new_folder(out) as folder:
+        editor = Editor.from_pretrained(model, predictor).with_guidance(text_guidance, image_guidance, steps)
+        session = editor(image, *instructions, task=task, seed=seed, alpha=alpha, kernel=kernel)
+        for number, turn in enumerate(session.turns, start=1):
+            console.print(
+                f"turn {number}: {turn.instruction}: {turn.choice.told()}; {turn.kept:.0%} of the pixels kept"
+            )
+            with folder.file(f"turn-{number}.png") as file:
+                file.write(encode_png(turn.pixels))
+        with folder.file("sheet.png") as file:
+            file.write(session.sheet())
+    console.print(f"wrote {out}", soft_wrap=True)

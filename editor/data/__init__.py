@@ -1,0 +1,1 @@
+"""Pairs as training examples: read from shards, split by caption, encoded once."""

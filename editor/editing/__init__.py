@@ -1,0 +1,1 @@
+"""Editing pictures with a trained editor."""
