@@ -17,6 +17,7 @@ FLOORS = [
     ["inputs"],
     ["engine"],
     ["views"],
+    ["verdicts"],
     ["exports"],
     ["audit", "one_edit"],
     ["api"],

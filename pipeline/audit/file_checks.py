@@ -13,11 +13,12 @@ from pipeline.engine.state import RunState
 from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.counts import Counts
-from pipeline.store.location import Location, list_folder
+from pipeline.store.location import Location, exists, list_folder
 from pipeline.store.parts import Footer
 from pipeline.store.plan import PLACE, read_part
 from pipeline.store.rows import kept_ids
 from pipeline.store.sealed import DamagedFileError, check_digest, read_table
+from pipeline.verdicts.book import Book
 
 _SUM = re.compile("([0-9a-f]{64})  (.+)")
 
@@ -41,6 +42,9 @@ def recount(state: RunState) -> Iterator[Finding]:
     yield Finding("event", not damaged, f"{damaged} lines of {state.folder.events.name}")
     plan = _whole(state.folder.plan.name, lambda: check_digest(state.folder.plan, PLACE))
     yield plan
+    book = Book(state.folder, state.plan.digest)
+    if exists(book.path):
+        yield _whole(book.path.name, lambda: check_digest(book.path, book.place))
     for step in state.steps.values():
         for unit in range(step.unit_count(state.plan.parts)):
             path = state.path(step, unit)

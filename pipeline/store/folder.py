@@ -10,6 +10,7 @@
       manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
       events.jsonl                      one line per committed file: rows, wall, CPU and GPU seconds
       footers.parquet                   a large run's footers, cached; may be deleted
+      verdicts.parquet                  verdicts of people about candidates (editpairs review)
 """
 
 import os
@@ -40,6 +41,7 @@ class RunFolder:
         self.events = self.root / "events.jsonl"
         self.footers = self.root / "footers.parquet"
         self.last_error = self.root / "last_error.txt"
+        self.verdicts = self.root / "verdicts.parquet"
 
     def part(self, stage: str, part: int) -> Location:
         return self.root / stage / part_name(part)

@@ -4,8 +4,9 @@ import json
 import os
 import secrets
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from pipeline.store.location import Location, is_local, reached
 
 Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""
+WAIT_S = 0.05
+"""Seconds between two tries to take a lock that another process holds for a moment."""
+
+
+class HeldError(UserError):
+    """Another process holds the lock."""
 
 
 @contextmanager
@@ -27,7 +34,7 @@ def held(folder: Location) -> Iterator[Check]:
     the same machine, is dead. Otherwise the error names the lock object to delete.
 
     Raises:
-        UserError: another process holds the lock.
+        HeldError: another process holds the lock.
         OSError: the folder cannot be written to.
     """
     if is_local(folder):
@@ -36,6 +43,27 @@ def held(folder: Location) -> Iterator[Check]:
     else:
         with _object_lock(folder) as check:
             yield check
+
+
+@contextmanager
+def held_in_turn(folder: Location, patience_s: float = 30) -> Iterator[Check]:
+    """Lock a folder whose lock every process holds for a moment only: wait for the others.
+
+    Raises:
+        HeldError: another process has held the lock for ``patience_s`` seconds.
+        OSError: the folder cannot be written to.
+    """
+    until = time.monotonic() + patience_s
+    with ExitStack() as stack:
+        while True:
+            try:
+                check = stack.enter_context(held(folder))
+                break
+            except HeldError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(WAIT_S)
+        yield check
 
 
 @contextmanager
@@ -51,7 +79,7 @@ def _file_lock(folder: Path) -> Iterator[Check]:
             except BlockingIOError:
                 file.seek(0)
                 holder = file.read().strip() or "unknown"
-                raise UserError(
+                raise HeldError(
                     f"{folder} is being written by process {holder}: wait for it, stop it, or use "
                     "another run name (--set name=...)"
                 ) from None
@@ -87,7 +115,7 @@ def _object_lock(folder: UPath) -> Iterator[Check]:
         holder = _holder(lock)
         if holder is not None:
             if not _is_dead(holder):
-                raise UserError(
+                raise HeldError(
                     f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')}: wait "
                     f"for it, or use another run name (--set name=...). If it is dead, delete {lock}"
                 )
@@ -112,7 +140,7 @@ def _remove_dead(lock: UPath, holder: dict[str, Any], content: str) -> None:
     """
     claim = lock.with_name(f".lock-{holder.get('token', 'none')}")
     if not _created(claim, content):
-        raise UserError(
+        raise HeldError(
             f"{lock.parent} is being taken over by another process: wait for it, or use another run name "
             f"(--set name=...). If none is running, delete {claim}"
         )

@@ -1,0 +1,71 @@
+"""Commands that collect people's verdicts and fit the filter to them."""
+
+import getpass
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from pipeline.cli.app import app, console
+from pipeline.cli.options import RunArgument
+from pipeline.errors import UserError
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs review runs/toybox --who anna\n\n"
+    "  editpairs review runs/toybox --from verdicts.csv"
+)
+def review(
+    run: RunArgument,
+    who: Annotated[
+        str, typer.Option(help="the person who judges; default: the name of your login", show_default=False)
+    ] = "",
+    given: Annotated[
+        str | None,
+        typer.Option("--from", metavar="FILE", help="take verdicts from a .csv, .jsonl or .parquet file"),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="of the page; 0: a free one")] = 0,
+    seed: Annotated[int, typer.Option(help="draws the rows")] = 0,
+) -> None:
+    """Judge pairs by eye, kept and rejected ones, on a local page; verdicts go to verdicts.parquet."""
+    from pipeline.api import open_run
+    from pipeline.store.location import locate
+    from pipeline.verdicts.book import Book
+    from pipeline.verdicts.given_file import read_given
+    from pipeline.verdicts.pictures import Exhibits
+    from pipeline.verdicts.population import reviewable
+    from pipeline.verdicts.server import Review
+    from pipeline.verdicts.session import Session
+    from pipeline.verdicts.strata import draw
+    from pipeline.verdicts.summary import check_given, summary_table
+    from pipeline.verdicts.verdict import MOST_CHARACTERS
+    from pipeline.views.rows import bounds_of
+
+    opened = open_run(run)
+    name = (who or _login()).strip()
+    if not name or len(name) > MOST_CHARACTERS:
+        raise UserError(f"--who: name the person who judges, in at most {MOST_CHARACTERS} characters")
+    state, tasks = opened.state, opened.tasks
+    book = Book(state.folder, state.plan.digest)
+    verdicts = [] if given is None else read_given(locate(given), name)
+    population = reviewable(state, seed, {verdict.id for verdict in [*verdicts, *book.read()]})
+    if not population:
+        raise UserError(f"{run} has no rows that the filter has decided about: run generate first")
+    if given is not None:
+        check_given(given, verdicts, population)
+        book.add(verdicts)
+        console.print(f"{len(verdicts)} verdicts of {given} are in {book.path}", soft_wrap=True)
+    else:
+        session = Session(draw(population, bounds_of(opened.manifest, tasks), seed), book, name)
+        with Review(session, Exhibits(state, tasks), port) as page:
+            console.print(Text("Open in a browser of this machine:"), Text(page.address, "bold"), sep="\n")
+            console.print("Ctrl-C ends the review. Every verdict is on the disk once the next pair appears.")
+            page.serve()
+    console.print(summary_table(population, book.read()))
+
+
+def _login() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user can have no name
+        return ""

@@ -1,0 +1,1 @@
+"""Verdicts of people about a run's candidates: drawing rows, collecting and keeping verdicts, estimates."""
