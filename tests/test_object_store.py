@@ -20,10 +20,14 @@ from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import lock as locks
+from pipeline.store.folder import RunFolder
 from pipeline.store.location import arrow_source, locate
+from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
+from pipeline.verdicts.book import Book
+from pipeline.verdicts.given_file import read_given
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
 from tests.toybox_runs import ROOT, SMALL
 from tests.waiting import wait_for_files
@@ -250,6 +254,19 @@ def test_an_out_there_is_whole_or_not_at_all_and_tried_before_the_work(make):
     with pytest.raises(RuntimeError):
         fail()
     assert not list(locate("s3://pairs/half").rglob("*"))
+
+
+def test_verdicts_are_kept_there_too_and_read_from_there():
+    given = locate("s3://pairs/verdicts.csv")
+    lines = [f"{number:032x},0,right" for number in range(3)]
+    given.write_text("\n".join(["id,candidate,verdict", *lines]))
+    book = Book(RunFolder("s3://pairs/runs/reviewed"), "f" * 32)
+    for verdict in read_given(given, "anna"):
+        book.add([verdict])
+    book.take_back(book.read()[0].key, "anna")
+    assert [int(verdict.id, 16) for verdict in book.read()] == [1, 2]
+    with held_in_turn(book.folder.root / ".verdicts"), pytest.raises(HeldError):
+        held_in_turn(book.folder.root / ".verdicts", patience_s=0).__enter__()
 
 
 def test_an_unknown_protocol_is_named():

@@ -172,7 +172,7 @@ def wilson(p: float, n: float) -> tuple[float, float]:
 
 
 def rows_for(p: float, half: float) -> int:
-    """Number of independent rows after which a share near ``p`` is known to within ``half``, at least 0.005."""
+    """Number of independent rows by which a share near ``p`` is known to within ``half``, at least 0.005."""
     for n in itertools.count(1):
         low, high = wilson(p, n)
         if high - low <= 2 * max(half, 0.005):

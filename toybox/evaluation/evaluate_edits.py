@@ -35,7 +35,8 @@ PROMPTS = Path(__file__).parents[2] / "prompts"
 class JudgedEdit:
     """One candidate of a row.
 
-    ``right`` says the judge, ``chosen`` if the row was kept with this candidate.
+    ``right`` says the judge, ``chosen`` if the row was kept with this candidate, ``decided`` if the filter
+    has kept or rejected the row.
     """
 
     row: str
@@ -43,6 +44,7 @@ class JudgedEdit:
     candidate: int
     right: bool
     chosen: bool
+    decided: bool
 
 
 def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
@@ -53,11 +55,12 @@ def judge_edits(run: Path, judge: Judge) -> Iterator[JudgedEdit]:
         if task.method != "prompt2prompt":
             continue
         anchor = decode_rgb(record["anchor"])
+        decided = record["stage"] == "filter" and record["status"] != "failed"
         for index, candidate in enumerate(record["candidates"]):
             drawn = decode_rgb(candidate["image"])
             pair = as_pair(task, anchor, drawn, record["caption"], record["output_caption"])
             chosen = index == record.get("choice")
-            yield JudgedEdit(record["id"], task.name, index, is_right(judge, task, pair), chosen)
+            yield JudgedEdit(record["id"], task.name, index, is_right(judge, task, pair), chosen, decided)
 
 
 def judge_run(run: Path, judge: Judge) -> dict[str, Any]:
