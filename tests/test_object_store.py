@@ -1,5 +1,6 @@
 """Runs on s3://: the same guarantees as on a disk. The server is moto's, a real HTTP server in Python."""
 
+import gc
 import gzip
 import json
 import os
@@ -8,6 +9,7 @@ import signal
 from contextlib import nullcontext
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
@@ -26,6 +28,7 @@ from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
+from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact
@@ -65,6 +68,15 @@ def test_an_object_is_there_wholly_or_not_at_all():
     assert not path.exists()
     write_text(path, "whole")
     assert path.read_text() == "whole"
+
+
+def test_a_file_that_was_given_up_before_its_first_row_is_never_uploaded():
+    path = locate("s3://pairs/files/b.parquet")
+    unwritable = pa.schema([pa.field("x", pa.dense_union([pa.field("y", pa.int8())]))])
+    with pytest.raises(pa.ArrowNotImplementedError):
+        SealedWriter(path, unwritable)
+    gc.collect()  # closes what was left open
+    assert not path.exists()
 
 
 def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):

@@ -79,6 +79,7 @@ class NewFile:
                 self._file.close()
             else:
                 self._file.discard()  # type: ignore[attr-defined]
+                self._file.closed = True  # type: ignore[misc]  # the collector would upload what is left
 
     def __enter__(self) -> Self:
         return self

@@ -24,9 +24,14 @@ class SealedWriter:
     def __init__(self, path: Location, schema: pa.Schema) -> None:
         self._file = _HashedFile(path)
         text = [field.name for field in schema if pa.types.is_string(field.type)]
-        self._writer = pq.ParquetWriter(
-            self._file, schema, compression="zstd", use_dictionary=text, write_page_checksum=True
-        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._file, schema, compression="zstd", use_dictionary=text, write_page_checksum=True
+            )
+        except BaseException:
+            # Otherwise the collector closes the file, and closing commits an object of an object store.
+            self._file.abandon()
+            raise
 
     def write(self, table: pa.Table) -> None:
         """Write a table as one row group, or as several if one would exceed ``MAX_GROUP_BYTES``."""
