@@ -103,6 +103,13 @@ OVERLOADED = {"message": "the model is overloaded", "code": 503}
         (completion(GOOD, "error"), "HTTP 200 with an error (502)"),
         ({"choices": [{"error": OVERLOADED, "message": {"content": "x"}}]}, "overloaded"),
         ({**completion("half an answ"), "error": OVERLOADED}, "overloaded"),
+        ({"detail": "busy"}, "HTTP 200 with an error (502): busy"),
+        ({"code": 503, "msg": "busy", "success": False}, "HTTP 200 with an error (503): busy"),
+        ({"errors": [{"message": "busy", "status": "429"}]}, "HTTP 200 with an error (429): busy"),
+        ([{"error": OVERLOADED}], "HTTP 200 with an error (503): the model is overloaded"),
+        ({"id": "1", "choices": []}, "HTTP 200 with an error (502)"),
+        (b"<html>the proxy is being mended</html>", "the proxy is being mended"),
+        (b"", "an empty body"),
     ],
 )
 def test_an_error_under_http_200_is_an_error_like_any(server, body, told):
@@ -144,7 +151,7 @@ def test_a_bad_row_never_fails_its_neighbours(server):
     assert "Timeout" in str(replies[2])
     assert "Disconnected" in str(replies[3]) or "disconnected" in str(replies[3])
     assert "400" in str(replies[4])
-    assert server.asked == {"ok": 2, "garbage": 1, "hang": 2, "close": 2, "400": 1, "other json": 1}
+    assert server.asked == {"ok": 2, "garbage": 2, "hang": 2, "close": 2, "400": 1, "other json": 2}
 
 
 def test_the_key_is_in_no_message(server):

@@ -1,5 +1,6 @@
 """What an endpoint cannot do: keep a row waiting, fill the memory, send a caption elsewhere, be a riddle."""
 
+import gzip
 import json
 import socket
 import tracemalloc
@@ -22,7 +23,7 @@ from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply
 from stages.models.chat.openai_chat import OpenAIChat
 from tests.pipeline.runs import ROOT
-from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said
+from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said, then_good
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,18 @@ def test_packed_answers_are_read_or_told(server):
     assert good == Reply(GOOD)
     assert "packed as 'br'" in str(strange)
     assert "incorrect header" in str(wrong)
+
+
+def test_a_packed_answer_that_breaks_off_is_asked_for_again(server):
+    whole = gzip.compress(json.dumps(completion(GOOD)).encode())
+    server.behaviours["cut"] = then_good(said(whole[:-20], Content_Encoding="gzip"))
+    assert complete(server.url, "cut", retries=1) == [Reply(GOOD)]
+
+
+def test_no_header_spoils_a_good_answer(server):
+    odd = {"Server": "K\xf6ln", "Content-Type": "text/html; charset=utf-16", "Retry-After": "\xb2"}
+    server.behaviours["odd"] = said(completion(GOOD), **odd)
+    assert complete(server.url, "odd") == [Reply(GOOD)]
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
@@ -215,6 +228,11 @@ def test_a_key_in_place_of_its_variable_is_refused_and_not_shown(key):
         (completion("x", "MAX_TOKENS"), Reply("x", "truncated")),
         (completion("x", "content_filter"), Reply("x", "content_filter")),
         (completion("x", "SAFETY"), Reply("x", "content_filter")),
+        (completion("x", "model_context_window_exceeded"), Reply("x", "truncated")),
+        (completion("x", "incomplete"), Reply("x", "truncated")),
+        (completion("x", "guardrail_intervened"), Reply("x", "content_filter")),
+        (completion("x", "eos_token"), Reply("x")),
+        (completion({"type": "text", "text": "x"}), Reply("x")),
         (completion(None, None, refusal="no"), Reply("no", "refused")),
         (completion([{"type": "refusal", "refusal": "no"}]), Reply("no", "refused")),
         (completion("x", 5, refusal=""), Reply("x")),
@@ -239,7 +257,7 @@ def test_a_completion_is_read_with_its_end(body, reply):
         (b'{"a": ' + b"9" * 10_000 + b"}", "not JSON"),
         (b"null", "no message"),
         (b"{}", "no message"),
-        (b'{"choices": []}', "empty"),
+        (b'{"choices": []}', "no message"),
         (b'{"choices": {"0": {}}}', "no message"),
         (b'{"choices": [null]}', "no message"),
         (b'{"choices": [{"message": "x"}]}', "no message"),

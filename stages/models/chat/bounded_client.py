@@ -73,7 +73,7 @@ class BoundedClient(httpx2.AsyncClient):
         status = error_status(body) if response.is_success else None
         return httpx2.Response(
             status or response.status_code,
-            headers=[(k, v) for k, v in response.headers.multi_items() if not _describes_body(k)],
+            headers=[(name, value) for name, value in response.headers.raw if not _describes_body(name)],
             content=body,
             request=request,
             extensions={"sent_status": response.status_code},
@@ -92,10 +92,13 @@ async def _body(response: httpx2.Response) -> bytes:
     if encoding not in ("gzip", "x-gzip", "deflate"):
         raise EndpointError(f"the endpoint's answer is packed as {encoding!r}, which was not asked for")
     try:
-        body = zlib.decompressobj(zlib.MAX_WBITS | 32).decompress(packed, MAX_BYTES + 1)
+        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        body = unpacker.decompress(packed, MAX_BYTES + 1)
     except zlib.error as error:
         raise httpx2.DecodingError(str(error), request=response.request) from error
     _refuse_more_than_the_bound(body)
+    if not unpacker.eof:
+        raise httpx2.DecodingError("the packed answer breaks off", request=response.request)
     return body
 
 
@@ -118,5 +121,5 @@ def _certificates() -> ssl.SSLContext:
     return httpx2.create_ssl_context()
 
 
-def _describes_body(header: str) -> bool:
-    return header.lower() in ("content-encoding", "content-length", "transfer-encoding")
+def _describes_body(header: bytes) -> bool:
+    return header.lower() in (b"content-encoding", b"content-length", b"transfer-encoding")

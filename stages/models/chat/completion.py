@@ -10,18 +10,17 @@ from typing import Any
 
 from stages.models.chat.conversation import Ending, Reply
 
-_ENDINGS: dict[str, Ending] = {
-    "length": "truncated",
-    "max_tokens": "truncated",
-    "max_output_tokens": "truncated",
-    "model_length": "truncated",
-    "content_filter": "content_filter",
-    "safety": "content_filter",
-    "recitation": "content_filter",
-    "prohibited_content": "content_filter",
-    "refusal": "refused",
-}
-"""``finish_reason`` in lower case. Every other value is a normal end."""
+_ENDINGS: tuple[tuple[re.Pattern[str], Ending], ...] = (
+    (re.compile("length|max_|token_limit|context_window|incomplete|exceed|truncat", re.I), "truncated"),
+    (
+        re.compile("filter|safety|recitation|prohibited|blocklist|spii|sensitive|guardrail", re.I),
+        "content_filter",
+    ),
+    (re.compile("refus", re.I), "refused"),
+)
+"""What a ``finish_reason`` contains, and how such a reply ended. Every other value is a normal end."""
+_TOLD_UNDER = ("message", "msg", "detail", "error_description", "title", "reason")
+"""Keys under which servers put the text of an error."""
 _ERROR_CODE = re.compile("[45][0-9][0-9]")
 _SHOWN = 200
 """Characters shown of an unreadable body."""
@@ -41,10 +40,8 @@ def read_completion(body: bytes) -> Reply:
         content = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise CompletionError(f"it is not JSON ({error})") from None
-    choices = _get(content, "choices")
-    if choices == []:
-        raise CompletionError("its choices are empty")
-    choice = choices[0] if isinstance(choices, list) else None
+    choices = _choices(content)
+    choice = choices[0] if choices else None
     message = _get(choice, "message")
     if not isinstance(message, dict):
         raise CompletionError("it has no message")
@@ -54,20 +51,19 @@ def read_completion(body: bytes) -> Reply:
         refusal = _get(told, "refusal")
         if isinstance(refusal, str) and refusal.strip():
             return Reply(refusal, "refused")
-    return Reply(_text(said), _ENDINGS.get(finish.lower(), "stop") if isinstance(finish, str) else "stop")
+    return Reply(_text(said), _ending(finish))
 
 
 def error_status(body: bytes) -> int | None:
     """The HTTP status of an error inside the body of a successful answer; None without an error.
 
-    502 if the error names no status.
+    A body without choices is an error, whatever it looks like: a server's own error object, the page of a
+    proxy, nothing. 502, which is tried again, if no status is named.
     """
-    if b"error" not in body:
-        return None
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        return None
+        return 502
     for error in _errors(content):
         codes = [error.get(key) for key in ("code", "status")] if isinstance(error, dict) else []
         named = [int(code) for code in map(str, codes) if _ERROR_CODE.fullmatch(code)]
@@ -82,9 +78,9 @@ def error_text(body: bytes) -> str:
     except (ValueError, RecursionError):
         return excerpt(body)
     for error in [*_errors(content), content]:
-        told = _get(error, "message") if isinstance(error, dict) else error
-        if isinstance(told, str) and told.strip():
-            return told
+        for told in [error, *(_get(error, key) for key in _TOLD_UNDER)]:
+            if isinstance(told, str) and told.strip():
+                return told
     return excerpt(body)
 
 
@@ -95,18 +91,32 @@ def excerpt(body: bytes) -> str:
 
 
 def _errors(content: Any) -> list[Any]:
-    """The errors in a body: a top-level error, the body itself, or errors in its choices."""
-    choices = _get(content, "choices")
-    found = [_get(content, "error")]
-    found += [content] if _get(content, "object") == "error" else []
-    for choice in choices if isinstance(choices, list) else []:
+    """The errors in a body: top-level errors, errors in its choices, or a body without choices itself."""
+    bodies = content if isinstance(content, list) else [content]  # Gemini wraps an error in a list
+    found = [_get(body, "error") for body in bodies]
+    for body in bodies:
+        several = _get(body, "errors")
+        found += several if isinstance(several, list) else [several]
+    for choice in _choices(content):
         found.append(_get(choice, "error") or (_get(choice, "finish_reason") == "error" and choice))
-    return [error for error in found if error]
+    found = [error for error in found if error]
+    return found if found or _choices(content) else [content]
+
+
+def _choices(content: Any) -> list[Any]:
+    choices = _get(content, "choices")
+    return choices if isinstance(choices, list) else []
+
+
+def _ending(finish: Any) -> Ending:
+    found = (ending for form, ending in _ENDINGS if isinstance(finish, str) and form.search(finish))
+    return next(found, "stop")
 
 
 def _text(content: Any) -> str:
     if content is None or isinstance(content, str):
         return content or ""
+    content = [content] if isinstance(content, dict) else content
     if not isinstance(content, list):
         raise CompletionError("its content is no text")
     # Parts of other types are thoughts, pictures and calls, and are skipped.
