@@ -12,13 +12,14 @@ from pydantic import (
     Strict,
     ValidationError,
     create_model,
+    field_validator,
     model_validator,
 )
 from typing_extensions import Self
 
 from pipeline.errors import UserError
 from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
-from pipeline.store.location import Location, locate
+from pipeline.store.location import Location, is_local, locate
 from stages.base import ConfigT, Stage, StageConfig
 from stages.placed import Chain
 from stages.section import Section
@@ -54,7 +55,8 @@ class Captions(Section):
 
     @property
     def location(self) -> Location:
-        return locate(self.file) if "://" in self.file else resolve(Path(self.file))
+        place = locate(self.file)
+        return resolve(place) if is_local(place) else place
 
     column: str = Field(default="caption", description="not used for txt")
     duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
@@ -72,6 +74,14 @@ class Mixture(Section):
 
 class RayOptions(Section):
     address: str | None = Field(default=None, description="a cluster to join; RAY_ADDRESS does the same")
+
+    @field_validator("address")
+    @classmethod
+    def _without_secrets(cls, address: str | None) -> str | None:
+        if address is not None and "@" in address:
+            raise ValueError("an address of Ray is host:port; it may hold no user and no password")
+        return address
+
     dashboard: bool = Field(default=False, description="serve Ray's dashboard on loopback")
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
+from fsspec import available_protocols
 from typing_extensions import TypeIs
 from upath import UPath
 
@@ -29,22 +30,49 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
     """The path for a location given in a manifest or on the command line.
 
     Raises:
-        UserError: the protocol is unknown, or its package is not installed.
+        UserError: the protocol is unknown or mistyped, its package is not installed, or the URL holds a
+            password or a query.
     """
     if isinstance(location, Path | UPath):
         return location
     text = os.fspath(location)
+    protocol, colon, _ = text.partition(":")
     if "://" not in text:
+        if colon and protocol.lower() in available_protocols():
+            raise UserError(
+                f"{text}: a URL is {protocol.lower()}://...; a local path of this name is ./{text}"
+            )
         return Path(text)
+    _refuse_secrets(text)
+    if protocol in ("file", "local"):
+        return Path(text.partition("://")[2])
+    if protocol == "memory" or "::" in text.partition("://")[0]:
+        raise UserError(f"{text}: what is written there would be lost; name a folder or an object store")
     try:
         path = UPath(text, use_listings_cache=False)  # other processes write to the store too
-        path.fs  # noqa: B018 - imports the protocol's package
+        path.fs  # noqa: B018 - imports the protocol's package, and may connect to a server
     except ImportError as error:
-        protocol = text.partition("://")[0]
         raise UserError(f"{text}: {error}; pip install 'editpairs[{protocol}]'") from error
-    except ValueError as error:
+    except Exception as error:  # each protocol raises its own kinds
         raise UserError(f"{text}: {error}") from error
+    if is_local(path):
+        raise UserError(f"{text}: there is no protocol {protocol!r}")
     return path
+
+
+def _refuse_secrets(url: str) -> None:
+    """Raise without quoting the URL: it would be written to the run's folder and to reports."""
+    protocol, _, rest = url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        what = "no user and no password"
+    elif protocol in ("http", "https") and ("?" in rest or "#" in rest):
+        what = "no query and no fragment"
+    else:
+        return
+    raise UserError(
+        f"a URL of {protocol}:// may hold {what}: it is written to the run's folder and to reports; "
+        "credentials come from the environment"
+    )
 
 
 def is_local(path: Location) -> TypeIs[Path]:

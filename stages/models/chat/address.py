@@ -2,7 +2,7 @@
 
 import re
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _FORM = "write it as https://host/v1"
 _SECRET = (
@@ -23,12 +23,13 @@ def checked_address(url: str) -> str:
             key.
     """
     key = "instruct.endpoint.base_url"
-    if "@" in url:
+    plain = unquote(url)
+    if "@" in plain:
         raise ValueError(f"{key} may hold no user and no password: {_SECRET}")
-    if "?" in url or "#" in url:
+    if "?" in plain or "#" in plain:
         raise ValueError(f"{key} may hold no query and no fragment: {_SECRET}")
     try:
-        parts = urlsplit(url)
+        parts = urlsplit(plain)
         seems_secret = bool(_KEY.search(parts.path))
         fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
     except ValueError:

@@ -1,0 +1,68 @@
+"""What a manifest or a command may name: a path or a URL that can be written to, without a secret in it."""
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import UserError
+from pipeline.manifest.manifest import read_manifest
+from pipeline.store.location import is_local, locate
+from stages import STAGES
+from tests.pipeline.runs import ROOT
+
+SECRETS = [
+    "s3://AKIAKEY:hunter2@bucket/x.parquet",
+    "s3://hunter2@bucket/x.parquet",
+    "https://user:hunter2@host/x.csv",
+    "ftp://user:hunter2@host/x.csv",
+    "https://host/x.csv?X-Amz-Signature=hunter2",
+    "https://host/x.csv#hunter2",
+    "simplecache::s3://user:hunter2@bucket/x.csv",
+]
+
+
+@pytest.mark.parametrize("url", SECRETS)
+def test_a_secret_in_a_url_is_refused_and_not_shown(url):
+    with pytest.raises(UserError, match="credentials come from the environment") as raised:
+        locate(url)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["captions.file", "runs"])
+def test_no_key_of_a_manifest_takes_a_secret(key):
+    manifest = ROOT / "manifests" / "toybox.yaml"
+    made = read_manifest(manifest, [f"{key}={SECRETS[0]}"], STAGES)
+    with pytest.raises(UserError, match="credentials"):
+        made.captions.location if key == "captions.file" else made.folder  # noqa: B018
+
+
+def test_an_address_of_ray_takes_no_secret():
+    manifest = ROOT / "manifests" / "toybox.yaml"
+    with pytest.raises(UserError, match=r"ray\.address") as raised:
+        read_manifest(manifest, ["ray.address=ray://u:hunter2@head:10001"], STAGES)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["s3:/bucket/x", "s3:bucket/x", "S3:/bucket/x", "https:/host/x", "gs:/b/x"])
+def test_a_mistyped_url_is_no_local_path(text):
+    with pytest.raises(UserError, match=f"a URL is {text.partition(':')[0].lower()}://"):
+        locate(text)
+
+
+@pytest.mark.parametrize(
+    "url", ["memory://x", "simplecache::s3://b/x", "a://b", "://b", "S3://b/x", "ftp://127.0.0.1:9/x"]
+)
+def test_a_url_at_which_nothing_would_stay_is_refused(url):
+    with pytest.raises(UserError, match=f"^{url}: "):
+        locate(url)
+
+
+@pytest.mark.parametrize("text", ["a:b/x", "./s3:x", "/tmp/s3:/x", "runs/2026-01-01T00:00"])
+def test_a_local_path_can_hold_a_colon(text):
+    assert locate(text) == Path(text)
+
+
+def test_a_file_url_is_a_local_path():
+    assert locate("file:///tmp/a b") == Path("/tmp/a b")
+    assert not is_local(locate("s3://pairs/x"))
+    assert locate("s3://pairs/a@b/x?.csv").path == "pairs/a@b/x?.csv"
