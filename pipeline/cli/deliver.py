@@ -28,11 +28,13 @@ def validate(
     """Check a run or its shards: checksums, schema, pictures, texts, counts. Exit code 1 if a check fails."""
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
-    from pipeline.store.location import exists, locate
+    from pipeline.store.location import exists, locate, reached
     from pipeline.views.run import near_runs, open_state
 
     location = locate(path)
-    if exists(RunFolder(location).lock):
+    with reached(location):
+        is_run = exists(RunFolder(location).lock)
+    if is_run:
         state = open_state(location)
         publishing = [step.name for step in state.steps.values() if step.publishes]
         found = {f"{path}/{name}": run(location / name, state) for name in publishing}

@@ -9,6 +9,7 @@ from pipeline.cli.app import app, console
 from pipeline.cli.options import (
     Manifest,
     RunArgument,
+    Seed,
     Set,
 )
 from pipeline.errors import UserError
@@ -52,7 +53,9 @@ def status(
 )
 def cost(
     run: Annotated[str, typer.Argument(metavar="RUN", help="a run folder; a pilot (--wave 1) is enough")],
-    pairs: Annotated[int, typer.Option(min=1, help="number of kept pairs for the projection")] = 1_000_000,
+    pairs: Annotated[
+        int, typer.Option(min=1, max=10**15, help="number of kept pairs for the projection")
+    ] = 1_000_000,
 ) -> None:
     """Show the measured cost of a run's kept pairs by stage, and the projected cost of more pairs."""
     from pipeline.views.cost import cost_table, measure
@@ -79,18 +82,20 @@ def inspect(
     path: Annotated[str, typer.Argument(metavar="SHARD_OR_RUN", help="a shard, or a run folder")],
     out: Annotated[str | None, typer.Option(help="write a contact sheet (PNG) here")] = None,
     rows: Annotated[int, typer.Option(min=1, help="number of pairs")] = 12,
-    seed: Annotated[int, typer.Option(help="draws the pairs")] = 0,
+    seed: Seed = 0,
     task: Annotated[str | None, typer.Option(help="only pairs of this task")] = None,
 ) -> None:
     """Show pairs: a table, and a contact sheet with input, mask, target, instruction and scores."""
-    from pipeline.store.location import exists, locate
+    from pipeline.store.location import exists, locate, reached
     from pipeline.store.outputs import new_file
     from pipeline.views.contact_sheet import draw
     from pipeline.views.pairs import pairs_table, read_pairs
     from pipeline.views.run import near_runs
 
     location = locate(path)
-    if not exists(location):
+    with reached(location):
+        there = exists(location)
+    if not there:
         raise UserError(f"there is no run or shard at {path}{near_runs(location)}")
     with ExitStack() as files:
         sheet = files.enter_context(new_file(locate(out))) if out is not None else None
@@ -112,7 +117,7 @@ def report(
     run: RunArgument,
     out: Annotated[str | None, typer.Option(help="default: report.html in the run folder")] = None,
     rows: Annotated[int, typer.Option(min=1, help="most rows in the gallery")] = 600,
-    seed: Annotated[int, typer.Option(help="draws the rows")] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Write one HTML file: funnel, yields, score histograms with thresholds, timings, settings, gallery."""
     from pipeline.api import open_run

@@ -32,6 +32,7 @@ EngineOption = Annotated[
     EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for debugging")
 ]
 Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, local or s3://")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="draws the pairs")]
 Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no tables")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="one line for every written file")]
@@ -46,7 +47,7 @@ def verbosity(quiet: bool, verbose: bool) -> "Verbosity":
 
 def parse_parts(text: str) -> range:
     """Parse ``"3"`` or ``"0-4"``; both ends are included."""
-    match = re.fullmatch(r"(\d+)(?:-(\d+))?", text)
+    match = re.fullmatch(r"([0-9]{1,9})(?:-([0-9]{1,9}))?", text)
     if not match:
         raise UserError(f"--parts {text}: write a part or a range, such as 0-4")
     first, last = int(match[1]), int(match[2] or match[1])

@@ -78,7 +78,7 @@ def rerun(
         manifest,
         stage,
         settings=overrides or [],
-        parts=parse_parts(parts) if parts else None,
+        parts=None if parts is None else parse_parts(parts),
         retry_failed=retry_failed,
         engine=engine.value,
         replace=replace,

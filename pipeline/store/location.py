@@ -8,6 +8,7 @@ A file counts as missing only if the system raises ``FileNotFoundError``. Every 
 pathlib's and fsspec's own ``exists`` and ``glob`` treat an unreadable path as missing, so they are not used.
 """
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -30,24 +31,28 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
     """The path for a location given in a manifest or on the command line.
 
     Raises:
-        UserError: the protocol is unknown or mistyped, its package is not installed, or the URL holds a
-            password or a query.
+        UserError: the protocol is unknown or mistyped, its package is not installed, no bucket or no user is
+            named, or the URL holds a password or a query.
     """
     if isinstance(location, Path | UPath):
         return location
     text = os.fspath(location)
-    protocol, colon, _ = text.partition(":")
+    if "\0" in text:
+        raise UserError(f"{text!r}: a path cannot contain a zero byte")
+    protocol, colon, rest = text.partition(":")
     if "://" not in text:
         if colon and protocol.lower() in available_protocols():
             raise UserError(
                 f"{text}: a URL is {protocol.lower()}://...; a local path of this name is ./{text}"
             )
-        return Path(text)
+        return _at_home(text)
     _refuse_secrets(text)
     if protocol in ("file", "local"):
         return Path(text.partition("://")[2])
     if protocol == "memory" or "::" in text.partition("://")[0]:
         raise UserError(f"{text}: what is written there would be lost; name a folder or an object store")
+    if rest == "//" or rest.startswith("///"):
+        raise UserError(f"{text}: name a bucket or a host, such as {protocol}://bucket/folder")
     try:
         path = UPath(text, use_listings_cache=False)  # other processes write to the store too
         path.fs  # noqa: B018 - imports the protocol's package, and may connect to a server
@@ -58,6 +63,14 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
     if is_local(path):
         raise UserError(f"{text}: there is no protocol {protocol!r}")
     return path
+
+
+def _at_home(text: str) -> Path:
+    """A local path with ``~`` expanded: a shell leaves it alone in quotes and in ``--out=~/x``."""
+    path = os.path.expanduser(text)
+    if path.startswith("~"):
+        raise UserError(f"{text}: there is no user {text.partition('/')[0]}; a path of this name is ./{text}")
+    return Path(path)
 
 
 def _refuse_secrets(url: str) -> None:
@@ -96,17 +109,28 @@ def exists(path: Location) -> bool:
 def list_folder(folder: Location) -> dict[str, bool]:
     """The names in a folder, each with whether it is a folder itself; empty if the folder is missing.
 
+    A link that leads nowhere, or in a circle, is no folder.
+
     Raises:
         OSError: the folder cannot be listed.
     """
     try:
         if is_local(folder):
             with os.scandir(folder) as entries:
-                return {entry.name: entry.is_dir() for entry in entries}
+                return {entry.name: _is_folder(entry) for entry in entries}
         infos = folder.fs.ls(folder.path, detail=True)
     except FileNotFoundError:
         return {}
     return {info["name"].rstrip("/").rpartition("/")[2]: info["type"] == "directory" for info in infos}
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        return False
 
 
 def arrow_source(path: Location) -> str | BinaryIO:
@@ -139,6 +163,10 @@ def stamps(folder: Location) -> dict[str, str | None]:
                 try:
                     stat = entry.stat()
                 except FileNotFoundError:  # a temporary file that was just renamed
+                    continue
+                except OSError as error:
+                    if error.errno != errno.ELOOP:
+                        raise
                     continue
                 modified, changed = stat.st_mtime_ns, stat.st_ctime_ns
                 stamp = f"{stat.st_size} {modified} {changed} {stat.st_ino}"

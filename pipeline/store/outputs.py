@@ -107,8 +107,20 @@ def new_folder(out: Location) -> Iterator[NewFolder]:
 
 
 def _real(path: Location) -> Location:
-    """The target of a symbolic link, so that the link itself is not replaced."""
-    return Path(os.path.realpath(path)) if is_local(path) else path
+    """The target of a symbolic link, so that the link itself is not replaced.
+
+    Raises:
+        OSError: the links lead in a circle.
+        UserError: the path is ``-``, which means standard output elsewhere.
+    """
+    if str(path) == "-":
+        raise UserError("--out -: standard output is for tables; name a file or a folder")
+    if not is_local(path):
+        return path
+    real = Path(os.path.realpath(path))
+    with suppress(FileNotFoundError):
+        real.stat()
+    return real
 
 
 def _try(path: Location) -> None:

@@ -66,6 +66,11 @@ def read_plan(path: Location) -> Plan | None:
     """
     try:
         content, groups = read_metadata(path, PLACE)
+    except FileNotFoundError:
+        return None
+    except DamagedFileError as error:
+        raise _lost(error) from error
+    try:
         plan = Plan(
             digest=content["digest"],
             settings=dict(content["settings"]),
@@ -78,12 +83,8 @@ def read_plan(path: Location) -> Plan | None:
         if any(type(n) is not int or n < 0 for n in counts) or plan.tasks.total() != plan.rows:
             raise ValueError("a count is not one of the plan's rows")
         return plan
-    except FileNotFoundError:
-        return None
     except (KeyError, TypeError, ValueError) as error:
         raise _lost(DamagedFileError(path, "its footer is not one of a plan")) from error
-    except DamagedFileError as error:
-        raise _lost(error) from error
 
 
 def check_plan(path: Location) -> None:

@@ -1,7 +1,7 @@
 """Opening an existing run from its own files, for commands that read it."""
 
 import difflib
-from pathlib import Path
+from contextlib import suppress
 
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
@@ -46,12 +46,10 @@ def near_runs(root: Location) -> str:
     """Asks after the runs beside ``root``, or in ``runs`` there, with names near to its own; or empty."""
     if not is_local(root):
         return ""
-    runs = {
-        str(folder / name)
-        for folder in (root.parent, root.parent / "runs")
-        for name in list_folder(folder)
-        if (folder / name / "plan.parquet").is_file()
-    }
-    by_name = {Path(run).name: run for run in sorted(runs)}
-    near = [by_name[name] for name in difflib.get_close_matches(root.name, by_name, n=2)]
+    runs: dict[str, str] = {}
+    for folder in (root.parent, root.parent / "runs"):
+        with suppress(OSError):  # only a hint: the folder can be another user's, or a file
+            names = list_folder(folder)
+            runs |= {n: str(folder / n) for n in names if (folder / n / "plan.parquet").is_file()}
+    near = [runs[name] for name in difflib.get_close_matches(root.name, sorted(runs), n=2)]
     return f": did you mean {' or '.join(near)}?" if near else ""

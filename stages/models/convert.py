@@ -97,7 +97,12 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, UnpicklingError) as error:
+    except UnpicklingError as error:  # torch's own message recommends to read it unsafely
+        raise CheckpointError(
+            f"{path} is not a checkpoint that can be read safely: it is no file of torch, or holds more "
+            "than tensors"
+        ) from error
+    except Exception as error:  # a damaged file can make the unpickler raise anything
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from error
     if isinstance(content, Mapping) and isinstance(content.get("model"), Mapping):

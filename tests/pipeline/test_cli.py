@@ -61,10 +61,31 @@ def test_parts(text, parts):
     assert parse_parts(text) == parts
 
 
-@pytest.mark.parametrize("text", ["", "a", "4-2", "1-", "-1"])
+@pytest.mark.parametrize("text", ["", " ", "a", "4-2", "1-", "-1", "\N{SUPERSCRIPT TWO}", "9" * 5000])
 def test_wrong_parts(text):
     with pytest.raises(UserError, match="--parts"):
         parse_parts(text)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["rerun", "toybox", "--stage", "edit", "--parts", ""],
+        ["inspect", "nowhere", "--seed", "-1"],
+        ["report", "nowhere", "--seed", "-1"],
+        ["cost", "nowhere", "--pairs", "9" * 400],
+        ["inspect", "run\0nowhere"],
+        ["validate", "s3://"],
+        ["status", "~nobody-here/run"],
+    ],
+)
+def test_a_wrong_argument_is_told_and_nothing_is_done(monkeypatch, capsys, tmp_path, command):
+    monkeypatch.chdir(tmp_path)
+    code, _, errors = editpairs(monkeypatch, capsys, *command)
+    assert code == 2
+    assert "Traceback" not in errors
+    assert "there is no run" not in errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_help_and_completion_wait_for_no_library_of_tables_or_arrays():

@@ -6,7 +6,8 @@ import pytest
 
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
-from pipeline.store.location import is_local, locate
+from pipeline.store.location import is_local, list_folder, locate, stamps
+from pipeline.views.run import open_state
 from stages import STAGES
 from tests.pipeline.runs import ROOT
 
@@ -50,7 +51,17 @@ def test_a_mistyped_url_is_no_local_path(text):
 
 
 @pytest.mark.parametrize(
-    "url", ["memory://x", "simplecache::s3://b/x", "a://b", "://b", "S3://b/x", "ftp://127.0.0.1:9/x"]
+    "url",
+    [
+        "s3://",
+        "s3:///x",
+        "memory://x",
+        "simplecache::s3://b/x",
+        "a://b",
+        "://b",
+        "S3://b/x",
+        "ftp://127.0.0.1:9/x",
+    ],
 )
 def test_a_url_at_which_nothing_would_stay_is_refused(url):
     with pytest.raises(UserError, match=f"^{url}: "):
@@ -66,3 +77,24 @@ def test_a_file_url_is_a_local_path():
     assert locate("file:///tmp/a b") == Path("/tmp/a b")
     assert not is_local(locate("s3://pairs/x"))
     assert locate("s3://pairs/a@b/x?.csv").path == "pairs/a@b/x?.csv"
+
+
+def test_a_tilde_is_the_home_folder_and_an_unknown_user_is_told(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert locate("~/runs/a") == Path("/home/me/runs/a")
+    with pytest.raises(UserError, match="there is no user ~nobody-here"):
+        locate("~nobody-here/runs")
+
+
+def test_a_zero_byte_is_told():
+    with pytest.raises(UserError, match="zero byte"):
+        locate("runs/a\0b")
+
+
+def test_a_link_in_a_circle_beside_a_folder_is_no_obstacle(tmp_path):
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "a").mkdir()
+    assert list_folder(tmp_path) == {"loop": False, "a": True}
+    assert stamps(tmp_path).keys() == {"a"}
+    with pytest.raises(UserError, match="there is no run at"):
+        open_state(tmp_path / "a")

@@ -24,12 +24,15 @@ def fill(path: Path) -> None:
 @pytest.fixture
 def places(tmp_path):
     (tmp_path / "file").write_text("mine")
+    (tmp_path / "loop").symlink_to("loop")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("years")
     return tmp_path
 
 
-@pytest.mark.parametrize("place", ["file/x", "file/x/y", "full", "/proc/x.html", "/dev/null", "x" * 300, "/"])
+@pytest.mark.parametrize(
+    "place", ["file/x", "file/x/y", "full", "/proc/x.html", "/dev/null", "x" * 300, "/", "loop", "loop/x"]
+)
 @pytest.mark.parametrize("make", [new_file, new_folder])
 def test_a_place_that_cannot_be_written_is_said_before_the_work(places, place, make):
     before = sorted(places.rglob("*"))

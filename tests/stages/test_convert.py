@@ -1,5 +1,8 @@
 """Published checkpoints, as their projects save them, become folders that the loaders read."""
 
+import random
+from contextlib import suppress
+
 import numpy as np
 import pytest
 import torch
@@ -60,8 +63,21 @@ class Harmful:
 
 def test_nothing_in_a_checkpoint_is_executed(tmp_path):
     torch.save({"model": Harmful()}, tmp_path / "harmful.pth")
-    with pytest.raises(CheckpointError, match="read safely"):
+    with pytest.raises(CheckpointError, match="read safely") as raised:
         read_checkpoint(tmp_path / "harmful.pth")
+    assert "weights_only" not in str(raised.value), "torch recommends to read it unsafely"
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_damaged_checkpoint_is_told(tmp_path, legacy):
+    file, rng = tmp_path / "damaged.pth", random.Random(0)
+    torch.save({"a": torch.zeros(3)}, file, _use_new_zipfile_serialization=not legacy)
+    whole = file.read_bytes()
+    for _ in range(300):
+        at = rng.randrange(len(whole))
+        file.write_bytes(whole[:at] + bytes([rng.randrange(256)]) + whole[at + rng.choice([1, 1, 99]) :])
+        with suppress(CheckpointError):
+            read_checkpoint(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint"])
