@@ -30,7 +30,8 @@ class DepthEstimator:
         outputs = self.model(**inputs)
         (found,) = self.processor.post_process_depth_estimation(outputs, target_sizes=[image.shape[:2]])
         depth = found["predicted_depth"].float().cpu().numpy()
-        if not np.isfinite(depth).all():
+        with np.errstate(over="ignore", invalid="ignore"):
+            span = float(depth.max() - depth.min())  # infinite also if finite depths are too far apart
+        if not np.isfinite(span) or not np.isfinite(depth).all():
             raise NotFiniteError(self.stage, "the depth map")
-        span = float(depth.max() - depth.min())
         return (depth - depth.min()) / (span or 1.0)

@@ -1,5 +1,6 @@
 """The task_check stage: a predictor checks the task of each instruction, and may change it."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -7,7 +8,8 @@ from typing import ClassVar, Protocol
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Stage, StageConfig, Weights, kept, to_table
+from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, to_table
+from stages.finite import NotFiniteError
 from stages.tasks import Tasks
 
 
@@ -92,6 +94,8 @@ class TaskCheck(Stage[TaskCheckConfig]):
     def _decide(self, planned: str, probabilities: Mapping[str, float]) -> Decision:
         if not probabilities:
             return kept(checked_task=planned)
+        if not all(map(math.isfinite, probabilities.values())):
+            return failed(NotFiniteError("task_check", "the predictor's output"))
         predicted = max(probabilities, key=lambda name: probabilities[name])
         sure = probabilities[predicted] >= self.config.confidence
         return kept(

@@ -8,6 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from stages.finite import NotFiniteError
 from stages.instruct.prompt import conversation
 from stages.models.chat.conversation import Reply
 from stages.models.chat.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
@@ -89,6 +90,28 @@ def test_every_end_token_of_the_generation_config_ends_an_answer(model, tokenize
 def test_an_answer_that_found_no_end_says_so(chat, tokenizer):
     chat._ends = {len(tokenizer)}  # a token that the model cannot say
     assert [reply.ending for reply in chat.complete([ask("a red car")] * 2, [0, 1])] == ["truncated"] * 2
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("temperature", [0, 1])
+def test_an_output_that_is_not_finite_fails_its_row_alone(model, tokenizer, value, temperature):
+    sampling = Sampling(temperature=temperature, top_p=0.95, max_new_tokens=12)
+    chat = TransformersChat(model, tokenizer, sampling, batch=4, prompt_multiple=16)
+    rows, calls = [ask("a red car"), ask("a blue ball"), ask("a tree")], []
+    before = chat.complete(rows, [1, 2, 3])
+
+    def spoil(_module, _args, logits):
+        calls.append(1)
+        if len(calls) >= 3:
+            logits[1, -1, 5] = value
+        return logits
+
+    hook = model.lm_head.register_forward_hook(spoil)
+    first, sick, last = chat.complete(rows, [1, 2, 3])
+    hook.remove()
+    assert (first, last) == (before[0], before[2])
+    assert isinstance(sick, NotFiniteError)
+    assert str(sick).startswith("instruct: the model's output is not finite")
 
 
 def test_batches_have_one_shape(chat):

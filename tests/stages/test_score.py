@@ -9,7 +9,7 @@ from stages.models.grounding import GroundingConfig
 from stages.models.grounding.detector import NOTHING
 from stages.pictures.png import encode_png
 from stages.score import stage as score_stage
-from stages.score.evidence import Row
+from stages.score.evidence import Evidence, Row, Seen
 from stages.score.metrics import METRICS, check_metrics
 from stages.score.stage import Score
 from stages.tasks import Tasks
@@ -226,6 +226,62 @@ def test_a_metric_that_is_not_a_number_fails_its_row_only(score):
     table = score(pa.Table.from_pylist([broken, row("remove", picture(), picture())]))
     assert table["status"].to_pylist() == ["failed", "kept"]
     assert "change_outside_raw of candidate 0" in table["reason"][0].as_py()
+
+
+EVERY = Tasks({"every": tiny_task("every", metrics=tuple(METRICS), region="object")})
+
+
+def evidence(**spoilt) -> Evidence:
+    """A pair in whose evidence every model has said something finite, besides ``spoilt``."""
+    box = np.array([32, 32, 64, 64], np.float32)
+    found = replace(NOTHING, best_score=0.4, best_box=box, all_boxes=box[None], all_scores=np.array([0.4]))
+    record = row("every", picture(), picture(red=255, seed=1))
+    candidate = {"change_outside_raw": 0.25, "contrast_raw": 0.2}
+    record["candidates"][0] |= {name: spoilt.pop(name, value) for name, value in candidate.items()}
+    captions = record["caption"], record["output_caption"]
+    seen = {
+        "clip": np.eye(2, 8, dtype=np.float32) + 0.1,
+        "texts": dict(zip(captions, np.eye(2, 8, 2, dtype=np.float32) + 0.1, strict=True)),
+        "detections": {(p, k): found for p in ("a blue car", "a red car") for k in (0, 1)},
+        "dino": [np.ones(4), np.ones(4)],
+        "depth": [np.ones((4, 4)), np.zeros((4, 4))],
+        "read": [0.3, 0.4],
+        "probed": {"nsfw": [0.3, 0.2], "aesthetic": [0.2, 0.3]},
+    }
+    return Evidence(Row(EVERY["every"], record), Seen(**(seen | spoilt)), 0)
+
+
+def metrics_made_of(**spoilt) -> dict[str, float | None]:
+    """The metrics that differ from those of evidence in which everything is finite."""
+    whole, sick = score_stage._scores(evidence()), score_stage._scores(evidence(**spoilt))
+    return {name: sick[name] for name in METRICS if sick[name] != whole[name]}
+
+
+NAN = float("nan")
+SPOILT = replace(NOTHING, best_score=NAN)
+ASKED = {(phrase, k): SPOILT for phrase in ("a blue car", "a red car") for k in (0, 1)}
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "names"),
+    [
+        ({"clip": np.array([[NAN] * 8, [0.1] * 8])}, {"clip_text_input", "clip_direction", "clip_image"}),
+        ({"clip": np.array([[0.1] * 8, [NAN] * 8])}, {"clip_text_output", "clip_direction", "clip_image"}),
+        ({"detections": ASKED}, {"present", "present_overlap", "absent", "absent_before"}),
+        ({"dino": [np.ones(4), np.full(4, NAN)]}, {"dino"}),
+        ({"depth": [np.full((4, 4), NAN), np.ones((4, 4))]}, {"depth_change"}),
+        ({"read": [0.3, NAN]}, {"text_read"}),
+        ({"probed": {"nsfw": [0.3, NAN], "aesthetic": [0.2, NAN]}}, {"nsfw", "aesthetic"}),
+        ({"probed": {"nsfw": [NAN, 0.2], "aesthetic": [NAN, 0.3]}}, {"nsfw", "aesthetic"}),
+        ({"change_outside_raw": NAN}, {"change_outside_raw"}),
+        ({"contrast_raw": NAN}, {"contrast"}),
+    ],
+    ids=lambda value: "-".join(sorted(value)) if isinstance(value, set) else "",
+)
+def test_no_metric_hides_that_what_it_is_made_of_is_not_finite(spoilt, names):
+    changed = metrics_made_of(**spoilt)
+    sick = {name for name, value in changed.items() if value is not None and not np.isfinite(value)}
+    assert names <= sick, changed
 
 
 def test_scores_do_not_depend_on_the_other_rows(score):

@@ -61,6 +61,16 @@ def test_a_row_is_moved_where_the_predictor_is_sure(probabilities, task):
     )
 
 
+@pytest.mark.parametrize("share", [float("nan"), float("inf")])
+@pytest.mark.parametrize("label", ["local", "remove"])
+def test_a_prediction_that_is_not_finite_fails_its_row(share, label):
+    rows = pa.table({"id": ["a"], "task": ["local"], "instruction": ["remove the ball"]})
+    predictor = Fixed(**{"local": 0.1, "remove": 0.2, label: share})
+    [row] = TaskCheck(TaskCheckConfig(), TASKS, predictor)(rows).to_pylist()
+    assert row["status"] == "failed"
+    assert row["reason"].startswith("NotFiniteError: task_check: the predictor's output is not finite")
+
+
 def test_a_predictor_with_labels_of_no_task_is_refused():
     with pytest.raises(ValueError, match=r"task_check\.predictor\.\w+: there is no such task"):
         TaskCheck(TaskCheckConfig(predictor=PREDICTOR), TASKS)

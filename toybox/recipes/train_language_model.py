@@ -178,7 +178,10 @@ def evaluate(chat: TransformersChat, tasks: Tasks, count: int) -> dict[str, floa
     texts: list[str] = []
     for first in range(0, count, chat.batch):
         part = conversations[first : first + chat.batch]
-        texts += [reply.text for reply in chat.complete(part, list(range(first, first + len(part))))]
+        for reply in chat.complete(part, list(range(first, first + len(part)))):
+            if isinstance(reply, Exception):
+                raise reply
+            texts.append(reply.text)
     valid = correct = 0
     for (task, verb, scene, description), text in zip(rows, texts, strict=True):
         try:

@@ -14,10 +14,14 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.base import Weights
+from stages.finite import NotFiniteError
 from stages.models.batches import filled
 from stages.models.chat.conversation import Message, Reply
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
+
+SPOILED = -1
+"""In place of a token where the model's output is not finite."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +61,20 @@ class TransformersChat:
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
         self._special = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
 
-    def complete(self, conversations: Sequence[list[Message]], seeds: Sequence[int]) -> list[Reply]:
-        """The assistant's reply to each conversation. Row i draws from ``seeds[i]`` only."""
+    def complete(
+        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
+    ) -> list[Reply | Exception]:
+        """The assistant's reply to each conversation. Row i draws from ``seeds[i]`` only.
+
+        A row gets a NotFiniteError if the model's scores of its next token are not finite.
+        """
         if not 0 < len(conversations) <= self.batch:
             raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
         ids, mask = self.encode(conversations)
         return [
-            Reply(
+            NotFiniteError("instruct", "the model's output")
+            if SPOILED in tokens
+            else Reply(
                 str(self.tokenizer.decode(tokens, skip_special_tokens=True)), "stop" if ended else "truncated"
             )
             for tokens, ended in self._decode(ids, mask, seeds)
@@ -93,7 +104,7 @@ class TransformersChat:
     def _decode(
         self, ids: torch.Tensor, mask: torch.Tensor, seeds: Sequence[int]
     ) -> list[tuple[list[int], bool]]:
-        """Each row's tokens, and whether the reply ended by itself."""
+        """Each row's tokens, and whether the reply ended by itself. A row that is not finite ends SPOILED."""
         generators = [torch.Generator().manual_seed(seed) for seed in seeds]
         answers: list[list[int]] = [[] for _ in seeds]
         done = [False] * len(seeds)
@@ -109,17 +120,25 @@ class TransformersChat:
                 logits_to_keep=1,
             )
             cache = output.past_key_values
-            tokens = draw(output.logits[:, -1].float(), generators, self.sampling)
-            for row, token in enumerate(tokens[: len(seeds)].tolist()):
+            logits = output.logits[:, -1].float()
+            tokens = draw(logits, generators, self.sampling)
+            drawn = tokens.masked_fill(_is_spoiled(logits), SPOILED)
+            for row, token in enumerate(drawn[: len(seeds)].tolist()):
                 done[row] = done[row] or token in self._ends
                 if not done[row]:
                     answers[row].append(token)
+                done[row] = done[row] or token == SPOILED
             if all(done):
                 break
             ids = tokens[:, None]
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             positions = positions[:, -1:] + 1
         return list(zip(answers, done, strict=True))
+
+
+def _is_spoiled(logits: torch.Tensor) -> torch.Tensor:
+    """Which rows of logits [b,v] name no token, bool [b]. A single token may have minus infinity."""
+    return logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
 
 
 def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: Sampling) -> torch.Tensor:

@@ -1,4 +1,6 @@
-"""Metrics of defects in a single picture or mask."""
+"""Metrics of defects in a single picture or mask. numpy's min and max, unlike Python's, keep a NaN."""
+
+import numpy as np
 
 from stages.score.evidence import Evidence
 from stages.score.families.change import fidelity
@@ -7,7 +9,7 @@ from stages.score.metric import NONNEGATIVE, Metric, needs_boxes
 
 def _contrast(evidence: Evidence) -> float | None:
     contrast, drawn = fidelity().contrast, evidence.candidate["contrast_raw"]
-    return min(contrast(evidence.i), contrast(evidence.tar), *([] if drawn is None else [drawn]))
+    return float(np.min([contrast(evidence.i), contrast(evidence.tar), *([] if drawn is None else [drawn])]))
 
 
 METRICS = (
@@ -22,7 +24,7 @@ METRICS = (
         "clipped",
         "share of pixels that are pure black or pure white, of I or Tar: the greater one",
         "pictures",
-        lambda e: max(fidelity().clipped(e.i), fidelity().clipped(e.tar)),
+        lambda e: float(np.max([fidelity().clipped(e.i), fidelity().clipped(e.tar)])),
     ),
     Metric(
         "contrast",
@@ -36,7 +38,7 @@ METRICS = (
         "mean difference of neighbouring grey values over their deviation, of I or Tar: the greater "
         "one; noise has 1.1",
         "pictures",
-        lambda e: max(fidelity().roughness(e.i), fidelity().roughness(e.tar)),
+        lambda e: float(np.max([fidelity().roughness(e.i), fidelity().roughness(e.tar)])),
         NONNEGATIVE,
     ),
 )

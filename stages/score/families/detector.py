@@ -1,5 +1,7 @@
 """Metrics by the detector: is the new object present, and is the removed object gone?"""
 
+import math
+
 from stages.pictures.masks import share_within
 from stages.score.evidence import Evidence, Look
 from stages.score.metric import Metric, needs_boxes
@@ -45,7 +47,9 @@ def _present(evidence: Evidence) -> float | None:
 
 def _present_overlap(evidence: Evidence) -> float | None:
     found = evidence.detected(_made(evidence.task))
-    return share_within(found.best_box, evidence.inside) if found else None
+    if found is None or math.isnan(found.best_score):
+        return None if found is None else math.nan
+    return share_within(found.best_box, evidence.inside)
 
 
 def _absent(evidence: Evidence) -> float | None:

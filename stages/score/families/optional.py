@@ -22,12 +22,12 @@ def _text_read(evidence: Evidence) -> float | None:
 
 def _aesthetic(evidence: Evidence) -> float | None:
     both = evidence.probed("aesthetic")
-    return min(both) if both else None
+    return float(np.min(both)) if both else None
 
 
 def _nsfw(evidence: Evidence) -> float | None:
     both = evidence.probed("nsfw")
-    return max(both) if both else None
+    return float(np.max(both)) if both else None
 
 
 METRICS = (
