@@ -65,7 +65,19 @@ def test_both_libraries_agree_on_what_is_unknown(twins):  # noqa: F811
 
 
 @pytest.mark.parametrize(
-    "phrase", ["a red car!", "a red, car", "(a red car)", '"a red car"', "a red car...", "A red -- car?"]
+    "phrase",
+    [
+        "a red car!",
+        "a red, car",
+        "(a red car)",
+        '"a red car"',
+        "a red car...",
+        "A red -- car?",
+        "a red c\u200bar",
+        "\uff41 red \uff43\uff41r",
+        "a&nbsp;red car",
+        "a red car\ufe0f",
+    ],
 )
 def test_punctuation_moves_no_score(detector, phrase):
     [plain], [found] = (detector.find(pictures(1), [p], 1) for p in ("a red car", phrase))

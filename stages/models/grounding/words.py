@@ -5,7 +5,6 @@ name nothing: an unknown word is "found" in any picture. Their scores are ignore
 word is not searched for at all: "a mauve car" would be found wherever there is a car.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from stages.unknown_words import names_something
+from stages.words import normalised
 
 _ARTICLES = ("a", "an", "the")
 _WITHIN_WORDS = {"-": "-", "\u2010": "-", "\u2011": "-", "'": "'", "\u2019": "'"}
@@ -21,7 +21,7 @@ _WITHIN_WORDS = {"-": "-", "\u2010": "-", "\u2011": "-", "'": "'", "\u2019": "'"
 
 def caption_of(phrase: str) -> str:
     """A phrase in the form that GroundingDINO reads: lower case, one sub-sentence, only a final full stop."""
-    text = unicodedata.normalize("NFC", phrase).lower()
+    text = normalised(phrase).lower()  # phrases of a run are normalised, those of draw_edit may not be
     read = [_read_as(text, at) for at in range(len(text))]
     return " ".join([*"".join(read).split(), "."])
 
