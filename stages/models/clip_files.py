@@ -8,6 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import check_tensors, problems_of, read_json
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def _tags(model: str) -> list[str] | None:
 
 
 def _check_folder(folder: Path) -> None:
-    if not isinstance(read_json(folder / "open_clip_config.json").get("model_cfg"), dict):
+    config = read_json(folder / "open_clip_config.json").get("model_cfg")
+    if not isinstance(config, dict):
         raise ValueError(f"{folder / 'open_clip_config.json'} has no model_cfg")
+    text = config.get("text_cfg")
+    if isinstance(text, dict) and text.get("hf_tokenizer_name"):  # otherwise open_clip has its own tokenizer
+        check_tokenizer(folder, text.get("vocab_size"))
     check_tensors(folder / "open_clip_model.safetensors", ("visual.",))

@@ -88,13 +88,13 @@ def check_saved_model(folder: Path, name: str = "model") -> None:
         check_tensors(folder / piece)
 
 
-def of_transformers(kind: str, classes: tuple[str, ...], files: tuple[str, ...]) -> Check:
+def of_transformers(kind: str, classes: tuple[str, ...], *beside: Check) -> Check:
     """Make a check for a folder of transformers.
 
     Args:
         kind: the expected kind of model, for errors.
         classes: prefixes or suffixes of architecture names. The config must name a matching architecture.
-        files: file names of the tokenizer or preprocessor; one of them must exist.
+        beside: checks of the folder's tokenizer or preprocessor.
     """
 
     def check(folder: Path) -> None:
@@ -107,14 +107,22 @@ def of_transformers(kind: str, classes: tuple[str, ...], files: tuple[str, ...])
         ):
             raise ValueError(f"{folder} holds {', '.join(map(str, named))}, which is not {kind}")
         check_saved_model(folder)
-        if not any((folder / file).is_file() for file in files):
-            raise ValueError(f"{folder} has no {' or '.join(files)}")
+        for check_files in beside:
+            check_files(folder)
 
     return check
 
 
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json")
-PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
+def check_preprocessor(folder: Path) -> None:
+    """Check the configuration of a folder's image processor."""
+    there = [folder / name for name in _PREPROCESSORS if (folder / name).exists()]
+    if not there:
+        raise ValueError(f"{folder} has no {' or '.join(_PREPROCESSORS)}")
+    for file in there:
+        read_json(file)
+
+
+_PREPROCESSORS = ("preprocessor_config.json", "processor_config.json")
 
 
 def of_parts(config_key: str, prefixes: tuple[str, ...]) -> Check:

@@ -15,6 +15,7 @@ from safetensors.torch import load_model as fill
 
 from stages.base import Weights
 from stages.models.device import default_device
+from stages.models.tokenizer_files import require_words
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of files that can run code while they are read."""
@@ -35,12 +36,28 @@ def load_model(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
         FileNotFoundError: there is no such model, or its weights exist only as a pickle.
         OSError: it cannot be read.
     """
-    return _load(kind, weights, key, use_safetensors=True, **options)
+    loaded = _load(kind, weights, key, use_safetensors=True, **options)
+    _require_words(loaded, weights, key)
+    return loaded
 
 
 def load_processor(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
-    """Load a tokenizer, processor or configuration of transformers; otherwise as :func:`load_model`."""
-    return _load(kind, weights, key, **options)
+    """Load a tokenizer, processor or configuration of transformers; otherwise as :func:`load_model`.
+
+    Raises:
+        OSError: as there; also for a tokenizer without vocabulary.
+    """
+    loaded = _load(kind, weights, key, **options)
+    _require_words(loaded, weights, key)
+    return loaded
+
+
+def _require_words(loaded: Any, weights: Weights, key: str) -> None:
+    """Check every tokenizer of a processor or a pipeline, or a tokenizer itself."""
+    inside = [getattr(loaded, name, None) for name in ("tokenizer", "tokenizer_2")]
+    for tokenizer in [loaded, *inside]:
+        if hasattr(tokenizer, "all_special_tokens"):
+            require_words(tokenizer, f"{key}: the tokenizer of {weights.model}")
 
 
 def _load(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
@@ -105,7 +122,9 @@ def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:
     network = open_clip.create_model(model, tag, device=default_device(), require_pretrained=True)
     # A folder's own config could ask to run its code; these options override it.
     remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
-    return network, open_clip.get_tokenizer(model, **remote)
+    tokenizer = open_clip.get_tokenizer(model, **remote)
+    _require_words(tokenizer, weights, key)
+    return network, tokenizer
 
 
 def _fetch_safetensors(model: str, tag: str | None, section: str) -> None:

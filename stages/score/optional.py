@@ -21,13 +21,13 @@ PROBES = ("aesthetic", "nsfw")
 
 def optional_problems(config: "ScoreConfig") -> Iterator[str]:
     """Problems with the optional models in the section ``score``."""
-    from stages.models.weight_files import PREPROCESSOR, of_transformers, problems_of
+    from stages.models.weight_files import check_preprocessor, of_transformers, problems_of
 
     if config.dino is not None:
-        check = of_transformers("a DINO model", ("Dino",), PREPROCESSOR)
+        check = of_transformers("a DINO model", ("Dino",), check_preprocessor)
         yield from problems_of("score.dino", config.dino, check)
     if config.depth is not None:
-        check = of_transformers("a depth model", ("ForDepthEstimation",), PREPROCESSOR)
+        check = of_transformers("a depth model", ("ForDepthEstimation",), check_preprocessor)
         yield from problems_of("score.depth", config.depth, check)
     for name in PROBES:
         weights = getattr(config, name)

@@ -72,10 +72,11 @@ class TaskCheck(Stage[TaskCheckConfig]):
 
     @classmethod
     def problems(cls, config: TaskCheckConfig, tasks: Tasks) -> Iterator[str]:
-        from stages.models.weight_files import TOKENIZER, of_transformers, problems_of, read_json
+        from stages.models.tokenizer_files import check_tokenizer
+        from stages.models.weight_files import of_transformers, problems_of, read_json
 
         def check(folder: Path) -> None:
-            of_transformers("a sequence classifier", ("ForSequenceClassification",), TOKENIZER)(folder)
+            of_transformers("a sequence classifier", ("ForSequenceClassification",), check_tokenizer)(folder)
             labels = read_json(folder / "config.json").get("id2label", {})
             tasks.check_known(map(str, labels.values()), "its labels")
 

@@ -7,7 +7,7 @@ from stages.edit.annotations.adjust import draw_adjusted
 from stages.edit.annotations.lettering import draw_text
 from stages.edit.annotations.marks import Annotation, draw_boxes, draw_mask, draw_sketch
 from stages.edit.stage import EditConfig
-from stages.models.weight_files import PREPROCESSOR, of_transformers, problems_of
+from stages.models.weight_files import check_preprocessor, of_transformers, problems_of
 from stages.tasks import Tasks
 
 
@@ -44,10 +44,10 @@ def annotation_problems(config: EditConfig, tasks: Tasks) -> Iterator[str]:
     yield from _missing(config, tasks)
     methods = {task.method for task in tasks.values()}
     if config.depth is not None and methods & {"depth", "normal"}:
-        check = of_transformers("a depth model", ("ForDepthEstimation",), PREPROCESSOR)
+        check = of_transformers("a depth model", ("ForDepthEstimation",), check_preprocessor)
         yield from problems_of("edit.depth", config.depth, check)
     if config.pose is not None and "pose" in methods:
-        check = of_transformers("a VitPose model", ("VitPose",), PREPROCESSOR)
+        check = of_transformers("a VitPose model", ("VitPose",), check_preprocessor)
         yield from problems_of("edit.pose", config.pose, check)
 
 

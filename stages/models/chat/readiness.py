@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 from stages.models.chat.address import is_here
 from stages.models.chat.config import EndpointConfig
-from stages.models.weight_files import TOKENIZER, of_transformers, read_json
+from stages.models.tokenizer_files import check_tokenizer
+from stages.models.weight_files import of_transformers, read_json
 
 CONNECT_SECONDS = 3.0
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -45,9 +46,18 @@ def check_chat(folder: Path) -> None:
         ValueError: the folder does not hold a chat model.
     """
     classes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
-    of_transformers("a causal language model", classes, TOKENIZER)(folder)
-    if any((folder / name).is_file() for name in _TEMPLATES):
-        return
-    configured = folder / "tokenizer_config.json"
-    if not configured.is_file() or not read_json(configured).get("chat_template"):
+    of_transformers("a causal language model", classes, check_tokenizer)(folder)
+    if (folder / "generation_config.json").exists():
+        read_json(folder / "generation_config.json")
+    if not any(_templates(folder)):
         raise ValueError(f"{folder} has no chat template: use a chat model")
+
+
+def _templates(folder: Path) -> Iterator[str]:
+    """The chat templates of a tokenizer, in its own files or in its settings."""
+    for name in _TEMPLATES:
+        if (folder / name).is_file():
+            yield (folder / name).read_bytes().decode("utf-8").strip()
+    configured = folder / "tokenizer_config.json"
+    if configured.is_file():
+        yield str(read_json(configured).get("chat_template") or "")

@@ -5,10 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
+from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
 _SAVED_AS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
 _MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
+_TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
 _NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 _LCM_STEPS = 50
 """LCMScheduler's default for ``original_inference_steps``."""
@@ -36,11 +38,15 @@ def _check_pipeline(folder: Path) -> None:
         raise ValueError(f"{folder} has a {index['unet'][1]}, not a UNet2DConditionModel")
     for part in _MODELS:
         if _is_used(index.get(part)):
-            read_json(folder / part / "config.json")
+            config = read_json(folder / part / "config.json")
+            if not {"_class_name", "model_type"} & set(config):
+                raise ValueError(f"{folder / part / 'config.json'} names no kind of model")
             check_saved_model(folder / part, _SAVED_AS.get(part, "model"))
     read_json(folder / "scheduler" / "scheduler_config.json")
-    if not any((folder / "tokenizer").glob("*.json")):
-        raise ValueError(f"{folder / 'tokenizer'} has no files of a tokenizer")
+    for part, encoder in _TOKENIZERS.items():
+        if _is_used(index.get(part)):
+            words = read_json(folder / encoder / "config.json").get("vocab_size")
+            check_tokenizer(folder / part, words)
 
 
 def _is_used(entry: Any) -> bool:

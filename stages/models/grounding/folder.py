@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.models.grounding import GroundingConfig
+from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import (
-    PREPROCESSOR,
-    TOKENIZER,
+    check_preprocessor,
     of_parts,
     of_transformers,
     problems_of,
@@ -17,7 +17,7 @@ from stages.models.weight_files import (
 def grounding_problems(config: GroundingConfig) -> Iterator[str]:
     """Problems in the manifest's section ``grounding``."""
     if config.library == "transformers":
-        check = of_transformers("a GroundingDINO", ("GroundingDino",), PREPROCESSOR)
+        check = of_transformers("a GroundingDINO", ("GroundingDino",), check_preprocessor, check_tokenizer)
         yield from problems_of("grounding", config, check)
     else:
         yield from problems_of("grounding", config, _check_folder)
@@ -26,6 +26,6 @@ def grounding_problems(config: GroundingConfig) -> Iterator[str]:
 def _check_folder(folder: Path) -> None:
     of_parts("backbone", ("backbone.", "bert.", "transformer."))(folder)
     text_encoder = folder / "text_encoder"
-    read_json(text_encoder / "config.json")
-    if not any((text_encoder / file).is_file() for file in (*TOKENIZER, "vocab.txt")):
-        raise ValueError(f"{text_encoder} has no files of a tokenizer")
+    if "model_type" not in read_json(text_encoder / "config.json"):
+        raise ValueError(f"{text_encoder / 'config.json'} names no model_type: it is no config of BERT")
+    check_tokenizer(text_encoder)
