@@ -21,12 +21,10 @@ class Commands(TyperGroup):
     """
 
     def invoke(self, ctx: Any) -> Any:
-        errors = Terminal(stderr=True, soft_wrap=True)
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            errors.print("\nstopped; what was committed stays, and the same command goes on from there")
-            raise typer.Exit(128 + (received() or signal.SIGINT)) from None
+            raise typer.Exit(report_interrupt()) from None
         except (UserError, StageError) as error:
             ending: UserError | StageError = error
         except BrokenPipeError:
@@ -37,13 +35,26 @@ class Commands(TyperGroup):
             if isinstance(error.__context__, BrokenPipeError):
                 raise  # for rich to handle
             ending = StageError(f"stopped: code of a stage or library ended the process ({describe(error)})")
-        errors.print(Text("error:", "bold red"), end=" ")
-        errors.print(str(ending))
-        if isinstance(ending, StageError):
-            errors.print("What was committed stays; the same command goes on from there.")
-            if ending.details:
-                errors.print("The traceback is in last_error.txt in the run's folder.")
-        raise typer.Exit(ending.exit_code)
+        raise typer.Exit(report(ending))
+
+
+def report_interrupt() -> int:
+    """Print on standard error that a signal ended the command. Returns the exit code."""
+    errors = Terminal(stderr=True, soft_wrap=True)
+    errors.print("\nstopped; what was committed stays, and the same command goes on from there")
+    return 128 + (received() or signal.SIGINT)
+
+
+def report(ending: UserError | StageError) -> int:
+    """Print the message of an error on standard error. Returns the exit code."""
+    errors = Terminal(stderr=True, soft_wrap=True)
+    errors.print(Text("error:", "bold red"), end=" ")
+    errors.print(str(ending))
+    if isinstance(ending, StageError):
+        errors.print("What was committed stays; the same command goes on from there.")
+        if ending.details:
+            errors.print("The traceback is in last_error.txt in the run's folder.")
+    return ending.exit_code
 
 
 app = typer.Typer(

@@ -83,6 +83,55 @@ def test_a_reader_that_goes_away_is_no_error(run, arguments):
     assert (ended.returncode, errors) == (1, "")
 
 
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == sys.argv[1]:
+            sys.argv[1] = ""
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+sys.argv[2:] = ["--help"]
+from pipeline.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("module", ["typer", "rich.table", "pipeline.cli.look", "rich.markdown"])
+def test_an_interrupt_while_the_commands_are_imported_leaves_no_traceback(module):
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, module], capture_output=True, text=True, cwd=ROOT, check=False
+    )
+    assert ended.returncode in (130, -signal.SIGINT)
+    assert ended.stderr.strip().startswith("stopped; ")
+    assert "Traceback" not in ended.stderr
+
+
+def test_without_standard_streams_a_run_is_made_and_nothing_is_printed_into_its_files(run, make_run):
+    def close() -> None:
+        for number in range(3):
+            os.close(number)
+
+    ended = generating(run, stdout=None, stderr=None, preexec_fn=close)
+    assert ended.wait() == 0
+    whole = make_run("whole")
+    whole.generate()
+    assert run.files() == whole.files()
+    assert (run.run / ".lock").read_text().isdecimal()
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["status", "--help"]])
+def test_a_full_disk_under_the_output_is_one_message(arguments):
+    with open("/dev/full", "w") as full:
+        _, errors = (ended := command(*arguments, stdout=full)).communicate()
+    assert ended.returncode == 2
+    assert errors == "error: No space left on device\n"
+
+
 def test_an_interrupt_while_ray_starts_and_while_workers_run(run):
     run.switch("wait 17")
     for number, stage in ((signal.SIGINT, ""), (signal.SIGTERM, "draw")):
