@@ -1,5 +1,6 @@
 """Edit tasks: one YAML file per task in ``prompts/``, read into frozen models."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -167,7 +168,14 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
         TaskError: a task is unknown, or its file is wrong.
     """
     prompts, exemplars = resolve(prompts), None if exemplars is None else resolve(exemplars)
-    known = sorted(path.stem for path in prompts.glob("*.yaml"))
+    try:
+        known = sorted(Path(name).stem for name in os.listdir(prompts) if name.endswith(".yaml"))
+    except (FileNotFoundError, NotADirectoryError):
+        known = []
+    except OSError as error:  # a pattern would find nothing in a folder that cannot be listed
+        raise TaskError(
+            f"{prompts} cannot be read: {error.strerror}: check the manifest key tasks.prompts"
+        ) from error
     if not known:
         raise TaskError(f"no task files (*.yaml) in {prompts}: check the manifest key tasks.prompts")
     tasks = {}

@@ -29,6 +29,7 @@ def validate(
     from pipeline.audit.validate import validate as run
     from pipeline.store.folder import RunFolder
     from pipeline.store.location import exists, locate, reached
+    from pipeline.views.pairs import shards_in
     from pipeline.views.run import near_runs, open_state
 
     location = locate(path)
@@ -38,7 +39,7 @@ def validate(
         state = open_state(location)
         publishing = [step.name for step in state.steps.values() if step.publishes]
         found = {f"{path}/{name}": run(location / name, state) for name in publishing}
-    elif any(location.glob("train-*.parquet")):
+    elif shards_in(location):
         found = {path: run(location, None)}
     else:
         raise UserError(f"there is no run and there are no shards at {path}{near_runs(location)}")

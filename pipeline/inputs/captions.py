@@ -9,7 +9,8 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -113,8 +114,16 @@ def _matches(path: Location) -> list[Location]:
     if not glob.has_magic(str(path)):
         return []
     if is_local(path):
+        _check_listed(path)
         return [type(path)(name) for name in glob.glob(str(path), recursive=True)]
     return [UPath(name, protocol=path.protocol, **path.storage_options) for name in path.fs.glob(path.path)]
+
+
+def _check_listed(pattern: Path) -> None:
+    """Raise if the folder above a pattern cannot be listed: the pattern would find nothing there."""
+    folder = next(parent for parent in pattern.parents if not glob.has_magic(str(parent)))
+    with suppress(FileNotFoundError, NotADirectoryError), os.scandir(folder):
+        pass
 
 
 def _formats() -> str:

@@ -89,15 +89,16 @@ def model_identity(key: str, weights: Weights) -> str:
     if path is None:
         return f"{weights.model}@{weights.revision or 'main'}"
     try:
-        stats = _stats(path)
+        if stats := _stats(path):
+            return "content:" + _hash_files(path, tuple(stats))
     except OSError as error:
-        raise UserError(f"{key}.model: {error.filename} cannot be read: {error.strerror}") from error
-    if not stats:
         raise UserError(
-            f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
-            "put them there, or point the key at another folder or a hub name"
-        )
-    return "content:" + _hash_files(path, tuple(stats))
+            f"{key}.model: {error.filename or path} cannot be read: {error.strerror or error}"
+        ) from error
+    raise UserError(
+        f"{key}.model: there are no weights at {weights.model} (looked in {Path.cwd()}); "
+        "put them there, or point the key at another folder or a hub name"
+    )
 
 
 def _stats(path: Path) -> list[tuple[str, int, int]]:

@@ -25,7 +25,7 @@ def find_manifest(given: str | os.PathLike[str]) -> Path:
     if os.sep not in text and named.is_file():
         return named
     if path.exists():
-        raise UserError(f"the manifest {text} is a folder: name a YAML file, or one of {_names()}")
+        raise UserError(f"the manifest {text} is not a file: name a YAML file, or one of {_names()}")
     near = _near(text)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     raise UserError(

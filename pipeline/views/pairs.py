@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.errors import UserError
 from pipeline.shown import DataTable, brief
-from pipeline.store.location import Location
+from pipeline.store.location import Location, list_folder
 from pipeline.store.reading import open_parquet
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.score.metrics import METRICS
@@ -137,9 +137,23 @@ def pairs_table(pairs: Sequence[Pair]) -> DataTable:
 
 
 def _shards(path: Location) -> list[Location]:
+    """A shard, or the shards of a folder or of a run. Patterns would find nothing in an unreadable folder."""
     if path.is_file():
         return [path]
-    return sorted(path.glob("train-*.parquet")) or sorted(path.glob("shards*/train-*.parquet"))
+    if own := shards_in(path):
+        return own
+    turns = sorted(name for name, is_folder in list_folder(path).items() if is_folder)
+    return [shard for name in turns if name.startswith("shards") for shard in shards_in(path / name)]
+
+
+def shards_in(folder: Location) -> list[Location]:
+    """The shards in a folder, in order.
+
+    Raises:
+        OSError: the folder cannot be listed.
+    """
+    names = sorted(list_folder(folder))
+    return [folder / n for n in names if n.startswith("train-") and n.endswith(".parquet")]
 
 
 def _pair(record: Mapping[str, Any]) -> Pair:
