@@ -40,7 +40,7 @@ def _key(monkeypatch):
 
 def complete(url: str, *texts: str, seconds: float = 30, retries: int = 0) -> list[Reply | Exception]:
     where = EndpointConfig(base_url=url, retries=retries, timeout_seconds=seconds)
-    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA)
+    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA, "instruct")
     return chat.complete([[{"role": "user", "content": text}] for text in texts], range(len(texts)))
 
 

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any
 
-from stages.models.chat.conversation import Ending, Reply
+from stages.models.chat.conversation import Ending, Reply, Usage
 
 _ENDINGS: dict[str, Ending] = {
     "length": "truncated",
@@ -49,12 +49,13 @@ def read_completion(body: bytes) -> Reply:
     if not isinstance(message, dict):
         raise CompletionError("it has no message")
     said = message.get("content")
-    finish = _get(choice, "finish_reason")
+    finish, usage = _get(choice, "finish_reason"), _usage(content)
     for told in [message, *(said if isinstance(said, list) else [])]:
         refusal = _get(told, "refusal")
         if isinstance(refusal, str) and refusal.strip():
-            return Reply(refusal, "refused")
-    return Reply(_text(said), _ENDINGS.get(finish.lower(), "stop") if isinstance(finish, str) else "stop")
+            return Reply(refusal, "refused", usage)
+    ending = _ENDINGS.get(finish.lower(), "stop") if isinstance(finish, str) else "stop"
+    return Reply(_text(said), ending, usage)
 
 
 def error_status(body: bytes) -> int | None:
@@ -102,6 +103,12 @@ def _errors(content: Any) -> list[Any]:
     for choice in choices if isinstance(choices, list) else []:
         found.append(_get(choice, "error") or (_get(choice, "finish_reason") == "error" and choice))
     return [error for error in found if error]
+
+
+def _usage(content: Any) -> Usage:
+    """The tokens that the server has counted; what it tells otherwise is left out."""
+    counts = [_get(_get(content, "usage"), key) for key in ("prompt_tokens", "completion_tokens")]
+    return Usage(*(count if type(count) is int and 0 <= count < 2**40 else None for count in counts))
 
 
 def _text(content: Any) -> str:

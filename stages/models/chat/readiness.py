@@ -1,4 +1,4 @@
-"""Checks of the instruct stage's model before a run, without loading it and without a request."""
+"""Checks of a chat model before a run, without loading it and without a request."""
 
 import os
 import socket
@@ -15,14 +15,19 @@ CONNECT_SECONDS = 3.0
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
-def endpoint_problems(endpoint: EndpointConfig) -> Iterator[str]:
-    """Check that the key is set and that a server (or proxy) accepts one TCP connection."""
+def endpoint_problems(endpoint: EndpointConfig, section: str) -> Iterator[str]:
+    """Check that the key is set and that a server (or proxy) accepts one TCP connection.
+
+    Args:
+        endpoint: the server.
+        section: the manifest's section of the model, for errors.
+    """
     if not os.environ.get(endpoint.api_key_variable):
         yield (
-            f"instruct.endpoint.api_key_variable: the environment has no {endpoint.api_key_variable}; "
+            f"{section}.endpoint.api_key_variable: the environment has no {endpoint.api_key_variable}; "
             "export the key under that name (any text for a server that wants none)"
         )
-    key = "instruct.endpoint.base_url"
+    key = f"{section}.endpoint.base_url"
     url = urlsplit(endpoint.base_url)
     host, port = url.hostname or "", url.port or {"http": 80, "https": 443}[url.scheme]
     proxy = urllib.request.getproxies().get(url.scheme)
