@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -122,6 +122,8 @@ class Stage(ABC, Generic[ConfigT]):
 
     It runs in the driver, and its parts may be replaced without asking.
     """
+    optional: ClassVar[bool] = False
+    """Runs only if the manifest has its section."""
     wide: ClassVar[bool] = False
     """Decides over the whole run.
 
@@ -141,6 +143,11 @@ class Stage(ABC, Generic[ConfigT]):
             turn: number of the turn in a session, from 1 (:mod:`stages.sessions.turns`).
         """
         self.config, self.tasks, self.turn = config, tasks, turn
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":
+        """The class to use in a run of these stages. Beside an optional stage it can read or write more."""
+        return cls
 
     @classmethod
     def problems(cls, config: ConfigT, tasks: Tasks) -> Iterable[str]:

@@ -48,7 +48,7 @@ def parse_answer(text: str) -> Answer:
         AnswerError: empty, not_json, missing_field, not_text, too_long, control_characters, markup.
     """
     content = last_object(text, "edit", _is_whole)
-    return Answer(**{key: _field(content, key) for key in ANSWER_KEYS})
+    return Answer(**{key: text_field(content, key, MAX_CHARS[key]) for key in ANSWER_KEYS})
 
 
 def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
@@ -62,13 +62,8 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
             original_object_not_in_input, edited_object_not_in_output, edited_object_in_output,
             surroundings_empty, surroundings_name_object.
     """
-    if not words_of(answer.edit):
-        raise AnswerError("instruction_empty")
+    check_instruction(answer.edit, caption, answer.output_caption)
     before, after = words_of(caption), words_of(answer.output_caption)
-    if words_of(answer.edit) in (before, after):
-        raise AnswerError("instruction_is_caption")
-    if _TALK.search(answer.edit.casefold()):
-        raise AnswerError("instruction_is_talk")
     if not after:
         raise AnswerError("output_caption_empty")
     if fields.caption == "same" and before != after:
@@ -85,6 +80,20 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
             raise AnswerError("surroundings_name_object")
 
 
+def check_instruction(edit: str, *captions: str) -> None:
+    """Check that a text can be an instruction to edit a picture, and is none of its captions.
+
+    Raises:
+        AnswerError: instruction_empty, instruction_is_caption, instruction_is_talk.
+    """
+    if not words_of(edit):
+        raise AnswerError("instruction_empty")
+    if words_of(edit) in [words_of(caption) for caption in captions]:
+        raise AnswerError("instruction_is_caption")
+    if _TALK.search(edit.casefold()):
+        raise AnswerError("instruction_is_talk")
+
+
 def has_control_characters(text: str) -> bool:
     """Whether a text contains control characters or lone surrogates; a caption needs neither."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
@@ -95,13 +104,21 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     return "output_caption" in content or not str(content["edit"] or "").strip()
 
 
-def _field(content: Mapping[str, Any], key: str) -> str:
+def text_field(content: Mapping[str, Any], key: str, most: int) -> str:
+    """A text of an answer, normalised; empty if it is missing.
+
+    Args:
+        most: most characters.
+
+    Raises:
+        AnswerError: not_text, too_long, control_characters, markup.
+    """
     value = content.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise AnswerError("not_text")
-    if len(value) > MAX_CHARS[key]:
+    if len(value) > most:
         raise AnswerError("too_long")
     text = normalised(value)
     if has_control_characters(value) or has_control_characters(text):

@@ -152,7 +152,8 @@ def _load_chat(config: InstructConfig) -> ChatModel:
         from stages.models.chat.openai_chat import OpenAIChat
 
         return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA, "instruct")
-    from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
+    from stages.models.chat.sampling import Sampling
+    from stages.models.chat.transformers_chat import TransformersChat, load
 
     model, tokenizer = load(config.name, config.revision, config.dtype)
     sampling = Sampling(

@@ -1,4 +1,4 @@
-"""A server on loopback that answers as the last message of a request, or the caption in it, says: badly."""
+"""A server on loopback that answers as the last message of a request, or a text quoted in it, says: badly."""
 
 import gzip
 import json
@@ -54,7 +54,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _asked_for(message: str) -> str:
+def _asked_for(message: str | list[dict[str, Any]]) -> str:
+    """The caption of a question of instruct, the instruction of one of the judge, or the message itself."""
+    if isinstance(message, list):
+        quoted = message[0]["text"].partition("{")[2]
+        return json.JSONDecoder().raw_decode(f"{{{quoted}")[0]["instruction"]
     try:
         return json.loads(message)["caption"]
     except (ValueError, TypeError):
@@ -106,8 +110,12 @@ def said(content: Any, status: int = 200, **headers: str) -> Behaviour:
     return lambda handler, times: handler.reply(body, status, **headers)
 
 
+def then(behaviour: Behaviour, after: Behaviour, often: int = 1) -> Behaviour:
+    return lambda handler, times: (behaviour if times <= often else after)(handler, times)
+
+
 def then_good(behaviour: Behaviour, often: int = 1) -> Behaviour:
-    return lambda handler, times: (behaviour if times <= often else said(completion(GOOD)))(handler, times)
+    return then(behaviour, said(completion(GOOD)), often)
 
 
 def raw(start: bytes, drop: bytes, pause: float = 0.05) -> Behaviour:
@@ -170,3 +178,4 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "packed wrongly": said(b"not packed", Content_Encoding="gzip"),
     "parts": said(completion([{"type": "text", "text": GOOD[:9]}, {"type": "text", "text": GOOD[9:]}])),
 }
+DRIPS = [name for name in BEHAVIOURS if name.startswith("drip")]

@@ -22,7 +22,7 @@ from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply
 from stages.models.chat.openai_chat import OpenAIChat
 from tests.pipeline.runs import ROOT
-from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said
+from tests.stages.chat_server import DRIPS, GOOD, ChatServer, bomb, completion, said
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +44,10 @@ def complete(url: str, *texts: str, seconds: float = 30, retries: int = 0) -> li
     return chat.complete([[{"role": "user", "content": text}] for text in texts], range(len(texts)))
 
 
-DRIPPING = ["drip body", "drip chunks", "drip headers", "drip status"]
-
-
 def test_a_dripping_server_ends_at_the_deadline(server):
-    *dripped, good = complete(server.url, *DRIPPING, "ok", seconds=1)
+    *dripped, good = complete(server.url, *DRIPS, "ok", seconds=1)
     assert good == Reply(GOOD)
-    assert ["no whole answer within 1 s" in str(reply) for reply in dripped] == [True] * len(DRIPPING), (
-        dripped
-    )
+    assert ["no whole answer within 1 s" in str(reply) for reply in dripped] == [True] * len(DRIPS), dripped
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip", "gzip, gzip"])

@@ -10,7 +10,7 @@ from stages.models.grounding.detector import NOTHING
 from stages.pictures.png import encode_png
 from stages.score import stage as score_stage
 from stages.score.evidence import Row
-from stages.score.metrics import METRICS, check_metrics
+from stages.score.metrics import MEASURED, check_metrics
 from stages.score.stage import Score
 from stages.tasks import Tasks
 from tests.stages.test_lettering import BOX, sign
@@ -111,10 +111,10 @@ def scores_of(score: Score, *rows: dict) -> list[list[dict]]:
 def test_only_the_listed_metrics_are_computed(score):
     rows = [row(name, picture(), picture(seed=1)) for name in TASKS]
     for task, [scores] in zip(TASKS.values(), scores_of(score, *rows), strict=True):
-        assert list(scores) == list(METRICS)
+        assert list(scores) == list(MEASURED)
         absent = {name for name, value in scores.items() if value is None}
         inapplicable = {"change_outside", "ssim_outside"} if task.region == "all" else set()
-        assert absent == (set(METRICS) - set(task.metrics)) | inapplicable
+        assert absent == (set(MEASURED) - set(task.metrics)) | inapplicable
 
 
 def test_equal_captions_have_no_direction(score):
@@ -251,7 +251,7 @@ def test_what_must_be_gone_follows_from_the_fields():
     def sought(fields: dict) -> str:
         task = tiny_task(fields=fields)
         record = {"edited_object": "edited", "original_object": "original"}
-        return Row(task, record).phrase(METRICS["absent"].look(task))
+        return Row(task, record).phrase(MEASURED["absent"].look(task))
 
     assert sought(REMOVE_FIELDS) == "edited"
     assert sought(CHANGED) == "original"

@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.score.metrics import METRICS
+from stages.score.metrics import MEASURED
 from stages.shards.stage import Shards
 from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
 
@@ -62,7 +62,7 @@ def test_every_task_has_one_schema_and_no_column_is_typed_null():
     schemas = [published([row]).schema for row in ALL]
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
     assert not any(pa.types.is_null(field.type) for field in schemas[0])
-    expected = {"id", "I", "T", "Tar", "TI", "mask", "session", "turn", *METRICS}
+    expected = {"id", "I", "T", "Tar", "TI", "mask", "session", "turn", *MEASURED}
     assert expected <= set(schemas[0].names)
     assert schemas[0].field("TI").type == pa.int16()
 

@@ -37,7 +37,8 @@ def row(task: str, number: int = 0, **columns) -> dict:
 
 
 def test_one_turn_is_the_chain_as_it_is():
-    assert {name: placed.stage for name, placed in unrolled(1).items()} == STAGES
+    always = {name: stage for name, stage in STAGES.items() if not stage.optional}
+    assert {name: placed.stage for name, placed in unrolled(1).items()} == always
 
 
 def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():

@@ -1,6 +1,7 @@
 """Conversations with a language model: messages, replies, and how a reply ended."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -10,6 +11,17 @@ Message = dict[str, Any]
 
 Ending = Literal["stop", "truncated", "content_filter", "refused"]
 """``truncated``: the reply reached its length limit. ``refused``: the model declined to answer."""
+
+
+_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
+
+
+def quoted(texts: Mapping[str, str]) -> str:
+    """Untrusted texts as data in a message: JSON with the brackets of chat markup and special tokens escaped.
+
+    No text can end its quotation or the turn.
+    """
+    return json.dumps(texts, ensure_ascii=False).translate(_ESCAPED)
 
 
 @dataclass(frozen=True)

@@ -171,8 +171,8 @@ def _key(variable: str, section: str) -> str:
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
-            f"{section}.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line of "
-            "ASCII characters without spaces"
+            f"{section}.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line "
+            "of ASCII characters without spaces"
         )
     return key
 

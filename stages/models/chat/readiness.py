@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from stages.models.chat.address import is_here
 from stages.models.chat.config import EndpointConfig
-from stages.models.weight_files import TOKENIZER, of_transformers, read_json
+from stages.models.weight_files import PREPROCESSOR, TOKENIZER, of_transformers, read_json
 
 CONNECT_SECONDS = 3.0
 _TEMPLATES = ("chat_template.jinja", "chat_template.json")
@@ -51,8 +51,24 @@ def check_chat(folder: Path) -> None:
     """
     classes = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
     of_transformers("a causal language model", classes, TOKENIZER)(folder)
+    _check_template(folder, "tokenizer_config.json")
+
+
+def check_vision_chat(folder: Path) -> None:
+    """Check the folder of a chat model that sees pictures.
+
+    Raises:
+        ValueError: the folder does not hold one.
+    """
+    classes = ("ForConditionalGeneration", "ForImageTextToText")
+    of_transformers("a vision language model", classes, PREPROCESSOR)(folder)
+    _check_template(folder, "processor_config.json", "tokenizer_config.json")
+
+
+def _check_template(folder: Path, *configs: str) -> None:
+    """Raise ValueError if neither a template's file nor one of the JSON files ``configs`` has a template."""
     if any((folder / name).is_file() for name in _TEMPLATES):
         return
-    configured = folder / "tokenizer_config.json"
-    if not configured.is_file() or not read_json(configured).get("chat_template"):
+    found = [read_json(folder / name) for name in configs if (folder / name).is_file()]
+    if not any(config.get("chat_template") for config in found):
         raise ValueError(f"{folder} has no chat template: use a chat model")
