@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=36)
     options = parser.parse_args()
     console = Console()
-    chain = {name: stage for name, stage in STAGES.items() if not stage.optional}
+    chain = {name: stage for name, stage in STAGES.items() if not stage.needs_section}
     clocks = {name: Clock() for name in chain}
     stages = {name: clocks[name].timed(stage) for name, stage in chain.items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -2,6 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,7 @@ class Stage(ABC, Generic[ConfigT]):
 
     It runs in the driver, and its parts may be replaced without asking.
     """
-    optional: ClassVar[bool] = False
+    needs_section: ClassVar[bool] = False
     """Runs only if the manifest has its section."""
     wide: ClassVar[bool] = False
     """Decides over the whole run.
@@ -143,6 +144,8 @@ class Stage(ABC, Generic[ConfigT]):
             turn: number of the turn in a session, from 1 (:mod:`stages.sessions.turns`).
         """
         self.config, self.tasks, self.turn = config, tasks, turn
+        self.tokens: Counter[str] = Counter()
+        """Tokens of a chat model: ``prompt_tokens``, ``answer_tokens``. The engine takes and clears them."""
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":

@@ -3,6 +3,7 @@
 import shutil
 import socket
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,13 +14,21 @@ from typer.testing import CliRunner
 
 from pipeline.api import open_run
 from pipeline.cli import app
+from pipeline.store import events
 from stages.shards.stage import JUDGED_COLUMNS
+from tests.stages.chat_server import ChatServer, completion, said, then
 from tests.toybox_runs import ROOT, STAGES, Run
 from toybox.evaluation.judge import FILE
 from toybox.evaluation.judge_server import JudgeServer
 
 pytestmark = pytest.mark.skipif(not FILE.exists(), reason="trained by `make toybox`")
-BEFORE, AFTER = STAGES[:6], ["filter", "select", "shards"]
+BEFORE = STAGES[:6]
+MARKS = said(
+    {
+        **completion('{"reason": "fine", "instruction_following": 5, "consistency": 5, "quality": 5}'),
+        "usage": {"prompt_tokens": 900, "completion_tokens": 30},
+    }
+)
 
 
 @pytest.fixture(scope="module")
@@ -81,18 +90,17 @@ def test_marks_are_thresholds_like_any_metric(run, server):
     assert (pandas.read_parquet(run.folder / "shards").judge_consistency >= 4).all()
 
 
-@pytest.mark.parametrize("to", ["datasets", "webdataset", "preference", "magicbrush"])
-def test_marks_are_exported(run, server, tmp_path, to):
+def test_marks_are_exported(run, server, tmp_path):
     run.generate_here(*asked_of(server.url))
-    out = tmp_path / "out"
-    told = CliRunner().invoke(app, ["export", str(run.folder), "--to", to, "--out", str(out)])
-    assert told.exit_code == 0, told.output
-    card = (out / "README.md").read_text(encoding="utf-8")
-    if to in ("datasets", "webdataset"):
-        assert "judge_reason" in card
-    if to == "preference":
-        schema = pq.read_schema(next((out / "data").glob("*.parquet")))
-        assert "judge_quality" in str(schema.field("chosen_scores").type)
+    for to in ("datasets", "webdataset", "preference", "magicbrush"):
+        out = tmp_path / to
+        told = CliRunner().invoke(app, ["export", str(run.folder), "--to", to, "--out", str(out)])
+        assert told.exit_code == 0, told.output
+        card = (out / "README.md").read_text(encoding="utf-8")
+        assert ("judge_reason" in card) == (to in ("datasets", "webdataset"))
+        if to == "preference":
+            schema = pq.read_schema(next((out / "data").glob("*.parquet")))
+            assert "judge_quality" in str(schema.field("chosen_scores").type)
 
 
 def test_a_dead_judge_is_named_before_anything_is_made(run, monkeypatch):
@@ -112,6 +120,48 @@ def test_a_dead_judge_is_named_before_anything_is_made(run, monkeypatch):
     assert run.files(*STAGES, "shards") == before
 
 
+@pytest.fixture
+def bad_server() -> Iterator[ChatServer]:
+    made = ChatServer(default=MARKS)
+    yield made
+    made.shutdown()
+    made.server_close()
+
+
+def test_a_failed_row_is_counted_and_judged_again_alone(run, bad_server):
+    [instruction, *others] = instructions(run)
+    bad_server.behaviours[instruction] = then(said({"error": {"message": "busy"}}, 503), MARKS, often=1)
+    run.generate_here(*asked_of(bad_server.url))
+    assert Counter(judged(run.folder, "status")) == {"failed": 1, "kept": len(others)}
+    [reason] = set(judged(run.folder, "reason")) - {""}
+    assert reason.startswith("EndpointError: HTTP 503: busy")
+    asked = bad_server.asked.total()
+    retry = ("--stage", "judge", "--retry-failed", "--engine", "local")
+    told = called(run, "rerun", *asked_of(bad_server.url), options=retry)
+    assert told.exit_code == 0, told.output
+    assert set(judged(run.folder, "reason")) == {""}
+    again = bad_server.asked.total() - asked
+    assert 1 <= again <= 2, "the candidates of one row"
+    spent = events.spent(run.folder / "events.jsonl")["judge"]
+    assert spent.prompt_tokens == 900 * (bad_server.asked.total() - 1), "every answer is counted once"
+    told = CliRunner().invoke(app, ["cost", str(run.folder)])
+    assert "judge: " in told.output
+    assert "tokens a kept pair" in told.output
+
+
+def test_a_judge_that_dies_stops_the_stage_and_the_same_command_goes_on(run, bad_server):
+    bad_server.default = said({"error": {"message": "out of order"}}, 400)
+    told = called(run, "generate", *asked_of(bad_server.url), options=("--engine", "local"))
+    assert told.exit_code == 1
+    assert (
+        "judge stopped: most rows of part 0 fail alike: EndpointError: HTTP 400: out of order" in told.output
+    )
+    assert not list((run.folder / "judge").glob("0*.parquet"))
+    bad_server.default = MARKS
+    run.generate_here(*asked_of(bad_server.url))
+    assert set(judged(run.folder, "status")) == {"kept"}
+
+
 def test_a_bound_on_marks_without_a_judge_is_refused(run):
     told = called(run, "check", "filter.tasks.color.judge_quality=4")
     assert told.exit_code == 2
@@ -120,11 +170,22 @@ def test_a_bound_on_marks_without_a_judge_is_refused(run):
     )
 
 
-def called(run: Run, command: str, *settings: str):
+def called(run: Run, command: str, *settings: str, options: tuple[str, ...] = ()):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
         patch.setenv("COLUMNS", "400")
-        return CliRunner().invoke(app, run.command(command, settings=settings)[3:])
+        return CliRunner().invoke(app, run.command(command, *options, settings=settings)[3:])
+
+
+def instructions(run: Run) -> list[str]:
+    """Of the rows that the judge is given."""
+    scored = {i for path in (run.folder / "score").glob("*.parquet") for i in read(path, "id")}
+    rows = [
+        row
+        for path in sorted((run.folder / "instruct").glob("*.parquet"))
+        for row in pq.read_table(path, columns=["id", "instruction"]).to_pylist()
+    ]
+    return [row["instruction"] for row in rows if row["id"] in scored]
 
 
 def judged(folder: Path, column: str) -> list:

@@ -199,7 +199,7 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
         if any(name in stage.Config.model_fields for stage in stages.values())
     }
     for name, stage in stages.items():
-        if stage.optional and raw.get(name) is None:
+        if stage.needs_section and raw.get(name) is None:
             raw[name] = None
             continue
         section = raw.setdefault(name, {})
@@ -224,7 +224,7 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
 def manifest_model(stages: Stages) -> type[Manifest]:
     """``Manifest`` with one field per stage and the shared sections filled in: the content of a lock file."""
     fields: dict[str, Any] = {
-        name: (stage.Config | None, None) if stage.optional else (stage.Config, ...)
+        name: (stage.Config | None, None) if stage.needs_section else (stage.Config, ...)
         for name, stage in stages.items()
     }
     return create_model("Manifest", __base__=Manifest, **fields)

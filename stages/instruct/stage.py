@@ -11,7 +11,7 @@ from stages.instruct.answer import Answer, check_answer, has_control_characters,
 from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, PromptDraw, conversation, draw_prompt
 from stages.models.chat.attempts import Asked, Question, ask
 from stages.models.chat.config import ChatConfig
-from stages.models.chat.conversation import ChatModel
+from stages.models.chat.conversation import ChatModel, Usage
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
 from stages.words import normalised
@@ -89,6 +89,7 @@ class Instruct(Stage[InstructConfig]):
             else:
                 asked.append({**row, "caption": caption})
         results = ask(self.chat, asked, self._question, self._answer, self.config.attempts, "instruct")
+        self.tokens.update(sum((made.usage for made in results), Usage()).counted)
         decisions |= {row["id"]: self._decide(row, made) for row, made in zip(asked, results, strict=True)}
         ids = rows["id"].to_pylist()
         return to_table(ids, [decisions[id] for id in ids], self.schema)

@@ -40,7 +40,7 @@ class JudgeStage(Stage[JudgeConfig]):
     """
 
     version: ClassVar[int] = 1
-    optional: ClassVar[bool] = True
+    needs_section: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task", "seed"],
         "instruct": ["caption", "instruction", "output_caption"],
@@ -55,8 +55,6 @@ class JudgeStage(Stage[JudgeConfig]):
             ("recaptions", pa.list_(_RECAPTION)),
             ("answers", pa.list_(pa.list_(pa.string()))),
             ("attempts", pa.int32()),
-            ("prompt_tokens", pa.int64()),
-            ("answer_tokens", pa.int64()),
         ]
     )
     Config: ClassVar[type[StageConfig]] = JudgeConfig
@@ -92,8 +90,10 @@ class JudgeStage(Stage[JudgeConfig]):
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         sights = [self._sights(self.tasks[row["task"]], row) for row in records]
-        judgements = iter(self.judge.judge([sight for of_row in sights for sight in of_row]))
-        decisions = [_decide([next(judgements) for _ in of_row]) for of_row in sights]
+        judgements = self.judge.judge([sight for of_row in sights for sight in of_row])
+        self.tokens.update(sum((judgement.usage for judgement in judgements), Usage()).counted)
+        found = iter(judgements)
+        decisions = [_decide([next(found) for _ in of_row]) for of_row in sights]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _sights(self, task: Task, row: Mapping[str, Any]) -> list[Sight]:
@@ -122,15 +122,12 @@ class JudgeStage(Stage[JudgeConfig]):
 
 
 def _decide(judgements: Sequence[Judgement]) -> Decision:
-    usage = sum((judgement.usage for judgement in judgements), Usage())
     columns = {
         "judge_scores": [dict(j.marks.scores) if j.marks else dict.fromkeys(JUDGED) for j in judgements],
         "judge_reasons": [j.marks.reason if j.marks else None for j in judgements],
         "recaptions": [_column(j.recaption) for j in judgements],
         "answers": [list(j.replies) for j in judgements],
         "attempts": sum(j.attempts for j in judgements),
-        "prompt_tokens": usage.prompt_tokens,
-        "answer_tokens": usage.answer_tokens,
     }
     for judgement in judgements:
         if judgement.error is not None:

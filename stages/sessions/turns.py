@@ -23,9 +23,8 @@ def unrolled(turns: int, sections: Collection[str] = ()) -> dict[str, PlacedStag
         turns: edits in a row.
         sections: the manifest's sections; an optional stage runs if it has one.
     """
-    first = first_turn(
-        {name: stage for name, stage in STAGES.items() if not stage.optional or name in sections}
-    )
+    runs = [name for name, stage in STAGES.items() if not stage.needs_section or name in sections]
+    first = first_turn({name: STAGES[name] for name in runs})
     placed = list(first.values())
     for turn in range(2, turns + 1):
         placed.append(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))

@@ -63,11 +63,7 @@ JUDGED_COLUMNS: Columns = {
     **COLUMNS,
     **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in JUDGED.items()},
     "judge_reason": (pa.string(), "why the judge gave these marks, in its own words"),
-    "instruction_origin": (
-        pa.string(),
-        "who wrote T: `instruct`, before the pair was drawn, or the `judge`, who saw that it shows an edit "
-        "other than asked",
-    ),
+    "instruction_origin": (pa.string(), "who wrote T: instruct, or the judge for a pair of another edit"),
     "T_asked": (pa.string(), "the instruction that the pair was drawn for, where T is another one"),
 }
 """The same in a run with a judge."""

@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         how = _asked_for(body["messages"][-1]["content"])
         # An OSError: the client had enough.
         with self.server.counted(body, how, self.headers["Authorization"]) as times, suppress(OSError):
-            self.server.behaviours.get(how, said(completion(GOOD)))(self, times)
+            self.server.behaviours.get(how, self.server.default)(self, times)
 
     def reply(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -69,8 +69,9 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, **behaviours: Behaviour) -> None:
+    def __init__(self, default: Behaviour | None = None, **behaviours: Behaviour) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.default = default or said(completion(GOOD))
         self.behaviours: dict[str, Behaviour] = {**BEHAVIOURS, **behaviours}
         self.asked: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []

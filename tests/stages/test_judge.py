@@ -73,7 +73,7 @@ def test_every_candidate_gets_marks_and_a_reason():
     assert made["judge_reasons"] == ["The car is a boat."] * 2
     assert made["recaptions"] == [None, None]
     assert [json.loads(reply) for [reply] in made["answers"]] == [GOOD, GOOD]
-    assert (made["attempts"], made["prompt_tokens"], made["answer_tokens"]) == (2, 200, 20)
+    assert made["attempts"] == 2
 
 
 def test_it_sees_the_pair_in_order_with_its_texts():
@@ -132,7 +132,6 @@ def test_a_bad_answer_is_asked_again_with_another_seed():
     judge = ScriptedJudge(lambda messages: next(answers))
     [made] = run(judge, row(candidates=[{"image": picture(20)}]))
     assert (made["status"], made["attempts"]) == ("kept", 3)
-    assert (made["prompt_tokens"], made["answer_tokens"]) == (300, 30), "unusable answers are paid for"
     assert len({seed for _, seed in judge.asked}) == 3
 
 
@@ -240,7 +239,7 @@ def test_a_good_pair_of_another_edit_gets_another_instruction_that_is_judged_as_
     assert made["recaptions"] == [{**SHIP, "asked_mark": 2.0, "mark": 5.0, "taken": True}]
     assert made["judge_scores"][0]["judge_instruction"] == 5.0, "of the instruction that counts"
     assert made["judge_reasons"] == [GOOD["reason"]]
-    assert (made["attempts"], made["prompt_tokens"]) == (3, 300)
+    assert made["attempts"] == 3
     texts = [quotation(messages) for messages, _ in judge.asked]
     assert texts[1] == {"kind_of_edit": "local", **texts[0]}
     assert (texts[2]["instruction"], texts[2]["caption_of_image_2"]) == tuple(SHIP.values())
@@ -278,6 +277,15 @@ def test_without_the_key_no_instruction_is_asked_for():
     [made] = run(judge, row())
     assert made["recaptions"] == [None, None]
     assert len(judge.asked) == 2
+
+
+def test_all_tokens_are_counted_also_of_unusable_answers():
+    answers = iter(["no", GOOD, GOOD])
+    stage = JudgeStage(
+        JudgeConfig(model="m"), TASKS, dict.fromkeys(FORMS, ScriptedJudge(lambda messages: next(answers)))
+    )
+    stage(table(row()))
+    assert stage.tokens == {"prompt_tokens": 300, "answer_tokens": 30}
 
 
 def test_a_smaller_batch_reaches_the_model():

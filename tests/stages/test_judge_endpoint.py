@@ -40,7 +40,6 @@ def run(url: str, *instructions: str, seconds: float = 60, retries: int = 0, **k
 def test_a_request_has_the_pictures_as_data_urls_and_asks_for_the_schema(server):
     [made] = run(server.url, "well")
     assert made["status"] == "kept"
-    assert (made["prompt_tokens"], made["answer_tokens"]) == (900, 30)
     [request] = server.requests
     parts = request["messages"][-1]["content"]
     urls = [part["image_url"]["url"] for part in parts if part["type"] == "image_url"]

@@ -94,7 +94,6 @@ def test_right_and_wrong_edits_get_the_marks_that_they_deserve(server):
     assert without_tree[1] <= 3
     assert blank[2] == 1
     assert made["judge_reasons"][:2] == ["a red car is gone, a blue car is new", "both images show the same"]
-    assert made["prompt_tokens"] > made["answer_tokens"] > 0
 
 
 def test_another_edit_than_asked_is_described_by_an_instruction_that_it_follows(server):

@@ -38,6 +38,11 @@ class Usage:
     prompt_tokens: int | None = None
     answer_tokens: int | None = None
 
+    @property
+    def counted(self) -> dict[str, int]:
+        """The numbers that are known, by name."""
+        return {name: count for name, count in vars(self).items() if count is not None}
+
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
             _sum(self.prompt_tokens, other.prompt_tokens), _sum(self.answer_tokens, other.answer_tokens)

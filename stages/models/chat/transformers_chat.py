@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from stages.base import Weights
 from stages.models.batches import filled
-from stages.models.chat.conversation import Message, Reply
+from stages.models.chat.conversation import Message, Reply, Usage
 from stages.models.chat.sampling import Sampling, defused, draw, end_tokens, special_tokens
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
@@ -54,9 +54,11 @@ class TransformersChat:
         ids, mask = self.encode(conversations)
         return [
             Reply(
-                str(self.tokenizer.decode(tokens, skip_special_tokens=True)), "stop" if ended else "truncated"
+                str(self.tokenizer.decode(tokens, skip_special_tokens=True)),
+                "stop" if ended else "truncated",
+                Usage(int(prompt.sum()), len(tokens) + ended),
             )
-            for tokens, ended in self._decode(ids, mask, seeds)
+            for (tokens, ended), prompt in zip(self._decode(ids, mask, seeds), mask, strict=False)
         ]
 
     def encode(self, conversations: Sequence[list[Message]]) -> tuple[torch.Tensor, torch.Tensor]:
