@@ -62,7 +62,7 @@ class Trial:
 
     def lose(self) -> None:
         """Delete the output of a random stage and the stages after it, in some parts."""
-        names = list(STAGES)
+        names = [name for name, stage in STAGES.items() if not stage.needs_section]
         lost = names[self.rng.randrange(len(names) - 1) :]
         parts = sorted((self.run / names[0]).glob("*.parquet"))
         for part in self.rng.sample(parts, self.rng.randint(1, len(parts))):

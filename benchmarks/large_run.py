@@ -43,8 +43,8 @@ from pipeline.views.outcomes import sample_parts
 from stages import STAGES
 from stages.base import Decision, output_schema, to_table
 from stages.pictures.png import encode_png
-from stages.placed import first_turn
-from stages.score.metrics import METRICS
+from stages.score.metrics import MEASURED
+from stages.sessions.turns import unrolled
 
 ROOT = Path(__file__).parents[1]
 REASONS = {
@@ -67,7 +67,7 @@ def build(folder: Path, parts: int) -> RunFolder:
     }  # fmt: skip
     overrides = [f"{key}={value}" for key, value in settings.items()]
     manifest = read_manifest(ROOT / "manifests/toybox.yaml", overrides, STAGES)
-    stages, tasks = first_turn(STAGES), tasks_of(manifest)
+    stages, tasks = unrolled(1), tasks_of(manifest)
     configs = manifest.configs(stages)
     identities = identities_of(stages, configs, tasks)
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
@@ -170,7 +170,7 @@ def _filled(stage: str, decision: Decision, rng: np.random.Generator) -> Decisio
     elif stage == "edit":
         columns = {"anchor": _picture(rng), "candidates": [{"image": _picture(rng), "mask": "soft"}] * 2}
     elif stage == "score":
-        columns = {"scores": [dict(zip(METRICS, rng.random(len(METRICS)).tolist(), strict=True))] * 2}
+        columns = {"scores": [dict(zip(MEASURED, rng.random(len(MEASURED)).tolist(), strict=True))] * 2}
     elif stage == "filter" and decision.status == "kept":
         columns = {"choice": 0}
     return Decision(decision.status, decision.reason, columns)

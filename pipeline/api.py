@@ -21,6 +21,7 @@ from pipeline.views.pairs import Pair, each_pair
 from pipeline.views.run import open_state
 from pipeline.views.summary import RunStatus, summarize
 from stages import STAGES
+from stages.placed import Chain
 from stages.sessions.turns import unrolled
 from stages.tasks import Tasks
 
@@ -133,6 +134,11 @@ def load_manifest(manifest: str | os.PathLike[str], settings: Sequence[str] = ()
     return read_manifest(find_manifest(manifest), settings, STAGES)
 
 
+def chain_of(manifest: Manifest) -> Chain:
+    """The stages of a manifest's run by step, in order."""
+    return unrolled(manifest.turns, manifest.sections)
+
+
 def generate(
     manifest: str | os.PathLike[str],
     *,
@@ -157,7 +163,7 @@ def generate(
     """
     content = load_manifest(manifest, settings)
     progress = Progress(terminal(), verbosity)
-    stages = unrolled(content.turns)
+    stages = chain_of(content)
     return Run(run_generate(content, stages, progress=progress, wave=wave, engine=engine, replace=replace))
 
 
@@ -186,7 +192,7 @@ def rerun(
     content = load_manifest(manifest, settings)
     state = run_rerun(
         content,
-        unrolled(content.turns),
+        chain_of(content),
         stage,
         progress=Progress(terminal(), verbosity),
         parts=parts,

@@ -6,6 +6,7 @@ from stages.base import Stage
 from stages.edit.stage import Edit
 from stages.filter.stage import Filter
 from stages.instruct.stage import Instruct
+from stages.judge.stage import JudgeStage
 from stages.mask.stage import Mask
 from stages.score.stage import Score
 from stages.select.stage import Select
@@ -20,6 +21,7 @@ STAGES: dict[str, type[Stage[Any]]] = {
     "mask": Mask,
     "edit": Edit,
     "score": Score,
+    "judge": JudgeStage,
     "filter": Filter,
     "select": Select,
     "shards": Shards,

@@ -2,7 +2,8 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
@@ -122,6 +123,8 @@ class Stage(ABC, Generic[ConfigT]):
 
     It runs in the driver, and its parts may be replaced without asking.
     """
+    needs_section: ClassVar[bool] = False
+    """Runs only if the manifest has its section."""
     wide: ClassVar[bool] = False
     """Decides over the whole run.
 
@@ -141,6 +144,13 @@ class Stage(ABC, Generic[ConfigT]):
             turn: number of the turn in a session, from 1 (:mod:`stages.sessions.turns`).
         """
         self.config, self.tasks, self.turn = config, tasks, turn
+        self.tokens: Counter[str] = Counter()
+        """Tokens of a chat model: ``prompt_tokens``, ``answer_tokens``. The engine takes and clears them."""
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":
+        """The class to use in a run of these stages. Beside an optional stage it can read or write more."""
+        return cls
 
     @classmethod
     def problems(cls, config: ConfigT, tasks: Tasks) -> Iterable[str]:

@@ -52,4 +52,5 @@ Chain = Mapping[str, PlacedStage]
 
 def first_turn(stages: Mapping[str, type[Stage[Any]]]) -> dict[str, PlacedStage]:
     """The stages of a run of one turn."""
-    return {name: PlacedStage(name, stage, 1, stage.reads) for name, stage in stages.items()}
+    there = {name: stage.beside(stages) for name, stage in stages.items()}
+    return {name: PlacedStage(name, stage, 1, stage.reads) for name, stage in there.items()}

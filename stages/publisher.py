@@ -28,9 +28,9 @@ class Publisher(Stage[PublisherConfigT]):
     One file holds the kept rows of ``config.parts_per_shard`` parts, without ``status`` and ``reason``.
     """
 
-    @staticmethod
+    @classmethod
     @abstractmethod
-    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
+    def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
         """The dataset card in Markdown. The same files give the same text.
 
         Args:

@@ -14,7 +14,7 @@ from PIL import Image
 import editpairs
 from pipeline.cli import app
 from pipeline.manifest.lockfile import read_lock
-from stages.score.metrics import METRICS
+from stages.score.metrics import MEASURED
 from tests.runs_elsewhere import rewrite_lock
 from tests.toybox_runs import Run
 
@@ -59,7 +59,7 @@ def test_pairs_are_those_of_the_shards(run, toybox_run):
     assert pair.input.mode == pair.target.mode == "RGB"
     assert pair.mask.mode == "L"
     assert pair.input.size == pair.target.size == pair.mask.size == (64, 64)
-    assert pair.scores == {metric: row[metric] for metric in METRICS if not np.isnan(row[metric])}
+    assert pair.scores == {metric: row[metric] for metric in MEASURED if not np.isnan(row[metric])}
     with pytest.raises(FrozenInstanceError):
         pair.task = "other"
 
@@ -82,11 +82,11 @@ def test_scores_have_a_line_for_every_candidate(run):
     )
     assert scores.chosen.sum() == counts["filter"].kept
     assert scores[scores.status == "rejected"].reason.ne("").all()
-    assert set(METRICS) <= set(scores.columns)
+    assert set(MEASURED) <= set(scores.columns)
     published = {pair.id: pair.scores for pair in run.pairs()}
     chosen = scores[scores.chosen].set_index("id")
     for row_id, expected in published.items():
-        assert {m: v for m in METRICS if not np.isnan(v := chosen.loc[row_id, m])} == pytest.approx(expected)
+        assert {m: v for m in MEASURED if not np.isnan(v := chosen.loc[row_id, m])} == pytest.approx(expected)
 
 
 def test_the_report_is_the_command_s(run, tmp_path):

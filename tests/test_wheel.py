@@ -15,7 +15,7 @@ from pipeline.manifest.lockfile import locked_steps, read_lock
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.base import StageConfig
-from stages.placed import first_turn
+from stages.sessions.turns import unrolled
 from tests.toybox_runs import ROOT
 
 FEW = ["rows=4", "rows_per_part=4", "diffusion.steps=10", "tasks.mixture={sketch: 3, color: 1}"]
@@ -83,5 +83,5 @@ def fingerprints_here() -> dict[str, str]:
         name: fingerprint(
             stage_identity(placed.name, placed.stage, manifest.section(placed.name, StageConfig), tasks)
         )
-        for name, placed in first_turn(STAGES).items()
+        for name, placed in unrolled(1).items()
     }

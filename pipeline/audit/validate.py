@@ -24,7 +24,7 @@ from pipeline.store.reading import open_parquet
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.shards.stage import SCHEMA
+from stages.shards.stage import JUDGED_COLUMNS, SCHEMA, schema_of
 from stages.tasks import Tasks
 
 CHECKS = {
@@ -47,6 +47,7 @@ CHECKS = {
 """The checks, in the order of the table."""
 _ROWS = 64
 _SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
+_JUDGED = pa.schema([pa.field("id", pa.string()), *schema_of(JUDGED_COLUMNS)])
 DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 
 
@@ -110,13 +111,17 @@ def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
     """Yield the rows of a shard, if the shard has the published schema."""
     try:
         with open_parquet(path, _SHARD) as file:
-            fine = {c.name: c.type for c in file.schema_arrow} == {c.name: c.type for c in _SHARD}
+            fine = dict(_types(file.schema_arrow)) in (dict(_types(_SHARD)), dict(_types(_JUDGED)))
             findings.see("schema", fine, path.name)
             if fine:
                 for batch in file.iter_batches(batch_size=_ROWS):
                     yield from batch.to_pylist()
     except UserError as error:
         findings.see("schema", False, str(error))
+
+
+def _types(schema: pa.Schema) -> Iterator[tuple[str, pa.DataType]]:
+    return ((field.name, field.type) for field in schema)
 
 
 def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, findings: Findings) -> None:

@@ -59,14 +59,13 @@ def regenerate(
     row: Annotated[str, typer.Argument(metavar="ID", help="a row's id, as shown by inspect and report")],
 ) -> None:
     """Make one row again and compare it with the committed row. Exit code 1 if they differ."""
-    from pipeline.api import open_run
+    from pipeline.api import chain_of, open_run
     from pipeline.audit.regenerate import regenerate as again
-    from stages.sessions.turns import unrolled
 
     opened = open_run(run)
     manifest = opened.manifest
     equal = True
-    for verdict in again(manifest, unrolled(manifest.turns), opened.state, row):
+    for verdict in again(manifest, chain_of(manifest), opened.state, row):
         told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
         console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
         if verdict.why:

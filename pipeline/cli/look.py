@@ -58,7 +58,7 @@ def cost(
     ] = 1_000_000,
 ) -> None:
     """Show the measured cost of a run's kept pairs by stage, and the projected cost of more pairs."""
-    from pipeline.views.cost import cost_table, measure
+    from pipeline.views.cost import cost_table, measure, token_lines
     from pipeline.views.run import open_state
 
     state = open_state(run)
@@ -72,6 +72,8 @@ def cost(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "
         f"{gpu_seconds / measured.pairs:.2f} GPU-seconds a kept pair"
     )
+    for line in token_lines(measured, pairs):
+        console.print(line, soft_wrap=True)
 
 
 @app.command(

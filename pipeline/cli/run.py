@@ -104,15 +104,14 @@ def check(
     cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the machine; default: this one's")] = None,
 ) -> None:
     """Check whether a manifest would run: keys, files, models, resources. After a pilot: the cost."""
-    from pipeline.api import load_manifest
+    from pipeline.api import chain_of, load_manifest
     from pipeline.audit.check import Machine
     from pipeline.audit.check import check as run
-    from stages.sessions.turns import unrolled
 
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
     content = load_manifest(manifest, overrides or [])
-    run(content, unrolled(content.turns), machine, console)
+    run(content, chain_of(content), machine, console)
 
 
 @app.command(

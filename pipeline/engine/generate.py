@@ -220,6 +220,7 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                 cpu_seconds=round(result.cpu_seconds, 3),
                 gpu_seconds=round(result.seconds * job.config.resources.gpus, 3),
                 wall=round(now - last, 3),
+                **result.tokens,
                 **({"smallest_batch": result.smallest_batch} if result.smallest_batch else {}),
             )
             if result.smallest_batch:

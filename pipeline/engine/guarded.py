@@ -39,6 +39,12 @@ class Guarded:
         self._expected = output_schema(stage.schema)
         self.smallest: int | None = None
 
+    def take_tokens(self) -> dict[str, int]:
+        """The tokens that the stage's model has taken since the last call, as keys of an event."""
+        taken = dict(self._stage.tokens)
+        self._stage.tokens.clear()
+        return taken
+
     def __call__(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
         """Run at most ``batch`` rows. Returns their records and the exceptions raised on the way.
 

@@ -49,5 +49,7 @@ class Result:
     seconds: float
     cpu_seconds: float
     """CPU seconds of all the worker's threads."""
+    tokens: Mapping[str, int]
+    """Tokens that the stage's model has taken, as keys of an event; empty for most stages."""
     smallest_batch: int | None = None
     """The smallest batch that memory allowed (:class:`pipeline.engine.guarded.Guarded`)."""

@@ -57,10 +57,9 @@ def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list
         tasks = tasks_of(manifest)
     except UserError as error:
         return [*found, str(error)]
-    sections = {name: value for name, value in manifest if isinstance(value, StageConfig)}
     for name, config in manifest.configs(stages).items():
         found += stage_problems(stages[name], config, tasks)
-        found += stages[name].stage.conflicts(config, tasks, sections)
+        found += stages[name].stage.conflicts(config, tasks, manifest.sections)
         if machine is not None and not stages[name].stage.light:
             found += _misfits(name, config.resources, machine)
     return list(dict.fromkeys(found))

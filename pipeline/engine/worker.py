@@ -100,7 +100,8 @@ class Worker:
             self._notes.remove(unit.number)
         cpu_seconds = time.process_time() - cpu_started
         seconds = time.monotonic() - started
-        return Result(unit.number, counts.total(), seconds, cpu_seconds, guarded.smallest)
+        taken = guarded.take_tokens()
+        return Result(unit.number, counts.total(), seconds, cpu_seconds, taken, guarded.smallest)
 
     def _load(self) -> Guarded:
         threads = self.job.config.resources.threads

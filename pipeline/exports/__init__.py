@@ -23,13 +23,13 @@ from pipeline.store.plan import read_part
 from pipeline.store.reading import open_parquet
 from pipeline.views.rows import bounds_of
 from stages.pictures.png import png_size
-from stages.shards.stage import PICTURE, SCHEMA
+from stages.shards.card import PICTURE, Columns
+from stages.shards.stage import columns_of, schema_of
 from stages.tasks import Bounds, Tasks
 
 Side = Literal["train", "test"]
 SIDES: tuple[Side, ...] = ("train", "test")
 BATCH = 64
-PUBLISHED = pa.schema([pa.field("id", pa.string()), *SCHEMA])
 _PICTURES = {"I": "input", "Tar": "target", "mask": "mask"}
 _NAME = re.compile(r"[0-9A-Za-z_-]{1,80}")
 
@@ -46,6 +46,21 @@ class Export:
     done: Callable[[int], None]
     written: Counter[str] = field(default_factory=Counter)
     """Number of rows written, by task."""
+
+    @property
+    def stages(self) -> set[str]:
+        """The stages of the run."""
+        return {step.stage for step in self.state.steps.values()}
+
+    @cached_property
+    def columns(self) -> Columns:
+        """Type and meaning of the published columns."""
+        return columns_of(self.stages)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The schema of the published rows."""
+        return pa.schema([pa.field("id", pa.string()), *schema_of(self.columns)])
 
     @cached_property
     def bounds(self) -> Mapping[str, Mapping[str, Bounds]]:
@@ -68,8 +83,8 @@ class Export:
         """
         sides = self.sides(step, unit)
         path = self.state.path(step, unit)
-        with open_parquet(path, PUBLISHED) as file:
-            for batch in file.iter_batches(batch_size=BATCH, columns=PUBLISHED.names):
+        with open_parquet(path, self.schema) as file:
+            for batch in file.iter_batches(batch_size=BATCH, columns=self.schema.names):
                 table = _named(pa.Table.from_batches([batch]))
                 ids = table["id"].to_pylist()
                 if foreign := set(ids) - set(sides):

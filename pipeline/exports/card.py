@@ -11,7 +11,6 @@ from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
 from stages.base import Weights
 from stages.filter.stage import unmeasured
-from stages.score.stage import ScoreConfig
 from stages.shards.card import (
     Columns,
     code,
@@ -79,7 +78,7 @@ def _summary(export: Export) -> dict[str, Any]:
 
 
 def _thresholds(export: Export) -> str:
-    unknown = unmeasured(export.manifest.section("score", ScoreConfig))
+    unknown = unmeasured(export.manifest.sections)
     lines = []
     for name, by_metric in export.bounds.items():
         bounds = [

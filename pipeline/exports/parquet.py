@@ -6,10 +6,10 @@ from contextlib import ExitStack
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.exports import PUBLISHED, Export, Side
+from pipeline.exports import Export, Side
 from pipeline.exports.card import write_card
 from pipeline.manifest.steps import Step
-from stages.shards.stage import COLUMNS, huggingface_metadata
+from stages.shards.stage import huggingface_metadata
 
 GROUP_ROWS = 1000
 """Most rows in a row group."""
@@ -19,8 +19,8 @@ GROUP_BYTES = 64 * 2**20
 
 def write(export: Export) -> None:
     """Write the published columns unchanged."""
-    write_sides(export, PUBLISHED, lambda table: table.select(PUBLISHED.names))
-    write_card(export, COLUMNS)
+    write_sides(export, export.schema, lambda table: table.select(export.schema.names))
+    write_card(export, export.columns)
 
 
 def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table], pa.Table]) -> None:

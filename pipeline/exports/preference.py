@@ -1,6 +1,6 @@
 """Preference pairs: the published target, and a candidate of the same row that the filter rejects."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,29 +12,31 @@ from pipeline.exports.parquet import write_files
 from pipeline.views.rows import kept_rows
 from stages.filter.stage import broken_bound
 from stages.pair import as_pair
-from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
-from stages.shards.stage import PICTURE
+from stages.score.metrics import MEASURED, METRICS, score_columns, scores_of
+from stages.shards.card import PICTURE, Columns
 
 READS = {
     "plan": ["task", "caption"],
     "instruct": ["instruction"],
     "edit": ["anchor", "candidates"],
-    "score": SCORE_COLUMNS,
-    "filter": ["choice"],
 }
-_SCORES = pa.struct([(metric, pa.float32()) for metric in METRICS])
-COLUMNS = {
-    "id": (pa.string(), "the row's name"),
-    "task": (pa.string(), "name of the task"),
-    "input": (PICTURE, "input image (PNG)"),
-    "instruction": (pa.string(), "edit instruction"),
-    "chosen": (PICTURE, "the published target (PNG)"),
-    "rejected": (PICTURE, "the target of a candidate that the filter rejects (PNG)"),
-    "rejected_reason": (pa.string(), "the bound that the rejected target violates"),
-    "chosen_scores": (_SCORES, "scores of the published target"),
-    "rejected_scores": (_SCORES, "scores of the rejected target"),
-}
-SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items()])
+
+
+def columns_of(stages: Collection[str]) -> Columns:
+    """Type and meaning of every column, in an export of a run of these stages."""
+    metrics = METRICS if "judge" in stages else MEASURED
+    scores = pa.struct([(metric, pa.float32()) for metric in metrics])
+    return {
+        "id": (pa.string(), "the row's name"),
+        "task": (pa.string(), "name of the task"),
+        "input": (PICTURE, "input image (PNG)"),
+        "instruction": (pa.string(), "edit instruction"),
+        "chosen": (PICTURE, "the published target (PNG)"),
+        "rejected": (PICTURE, "the target of a candidate that the filter rejects (PNG)"),
+        "rejected_reason": (pa.string(), "the bound that the rejected target violates"),
+        "chosen_scores": (scores, "scores of the published target"),
+        "rejected_scores": (scores, "scores of the rejected target"),
+    }
 
 
 def write(export: Export) -> None:
@@ -42,33 +44,41 @@ def write(export: Export) -> None:
 
     A row with one candidate, or whose candidates all pass, gives no pair.
 
-    The candidates of a reverse task differ in the input, not in the target. These rows give no pair either.
+    The candidates of a reverse task differ in the input, not in the target. These rows give no pair either,
+    nor do rows whose published instruction is the judge's: the other candidates were not drawn for it.
     """
     parts = export.state.plan.parts
     publishing = next(step for step in export.state.steps.values() if step.publishes)
     units = (publishing.parts(unit, parts) for unit in range(publishing.unit_count(parts)))
+    columns = columns_of(export.stages)
+    schema = pa.schema([(name, dtype) for name, (dtype, _) in columns.items()])
     write_files(
-        export, SCHEMA, (chain.from_iterable(_tables(export, part) for part in unit) for unit in units)
+        export,
+        schema,
+        (chain.from_iterable(_tables(export, schema, part) for part in unit) for unit in units),
     )
-    write_card(export, COLUMNS)
+    write_card(export, columns)
 
 
-def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
+def _tables(export: Export, schema: pa.Schema, part: int) -> Iterator[tuple[Side, pa.Table]]:
     state = export.state
     if not state.done(state.steps["select"], part):
         return
-    for row in kept_rows(state.folder, part, "select", READS):
+    reads = {**READS, **score_columns(export.stages), "filter": ["choice"]}
+    if "judge" in reads:
+        reads["judge"] = [*reads["judge"], "recaptions"]
+    for row in kept_rows(state.folder, part, "select", reads):
         pair = _preference(export, row)
         if pair is not None:
             export.written[row["task"]] += 1
             side = side_of(row["caption"], export.test_share)
-            yield side, pa.Table.from_pylist([pair], schema=SCHEMA)
+            yield side, pa.Table.from_pylist([pair], schema=schema)
         export.done(1)
 
 
 def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
     task = export.tasks[row["task"]]
-    if task.direction == "reverse":
+    if task.direction == "reverse" or _rewritten(row):
         return None
     scores, bounds = scores_of(row), export.bounds[task.name]
     broken = {k: reason for k, s in enumerate(scores) if (reason := broken_bound(s, bounds))}
@@ -93,3 +103,9 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
         "rejected_scores": scores[rejected],
         **{name: picture(row["id"], name, data) for name, data in named.items()},
     }
+
+
+def _rewritten(row: Mapping[str, Any]) -> bool:
+    """Whether the judge wrote the published instruction."""
+    other = row["recaptions"][row["choice"]] if "recaptions" in row else None
+    return other is not None and other["taken"]

@@ -5,23 +5,22 @@ from contextlib import ExitStack
 import pyarrow as pa
 from webdataset import TarWriter
 
-from pipeline.exports import PUBLISHED, Export, Side, file_key
+from pipeline.exports import Export, Side, file_key
 from pipeline.exports.card import write_card
-from stages.shards.stage import COLUMNS, PICTURE
+from stages.shards.card import PICTURE
 
 PICTURES = {"I": "input.png", "Tar": "target.png", "mask": "mask.png"}
-_TEXTS = pa.struct([field for field in PUBLISHED if field.name not in PICTURES])
-READ = pa.schema(
-    [
-        *((name, PICTURE) for name in PICTURES.values()),
-        ("json", _TEXTS),
-        ("__key__", pa.string()),
-        ("__url__", pa.string()),
-    ]
-)
-"""Schema of a sample for ``datasets``, written into the card. Without it, ``datasets`` guesses types from the
-first few rows, and guesses wrongly for a column that is null there.
-"""
+
+
+def read_schema(published: pa.Schema) -> pa.Schema:
+    """Schema of a sample for ``datasets``, written into the card.
+
+    Without it, ``datasets`` guesses types from the first few rows, and guesses wrongly for a column that is
+    null there.
+    """
+    texts = pa.struct([field for field in published if field.name not in PICTURES])
+    pictures = [(name, PICTURE) for name in PICTURES.values()]
+    return pa.schema([*pictures, ("json", texts), ("__key__", pa.string()), ("__url__", pa.string())])
 
 
 def write(export: Export) -> None:
@@ -38,6 +37,6 @@ def write(export: Export) -> None:
                     pictures = {name: row.pop(column)["bytes"] for column, name in PICTURES.items()}
                     key = f"{file_key(row['id'])}-{row['turn']}"
                     writers[side].write({"__key__": key, **pictures, "json": row})
-    texts = {name: column for name, column in COLUMNS.items() if name not in PICTURES}
-    pictures_read = {name: (PICTURE, COLUMNS[column][1]) for column, name in PICTURES.items()}
-    write_card(export, {**pictures_read, **{f"json.{name}": column for name, column in texts.items()}}, READ)
+    texts = {f"json.{name}": column for name, column in export.columns.items() if name not in PICTURES}
+    pictures_read = {name: (PICTURE, export.columns[column][1]) for column, name in PICTURES.items()}
+    write_card(export, {**pictures_read, **texts}, read_schema(export.schema))

@@ -91,7 +91,7 @@ def write_lock(
     known = {step.fingerprint: dict(identities[step.name]) for step in steps}
     earlier = {key: old["identities"][key] for key in in_use if key in old.get("identities", {})}
     content = {
-        "manifest": manifest.model_dump(mode="json"),
+        "manifest": manifest.model_dump(mode="json", exclude=manifest.left_out),
         "tasks": {name: task.model_dump(mode="json") for name, task in tasks.items()},
         "known_tasks": sorted(tasks.known),
         "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],

@@ -113,6 +113,17 @@ class Manifest(Section):
     def folder(self) -> Location:
         return locate(os.path.expanduser(self.runs)) / self.name
 
+    @property
+    def left_out(self) -> set[str]:
+        """The optional stages that do not run, because the manifest has no section for them."""
+        sections = type(self).model_fields.keys() - Manifest.model_fields.keys()
+        return {name for name in sections if getattr(self, name) is None}
+
+    @property
+    def sections(self) -> dict[str, StageConfig]:
+        """The sections of the stages that run, by stage."""
+        return {name: value for name, value in self if isinstance(value, StageConfig)}
+
     def section(self, stage: str, kind: type[ConfigT]) -> ConfigT:
         """The config of a stage, with its shared sections filled in.
 
@@ -198,6 +209,9 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
         if any(name in stage.Config.model_fields for stage in stages.values())
     }
     for name, stage in stages.items():
+        if stage.needs_section and raw.get(name) is None:
+            raw[name] = None
+            continue
         section = raw.setdefault(name, {})
         section = raw[name] = {} if section is None else section
         if not isinstance(section, dict):
@@ -219,5 +233,8 @@ def parse_manifest(content: Mapping[str, Any], stages: Stages, source: str) -> M
 
 def manifest_model(stages: Stages) -> type[Manifest]:
     """``Manifest`` with one field per stage and the shared sections filled in: the content of a lock file."""
-    fields: dict[str, Any] = {name: (stage.Config, ...) for name, stage in stages.items()}
+    fields: dict[str, Any] = {
+        name: (stage.Config | None, None) if stage.needs_section else (stage.Config, ...)
+        for name, stage in stages.items()
+    }
     return create_model("Manifest", __base__=Manifest, **fields)

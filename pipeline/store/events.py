@@ -31,18 +31,21 @@ class Spent:
     cpu_seconds: float = 0.0
     gpu_seconds: float = 0.0
     """Worker seconds times the number of GPUs per worker."""
+    prompt_tokens: int = 0
+    """Tokens of a model that counts them, also for answers that were not usable."""
+    answer_tokens: int = 0
 
     def __add__(self, other: "Spent") -> "Spent":
         return Spent(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(Spent)))
 
 
-_TOLD = ("rows", "wall", "seconds", "cpu_seconds", "gpu_seconds")
+_TOLD = ("rows", "wall", "seconds", "cpu_seconds", "gpu_seconds", "prompt_tokens", "answer_tokens")
 """Keys of an event, in the order of the fields of ``Spent``."""
 _SCHEMA = pa.schema(
     [
         pa.field("stage", pa.string()),
         pa.field("unit", pa.int64()),
-        *(pa.field(key, pa.int64() if key == "rows" else pa.float64()) for key in _TOLD),
+        *(pa.field(key, pa.float64() if "wall" in key or "seconds" in key else pa.int64()) for key in _TOLD),
     ]
 )
 
@@ -93,8 +96,9 @@ def spent(path: Location) -> dict[str, Spent]:
     events = events.filter(events["unit"].is_valid())
     stages = events["stage"].combine_chunks().dictionary_encode()
     sums = [_sums(stages, events[key].combine_chunks()).tolist() for key in _TOLD]
-    for stage, rows, *seconds in zip(stages.dictionary.to_pylist(), *sums, strict=True):
-        total[stage] = Spent(int(rows), *seconds)
+    for stage, *told in zip(stages.dictionary.to_pylist(), *sums, strict=True):
+        rows, wall, worker, cpu, gpu, prompt, answer = told
+        total[stage] = Spent(int(rows), wall, worker, cpu, gpu, int(prompt), int(answer))
     return total
 
 

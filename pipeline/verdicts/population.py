@@ -11,9 +11,9 @@ from pipeline.store.plan import read_part
 from pipeline.views.outcomes import sample_parts
 from pipeline.views.rows import done_stages, rows
 from stages.score.metric import Scores
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import score_columns, scores_of
 
-_READS = {"score": [*SCORE_COLUMNS, "anchor_hash", "candidate_hashes"], "filter": ["choice"]}
+_HASHES = ["anchor_hash", "candidate_hashes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,9 +71,12 @@ def _captions(state: RunState, part: int) -> dict[str, str]:
 
 
 def _decided(state: RunState, part: int, turn: int, captions: Mapping[str, str]) -> Iterator[Reviewable]:
-    if "filter" not in done_stages(state, part, turn):
+    done = done_stages(state, part, turn)
+    if "filter" not in done:
         return
-    for row in rows(state.folder, part, {"plan": ["task"], **_READS}, turn=turn):
+    scores = score_columns(done)
+    reads = {"plan": ["task"], **scores, "score": [*scores["score"], *_HASHES], "filter": ["choice"]}
+    for row in rows(state.folder, part, reads, turn=turn):
         if row.get("stage") == "filter" and row["status"] in ("kept", "rejected"):
             yield Reviewable(
                 id=row["id"],

@@ -8,9 +8,9 @@ from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.views.outcomes import Outcome, finite, sample_parts, survey
 from pipeline.views.pairs import Pair
-from pipeline.views.rows import best_candidate, rows
+from pipeline.views.rows import best_candidate, done_stages, rows
 from stages.pair import as_pair
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import score_columns, scores_of
 from stages.tasks import Bounds, Task, Tasks
 
 READS = {
@@ -18,7 +18,6 @@ READS = {
     "instruct": ["caption", "instruction", "output_caption"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
-    "score": SCORE_COLUMNS,
 }
 
 
@@ -74,7 +73,8 @@ def read_boundary(
 def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
     for part in sorted({case.row.part for case in cases}):
         ids = [case.row.id for case in cases if case.row.part == part]
-        for row in rows(state.folder, part, READS, ids=ids):
+        reads = {**READS, **score_columns(done_stages(state, part, turn=1))}
+        for row in rows(state.folder, part, reads, ids=ids):
             yield _pair(row, tasks[row["task"]])
 
 

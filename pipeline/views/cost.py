@@ -3,7 +3,7 @@
 A worker's seconds include its start and loading its models.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pipeline.engine.ledger import count_run, published
@@ -28,6 +28,16 @@ def measure(state: RunState) -> Cost:
     """The cost of the run so far, over all its sessions."""
     spent = events.spent(state.folder.events)
     return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
+
+
+def token_lines(cost: Cost, pairs: int) -> Iterator[str]:
+    """A line per stage whose model counts its tokens."""
+    for stage, spent in cost.stages.items():
+        told = {"prompt": spent.prompt_tokens, "answer": spent.answer_tokens}
+        if any(told.values()):
+            each = " and ".join(f"{count / cost.pairs:,.0f} {kind}" for kind, count in told.items())
+            all_of = " and ".join(f"{pairs * count / cost.pairs / 1e6:,.1f}" for count in told.values())
+            yield f"{stage}: {each} tokens a kept pair; {all_of} million for {pairs:,} pairs"
 
 
 def cost_table(cost: Cost, pairs: int) -> DataTable:

@@ -21,7 +21,7 @@ from stages.edit.annotations.marks import tinted
 from stages.pair import as_pair
 from stages.pictures.png import decode_mask, decode_rgb
 from stages.placed import step_name
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import SCORE_COLUMNS, score_columns, scores_of
 from stages.tasks import Bounds, Task
 
 SIDE = 160
@@ -33,7 +33,7 @@ COLUMNS = {
     "source": ["source_image"],
     "mask": ["precise_mask"],
     "edit": ["anchor", "candidates"],
-    "score": SCORE_COLUMNS,
+    **score_columns(SCORE_COLUMNS),
     "filter": ["choice"],
 }
 

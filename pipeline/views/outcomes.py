@@ -9,7 +9,7 @@ import numpy as np
 from pipeline.engine.state import RunState
 from pipeline.views.rows import BEGINS, best_candidate, done_stages, rows
 from stages.placed import step_name
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import score_columns, scores_of
 
 SAMPLED = 20_000
 """Rows sampled from a large run for histograms and gallery. A smaller run is used completely."""
@@ -59,7 +59,7 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
         done = done_stages(state, part, turn)
         if turn > 1 and BEGINS not in done:
             return
-        reads = {"plan": ["task"], **{stage: SCORE_COLUMNS if stage == "score" else () for stage in done}}
+        reads = {"plan": ["task"], **dict.fromkeys(done, ()), **score_columns(done)}
         for row in rows(state.folder, part, reads, turn=turn):
             outcome = Outcome(part, row["id"], row["task"], turn)
             if "stage" in row:

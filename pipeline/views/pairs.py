@@ -14,10 +14,10 @@ from pipeline.shown import DataTable, brief
 from pipeline.store.location import Location, list_folder
 from pipeline.store.reading import open_parquet
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.score.metrics import METRICS
+from stages.score.metrics import JUDGED, MEASURED, METRICS
 from stages.shards.stage import SCHEMA
 
-_COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *METRICS]
+_COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *MEASURED]
 _READ = pa.schema([("id", pa.string()), *(SCHEMA.field(name) for name in _COLUMNS[1:])])
 SHOWN_SCORES = {"clip_direction": "direction", "change_inside": "inside", "change_outside": "outside"}
 """The scores that a person looks at first, with their short names."""
@@ -95,7 +95,7 @@ def read_pairs(path: Location, rows: int, seed: int, task: str | None = None) ->
         wanted = drawn[places == number] - (ends[number] - sizes[number])
         with open_parquet(shard, _READ) as file:
             rows_of_task = _matching(file, group, task)[wanted]
-            table = file.read_row_group(group, columns=_COLUMNS).take(pa.array(rows_of_task))
+            table = file.read_row_group(group, columns=_columns(file)).take(pa.array(rows_of_task))
             pairs += [_pair(record) for record in table.to_pylist()]
     return pairs
 
@@ -115,8 +115,13 @@ def each_pair(path: Location, task: str | None = None) -> Iterator[Pair]:
             for group in range(file.num_row_groups):
                 rows = _matching(file, group, task)
                 if len(rows):
-                    table = file.read_row_group(group, columns=_COLUMNS).take(pa.array(rows))
+                    table = file.read_row_group(group, columns=_columns(file)).take(pa.array(rows))
                     yield from map(_pair, table.to_pylist())
+
+
+def _columns(file: pq.ParquetFile) -> list[str]:
+    """The columns to read. Only a run with a judge publishes its marks."""
+    return _COLUMNS + [name for name in JUDGED if name in file.schema_arrow.names]
 
 
 def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:
@@ -167,5 +172,5 @@ def _pair(record: Mapping[str, Any]) -> Pair:
         mask_png=pictures["mask"],
         input_caption=record["input_caption"] or "",
         output_caption=record["output_caption"] or "",
-        scores={metric: record[metric] for metric in METRICS if record[metric] is not None},
+        scores={metric: record[metric] for metric in METRICS if record.get(metric) is not None},
     )

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.state import RunState
 from pipeline.views.rows import done_stages, rows
-from stages.score.metrics import METRICS, scores_of
+from stages.score.metrics import METRICS, SCORE_COLUMNS, score_columns, scores_of
 
 if TYPE_CHECKING:
     import pandas
 
 COLUMNS = ["id", "turn", "task", "candidate", "status", "reason", "chosen"]
-_READS = {"score": ["scores"], "filter": ["choice"]}
+_READS = {**score_columns(SCORE_COLUMNS), "filter": ["choice"]}
 
 
 def score_frame(state: RunState) -> "pandas.DataFrame":

@@ -12,10 +12,10 @@ import numpy as np
 
 from pipeline.engine.state import RunState
 from pipeline.shown import DataTable, shown
-from pipeline.views.rows import rows
+from pipeline.views.rows import done_stages, rows
 from stages.filter.stage import FilterConfig, choose, resolve_bounds
 from stages.score.metric import Scores
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import score_columns, scores_of
 from stages.tasks import Bounds, Tasks
 
 STEPS = 11
@@ -44,7 +44,7 @@ def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
     for step in state.steps.values():
         for part in range(state.plan.parts) if step.stage == "score" else ():
             if state.done(step, part):
-                reads = {"plan": ["task"], "score": SCORE_COLUMNS}
+                reads = {"plan": ["task"], **score_columns(done_stages(state, part, step.turn))}
                 for row in rows(state.folder, part, reads, turn=step.turn):
                     if row.get("status") == "kept":
                         scores.setdefault(row["task"], []).append(scores_of(row))

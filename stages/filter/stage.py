@@ -5,7 +5,7 @@ The bounds of a metric come from the task file, then the manifest's ``filter.def
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.score.metric import Scores
-from stages.score.metrics import METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
+from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 
@@ -47,7 +47,7 @@ class Filter(Stage[FilterConfig]):
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
-        "score": [*SCORE_COLUMNS, "anchor_hash", "candidate_hashes"],
+        "score": [SCORE_COLUMNS["score"], "anchor_hash", "candidate_hashes"],
     }
     task_keys: ClassVar[Sequence[str]] = ("metrics", "thresholds")
     schema: ClassVar[pa.Schema] = pa.schema(
@@ -60,6 +60,10 @@ class Filter(Stage[FilterConfig]):
     )
     Config: ClassVar[type[StageConfig]] = FilterConfig
 
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return JudgedFilter if "judge" in stages else cls
+
     def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
         tasks.check_known(config.tasks, "filter.tasks")
@@ -67,7 +71,7 @@ class Filter(Stage[FilterConfig]):
             if name not in tasks:
                 continue
             for metric in bounds:
-                if metric not in tasks[name].metrics:
+                if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
                         f"add it to 'metrics' in prompts/{name}.yaml"
@@ -90,7 +94,7 @@ class Filter(Stage[FilterConfig]):
 
         A bound of a task file is for whoever measures the metric.
         """
-        missing = unmeasured(sections.get("score"))
+        missing = unmeasured(sections)
         stated = [("filter.default", config.default)]
         stated += [(f"filter.tasks.{task}", config.tasks[task]) for task in config.tasks if task in tasks]
         for key, bounds in stated:
@@ -118,13 +122,25 @@ class Filter(Stage[FilterConfig]):
         )
 
 
-def unmeasured(score: StageConfig | None) -> dict[str, str]:
-    """The metrics that a run does not measure, each with the manifest key that would have it measured."""
-    return {
+class JudgedFilter(Filter):
+    """The filter stage in a run with a judge."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**Filter.reads, "judge": [SCORE_COLUMNS["judge"]]}
+
+
+def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
+    """The metrics that a run does not measure, each with the manifest key that would have it measured.
+
+    Args:
+        sections: the sections of the run's stages, by stage.
+    """
+    score = sections.get("score")
+    missing = {
         name: f"score.{metric.needs}"
         for name, metric in METRICS.items()
         if metric.optional and score is not None and not getattr(score, metric.needs, None)
     }
+    return missing if "judge" in sections else missing | dict.fromkeys(JUDGED, "judge.model")
 
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
@@ -174,12 +190,13 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
     """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
 
     A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
-    The exception are metrics of models that a manifest may leave out (``Metric.optional``).
+    The exceptions are metrics of models that a manifest may leave out (``Metric.optional``), and the judge's
+    in a run without the judge stage: there they are no keys of ``scores``.
     """
     for metric, bound in bounds.items():
         value = scores.get(metric)
         if value is None:
-            if METRICS[metric].optional:
+            if METRICS[metric].optional or (metric in JUDGED and metric not in scores):
                 continue
             return f"{metric}_missing"
         if bound.min is not None and not value >= bound.min:

@@ -1,13 +1,13 @@
 """The language model's answer: parsed as data, then checked against the requirements of its task."""
 
-import json
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from stages.instruct.prompt import ANSWER_KEYS
+from stages.models.chat.last_object import AnswerError, last_object
 from stages.tasks import Fields
 from stages.words import normalised, without_article, words_of
 
@@ -19,22 +19,6 @@ MAX_CHARS = {
     "surroundings": 200,
 }
 
-_THOUGHTS = "think|thinking|thought|thoughts|reasoning|reflection|scratchpad|analysis"
-_OPENS_THOUGHT = re.compile(
-    rf"[<\[◁]([a-z]+:)?({_THOUGHTS})[>\]▷]|<\|begin_of_({_THOUGHTS})\|>|<\|channel\|>\s*analysis",
-    re.IGNORECASE,
-)
-_CLOSES_THOUGHT = re.compile(
-    rf"[<\[◁]/([a-z]+:)?({_THOUGHTS})[>\]▷]|<\|end_of_({_THOUGHTS})\|>|<\|channel\|>\s*final",
-    re.IGNORECASE,
-)
-"""Marks of a thought by several families of models: ``<think>``, ``[THINK]``, ``<|channel|>analysis``."""
-_OPENING = re.compile(r"\{(?=\s*[\"}])")
-"""Possible beginning of a JSON object."""
-_ATTEMPT_COST, _MAX_COST = 1_000, 5_000_000
-"""Largest number of characters read in vain in one reply, and the cost added for each attempt.
-
-Without a bound, a text with 100 000 opening braces would be read from each of them to its end."""
 _MARKUP = re.compile(r"</?[a-z!]|```|\]\(|https?://|<\|", re.IGNORECASE)
 """Tags, code fences, links and chat markup: a caption or instruction never needs them."""
 _TALK = re.compile(
@@ -42,10 +26,6 @@ _TALK = re.compile(
     r"|\b(previous|above|prior) instructions\b|\b(language model|system prompt)\b"
 )
 """Sentences to a human reader in place of an edit instruction."""
-
-
-class AnswerError(ValueError):
-    """The answer is unusable. The message is a short reason, which is counted."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +47,8 @@ def parse_answer(text: str) -> Answer:
     Raises:
         AnswerError: empty, not_json, missing_field, not_text, too_long, control_characters, markup.
     """
-    if not text.strip():
-        raise AnswerError("empty")
-    content = _last_answer(_without_thoughts(text))
-    return Answer(**{key: _field(content, key) for key in ANSWER_KEYS})
+    content = last_object(text, "edit", _is_whole)
+    return Answer(**{key: text_field(content, key, MAX_CHARS[key]) for key in ANSWER_KEYS})
 
 
 def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
@@ -84,13 +62,8 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
             original_object_not_in_input, edited_object_not_in_output, edited_object_in_output,
             surroundings_empty, surroundings_name_object.
     """
-    if not words_of(answer.edit):
-        raise AnswerError("instruction_empty")
+    check_instruction(answer.edit, caption, answer.output_caption)
     before, after = words_of(caption), words_of(answer.output_caption)
-    if words_of(answer.edit) in (before, after):
-        raise AnswerError("instruction_is_caption")
-    if _TALK.search(answer.edit.casefold()):
-        raise AnswerError("instruction_is_talk")
     if not after:
         raise AnswerError("output_caption_empty")
     if fields.caption == "same" and before != after:
@@ -107,61 +80,23 @@ def check_answer(answer: Answer, caption: str, fields: Fields) -> None:
             raise AnswerError("surroundings_name_object")
 
 
+def check_instruction(edit: str, *captions: str) -> None:
+    """Check that a text can be an instruction to edit a picture, and is none of its captions.
+
+    Raises:
+        AnswerError: instruction_empty, instruction_is_caption, instruction_is_talk.
+    """
+    if not words_of(edit):
+        raise AnswerError("instruction_empty")
+    if words_of(edit) in [words_of(caption) for caption in captions]:
+        raise AnswerError("instruction_is_caption")
+    if _TALK.search(edit.casefold()):
+        raise AnswerError("instruction_is_talk")
+
+
 def has_control_characters(text: str) -> bool:
     """Whether a text contains control characters or lone surrogates; a caption needs neither."""
     return any(unicodedata.category(character) in ("Cc", "Cs") for character in text)
-
-
-def _without_thoughts(text: str) -> str:
-    """The text after the last complete thought, up to an incomplete one."""
-    closings = list(_CLOSES_THOUGHT.finditer(text))
-    text = text[closings[-1].end() :] if closings else text
-    unended = _OPENS_THOUGHT.search(text)
-    return text[: unended.start()] if unended else text
-
-
-def _last_answer(text: str) -> Mapping[str, Any]:
-    """The last object with the keys of an answer; otherwise the last object with an instruction."""
-    objects = [part for whole in _objects(text) for part in _answers_in(whole)]
-    whole = [content for content in objects if _is_whole(content)]
-    if not objects:
-        raise AnswerError("missing_field")
-    return (whole or objects)[-1]
-
-
-def _objects(text: str) -> Iterator[Mapping[str, Any]]:
-    """The complete, outermost JSON objects in a text, in order."""
-    decoder, position, cost, found = json.JSONDecoder(), 0, 0, False
-    while opening := _OPENING.search(text, position):
-        start = opening.start()
-        position = start + 1
-        cost += _ATTEMPT_COST
-        if cost > _MAX_COST:
-            raise AnswerError("not_json")
-        try:
-            content, position = decoder.raw_decode(text, start)
-        except json.JSONDecodeError as error:
-            cost += error.pos - start
-        except (ValueError, RecursionError):  # thousands of digits, or thousands of levels
-            cost += len(text) - start
-        else:
-            found = True
-            yield content
-    if not found:
-        raise AnswerError("not_json")
-
-
-def _answers_in(content: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The object if it has an instruction; otherwise the objects inside it that have one, in order."""
-    found: list[Mapping[str, Any]] = []
-    waiting: list[Any] = [content]
-    while waiting:
-        value = waiting.pop()
-        if isinstance(value, dict) and "edit" in value:
-            found.append(value)
-        elif isinstance(value, dict | list):
-            waiting += reversed(list(value.values()) if isinstance(value, dict) else value)
-    return found
 
 
 def _is_whole(content: Mapping[str, Any]) -> bool:
@@ -169,13 +104,21 @@ def _is_whole(content: Mapping[str, Any]) -> bool:
     return "output_caption" in content or not str(content["edit"] or "").strip()
 
 
-def _field(content: Mapping[str, Any], key: str) -> str:
+def text_field(content: Mapping[str, Any], key: str, most: int) -> str:
+    """A text of an answer, normalised; empty if it is missing.
+
+    Args:
+        most: most characters.
+
+    Raises:
+        AnswerError: not_text, too_long, control_characters, markup.
+    """
     value = content.get(key)
     if value is None:
         return ""
     if not isinstance(value, str):
         raise AnswerError("not_text")
-    if len(value) > MAX_CHARS[key]:
+    if len(value) > most:
         raise AnswerError("too_long")
     text = normalised(value)
     if has_control_characters(value) or has_control_characters(text):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from stages.models.chat.conversation import Message
+from stages.models.chat.conversation import Message, quoted
 from stages.tasks import Exemplar, Task
 
 SYSTEM = (
@@ -47,8 +47,6 @@ ANSWER_SCHEMA: dict[str, Any] = {
 NO_EDIT = json.dumps({"edit": ""})
 """The answer for a caption that offers nothing to edit."""
 
-_ESCAPED = {ord(c): f"\\u{ord(c):04x}" for c in "<>[]\u2028\u2029"}
-
 
 @dataclass(frozen=True)
 class PromptDraw:
@@ -81,8 +79,8 @@ def conversation(
 
 
 def question(caption: str, verb: str) -> str:
-    """A user's turn: JSON in which the brackets of chat markup and special tokens are escaped."""
-    return json.dumps({"caption": caption, "verb": verb}, ensure_ascii=False).translate(_ESCAPED)
+    """A user's turn."""
+    return quoted({"caption": caption, "verb": verb})
 
 
 def answer_text(exemplar: Exemplar) -> str:

@@ -7,22 +7,14 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.instruct.answer import AnswerError, check_answer, has_control_characters, parse_answer
-from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, conversation, draw_prompt
+from stages.instruct.answer import Answer, check_answer, has_control_characters, parse_answer
+from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, PromptDraw, conversation, draw_prompt
+from stages.models.chat.attempts import Asked, Question, ask
 from stages.models.chat.config import ChatConfig
-from stages.models.chat.conversation import ChatModel, Reply
+from stages.models.chat.conversation import ChatModel, Usage
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
 from stages.words import normalised
-
-_MAX_ANSWER_CHARS = 20_000
-"""Characters kept of a reply, counted from its end: thoughts come first."""
-_ENDINGS = {
-    "truncated": "answer_truncated: raise instruct.max_new_tokens",
-    "content_filter": "answer_content_filter",
-    "refused": "answer_refused",
-}
-"""Reasons for replies that did not end normally. Such a reply is never used."""
 
 
 class InstructConfig(StageConfig, ChatConfig):
@@ -79,7 +71,7 @@ class Instruct(Stage[InstructConfig]):
 
         yield from _without_exemplars(tasks)
         if config.endpoint is not None:
-            yield from endpoint_problems(config.endpoint)
+            yield from endpoint_problems(config.endpoint, "instruct")
         else:
             yield from problems_of("instruct", config, check_chat)
 
@@ -96,9 +88,9 @@ class Instruct(Stage[InstructConfig]):
                 decisions[row["id"]] = rejected(reason, attempts=0)
             else:
                 asked.append({**row, "caption": caption})
-        for attempt in range(1, self.config.attempts + 1):
-            decisions |= self._ask(asked, attempt)
-            asked = [row for row in asked if decisions[row["id"]].status == "rejected"]
+        results = ask(self.chat, asked, self._question, self._answer, self.config.attempts, "instruct")
+        self.tokens.update(sum((made.usage for made in results), Usage()).counted)
+        decisions |= {row["id"]: self._decide(row, made) for row, made in zip(asked, results, strict=True)}
         ids = rows["id"].to_pylist()
         return to_table(ids, [decisions[id] for id in ids], self.schema)
 
@@ -111,38 +103,39 @@ class Instruct(Stage[InstructConfig]):
             return "", "empty_caption"
         return caption, "control_characters" if has_control_characters(caption) else ""
 
-    def _ask(self, rows: list[dict[str, Any]], attempt: int) -> dict[str, Decision]:
-        if not rows:
-            return {}
-        tasks = [self.tasks[row["task"]] for row in rows]
-        seeds = [derive_seed(row["seed"], "instruct", attempt) for row in rows]
-        draws = [
-            draw_prompt(task, derive_seed(seed, "choice")) for task, seed in zip(tasks, seeds, strict=True)
-        ]
-        conversations = [
-            conversation(
-                task,
-                [task.exemplars[index] for index in draw.exemplars],
-                row["caption"],
-                draw.verb,
-                self.config.system,
-            )
-            for task, draw, row in zip(tasks, draws, rows, strict=True)
-        ]
-        replies = self.chat.complete(conversations, seeds)
-        decisions = {}
-        for row, task, draw, reply in zip(rows, tasks, draws, replies, strict=True):
-            made = {
-                "caption": row["caption"],
-                "verb": draw.verb,
-                "exemplars": draw.exemplars,
-                "attempts": attempt,
-            }
-            if isinstance(reply, Exception):
-                decisions[row["id"]] = failed(reply, **made)
-            else:
-                decisions[row["id"]] = _decide(task, reply, made)
-        return decisions
+    def _question(self, row: Mapping[str, Any], attempt: int) -> Question:
+        task, seed = self.tasks[row["task"]], derive_seed(row["seed"], "instruct", attempt)
+        draw = _draw(task, seed)
+        exemplars = [task.exemplars[index] for index in draw.exemplars]
+        return conversation(task, exemplars, row["caption"], draw.verb, self.config.system), seed
+
+    def _answer(self, row: Mapping[str, Any], reply: str) -> Answer:
+        answer = parse_answer(reply)
+        check_answer(answer, row["caption"], self.tasks[row["task"]].fields)
+        return answer
+
+    def _decide(self, row: Mapping[str, Any], asked: Asked[Answer]) -> Decision:
+        task = self.tasks[row["task"]]
+        draw = _draw(task, derive_seed(row["seed"], "instruct", asked.attempts))
+        made = {
+            "caption": row["caption"],
+            "verb": draw.verb,
+            "exemplars": draw.exemplars,
+            "attempts": asked.attempts,
+        }
+        if asked.error is not None:
+            return failed(asked.error, **made)
+        made["answer"] = asked.reply
+        if asked.answer is None:
+            return rejected(asked.reason, **made)
+        return kept(
+            instruction=asked.answer.edit,
+            edited_object=asked.answer.edited_object,
+            original_object=asked.answer.original_object,
+            output_caption=row["caption"] if task.fields.caption == "same" else asked.answer.output_caption,
+            surroundings=asked.answer.surroundings,
+            **made,
+        )
 
 
 def _without_exemplars(tasks: Tasks) -> Iterator[str]:
@@ -151,31 +144,17 @@ def _without_exemplars(tasks: Tasks) -> Iterator[str]:
             yield f"prompts/{task.name}.yaml: key 'exemplars' is empty; instruct needs some"
 
 
-def _decide(task: Task, reply: Reply, made: dict[str, Any]) -> Decision:
-    made["answer"] = reply.text[-_MAX_ANSWER_CHARS:].encode(errors="replace").decode()
-    if reply.ending != "stop":
-        return rejected(_ENDINGS[reply.ending], **made)
-    try:
-        answer = parse_answer(reply.text)
-        check_answer(answer, made["caption"], task.fields)
-    except AnswerError as error:
-        return rejected(f"answer_{error}", **made)
-    return kept(
-        instruction=answer.edit,
-        edited_object=answer.edited_object,
-        original_object=answer.original_object,
-        output_caption=made["caption"] if task.fields.caption == "same" else answer.output_caption,
-        surroundings=answer.surroundings,
-        **made,
-    )
+def _draw(task: Task, seed: int) -> PromptDraw:
+    return draw_prompt(task, derive_seed(seed, "choice"))
 
 
 def _load_chat(config: InstructConfig) -> ChatModel:
     if config.endpoint is not None:
         from stages.models.chat.openai_chat import OpenAIChat
 
-        return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA)
-    from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
+        return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA, "instruct")
+    from stages.models.chat.sampling import Sampling
+    from stages.models.chat.transformers_chat import TransformersChat, load
 
     model, tokenizer = load(config.name, config.revision, config.dtype)
     sampling = Sampling(

@@ -8,13 +8,15 @@ from typing import Literal
 from stages.score.evidence import Evidence, Look
 from stages.tasks import Task
 
-Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aesthetic", "nsfw"]
-"""A metric's model, by its key in the section ``score``. ``pictures``: none. ``detector``: ``grounding``."""
+Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aesthetic", "nsfw", "judge"]
+"""A metric's model, by its key in the section ``score``. ``pictures``: none. ``detector``: ``grounding``.
+``judge``: the model of the section ``judge``."""
 OPTIONAL_MODELS = ("dino", "depth", "ocr", "aesthetic", "nsfw")
 """Models that a manifest may leave out."""
 Scores = Mapping[str, float | None]
 """The scores of one candidate by metric; None for a metric that does not apply."""
 FRACTION, COSINE, NONNEGATIVE, ANY = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
+MARK = (1.0, 5.0)
 """Ranges of values."""
 
 
@@ -34,7 +36,7 @@ class Metric:
     meaning: str
     needs: Need
     compute: Callable[[Evidence], float | None]
-    """The value for one candidate; None if it cannot be measured."""
+    """The value for one candidate; None if it cannot be measured, or another stage measures it."""
     range: tuple[float, float] = FRACTION
     """The lowest and the highest possible value."""
     look: Callable[[Task], Look | None] = _nothing_sought

@@ -1,32 +1,40 @@
 """The table of all metrics. A new metric is an entry in its family's file; tasks that use it list it."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from stages.score.families import change, clip, defects, detector, optional
+from stages.score.families import change, clip, defects, detector, judge, optional
 from stages.score.metric import Metric, Need
 from stages.tasks import Bounds, Task, Tasks
 
-METRICS: dict[str, Metric] = {
+MEASURED: dict[str, Metric] = {
     metric.name: metric for family in (clip, change, detector, defects, optional) for metric in family.METRICS
 }
-"""Metrics by name, in the order in which they are published."""
-SCORE_COLUMNS = ("scores",)
-"""Columns with scores. Each holds one struct of metrics per candidate, written by one stage."""
+"""The metrics of the score stage by name, in the order in which they are published."""
+JUDGED: dict[str, Metric] = {metric.name: metric for metric in judge.METRICS}
+"""The metrics of the judge stage. They apply to every task, in runs with this stage."""
+METRICS: dict[str, Metric] = MEASURED | JUDGED
+SCORE_COLUMNS: Mapping[str, str] = {"score": "scores", "judge": "judge_scores"}
+"""The column with scores that a stage writes, by stage. It holds one struct of metrics per candidate."""
 
 
 def metrics_of(task: Task, need: Need | None = None) -> list[Metric]:
-    """The metrics that a task lists, in the order of ``METRICS``; with ``need``, only those of this model."""
+    """The metrics of a task, in the order of ``METRICS``; with ``need``, only those of this model."""
     return [
         metric
         for metric in METRICS.values()
-        if metric.name in task.metrics and (need is None or metric.needs == need)
+        if (metric.name in task.metrics or metric.name in JUDGED) and (need is None or metric.needs == need)
     ]
+
+
+def score_columns(stages: Collection[str]) -> dict[str, list[str]]:
+    """The columns with scores, by stage, in a run of these stages."""
+    return {stage: [column] for stage, column in SCORE_COLUMNS.items() if stage in stages}
 
 
 def scores_of(row: Mapping[str, Any]) -> list[dict[str, float | None]]:
     """The metrics of each candidate of a row, from all scoring stages; empty for an unscored row."""
-    columns = [row[name] for name in SCORE_COLUMNS if row.get(name) is not None]
+    columns = [row[name] for name in SCORE_COLUMNS.values() if row.get(name) is not None]
     return [
         {metric: value for scores in of_candidate for metric, value in scores.items()}
         for of_candidate in zip(*columns, strict=True)

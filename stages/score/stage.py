@@ -13,7 +13,7 @@ from stages.finite import NotFiniteError
 from stages.models.config import ClipConfig, ProbeWeights
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.score.evidence import Evidence, Row, Seen
-from stages.score.metrics import METRICS, check_metrics, metrics_of
+from stages.score.metrics import MEASURED, check_metrics, metrics_of
 from stages.score.optional import OptionalModels
 from stages.tasks import Tasks
 
@@ -51,7 +51,7 @@ class Score(Stage[ScoreConfig]):
     task_keys: ClassVar[Sequence[str]] = ("metrics", "region", "direction", "fields")
     schema: ClassVar[pa.Schema] = pa.schema(
         [
-            ("scores", pa.list_(pa.struct([(metric, pa.float32()) for metric in METRICS]))),
+            ("scores", pa.list_(pa.struct([(metric, pa.float32()) for metric in MEASURED]))),
             ("anchor_hash", pa.int64()),
             ("candidate_hashes", pa.list_(pa.int64())),
         ]
@@ -137,7 +137,7 @@ def _detects(tasks: Tasks) -> bool:
 def _scores(evidence: Evidence) -> dict[str, float | None]:
     """Every metric of a candidate; null if its task does not list the metric."""
     listed = {metric.name: metric.compute(evidence) for metric in metrics_of(evidence.task)}
-    return {name: listed.get(name) for name in METRICS}
+    return {name: listed.get(name) for name in MEASURED}
 
 
 def _decide(row: Row, scores: list[dict[str, float | None]]) -> Decision:

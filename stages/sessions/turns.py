@@ -4,7 +4,7 @@
 (:mod:`stages.sessions.next_turn`) instead of the plan, and from ``mask.2`` instead of ``mask``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from stages import STAGES
@@ -16,14 +16,21 @@ SOURCE = "source"
 """The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
-def unrolled(turns: int) -> dict[str, PlacedStage]:
-    """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ..."""
-    placed = list(first_turn(STAGES).values())
+def unrolled(turns: int, sections: Collection[str] = ()) -> dict[str, PlacedStage]:
+    """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ...
+
+    Args:
+        turns: edits in a row.
+        sections: the manifest's sections; an optional stage runs if it has one.
+    """
+    runs = [name for name, stage in STAGES.items() if not stage.needs_section or name in sections]
+    first = first_turn({name: STAGES[name] for name in runs})
+    placed = list(first.values())
     for turn in range(2, turns + 1):
         placed.append(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
-        for name, stage in STAGES.items():
+        for name, of_first in first.items():
             if name != SOURCE:
-                placed.append(PlacedStage(name, stage, turn, _reads_at(stage, turn)))
+                placed.append(PlacedStage(name, of_first.stage, turn, _reads_at(of_first.stage, turn)))
     return {each.step: each for each in placed}
 
 

@@ -6,7 +6,7 @@ All rows of all tasks have one Arrow schema with typed columns. Pictures are ``s
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,17 +16,17 @@ import pyarrow.parquet as pq
 from pydantic import Field
 from upath import UPath
 
-from stages.base import StageConfig, kept, to_table
+from stages.base import Stage, StageConfig, kept, to_table
 from stages.candidate import Policy
 from stages.pair import as_pair, inverse_instruction
 from stages.pictures.png import encode_png
 from stages.pictures.region import MaskedRegion
 from stages.publisher import Publisher, PublisherConfig
-from stages.score.metrics import METRICS, SCORE_COLUMNS, scores_of
-from stages.shards.card import PICTURE, columns_table, dataset_card, front_matter, provenance
+from stages.score.metrics import JUDGED, MEASURED, SCORE_COLUMNS, scores_of
+from stages.shards.card import PICTURE, Columns, columns_table, dataset_card, front_matter, provenance
 from stages.tasks import Task
 
-COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+COLUMNS: Columns = {
     "id": (pa.string(), "name of the row, unique within a turn"),
     "I": (PICTURE, "input image (PNG)"),
     "T": (pa.string(), "edit instruction"),
@@ -51,16 +51,36 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "cross_until": (pa.float32(), "fraction of the steps with the source's cross-attention"),
     "guidance": (pa.float32(), "classifier-free guidance scale of the edit"),
     "seed": (pa.int64(), "the row's random seed"),
-    **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in METRICS.items()},
+    **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in MEASURED.items()},
     "models": (pa.string(), "JSON: each model's hub name and revision, or the hash of its files"),
     "thresholded": (pa.bool_(), "whether unchanged pixels of Tar were replaced by those of I"),
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
     "turn": (pa.int16(), "number of the turn in its session, from 1"),
 }
-"""Type and meaning of every published column."""
+"""Type and meaning of every published column, in a run without a judge."""
 
-SCHEMA = pa.schema([(name, dtype) for name, (dtype, _) in COLUMNS.items() if name != "id"])
-"""Schema of the published rows, without ``id``."""
+JUDGED_COLUMNS: Columns = {
+    **COLUMNS,
+    **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in JUDGED.items()},
+    "judge_reason": (pa.string(), "why the judge gave these marks, in its own words"),
+    "instruction_origin": (pa.string(), "who wrote T: instruct, or the judge for a pair of another edit"),
+    "T_asked": (pa.string(), "the instruction that the pair was drawn for, where T is another one"),
+}
+"""The same in a run with a judge."""
+
+
+def columns_of(stages: Collection[str]) -> Columns:
+    """Type and meaning of every column that a run of these stages publishes."""
+    return JUDGED_COLUMNS if "judge" in stages else COLUMNS
+
+
+def schema_of(columns: Columns) -> pa.Schema:
+    """The schema of published rows, without ``id``."""
+    return pa.schema([(name, dtype) for name, (dtype, _) in columns.items() if name != "id"])
+
+
+SCHEMA = schema_of(COLUMNS)
+"""Schema of the published rows, without ``id``, in a run without a judge."""
 
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
@@ -105,7 +125,7 @@ class Shards(Publisher[ShardsConfig]):
         "instruct": ["caption", "instruction", "edited_object", "original_object", "output_caption"],
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
-        "score": SCORE_COLUMNS,
+        "score": [SCORE_COLUMNS["score"]],
         "filter": ["choice"],
         "task_check": ["checked_task"],
         "run": ["models"],
@@ -116,6 +136,11 @@ class Shards(Publisher[ShardsConfig]):
         pa.schema([("id", pa.string()), *SCHEMA])
     )
     Config: ClassVar[type[StageConfig]] = ShardsConfig
+    columns: ClassVar[Columns] = COLUMNS
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return JudgedShards if "judge" in stages else cls
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
@@ -154,15 +179,48 @@ class Shards(Publisher[ShardsConfig]):
             **scores_of(row)[row["choice"]],
         }
 
-    @staticmethod
-    def describe(run: Path | UPath, summary: Mapping[str, Any]) -> str:
+    @classmethod
+    def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
         """The dataset card of a run; see :class:`stages.publisher.Publisher`."""
         tasks: Counter[str] = Counter()
         for folder, files in summary["files"].items():
             for shard in files:
                 with (run / folder / shard["name"]).open("rb") as file:
                     tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
-        return _card(summary, tasks)
+        return _card(summary, tasks, cls.columns)
+
+
+class JudgedShards(Shards):
+    """The shards stage in a run with a judge: its marks and its words are published too.
+
+    If the judge wrote another instruction for a pair, T and the output caption are the judge's. The phrases
+    of the asked edit and the way back do not describe the pair then, and are null.
+    """
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {
+        **Shards.reads,
+        "judge": [SCORE_COLUMNS["judge"], "judge_reasons", "recaptions"],
+    }
+    columns: ClassVar[Columns] = JUDGED_COLUMNS
+    schema: ClassVar[pa.Schema] = schema_of(JUDGED_COLUMNS)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
+        pa.schema([("id", pa.string()), *schema])
+    )
+
+    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        columns = super()._published(row)
+        columns |= {"judge_reason": row["judge_reasons"][row["choice"]], "instruction_origin": "instruct"}
+        other = row["recaptions"][row["choice"]]
+        if other is None or not other["taken"]:
+            return columns
+        return {
+            **columns,
+            **dict.fromkeys(("edited_object", "original_object", "T_inverse", "TI_inverse")),
+            "T": other["instruction"],
+            "output_caption": other["output_caption"],
+            "instruction_origin": "judge",
+            "T_asked": row["instruction"],
+        }
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
@@ -181,11 +239,11 @@ Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse,
 captions swapped."""
 
 
-def _card(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> str:
+def _card(summary: Mapping[str, Any], tasks: Mapping[str, int], columns: Columns) -> str:
     what, told, by_task, models = provenance(summary, tasks)
     header = front_matter(
         summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
     )
     example = _EXAMPLE.format(folder=next(iter(summary["files"])))
     end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
-    return dataset_card(header, what, told, example, by_task, models, columns_table(COLUMNS), end)
+    return dataset_card(header, what, told, example, by_task, models, columns_table(columns), end)

@@ -10,7 +10,7 @@ from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
 from stages.mask.stage import MaskConfig
-from stages.placed import first_turn
+from stages.sessions.turns import unrolled
 from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import ROOT
 
@@ -83,4 +83,4 @@ def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, mon
             if not folder.exists():
                 folder.parent.mkdir(exist_ok=True)
                 folder.symlink_to(ROOT / "toybox" / "weights" / own)
-        assert "up to" in checked(manifest, first_turn(STAGES), Machine(cpus=64, gpus=8))
+        assert "up to" in checked(manifest, unrolled(1), Machine(cpus=64, gpus=8))

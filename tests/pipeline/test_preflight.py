@@ -16,7 +16,7 @@ from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.base import Weights
 from stages.instruct.stage import InstructConfig
-from stages.placed import first_turn
+from stages.sessions.turns import unrolled
 from tests.pipeline.fake_stages import FAKES
 from tests.pipeline.runs import ROOT
 
@@ -25,7 +25,7 @@ PLENTY = Machine(cpus=8, gpus=1)
 
 
 def found(*overrides, machine=PLENTY) -> list[str]:
-    return problems(read_manifest(TOYBOX, overrides, STAGES), first_turn(STAGES), machine)
+    return problems(read_manifest(TOYBOX, overrides, STAGES), unrolled(1), machine)
 
 
 @pytest.fixture(autouse=True)

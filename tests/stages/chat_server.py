@@ -1,4 +1,4 @@
-"""A server on loopback that answers as the last message of a request, or the caption in it, says: badly."""
+"""A server on loopback that answers as the last message of a request, or a text quoted in it, says: badly."""
 
 import gzip
 import json
@@ -40,7 +40,7 @@ class Handler(BaseHTTPRequestHandler):
         how = _asked_for(body["messages"][-1]["content"])
         # An OSError: the client had enough.
         with self.server.counted(body, how, self.headers["Authorization"]) as times, suppress(OSError):
-            self.server.behaviours.get(how, said(completion(GOOD)))(self, times)
+            self.server.behaviours.get(how, self.server.default)(self, times)
 
     def reply(self, body: bytes, status: int = 200, **headers: str) -> None:
         self.send_response(status)
@@ -54,7 +54,11 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _asked_for(message: str) -> str:
+def _asked_for(message: str | list[dict[str, Any]]) -> str:
+    """The caption of a question of instruct, the instruction of one of the judge, or the message itself."""
+    if isinstance(message, list):
+        quoted = message[0]["text"].partition("{")[2]
+        return json.JSONDecoder().raw_decode(f"{{{quoted}")[0]["instruction"]
     try:
         return json.loads(message)["caption"]
     except (ValueError, TypeError):
@@ -65,8 +69,9 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, **behaviours: Behaviour) -> None:
+    def __init__(self, default: Behaviour | None = None, **behaviours: Behaviour) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
+        self.default = default or said(completion(GOOD))
         self.behaviours: dict[str, Behaviour] = {**BEHAVIOURS, **behaviours}
         self.asked: Counter[str] = Counter()
         self.requests: list[dict[str, Any]] = []
@@ -106,8 +111,12 @@ def said(content: Any, status: int = 200, **headers: str) -> Behaviour:
     return lambda handler, times: handler.reply(body, status, **headers)
 
 
+def then(behaviour: Behaviour, after: Behaviour, often: int = 1) -> Behaviour:
+    return lambda handler, times: (behaviour if times <= often else after)(handler, times)
+
+
 def then_good(behaviour: Behaviour, often: int = 1) -> Behaviour:
-    return lambda handler, times: (behaviour if times <= often else said(completion(GOOD)))(handler, times)
+    return then(behaviour, said(completion(GOOD)), often)
 
 
 def raw(start: bytes, drop: bytes, pause: float = 0.05) -> Behaviour:
@@ -170,3 +179,4 @@ BEHAVIOURS: dict[str, Behaviour] = {
     "packed wrongly": said(b"not packed", Content_Encoding="gzip"),
     "parts": said(completion([{"type": "text", "text": GOOD[:9]}, {"type": "text", "text": GOOD[9:]}])),
 }
+DRIPS = [name for name in BEHAVIOURS if name.startswith("drip")]

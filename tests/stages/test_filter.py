@@ -185,7 +185,7 @@ def test_bounds_of_a_task_outside_the_mixture_are_not_used():
 
 
 def test_a_further_stage_s_scores_are_read_beside_the_first_one_s(monkeypatch):
-    monkeypatch.setattr(score_metrics, "SCORE_COLUMNS", ("scores", "judgements"))
+    monkeypatch.setattr(score_metrics, "SCORE_COLUMNS", {"score": "scores", "another": "judgements"})
     row = {"scores": [{"change": 0.1}, {"change": 0.2}], "judgements": [{"judged": 1.0}, {"judged": 0.0}]}
     assert scores_of(row) == [{"change": 0.1, "judged": 1.0}, {"change": 0.2, "judged": 0.0}]
     assert scores_of({"scores": None}) == []

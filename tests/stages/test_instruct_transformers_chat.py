@@ -11,7 +11,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stages.finite import NotFiniteError
 from stages.instruct.prompt import conversation
 from stages.models.chat.conversation import Reply
-from stages.models.chat.transformers_chat import Sampling, TransformersChat, draw, load, nucleus
+from stages.models.chat.sampling import Sampling, draw, nucleus
+from stages.models.chat.transformers_chat import TransformersChat, load
 from stages.tasks import load_tasks
 from toybox.recipes.language_model import END, build_tokenizer
 from toybox.world.scene import vocabulary

@@ -37,7 +37,7 @@ def endpoint(server: ChatServer, **keys) -> EndpointConfig:
 def chat(server: ChatServer, parameters: dict | None = None, **keys) -> OpenAIChat:
     where = endpoint(server, **keys)
     config = InstructConfig(model="m", endpoint=where, temperature=0.5, parameters=parameters or {})
-    return OpenAIChat(config, where, config.batch, ANSWER_SCHEMA)
+    return OpenAIChat(config, where, config.batch, ANSWER_SCHEMA, "instruct")
 
 
 def ask(*texts: str) -> list[list[dict[str, str]]]:

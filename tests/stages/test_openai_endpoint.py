@@ -23,7 +23,7 @@ from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply
 from stages.models.chat.openai_chat import OpenAIChat
 from tests.pipeline.runs import ROOT
-from tests.stages.chat_server import GOOD, ChatServer, bomb, completion, said, then_good
+from tests.stages.chat_server import DRIPS, GOOD, ChatServer, bomb, completion, said, then_good
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +41,14 @@ def _key(monkeypatch):
 
 def complete(url: str, *texts: str, seconds: float = 30, retries: int = 0) -> list[Reply | Exception]:
     where = EndpointConfig(base_url=url, retries=retries, timeout_seconds=seconds)
-    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA)
+    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA, "instruct")
     return chat.complete([[{"role": "user", "content": text}] for text in texts], range(len(texts)))
 
 
-DRIPPING = ["drip body", "drip chunks", "drip headers", "drip status"]
-
-
 def test_a_dripping_server_ends_at_the_deadline(server):
-    *dripped, good = complete(server.url, *DRIPPING, "ok", seconds=1)
+    *dripped, good = complete(server.url, *DRIPS, "ok", seconds=1)
     assert good == Reply(GOOD)
-    assert ["no whole answer within 1 s" in str(reply) for reply in dripped] == [True] * len(DRIPPING), (
-        dripped
-    )
+    assert ["no whole answer within 1 s" in str(reply) for reply in dripped] == [True] * len(DRIPS), dripped
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "x-gzip", "gzip, gzip"])

@@ -10,7 +10,7 @@ from stages.models.grounding.detector import NOTHING
 from stages.pictures.png import encode_png
 from stages.score import stage as score_stage
 from stages.score.evidence import Evidence, Row, Seen
-from stages.score.metrics import METRICS, check_metrics
+from stages.score.metrics import MEASURED, check_metrics
 from stages.score.stage import Score
 from stages.tasks import Tasks
 from tests.stages.test_lettering import BOX, sign
@@ -111,10 +111,10 @@ def scores_of(score: Score, *rows: dict) -> list[list[dict]]:
 def test_only_the_listed_metrics_are_computed(score):
     rows = [row(name, picture(), picture(seed=1)) for name in TASKS]
     for task, [scores] in zip(TASKS.values(), scores_of(score, *rows), strict=True):
-        assert list(scores) == list(METRICS)
+        assert list(scores) == list(MEASURED)
         absent = {name for name, value in scores.items() if value is None}
         inapplicable = {"change_outside", "ssim_outside"} if task.region == "all" else set()
-        assert absent == (set(METRICS) - set(task.metrics)) | inapplicable
+        assert absent == (set(MEASURED) - set(task.metrics)) | inapplicable
 
 
 def test_equal_captions_have_no_direction(score):
@@ -228,7 +228,7 @@ def test_a_metric_that_is_not_a_number_fails_its_row_only(score):
     assert "change_outside_raw of candidate 0" in table["reason"][0].as_py()
 
 
-EVERY = Tasks({"every": tiny_task("every", metrics=tuple(METRICS), region="object")})
+EVERY = Tasks({"every": tiny_task("every", metrics=tuple(MEASURED), region="object")})
 
 
 def evidence(**spoilt) -> Evidence:
@@ -254,7 +254,7 @@ def evidence(**spoilt) -> Evidence:
 def metrics_made_of(**spoilt) -> dict[str, float | None]:
     """The metrics that differ from those of evidence in which everything is finite."""
     whole, sick = score_stage._scores(evidence()), score_stage._scores(evidence(**spoilt))
-    return {name: sick[name] for name in METRICS if sick[name] != whole[name]}
+    return {name: sick[name] for name in MEASURED if sick[name] != whole[name]}
 
 
 NAN = float("nan")
@@ -307,7 +307,7 @@ def test_what_must_be_gone_follows_from_the_fields():
     def sought(fields: dict) -> str:
         task = tiny_task(fields=fields)
         record = {"edited_object": "edited", "original_object": "original"}
-        return Row(task, record).phrase(METRICS["absent"].look(task))
+        return Row(task, record).phrase(MEASURED["absent"].look(task))
 
     assert sought(REMOVE_FIELDS) == "edited"
     assert sought(CHANGED) == "original"

@@ -13,8 +13,8 @@ import yaml
 from PIL import Image
 
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.score.metrics import METRICS
-from stages.shards.stage import Shards
+from stages.score.metrics import MEASURED
+from stages.shards.stage import JudgedShards, Shards, ShardsConfig
 from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
 
 ALL = [given_row(task, number) for number, task in enumerate(TASKS)]
@@ -58,11 +58,52 @@ def test_a_pair_that_is_good_backwards_says_so_with_its_own_instruction():
     assert (one("detect")["T_inverse"], one("detect")["TI_inverse"]) == (None, None)
 
 
+OTHER = {
+    "instruction": "add a ship",
+    "output_caption": "a ship",
+    "asked_mark": 2.0,
+    "mark": 5.0,
+    "taken": True,
+}
+
+
+def judged(**columns) -> dict:
+    """A published row of a run with a judge. Candidate 1 is the chosen one."""
+    marks = [
+        {"judge_instruction": k, "judge_consistency": 4.0, "judge_quality": 3.0} for k in (1.0, 2.0, 5.0)
+    ]
+    reasons = ["first", "second", "third"]
+    said = {"judge_scores": marks, "judge_reasons": reasons, "recaptions": [OTHER, None, OTHER]}
+    row = given_row("remove", **{**said, **columns})
+    [made] = JudgedShards(ShardsConfig(), TASKS)(pa.Table.from_pylist([row])).to_pylist()
+    return made
+
+
+def test_with_a_judge_the_chosen_candidate_s_marks_and_words_are_published():
+    row = judged()
+    assert [row[f"judge_{name}"] for name in ("instruction", "consistency", "quality")] == [2.0, 4.0, 3.0]
+    assert (row["judge_reason"], row["clip_direction"]) == ("second", 0.25)
+    assert (row["T"], row["instruction_origin"], row["T_asked"]) == ("remove it, number 0", "instruct", None)
+    assert row["T_inverse"] == "add old"
+
+
+def test_the_judge_s_instruction_is_published_beside_the_asked_one_where_it_was_taken():
+    row = judged(choice=2)
+    assert (row["T"], row["output_caption"]) == ("add a ship", "a ship")
+    assert (row["instruction_origin"], row["T_asked"]) == ("judge", "remove it, number 0")
+    assert [row[name] for name in ("edited_object", "original_object", "T_inverse", "TI_inverse")] == [
+        None
+    ] * 4
+    assert row["input_caption"] == "the caption"
+    untaken = judged(choice=2, recaptions=[None, None, OTHER | {"taken": False}])
+    assert (untaken["T"], untaken["instruction_origin"]) == ("remove it, number 0", "instruct")
+
+
 def test_every_task_has_one_schema_and_no_column_is_typed_null():
     schemas = [published([row]).schema for row in ALL]
     assert all(schema.equals(schemas[0], check_metadata=True) for schema in schemas)
     assert not any(pa.types.is_null(field.type) for field in schemas[0])
-    expected = {"id", "I", "T", "Tar", "TI", "mask", "session", "turn", *METRICS}
+    expected = {"id", "I", "T", "Tar", "TI", "mask", "session", "turn", *MEASURED}
     assert expected <= set(schemas[0].names)
     assert schemas[0].field("TI").type == pa.int16()
 

@@ -37,7 +37,8 @@ def row(task: str, number: int = 0, **columns) -> dict:
 
 
 def test_one_turn_is_the_chain_as_it_is():
-    assert {name: placed.stage for name, placed in unrolled(1).items()} == STAGES
+    always = {name: stage for name, stage in STAGES.items() if not stage.needs_section}
+    assert {name: placed.stage for name, placed in unrolled(1).items()} == always
 
 
 def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before():
@@ -52,6 +53,24 @@ def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before()
     assert stages["shards.2"].reads["run"] == ["models"]
     assert (stages["shards"].turn, stages["shards.2"].turn) == (1, 2)
     assert STAGES["edit"].reads["plan"] == ["task", "seed"], "the first turn's are as they were"
+
+
+def test_an_optional_stage_runs_if_it_has_a_section_and_others_read_it_then():
+    without, stages = unrolled(2, {"score", "filter"}), unrolled(2, {"judge", "score"})
+    assert "judge" not in without
+    assert list(stages)[5:8] == ["score", "judge", "filter"]
+    assert list(stages)[-5:-2] == ["score.2", "judge.2", "filter.2"]
+    assert set(stages["judge.2"].reads) == {"source.2", "instruct.2", "mask.2", "edit.2"}
+    for step, judge in (
+        ("filter", "judge"),
+        ("shards", "judge"),
+        ("filter.2", "judge.2"),
+        ("shards.2", "judge.2"),
+    ):
+        assert "judge_scores" in stages[step].reads[judge]
+        assert not any(name.startswith("judge") for name in without[step].reads)
+    assert "judge_quality" in stages["shards.2"].stage.schema.names
+    assert "judge_quality" not in without["shards"].stage.schema.names
 
 
 def test_what_is_published_decides_no_other_stage_s_rows():

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from stages.pictures.png import encode_png
-from stages.score.metrics import METRICS
+from stages.score.metrics import MEASURED
 from stages.shards.stage import Shards, ShardsConfig
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task
@@ -61,7 +61,7 @@ def given_row(task: str, number: int = 0, **columns) -> dict:
         "anchor": flat(10),
         "candidates": [{**candidate, "image": flat(20 + k)} for k in range(3)],
         "scores": [
-            {**dict.fromkeys(METRICS), "clip_direction": k / 4, "change_inside": 0.5} for k in range(3)
+            {**dict.fromkeys(MEASURED), "clip_direction": k / 4, "change_inside": 0.5} for k in range(3)
         ],
         "choice": 1,
         **columns,

@@ -12,7 +12,8 @@ from transformers import AutoTokenizer
 
 from stages.instruct.answer import parse_answer
 from stages.instruct.prompt import NO_EDIT, conversation, draw_prompt, question
-from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
+from stages.models.chat.sampling import Sampling
+from stages.models.chat.transformers_chat import TransformersChat, load
 from stages.tasks import load_tasks
 from toybox.recipes.language_model import END, build_model, build_tokenizer, fixed_wording
 from toybox.recipes.train_language_model import (

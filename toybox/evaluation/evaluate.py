@@ -23,7 +23,8 @@ from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
 from stages.mask.stage import MaskConfig
-from stages.models.chat.transformers_chat import Sampling, TransformersChat, load
+from stages.models.chat.sampling import Sampling
+from stages.models.chat.transformers_chat import TransformersChat, load
 from stages.models.diffusion.model import Diffusion
 from stages.models.grounding import load_detector
 from stages.models.segmenter import Segmenter

@@ -22,7 +22,8 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from stages.instruct.answer import AnswerError, check_answer, parse_answer
 from stages.instruct.prompt import NO_EDIT, Message, answer_text, conversation
-from stages.models.chat.transformers_chat import Sampling, TransformersChat
+from stages.models.chat.sampling import Sampling
+from stages.models.chat.transformers_chat import TransformersChat
 from stages.tasks import Exemplar, Task, Tasks, load_tasks
 from toybox.recipes.language_model import ASSISTANT, END, build_model, build_tokenizer
 from toybox.recipes.training import DEVICE, WEIGHTS, Schedule, Training, autocast, first_step, half

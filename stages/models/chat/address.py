@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 _FORM = "write it as https://host/v1"
 _SECRET = (
     "it is written to the run's folder and to reports; credentials come from the environment variable "
-    "that instruct.endpoint.api_key_variable names"
+    "that endpoint.api_key_variable names"
 )
 _KEY = re.compile(
     r"/((sk|pk|rk|hf|gsk|xai|nvapi|pplx|ghp|r8)[-_][\w-]{16,}|AIza[\w-]{30,}|eyJ[\w-]{10,})|=", re.IGNORECASE
@@ -22,12 +22,11 @@ def checked_address(url: str) -> str:
         ValueError: the URL is not an http(s) address, or contains a user, a password, a query, or a likely
             key.
     """
-    key = "instruct.endpoint.base_url"
     plain = unquote(url)
     if "@" in plain:
-        raise ValueError(f"{key} may hold no user and no password: {_SECRET}")
+        raise ValueError(f"it may hold no user and no password: {_SECRET}")
     if "?" in plain or "#" in plain:
-        raise ValueError(f"{key} may hold no query and no fragment: {_SECRET}")
+        raise ValueError(f"it may hold no query and no fragment: {_SECRET}")
     try:
         parts = urlsplit(plain)
         seems_secret = bool(_KEY.search(parts.path))
@@ -35,9 +34,9 @@ def checked_address(url: str) -> str:
     except ValueError:
         seems_secret = fits = False
     if seems_secret:
-        raise ValueError(f"{key} seems to hold a key: {_SECRET}")
+        raise ValueError(f"it seems to hold a key: {_SECRET}")
     if not fits or not url.isprintable() or " " in url or "\\" in url:
-        raise ValueError(f"{key} is not the address of a server; {_FORM}")
+        raise ValueError(f"it is not the address of a server; {_FORM}")
     return url
 
 
@@ -49,8 +48,8 @@ def checked_variable(name: str) -> str:
     """
     if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
         raise ValueError(
-            "instruct.endpoint.api_key_variable is no name of an environment variable (capitals, digits, "
-            "underscores); the key itself belongs into the environment, not into the manifest"
+            "it is no name of an environment variable (capitals, digits, underscores); the key itself "
+            "belongs into the environment, not into the manifest"
         )
     return name
 

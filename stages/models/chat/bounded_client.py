@@ -33,13 +33,14 @@ class BoundedClient(httpx2.AsyncClient):
         url: the server's URL. A server on this machine is reached directly, without the environment's proxy.
         seconds: time limit per request.
         connections: most simultaneous connections.
+        key: manifest key of the URL, for errors.
 
     Raises:
         ImportError, ValueError, httpx2.InvalidURL: the environment's proxy settings are unusable.
     """
 
-    def __init__(self, url: str, seconds: float, connections: int) -> None:
-        self._seconds = seconds
+    def __init__(self, url: str, seconds: float, connections: int, key: str) -> None:
+        self._seconds, self._key = seconds, key
         super().__init__(
             headers={"Accept-Encoding": "gzip"},
             limits=httpx2.Limits(max_connections=connections),
@@ -65,7 +66,7 @@ class BoundedClient(httpx2.AsyncClient):
             if 300 <= response.status_code < 400:
                 raise EndpointError(
                     f"HTTP {response.status_code}: the endpoint redirects to {_target(response)}, and "
-                    "redirects are not followed; correct instruct.endpoint.base_url"
+                    f"redirects are not followed; correct {self._key}"
                 )
             body = await _body(response)
         finally:

@@ -8,7 +8,7 @@ import json
 import re
 from typing import Any
 
-from stages.models.chat.conversation import Ending, Reply
+from stages.models.chat.conversation import Ending, Reply, Usage
 
 _ENDINGS: tuple[tuple[re.Pattern[str], Ending], ...] = (
     (re.compile("length|max_|token_limit|context_window|incomplete|exceed|truncat", re.I), "truncated"),
@@ -46,12 +46,12 @@ def read_completion(body: bytes) -> Reply:
     if not isinstance(message, dict):
         raise CompletionError("it has no message")
     said = message.get("content")
-    finish = _get(choice, "finish_reason")
+    finish, usage = _get(choice, "finish_reason"), _usage(content)
     for told in [message, *(said if isinstance(said, list) else [])]:
         refusal = _get(told, "refusal")
         if isinstance(refusal, str) and refusal.strip():
-            return Reply(refusal, "refused")
-    return Reply(_text(said), _ending(finish))
+            return Reply(refusal, "refused", usage)
+    return Reply(_text(said), _ending(finish), usage)
 
 
 def error_status(body: bytes) -> int | None:
@@ -111,6 +111,12 @@ def _choices(content: Any) -> list[Any]:
 def _ending(finish: Any) -> Ending:
     found = (ending for form, ending in _ENDINGS if isinstance(finish, str) and form.search(finish))
     return next(found, "stop")
+
+
+def _usage(content: Any) -> Usage:
+    """The tokens that the server has counted; what it tells otherwise is left out."""
+    counts = [_get(_get(content, "usage"), key) for key in ("prompt_tokens", "completion_tokens")]
+    return Usage(*(count if type(count) is int and 0 <= count < 2**40 else None for count in counts))
 
 
 def _text(content: Any) -> str:

@@ -6,6 +6,7 @@ but the server decides whether to use it, so answers may not be reproducible.
 """
 
 import asyncio
+import base64
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ from stages.models.chat.address import is_here
 from stages.models.chat.bounded_client import BoundedClient, EndpointError
 from stages.models.chat.completion import CompletionError, error_text, excerpt, read_completion
 from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Parameter
-from stages.models.chat.conversation import Message, Reply
+from stages.models.chat.conversation import Message, Picture, Reply
 
 _SHORTEST_SECRET = 6
 """Least length of a key that is masked in messages."""
@@ -32,21 +33,28 @@ class OpenAIChat:
         endpoint: the server.
         batch: conversations per call.
         response_format: the required format of an answer, sent to the server.
+        section: the manifest's section of the model, for errors.
 
     Raises:
         ValueError: the key is missing in the environment, or the environment names an unusable proxy.
     """
 
     def __init__(
-        self, config: ChatConfig, endpoint: EndpointConfig, batch: int, response_format: Mapping[str, Any]
+        self,
+        config: ChatConfig,
+        endpoint: EndpointConfig,
+        batch: int,
+        response_format: Mapping[str, Any],
+        section: str,
     ) -> None:
-        self._config, self._endpoint, self._key = config, endpoint, _key(endpoint.api_key_variable)
+        self._config, self._endpoint, self._section = config, endpoint, section
+        self._key = _key(endpoint.api_key_variable, section)
         self.batch, self._response_format = batch, response_format
         try:
             self._http()
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
             raise ValueError(
-                f"instruct.endpoint.base_url: no connection can be made to it: {error}; correct the proxy "
+                f"{section}.endpoint.base_url: no connection can be made to it: {error}; correct the proxy "
                 "that the environment names in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
             ) from error
 
@@ -58,7 +66,8 @@ class OpenAIChat:
 
     def _http(self) -> BoundedClient:
         where = self._endpoint
-        return BoundedClient(where.base_url, where.timeout_seconds, where.concurrency)
+        key = f"{self._section}.endpoint.base_url"
+        return BoundedClient(where.base_url, where.timeout_seconds, where.concurrency, key)
 
     async def _complete(
         self, conversations: Sequence[list[Message]], seeds: Sequence[int]
@@ -99,7 +108,7 @@ class OpenAIChat:
             "response_format": self._response_format,
         }
         sent = {name: values[parameter] for parameter, name in self._names().items() if name}
-        return {"model": config.model, "messages": messages, **sent}
+        return {"model": config.model, "messages": [_encoded(message) for message in messages], **sent}
 
     def _names(self) -> dict[Parameter, str]:
         """The name of each request parameter; empty for a parameter that is left out."""
@@ -136,21 +145,34 @@ class OpenAIChat:
             text += f", Retry-After {response.headers['retry-after'][:40]}"
         told = error_text(self._masked(response.content))
         if status in (400, 404, 422) and any(name and name in told for name in self._names().values()):
-            told += "; instruct.parameters renames or leaves out a parameter"
+            told += f"; {self._section}.parameters renames or leaves out a parameter"
         return f"{text}: {told}"
 
 
-def _key(variable: str) -> str:
+def _encoded(message: Message) -> dict[str, Any]:
+    """A message as the protocol has it: pictures are data URLs, so that no server has to fetch anything."""
+    content = message["content"]
+    return {**message, "content": content if isinstance(content, str) else [_part(part) for part in content]}
+
+
+def _part(part: str | Picture) -> dict[str, Any]:
+    if isinstance(part, str):
+        return {"type": "text", "text": part}
+    url = f"data:image/png;base64,{base64.b64encode(part.png).decode()}"
+    return {"type": "image_url", "image_url": {"url": url}}
+
+
+def _key(variable: str, section: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
         raise ValueError(
-            f"instruct.endpoint.api_key_variable: the environment has no {variable}; "
+            f"{section}.endpoint.api_key_variable: the environment has no {variable}; "
             "export the key under that name (any text for a server that wants none)"
         )
     if not key.isascii() or not key.isprintable() or " " in key:
         raise ValueError(
-            f"instruct.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line of "
-            "ASCII characters without spaces"
+            f"{section}.endpoint.api_key_variable: the value of {variable} is not a key: a key is one line "
+            "of ASCII characters without spaces"
         )
     return key
 

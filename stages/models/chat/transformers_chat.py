@@ -6,7 +6,6 @@ dummy rows, and prompts are padded on the left to a multiple of a fixed length.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from stages.base import Weights
 from stages.finite import NotFiniteError
 from stages.models.batches import filled
-from stages.models.chat.conversation import Message, Reply
+from stages.models.chat.conversation import Message, Reply, Usage
+from stages.models.chat.sampling import Sampling, defused, draw, end_tokens, is_spoiled, special_tokens
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 
 SPOILED = -1
 """In place of a token where the model's output is not finite."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Sampling settings; a temperature of 0 takes the most likely token."""
-
-    temperature: float
-    top_p: float
-    max_new_tokens: int
 
 
 class TransformersChat:
@@ -56,10 +47,9 @@ class TransformersChat:
             raise ValueError("instruct.model: its tokenizer has no chat template; use a chat model")
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.batch, self.prompt_multiple = batch, prompt_multiple
-        self._ends = _end_tokens(model, tokenizer)
+        self._ends = end_tokens(model, tokenizer, "instruct.model")
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._ends)
-        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
-        self._special = sorted(added | set(tokenizer.all_special_tokens), key=len, reverse=True)
+        self._special = special_tokens(tokenizer)
 
     def complete(
         self, conversations: Sequence[list[Message]], seeds: Sequence[int]
@@ -75,16 +65,18 @@ class TransformersChat:
             NotFiniteError("instruct", "the model's output")
             if SPOILED in tokens
             else Reply(
-                str(self.tokenizer.decode(tokens, skip_special_tokens=True)), "stop" if ended else "truncated"
+                str(self.tokenizer.decode(tokens, skip_special_tokens=True)),
+                "stop" if ended else "truncated",
+                Usage(int(prompt.sum()), len(tokens) + ended),
             )
-            for tokens, ended in self._decode(ids, mask, seeds)
+            for (tokens, ended), prompt in zip(self._decode(ids, mask, seeds), mask, strict=False)
         ]
 
     def encode(self, conversations: Sequence[list[Message]]) -> tuple[torch.Tensor, torch.Tensor]:
         """Prompts as token ids and attention mask, both [batch, n * prompt_multiple]."""
         prompts = []
         for messages in conversations:
-            clean = [Message(role=m["role"], content=self._defuse(m["content"])) for m in messages]
+            clean = [Message(role=m["role"], content=defused(m["content"], self._special)) for m in messages]
             text = self.tokenizer.apply_chat_template(clean, tokenize=False, add_generation_prompt=True)
             prompts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
         longest = max(len(prompt) for prompt in prompts)
@@ -93,12 +85,6 @@ class TransformersChat:
         ids = torch.tensor([[self._pad] * (length - len(p)) + p for p in prompts])
         mask = torch.tensor([[0] * (length - len(p)) + [1] * len(p) for p in prompts])
         return ids.to(self.model.device), mask.to(self.model.device)
-
-    def _defuse(self, content: str) -> str:
-        """Break up special tokens, so that a turn's content cannot end the turn."""
-        for token in self._special:
-            content = content.replace(token, f"{token[:1]} {token[1:]}")
-        return content
 
     @torch.inference_mode()
     def _decode(
@@ -122,7 +108,7 @@ class TransformersChat:
             cache = output.past_key_values
             logits = output.logits[:, -1].float()
             tokens = draw(logits, generators, self.sampling)
-            drawn = tokens.masked_fill(_is_spoiled(logits), SPOILED)
+            drawn = tokens.masked_fill(is_spoiled(logits), SPOILED)
             for row, token in enumerate(drawn[: len(seeds)].tolist()):
                 done[row] = done[row] or token in self._ends
                 if not done[row]:
@@ -134,44 +120,6 @@ class TransformersChat:
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             positions = positions[:, -1:] + 1
         return list(zip(answers, done, strict=True))
-
-
-def _is_spoiled(logits: torch.Tensor) -> torch.Tensor:
-    """Which rows of logits [b,v] name no token, bool [b]. A single token may have minus infinity."""
-    return logits.isnan().any(-1) | logits.isposinf().any(-1) | logits.isneginf().all(-1)
-
-
-def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: Sampling) -> torch.Tensor:
-    """Draw one token per row [b] from logits [b,v], by the Gumbel-max trick on the nucleus.
-
-    ``generators`` belong to the first rows. Later rows are dummy rows and get an arbitrary token.
-    """
-    if sampling.temperature == 0:
-        return logits.argmax(-1)
-    logits = nucleus(logits / sampling.temperature, sampling.top_p)
-    exponential = torch.ones(logits.shape)
-    for row, generator in enumerate(generators):
-        exponential[row].exponential_(generator=generator)
-    gumbel = -exponential.clamp(min=1e-30).log()
-    return (logits + gumbel.to(logits.device)).argmax(-1)
-
-
-def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the fewest most likely tokens whose probabilities sum to ``top_p`` (Holtzman et al. 2020).
-
-    Args:
-        logits: [..., v].
-        top_p: in (0, 1].
-
-    Returns:
-        The logits, with -inf outside the nucleus. The most likely token is always inside.
-    """
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probabilities = ordered.softmax(-1)
-    before = probabilities.cumsum(-1) - probabilities
-    outside = before >= top_p
-    outside[..., 0] = False
-    return logits.masked_fill(torch.zeros_like(outside).scatter(-1, order, outside), float("-inf"))
 
 
 def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -191,13 +139,3 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
     network = load_model(AutoModelForCausalLM, weights, "instruct.model", dtype=getattr(torch, dtype))
     torch.nn.Module.to(network, default_device())
     return network.eval(), tokenizer
-
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    """The tokens that end a turn, from the model's generation config and its tokenizer."""
-    configured = model.generation_config.eos_token_id if model.generation_config else None
-    ends = set(configured if isinstance(configured, list) else [configured])
-    ends = (ends | {tokenizer.eos_token_id}) - {None}
-    if not ends:
-        raise ValueError("instruct.model: neither its generation config nor its tokenizer names an end token")
-    return ends
