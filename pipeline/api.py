@@ -157,7 +157,7 @@ def generate(
     """
     content = load_manifest(manifest, settings)
     progress = Progress(terminal(), verbosity)
-    stages = unrolled(content.turns)
+    stages = unrolled(content.turns, content.rounds)
     return Run(run_generate(content, stages, progress=progress, wave=wave, engine=engine, replace=replace))
 
 
@@ -186,7 +186,7 @@ def rerun(
     content = load_manifest(manifest, settings)
     state = run_rerun(
         content,
-        unrolled(content.turns),
+        unrolled(content.turns, content.rounds),
         stage,
         progress=Progress(terminal(), verbosity),
         parts=parts,

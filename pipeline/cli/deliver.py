@@ -63,7 +63,7 @@ def regenerate(
     opened = open_run(run)
     manifest = opened.manifest
     equal = True
-    for verdict in again(manifest, unrolled(manifest.turns), opened.state, row):
+    for verdict in again(manifest, unrolled(manifest.turns, manifest.rounds), opened.state, row):
         told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
         console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
         if verdict.why:

@@ -112,7 +112,7 @@ def check(
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
     content = load_manifest(manifest, overrides or [])
-    run(content, unrolled(content.turns), machine, console)
+    run(content, unrolled(content.turns, content.rounds), machine, console)
 
 
 @app.command(

@@ -57,7 +57,7 @@ def _tables(export: Export, part: int) -> Iterator[tuple[Side, pa.Table]]:
     state = export.state
     if not state.done(state.steps["select"], part):
         return
-    for row in kept_rows(state.folder, part, "select", READS):
+    for row in kept_rows(state, part, "select", READS):
         pair = _preference(export, row)
         if pair is not None:
             export.written[row["task"]] += 1

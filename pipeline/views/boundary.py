@@ -74,7 +74,7 @@ def read_boundary(
 def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
     for part in sorted({case.row.part for case in cases}):
         ids = [case.row.id for case in cases if case.row.part == part]
-        for row in rows(state.folder, part, READS, ids=ids):
+        for row in rows(state, part, READS, ids=ids):
             yield _pair(row, tasks[row["task"]])
 
 

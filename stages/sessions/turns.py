@@ -10,21 +10,39 @@ from typing import Any
 from stages import STAGES
 from stages.base import Stage
 from stages.placed import PlacedStage, first_turn, step_name
+from stages.rounds.again import SourceAgain, TurnAgain
+from stages.rounds.unroll import Rounds
 from stages.sessions.next_turn import Before
 
 SOURCE = "source"
 """The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
-def unrolled(turns: int) -> dict[str, PlacedStage]:
-    """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ..."""
-    placed = list(first_turn(STAGES).values())
+def unrolled(turns: int, rounds: int = 1) -> dict[str, PlacedStage]:
+    """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ...
+
+    With several rounds, each turn repeats its drawing stages (:mod:`stages.rounds`). In the first turn these
+    begin with the source picture. In later turns the picture is given, so they begin with the edit.
+    """
+    first = Rounds(1, rounds, _from("source"), SOURCE, "plan")
+    placed = first.unroll(list(first_turn(STAGES).values()), SourceAgain)
+    before = first
     for turn in range(2, turns + 1):
-        placed.append(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
-        for name, stage in STAGES.items():
-            if name != SOURCE:
-                placed.append(PlacedStage(name, stage, turn, _reads_at(stage, turn)))
+        begin = before.after(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
+        others = [
+            PlacedStage(name, stage, turn, _reads_at(stage, turn))
+            for name, stage in STAGES.items()
+            if name != SOURCE
+        ]
+        before = Rounds(turn, rounds, _from("edit"), SOURCE, step_name(SOURCE, turn))
+        placed += before.unroll([begin, *others], TurnAgain)
     return {each.step: each for each in placed}
+
+
+def _from(first: str) -> tuple[str, ...]:
+    """The names of the stages from ``first`` to the filter, whose decision ends a round."""
+    names = list(STAGES)
+    return tuple(names[names.index(first) : names.index("filter") + 1])
 
 
 def _writer(stage: str, turn: int) -> str:

@@ -14,7 +14,7 @@ CODE = """
 import stages, stages.sessions.turns
 from tests.pipeline.fake_stages import FAKES, PLACED, Publish
 stages.STAGES = FAKES
-stages.sessions.turns.unrolled = lambda turns: PLACED
+stages.sessions.turns.unrolled = lambda turns, rounds: PLACED
 {before}
 from pipeline.cli import main
 main()
