@@ -44,6 +44,7 @@ def count_rounds(
         first = so_far = 0
         for round in sorted({step.round for step in of_turn}) if repeated else ():
             names = [step.name for step in of_turn if step.round == round and step.stage in repeated]
+            names = names[1:] if turn > 1 and round == 1 else names  # the turn's own beginning draws nothing
             drawn, kept = by_name[names[0]].given.total(), by_name[names[-1]].kept.total()
             first, so_far = first or drawn, so_far + kept
             pending = sum(by_name[name].pending.total() for name in names)

@@ -11,8 +11,8 @@ from stages.candidate import Candidate
 from stages.edit.prompt_to_prompt.windows import check_gates, idle_gate, with_candidates
 from stages.tasks import Tasks
 
-SCALES = (0.75, 1.25)
-"""Factors on the gates in round 2, 3, 4, ..., in turn. With shorter gates an edit changes more."""
+SCALES = (1.25, 0.75)
+"""Factors on the gates in round 2, 3, 4, ..., in turn. Longer gates keep an edit closer to its source."""
 OTHER_MASK = {"soft": "smooth", "smooth": "precise", "precise": "soft", "box": "soft", "none": "none"}
 """The mask policy of the next round."""
 

@@ -48,7 +48,7 @@ def test_a_varied_candidate_is_a_valid_one_with_open_gates_and_another_mask(cand
     if candidate.cross_until and not candidate.cross_from and candidate.cross_until < 0.8:
         longer = other.cross_until > candidate.cross_until
         shorter = other.cross_until < candidate.cross_until
-        assert longer if round % 2 else shorter or candidate.cross_until < 0.1
+        assert longer if round % 2 == 0 else shorter or candidate.cross_until < 0.1
 
 
 def test_numbers_go_on_from_round_to_round():
