@@ -39,7 +39,7 @@ def read_rows(
         later: columns that later stages wrote again for some rows. The last stage that has the row counts.
     """
 
-    def tables(stage: str, columns: Sequence[str]) -> Iterator[pa.Table]:
+    def read(stage: str, columns: Sequence[str]) -> Iterator[pa.Table]:
         if stage == "plan":
             return iter([read_part(plan, part, ["id", *columns])])
         return read_tables(files[stage], ["id", *columns], batch)
@@ -52,10 +52,10 @@ def read_rows(
         once = [name for name in columns if name not in rewritten]
         several = [name for name in columns if name in rewritten]
         if once or not several:
-            streams.append(_rebatch(tables(stage, once), ids, batch))
+            streams.append(_rebatch(read(stage, once), ids, batch))
         if several:
             named = {name: read_table(files[name], ["id"])["id"].combine_chunks() for name in stages}
-            versions = [tables(name, several) for name in (stage, *named)]
+            versions = [read(name, several) for name in (stage, *named)]
             streams.append(_latest(versions, list(named.values()), ids, batch))
     if not streams:
         streams.append(_rebatch(iter([pa.table({"id": ids})]), ids, batch))

@@ -67,13 +67,13 @@ def _parts_of(state: RunState, ids: Collection[str]) -> Iterator[int]:
 
 
 def _captions(state: RunState, part: int) -> dict[str, str]:
-    return {row["id"]: row["caption"] for row in rows(state.folder, part, {"plan": ["caption"]})}
+    return {row["id"]: row["caption"] for row in rows(state, part, {"plan": ["caption"]})}
 
 
 def _decided(state: RunState, part: int, turn: int, captions: Mapping[str, str]) -> Iterator[Reviewable]:
     if "filter" not in done_stages(state, part, turn):
         return
-    for row in rows(state.folder, part, {"plan": ["task"], **_READS}, turn=turn):
+    for row in rows(state, part, {"plan": ["task"], **_READS}, turn=turn):
         if row.get("stage") == "filter" and row["status"] in ("kept", "rejected"):
             yield Reviewable(
                 id=row["id"],

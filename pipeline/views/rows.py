@@ -1,6 +1,6 @@
 """Rows of a run, joined over the files of its stages. All views, audits and studies read rows here."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
@@ -79,7 +79,7 @@ def rows(
             yield row
 
 
-def _steps(state: RunState, part: int, reads: Reads, turn: int, repeated: Collection[str]) -> Iterator[Step]:
+def _steps(state: RunState, part: int, reads: Reads, turn: int, repeated: Set[str]) -> Iterator[Step]:
     """The steps that wrote the columns; of later rounds only done ones, each with the step that begins it."""
     rounds = not repeated.isdisjoint(reads)
     for step in state.steps.values():

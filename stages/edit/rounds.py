@@ -7,13 +7,19 @@ so on. A row's ``candidate`` is this number, so a later turn can draw it again w
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from stages.candidate import Candidate
+from stages.candidate import Candidate, Policy
 from stages.edit.prompt_to_prompt.windows import check_gates, idle_gate, with_candidates
 from stages.tasks import Tasks
 
 SCALES = (1.25, 0.75)
 """Factors on the gates in round 2, 3, 4, ..., in turn. Longer gates keep an edit closer to its source."""
-OTHER_MASK = {"soft": "smooth", "smooth": "precise", "precise": "soft", "box": "soft", "none": "none"}
+OTHER_MASK: Mapping[Policy, Policy] = {
+    "soft": "smooth",
+    "smooth": "precise",
+    "precise": "soft",
+    "box": "soft",
+    "none": "none",
+}
 """The mask policy of the next round."""
 
 
