@@ -136,7 +136,7 @@ def load_manifest(manifest: str | os.PathLike[str], settings: Sequence[str] = ()
 
 def chain_of(manifest: Manifest) -> Chain:
     """The stages of a manifest's run by step, in order."""
-    return unrolled(manifest.turns, manifest.sections)
+    return unrolled(manifest.turns, manifest.rounds, manifest.sections)
 
 
 def generate(

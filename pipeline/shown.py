@@ -65,6 +65,14 @@ class DataTable(Table):
         super().add_row(*map(_as_text, cells), **options)
 
 
+def plain_table(*columns: str, text: int = 1) -> DataTable:
+    """A table whose first ``text`` columns are text and whose other columns are numbers."""
+    table = DataTable(box=None, header_style="bold", pad_edge=False)
+    for i, name in enumerate(columns):
+        table.add_column(name, justify="left" if i < text else "right", overflow="fold")
+    return table
+
+
 def _as_text(cell: Any) -> Any:
     return Text(shown_lines(cell)) if isinstance(cell, str) else cell
 

@@ -131,7 +131,9 @@ class Stage(ABC, Generic[ConfigT]):
     Before its first call, ``survey`` receives the rows of all existing parts (tables of ``id`` and the
     columns of ``reads``). A new part makes all its parts stale. Such a stage is light."""
     redraws: ClassVar[bool] = False
-    """Whether it receives ``history``, the earlier turns, in later turns."""
+    """Whether it receives ``history``, the earlier turns, in later turns, and ``round`` in later rounds."""
+    final: ClassVar[Sequence[str]] = ()
+    """Reasons of rejections that another seed cannot change; later rounds leave these rows out."""
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = {}
     """Added to the schema metadata of the stage's files."""
 

@@ -1,22 +1,16 @@
 """Every shipped manifest: it parses, its tasks load, its gates reach steps, its thresholds are known."""
 
-from pathlib import Path
-
 import pytest
 
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.edit.draw import needs_guidance
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+from stages.edit.rounds import RoundCandidates
 from stages.edit.stage import EditConfig
 from stages.filter.stage import Filter, FilterConfig
 from stages.tasks import load_tasks
-
-ROOT = Path(__file__).parents[1]
-MANIFESTS = [
-    path for path in sorted((ROOT / "manifests").glob("*.yaml")) if "captions:" in path.read_text().split()
-]
-"""The manifests of runs; tests/editor/test_training.py reads those of trainings."""
+from tests.pipeline.runs import MANIFESTS
 
 
 @pytest.fixture(params=MANIFESTS, ids=lambda path: path.stem)
@@ -29,7 +23,10 @@ def shipped(request):
 def test_a_manifest_is_whole(shipped):
     path, manifest, tasks = shipped
     edit = manifest.section("edit", EditConfig)
-    check_gates(edit.diffusion.steps, with_candidates(tasks, edit.candidates))
+    candidates = RoundCandidates(tasks, edit.candidates, edit.rounds, edit.diffusion.steps)
+    for round in range(1, 10):
+        varied = {name: candidates.of(name, round) for name in tasks}
+        check_gates(edit.diffusion.steps, with_candidates(tasks, varied))
     Filter(manifest.section("filter", FilterConfig), tasks)
     assert set(edit.candidates) <= set(tasks), "a name that is no task is never used"
     assert manifest.name == path.stem
@@ -47,4 +44,5 @@ def test_a_header_says_the_command_and_the_cost(shipped):
 def test_guidance_is_off_where_the_model_has_none(shipped):
     path, manifest, tasks = shipped
     edit = manifest.section("edit", EditConfig)
-    assert needs_guidance(edit, with_candidates(tasks, edit.candidates)) == (path.stem != "sdxl-turbo")
+    candidates = RoundCandidates(tasks, edit.candidates, edit.rounds, edit.diffusion.steps)
+    assert needs_guidance(edit, candidates.stated()) == (path.stem != "sdxl-turbo")

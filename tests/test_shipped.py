@@ -87,7 +87,7 @@ def test_names_are_those_of_the_files():
         ("toyboks", "did you mean toybox?"),
         ("manifests/toyboxx.yaml", "did you mean toybox?"),
         ("mine/trail.yaml", r"did you mean mine/trial.yaml\?"),
-        ("mine", "is a folder"),
+        ("mine", "is not a file"),
         ("qqqq", "one that comes with editpairs: .*toybox"),
     ],
 )

@@ -20,12 +20,11 @@ from pipeline.inputs.captions import read_captions
 from pipeline.manifest.fingerprint import fingerprint, identities_of, models_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.manifest.steps import build_steps
-from pipeline.shown import DataTable
+from pipeline.shown import DataTable, plain_table
 from pipeline.store import events
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import reached
 from pipeline.store.plan import read_plan
-from pipeline.views.status import plain_table
 from stages.base import Resources
 from stages.placed import Chain
 
@@ -100,15 +99,17 @@ def _print_cost(
     state.scan()
     counts = count_run(state)
     resources = {name: config.resources for name, config in configs.items()}
-    console.print(_remaining_table(estimate(folder, counts, plan.rows, resources)))
-    unknown = [count.name for count in counts if not judged(count)]
+    expected = expected_rows(state, counts)
+    console.print(_remaining_table(estimate(folder, counts, expected, resources)))
+    unknown = [count.name for count in counts if count.name not in expected]
     if unknown:
         console.print(f"Nothing is known yet of {', '.join(unknown)}: generate --wave 1 measures them.")
     else:
-        expected, pairs = float(plan.rows), 0.0
-        for count in counts:
-            expected *= count.kept.total() / judged(count)
-            pairs += expected if state.steps[count.name].publishes else 0
+        pairs = sum(
+            expected[count.name] * count.kept.total() / max(1, judged(count))
+            for count in counts
+            if state.steps[count.name].publishes
+        )
         console.print(f"About {pairs:.0f} pairs of {plan.rows} planned edits.", highlight=False)
 
 
@@ -117,25 +118,46 @@ def judged(count: StageCount) -> int:
     return count.given.total() - count.pending.total()
 
 
+def expected_rows(state: RunState, counts: Sequence[StageCount]) -> dict[str, float]:
+    """The rows that each stage will have been given at the end, by the shares decided so far.
+
+    Stages of which nothing is known yet are left out.
+    """
+    by_name = {count.name: count for count in counts}
+    expected: dict[str, float] = {}
+    for name, step in state.steps.items():
+        if not all(given.step in expected for given in step.rows_of):
+            continue
+        rows = 0.0 if step.rows_of else float(state.plan.rows)
+        for given in step.rows_of:
+            before = by_name[given.step]
+            rows += expected[given.step] * before.giving(given).total() / max(1, judged(before))
+        if judged(by_name[name]) or not rows:
+            expected[name] = rows
+    return expected
+
+
 def estimate(
-    folder: RunFolder, counts: Sequence[StageCount], planned: int, resources: Mapping[str, Resources]
+    folder: RunFolder,
+    counts: Sequence[StageCount],
+    expected: Mapping[str, float],
+    resources: Mapping[str, Resources],
 ) -> list[RemainingWork]:
     """Estimate the remaining work of each stage from its work so far.
 
     Stages without measurements are left out.
     """
     spent = events.spent(folder.events)
-    costs = []
-    expected = float(planned)
-    for count in counts:
-        name, done = count.name, judged(count)
-        if not done:
-            break
-        if spent[name].rows:
-            each = spent[name].worker_seconds / spent[name].rows
-            costs.append(RemainingWork(name, max(0.0, expected - done), each, resources[name]))
-        expected *= count.kept.total() / done
-    return costs
+    return [
+        RemainingWork(
+            count.name,
+            max(0.0, expected[count.name] - judged(count)),
+            spent[count.name].worker_seconds / spent[count.name].rows,
+            resources[count.name],
+        )
+        for count in counts
+        if count.name in expected and spent[count.name].rows
+    ]
 
 
 def _remaining_table(stages: Sequence[RemainingWork]) -> DataTable:

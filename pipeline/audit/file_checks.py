@@ -6,8 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
+from pipeline.engine.given import given_ids
 from pipeline.engine.publish import CARD, CHECKSUMS
 from pipeline.engine.state import RunState
 from pipeline.manifest.steps import Step
@@ -16,7 +15,6 @@ from pipeline.store.counts import Counts
 from pipeline.store.location import Location, exists, list_folder
 from pipeline.store.parts import Footer
 from pipeline.store.plan import PLACE, read_part
-from pipeline.store.rows import kept_ids
 from pipeline.store.sealed import DamagedFileError, check_digest, read_table
 from pipeline.verdicts.book import Book
 
@@ -118,7 +116,7 @@ def _counted(state: RunState, step: Step, unit: int, footer: Footer, where: str)
     for part in state.readable(step, unit):
         planned = read_part(state.folder.plan, part, ["id", "task"])
         tasks |= zip(*(planned[name].to_pylist() for name in ("id", "task")), strict=True)
-        given += _given(state, step, part).to_pylist()
+        given += given_ids(state.folder, step, part).to_pylist()
     ids = table["id"].to_pylist()
     yield Finding("given", ids == given, where)
     records = table.to_pylist()
@@ -126,9 +124,3 @@ def _counted(state: RunState, step: Step, unit: int, footer: Footer, where: str)
         (tasks.get(row["id"], "?"), row.get("status", "kept"), row.get("reason", "")) for row in records
     )
     yield Finding("recount", counts == footer.counts, where)
-
-
-def _given(state: RunState, step: Step, part: int) -> pa.Array:
-    if step.previous is None:
-        return read_part(state.folder.plan, part, ["id"])["id"]
-    return kept_ids(state.folder.part(step.previous, part))

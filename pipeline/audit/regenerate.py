@@ -9,16 +9,16 @@ from typing import Any
 
 import pyarrow as pa
 
+from pipeline.engine.given import given_rows
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.preflight import check_light_stages
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
-from pipeline.manifest.fingerprint import differences, fingerprint, stage_identity
+from pipeline.manifest.fingerprint import differences, fingerprint, identities_of
 from pipeline.manifest.lockfile import locked_tasks, read_lock
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.plan import read_part
-from pipeline.store.rows import read_rows
 from pipeline.store.sealed import read_metadata, read_table
 from stages.base import StageConfig
 from stages.placed import Chain
@@ -56,12 +56,12 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
             return
         placed = stages[step.name]
         path = state.folder.part(step.name, part)
+        if row_id not in read_table(path, ["id"])["id"].to_pylist():
+            continue
         stored = read_table(path)
         stored = stored.filter(pa.compute.equal(stored["id"], row_id))
-        if not stored.num_rows:
-            return
         config = manifest.section(step.stage, StageConfig)
-        identity = stage_identity(step.stage, placed.stage, config, tasks)
+        identity = identities_of({step.name: placed}, {step.name: config}, tasks)[step.name]
         why = ""
         if fingerprint(identity) != step.fingerprint:
             why = "made with other settings: " + "; ".join(
@@ -72,16 +72,13 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
             smallest = footer["smallest_batch"]
             why += f"{'; ' if why else ''}memory was too small: batches down to {smallest} rows"
         limit_threads(config.resources.threads)
-        files = {name: state.folder.part(name, part) for name in step.inputs}
-        (rows,) = read_rows(
-            state.folder.plan, part, files, placed.reads, {"models": "{}"}, pa.array([row_id]), config.batch
-        )
+        ids = pa.array([row_id])
+        (rows,) = given_rows(state.folder, step, placed, part, ids, config.batch, {})
         with stopping(step.name, "start"):
             loaded = placed.load(config, tasks)
         made, _ = Guarded(step.name, loaded, config.batch)(rows)
+        stored = stored.select(made.column_names)  # without ``pipeline.engine.reuse.MADE_FROM``
         yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
-        if stored["status"][0].as_py() != "kept":
-            return
 
 
 def find_row(state: RunState, row_id: str) -> int:

@@ -30,7 +30,7 @@ from stages.tasks import Tasks
 CHECKS = {
     "checksum": "shards and card are those of SHA256SUMS, and every one is listed",
     "part": "parts and shards are in their places, and hold the bytes that were committed (runs only)",
-    "given": "a file's rows are the rows that the previous stage kept (runs only)",
+    "given": "a file's rows are the rows that it was given (runs only)",
     "recount": "a file's rows add up to what its footer says (runs only)",
     "event": "the lines of events.jsonl are as they were written (runs only)",
     "schema": "every shard has the published columns and types",
@@ -163,7 +163,7 @@ class _Drawn:
     def _read(self, part: int) -> dict[str, tuple[bytes, bytes]]:
         pairs = {}
         try:
-            for row in rows(self._state.folder, part, DRAWN, turn=self._turn):
+            for row in rows(self._state, part, DRAWN, turn=self._turn):
                 if row.get("stage") == "filter" and row["status"] == "kept":
                     chosen = row["candidates"][row["choice"]]["image"]
                     pair = as_pair(self._tasks[row["task"]], row["anchor"], chosen, "", "")

@@ -59,6 +59,7 @@ def cost(
 ) -> None:
     """Show the measured cost of a run's kept pairs by stage, and the projected cost of more pairs."""
     from pipeline.views.cost import cost_table, measure, token_lines
+    from pipeline.views.rounds import rounds_table
     from pipeline.views.run import open_state
 
     state = open_state(run)
@@ -67,6 +68,8 @@ def cost(
     if not measured.pairs:
         raise UserError(f"{run} has no pairs yet: run generate --wave 1 first")
     console.print(cost_table(measured, pairs))
+    if measured.rounds:
+        console.print(rounds_table(measured.rounds))
     seconds, gpu_seconds = measured.total.wall_seconds, measured.total.gpu_seconds
     console.print(
         f"{measured.pairs} pairs in {seconds:.0f} s: {measured.pairs / seconds:.2f} pairs a second, "

@@ -12,6 +12,7 @@ from pipeline.engine.opened import Engine, Run, check_before, opened
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
 from pipeline.engine.replacing import refuse_to_replace
+from pipeline.engine.reuse import remembers
 from pipeline.engine.state import RunState
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.fingerprint import models_of
@@ -183,7 +184,10 @@ def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> 
         again = forced is not None and forced.stage == step.name and number in forced.units
         if again or not done:
             retry = again and done and forced is not None and forced.retry_failed
-            todo.append(Unit(number, tuple(readable), retry and not step.publishes))
+            footer = run.state.footer(step, number)
+            same = footer is not None and footer.fingerprint == step.fingerprint
+            reuse = same and not again and remembers(step)
+            todo.append(Unit(number, tuple(readable), retry and not step.publishes, reuse))
     return todo
 
 

@@ -34,6 +34,8 @@ class Unit:
     parts: tuple[int, ...]
     retry: bool = False
     """Run only the failed rows; keep the other records."""
+    reuse: bool = False
+    """Keep the records whose input is unchanged (:mod:`pipeline.engine.reuse`)."""
     careful: bool = False
     """Run every row alone, and leave a note of the row that runs."""
     suspects: tuple[str, ...] = ()

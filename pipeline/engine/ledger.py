@@ -1,7 +1,8 @@
 """Row counts of a run. They are summed over footers, so they are exact after any crash.
 
 For every stage, and for every task in it: given = kept + rejected + failed + pending. The task is the planned
-one; later turns of a session count under their first task.
+one; later turns of a session count under their first task. A row that a round rejects is given to the next
+round, so it counts as rejected there and once more in the next round.
 """
 
 from collections import Counter
@@ -10,7 +11,8 @@ from dataclasses import dataclass, field
 
 from pipeline.engine.state import RunState
 from pipeline.manifest.steps import Step
-from pipeline.store.counts import unpack
+from pipeline.store.counts import Counts, unpack
+from stages.placed import Given
 
 
 @dataclass
@@ -24,6 +26,8 @@ class StageCount:
     failed: Counter[str] = field(default_factory=Counter)
     reasons: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Rejected and failed rows by (status, reason)."""
+    decided: Counts = field(default_factory=Counter)
+    """All decided rows by (task, status, reason)."""
     units_done: int = 0
     units: int = 0
 
@@ -32,13 +36,23 @@ class StageCount:
         """Rows given to the stage and not yet decided."""
         return self.given - self.kept - self.rejected - self.failed
 
+    def giving(self, given: Given) -> Counter[str]:
+        """The decided rows that a later step is given, by task."""
+        rows: Counter[str] = Counter()
+        for (task, status, reason), number in self.decided.items():
+            if status == given.status and reason not in given.final:
+                rows[task] += number
+        return rows
+
 
 def count_run(state: RunState) -> list[StageCount]:
     """The funnel: one entry per stage, in order. Rows in files that are not done count as pending."""
     counts: dict[str, StageCount] = {}
     for step in state.steps.values():
-        given = state.plan.tasks if step.previous is None else counts[step.previous].kept
-        counts[step.name] = _count_stage(state, step, Counter(given))
+        rows = Counter(state.plan.tasks if step.previous is None else {})
+        for given in step.rows_of:
+            rows += counts[given.step].giving(given)
+        counts[step.name] = _count_stage(state, step, rows)
     return list(counts.values())
 
 
@@ -53,7 +67,8 @@ def _count_stage(state: RunState, step: Step, given: Counter[str]) -> StageCount
     done = [footer.packed for footer in footers if footer is not None]
     count.units_done = len(done)
     by_status = {"kept": count.kept, "rejected": count.rejected, "failed": count.failed}
-    for (task, status, reason), rows in unpack(done).items():
+    count.decided = unpack(done)
+    for (task, status, reason), rows in count.decided.items():
         by_status[status][task] += rows
         if status != "kept":
             count.reasons[status, reason] += rows

@@ -61,7 +61,7 @@ def problems(manifest: Manifest, stages: Chain, machine: Machine | None) -> list
         found += stage_problems(stages[name], config, tasks)
         found += stages[name].stage.conflicts(config, tasks, manifest.sections)
         if machine is not None and not stages[name].stage.light:
-            found += _misfits(name, config.resources, machine)
+            found += _misfits(stages[name].name, config.resources, machine)
     return list(dict.fromkeys(found))
 
 

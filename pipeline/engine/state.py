@@ -223,5 +223,9 @@ class RunState:
         """Rows given to the step from readable ``parts``."""
         if step.previous is None:
             return sum(self.plan.part_rows[part] for part in parts)
-        footers = [self.footer(self.steps[step.previous], part) for part in parts]
-        return sum(footer.total("kept") for footer in footers if footer)
+        return sum(
+            footer.total(given.status, given.final)
+            for given in step.rows_of
+            for part in parts
+            if (footer := self.footer(self.steps[given.step], part))
+        )

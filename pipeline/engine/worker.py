@@ -5,7 +5,6 @@ of a part fail alike (then nothing is committed and the stage stops); a stage br
 but not for single rows; a file cannot be read or written; the process can no longer be trusted.
 """
 
-import json
 import re
 import time
 import traceback
@@ -16,16 +15,18 @@ from typing import TypeAlias
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engine.given import given_ids, given_rows
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.notes import Note, Notes
+from pipeline.engine.reuse import MADE_FROM, Records, Reusing, marked, remembers
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import StageError, UserError, describe, input_output_error, stopping
 from pipeline.store.counts import Counts
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
-from pipeline.store.rows import ids_with_status, kept_ids, read_rows
+from pipeline.store.rows import ids_with_status
 from pipeline.store.sealed import DamagedFileError, check_digest, read_tables
 from pipeline.store.sealed_writer import SealedWriter
 from stages.base import Decision, output_schema, to_table
@@ -49,6 +50,7 @@ class Worker:
     def __init__(self, job: Job, watched: bool = False) -> None:
         self.job, self._watched = job, watched
         self._guarded: Guarded | None = None
+        self._make: Guarded | Reusing | None = None
         self._notes, self._finished = Notes(job.folder, job.step.name), 0
         self._state = RunState(job.folder, job.plan, job.steps)
 
@@ -77,6 +79,10 @@ class Worker:
         guarded.smallest, self._finished = None, 0
         step = self.job.step
         path = self._state.path(step, unit.number)
+        self._make = guarded
+        if remembers(step):
+            old = Records(path, self._state.place(step, unit.number)) if unit.reuse else None
+            self._make = Reusing(guarded, old)
         schema = self._file_schema()
         counts: Counts = Counter()
         with SealedWriter(path, schema) as writer:
@@ -118,6 +124,8 @@ class Worker:
         schema = output_schema(self.job.placed.stage.schema)
         if self.job.step.publishes:
             schema = pa.schema([field for field in schema if field.name not in ("status", "reason")])
+        if remembers(self.job.step):
+            schema = schema.append(MADE_FROM)
         return schema.with_metadata(dict(self.job.placed.stage.schema_metadata) or None)
 
     def _tasks_of(self, part: int) -> Mapping[str, str]:
@@ -160,15 +168,10 @@ class Worker:
 
     def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job
-        files = {name: job.folder.part(name, part) for name in job.step.inputs}
-        run = {"models": json.dumps(job.models)}
-        return read_rows(job.folder.plan, part, files, job.placed.reads, run, ids, job.config.batch)
+        return given_rows(job.folder, job.step, job.placed, part, ids, job.config.batch, job.models)
 
     def _given(self, part: int) -> pa.Array:
-        previous = self.job.step.previous
-        if previous is None:
-            return read_part(self.job.folder.plan, part, ["id"])["id"].combine_chunks()
-        return kept_ids(self.job.folder.part(previous, part))
+        return given_ids(self.job.folder, self.job.step, part)
 
     def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
         run = self._one_by_one if unit.careful else self._in_batches
@@ -186,10 +189,10 @@ class Worker:
             yield records
 
     def _in_batches(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
-        assert self._guarded is not None
+        assert self._make is not None
         for rows in batches:
             self._note(unit)
-            yield self._guarded(rows)
+            yield self._make(rows)
             self._finished += 1
 
     def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
@@ -214,13 +217,14 @@ class Worker:
         if row_id in unit.suspects:
             return row
         if row_id in unit.poison:
-            return to_table([row_id], [POISONED], self.job.placed.stage.schema), []
+            record = to_table([row_id], [POISONED], self.job.placed.stage.schema)
+            return (marked(record, row) if remembers(self.job.step) else record), []
         return self._alone(row, unit)
 
     def _alone(self, row: pa.Table, unit: Unit) -> Made:
-        assert self._guarded is not None
+        assert self._make is not None
         self._note(unit, row["id"][0].as_py())
-        made = self._guarded(row)
+        made = self._make(row)
         self._finished += 1
         self._note(unit)  # no row is to blame if the process ends while the file is written
         return made

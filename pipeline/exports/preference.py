@@ -67,7 +67,7 @@ def _tables(export: Export, schema: pa.Schema, part: int) -> Iterator[tuple[Side
     reads = {**READS, **score_columns(export.stages), "filter": ["choice"]}
     if "judge" in reads:
         reads["judge"] = [*reads["judge"], "recaptions"]
-    for row in kept_rows(state.folder, part, "select", reads):
+    for row in kept_rows(state, part, "select", reads):
         pair = _preference(export, row)
         if pair is not None:
             export.written[row["task"]] += 1

@@ -48,9 +48,13 @@ def stage_identity(
 def identities_of(
     stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
 ) -> dict[str, dict[str, Any]]:
-    """The identity of each stage of a run, by step; errors as of :func:`stage_identity`."""
+    """The identity of each stage of a run, by step; errors as of :func:`stage_identity`.
+
+    In a run of several rounds it also covers the rows that a step is given.
+    """
     return {
         step: stage_identity(placed.name, placed.stage, configs[step], tasks)
+        | {f"given {given.step}: {given.status}": ", ".join(given.final) for given in placed.given}
         for step, placed in stages.items()
     }
 

@@ -94,7 +94,7 @@ def write_lock(
         "manifest": manifest.model_dump(mode="json", exclude=manifest.left_out),
         "tasks": {name: task.model_dump(mode="json") for name, task in tasks.items()},
         "known_tasks": sorted(tasks.known),
-        "steps": [asdict(step) | {"inputs": list(step.inputs)} for step in steps],
+        "steps": [_step_content(step) for step in steps],
         "identities": earlier | known,
         "packages": dict(_packages()),
     }
@@ -116,6 +116,12 @@ def _first_line(rest: bytes) -> bytes:
     return (_FIRST_LINE + hashlib.blake2b(rest, digest_size=16).hexdigest()).encode()
 
 
+def _step_content(step: Step) -> dict[str, Any]:
+    """A step in types of YAML."""
+    given = [asdict(given) | {"final": list(given.final)} for given in step.given]
+    return asdict(step) | {"inputs": list(step.inputs), "given": given}
+
+
 def locked_steps(content: Mapping[str, Any]) -> list[Step]:
     """The steps of a run, read from its lock file without importing a stage.
 
@@ -124,9 +130,10 @@ def locked_steps(content: Mapping[str, Any]) -> list[Step]:
     """
     steps = [_STEP.validate_python(_locked_step(dict(step))) for step in content["steps"]]
     for number, step in enumerate(steps):
-        sizes = (step.turn, 1 if step.parts_per_unit is None else step.parts_per_unit)
+        sizes = (step.turn, step.round, 1 if step.parts_per_unit is None else step.parts_per_unit)
         fits = re.fullmatch(r"\w+", step.stage) and min(sizes) > 0
-        if not fits or not {*step.inputs} <= {before.name for before in steps[:number]}:
+        known = {*step.inputs, *(given.step for given in step.given)}
+        if not fits or not known <= {before.name for before in steps[:number]}:
             raise ValueError(f"step {number} is not one of a run")
     return steps
 

@@ -93,6 +93,12 @@ class Manifest(Section):
     captions: Captions
     rows: int | None = Field(default=None, ge=1, le=10**12, description="plan at most so many edits")
     turns: int = Field(default=1, ge=1, le=9, description="edits in a row, each of the picture before")
+    rounds: int = Field(
+        default=1,
+        ge=1,
+        le=9,
+        description="times a row is drawn, with other seeds, gates and masks, until a candidate passes",
+    )
     repeats: int = Field(
         default=1, ge=1, le=100_000, description="edits a caption, each with its own task and seed"
     )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from stages.base import StageConfig
-from stages.placed import Chain, step_name
+from stages.placed import Chain, Given, step_name
 from stages.publisher import Publisher, PublisherConfig
 
 
@@ -23,11 +23,15 @@ class Step:
     """None: one file per part. A number N: one file holds the kept rows of N parts."""
     turn: int = 1
     """The turn of a session, counted from 1."""
+    round: int = 1
+    """The round of the turn, counted from 1."""
+    given: tuple[Given, ...] = ()
+    """The rows it is given; empty for the rows that the previous step kept."""
 
     @cached_property
     def name(self) -> str:
-        """The step's folder in the run: ``edit``, or ``edit.2`` in the second turn."""
-        return step_name(self.stage, self.turn)
+        """The step's folder in the run: ``edit``, ``edit.2`` in the second turn, ``edit.r2`` in round 2."""
+        return step_name(self.stage, self.turn, self.round)
 
     @property
     def publishes(self) -> bool:
@@ -36,8 +40,16 @@ class Step:
 
     @property
     def previous(self) -> str | None:
-        """The step whose kept rows are this step's input; None for the first step, which reads the plan."""
+        """The last step before it; None for the first step, which reads the plan.
+
+        If it is done, all others in ``inputs`` are done too.
+        """
         return self.inputs[-1] if self.inputs else None
+
+    @cached_property
+    def rows_of(self) -> tuple[Given, ...]:
+        """The rows it is given, by the steps that decided them; empty for the first step, which has all."""
+        return self.given or (() if self.previous is None else (Given(self.previous, "kept"),))
 
     def units(self, parts: Iterable[int]) -> list[int]:
         """The numbers of the units that hold ``parts``."""
@@ -72,12 +84,16 @@ def build_steps(
     for name, placed in stages.items():
         before = [step.name for step in steps if not step.publishes]
         reads = set(placed.reads) - {"plan", "run"}
+        reads |= {given.step for given in placed.given}
+        reads |= {step for later in placed.later for step in later.steps}
         if not reads <= set(before):
             raise ValueError(f"stage {name} reads {sorted(reads - set(before))}, which do not come before it")
         steps.append(
             Step(
                 stage=placed.name,
                 turn=placed.turn,
+                round=placed.round,
+                given=placed.given,
                 fingerprint=fingerprints[name],
                 inputs=tuple(s for s in before if s in reads or s == before[-1]),
                 light=placed.stage.light,

@@ -6,7 +6,7 @@ of its inputs, and the row counts. :mod:`pipeline.store.sealed` adds the file's 
 
 import hashlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,8 +33,9 @@ class Footer:
     def counts(self) -> Counts:
         return unpack([self.packed])
 
-    def total(self, status: str) -> int:
-        return sum(n for (_, s, _), n in self.counts.items() if s == status)
+    def total(self, status: str, without: Sequence[str] = ()) -> int:
+        """Rows of a status, but for some reasons."""
+        return sum(n for (_, s, reason), n in self.counts.items() if s == status and reason not in without)
 
 
 def read_footer(path: Location, place: Place) -> Footer | None:

@@ -68,7 +68,7 @@ class Exhibits:
 
     def _read_pair(self, item: Item) -> Exhibit:
         drawn = item.drawn.row
-        found = rows(self._state.folder, drawn.part, READS, turn=drawn.turn, ids=[drawn.id])
+        found = rows(self._state, drawn.part, READS, turn=drawn.turn, ids=[drawn.id])
         row = next(found, None)
         if row is None or row.get("stage") != "edit":
             raise UserError(f"row {drawn.id} has no pictures: something else changes files of the run")

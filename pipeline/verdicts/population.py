@@ -67,7 +67,7 @@ def _parts_of(state: RunState, ids: Collection[str]) -> Iterator[int]:
 
 
 def _captions(state: RunState, part: int) -> dict[str, str]:
-    return {row["id"]: row["caption"] for row in rows(state.folder, part, {"plan": ["caption"]})}
+    return {row["id"]: row["caption"] for row in rows(state, part, {"plan": ["caption"]})}
 
 
 def _decided(state: RunState, part: int, turn: int, captions: Mapping[str, str]) -> Iterator[Reviewable]:
@@ -76,7 +76,7 @@ def _decided(state: RunState, part: int, turn: int, captions: Mapping[str, str])
         return
     scores = score_columns(done)
     reads = {"plan": ["task"], **scores, "score": [*scores["score"], *_HASHES], "filter": ["choice"]}
-    for row in rows(state.folder, part, reads, turn=turn):
+    for row in rows(state, part, reads, turn=turn):
         if row.get("stage") == "filter" and row["status"] in ("kept", "rejected"):
             yield Reviewable(
                 id=row["id"],

@@ -74,7 +74,7 @@ def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pai
     for part in sorted({case.row.part for case in cases}):
         ids = [case.row.id for case in cases if case.row.part == part]
         reads = {**READS, **score_columns(done_stages(state, part, turn=1))}
-        for row in rows(state.folder, part, reads, ids=ids):
+        for row in rows(state, part, reads, ids=ids):
             yield _pair(row, tasks[row["task"]])
 
 

@@ -3,21 +3,23 @@
 A worker's seconds include its start and loading its models.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pipeline.engine.ledger import count_run, published
 from pipeline.engine.state import RunState
-from pipeline.shown import DataTable
+from pipeline.shown import DataTable, plain_table
 from pipeline.store import events
 from pipeline.store.events import Spent
-from pipeline.views.status import plain_table
+from pipeline.views.rounds import RoundCount, count_rounds
 
 
 @dataclass(frozen=True)
 class Cost:
     pairs: int
     stages: Mapping[str, Spent]
+    rounds: Sequence[RoundCount] = ()
+    """The rounds; empty for a run of one round."""
 
     @property
     def total(self) -> Spent:
@@ -26,8 +28,9 @@ class Cost:
 
 def measure(state: RunState) -> Cost:
     """The cost of the run so far, over all its sessions."""
-    spent = events.spent(state.folder.events)
-    return Cost(published(state, count_run(state)), {name: spent[name] for name in state.steps})
+    spent, counts = events.spent(state.folder.events), count_run(state)
+    stages = {name: spent[name] for name in state.steps}
+    return Cost(published(state, counts), stages, count_rounds(state, counts, spent))
 
 
 def token_lines(cost: Cost, pairs: int) -> Iterator[str]:

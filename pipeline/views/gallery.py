@@ -115,7 +115,7 @@ def read_shown(
     for turn, ids in by_turn.items():
         stages = done_stages(state, part, turn)
         reads = {"plan": ["task", "caption"], **{stage: COLUMNS.get(stage, ()) for stage in stages}}
-        for row in rows(state.folder, part, reads, turn=turn, ids=ids):
+        for row in rows(state, part, reads, turn=turn, ids=ids):
             shown.append(_shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {})))
     return sorted(shown, key=lambda row: (row.id, row.turn))
 
@@ -126,7 +126,7 @@ def _shown(row: Mapping[str, Any], turn: int, task: Task, bounds: Mapping[str, B
         turn=turn,
         task=task.name,
         status=row.get("status", "pending"),
-        stage=step_name(row.get("stage", "plan"), turn),
+        stage=row.get("step") or step_name("plan", turn),
         reason=row.get("reason", ""),
         caption=row["caption"] or "",
         output_caption=row.get("output_caption") or "",

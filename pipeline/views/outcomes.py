@@ -8,7 +8,6 @@ import numpy as np
 
 from pipeline.engine.state import RunState
 from pipeline.views.rows import BEGINS, best_candidate, done_stages, rows
-from stages.placed import step_name
 from stages.score.metrics import score_columns, scores_of
 
 SAMPLED = 20_000
@@ -19,7 +18,8 @@ SAMPLED = 20_000
 class Outcome:
     """The outcome of a planned row in a turn.
 
-    ``outcome`` is stage:status:reason. ``scores`` belong to the row's best candidate.
+    ``outcome`` is step:status:reason. ``scores`` belong to the row's best candidate. If a row was drawn in
+    several rounds, both are of its last round.
     """
 
     part: int
@@ -60,10 +60,10 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
         if turn > 1 and BEGINS not in done:
             return
         reads = {"plan": ["task"], **dict.fromkeys(done, ()), **score_columns(done)}
-        for row in rows(state.folder, part, reads, turn=turn):
+        for row in rows(state, part, reads, turn=turn):
             outcome = Outcome(part, row["id"], row["task"], turn)
-            if "stage" in row:
-                outcome.outcome = f"{step_name(row['stage'], turn)}:{row['status']}:{row['reason']}"
+            if "step" in row:
+                outcome.outcome = f"{row['step']}:{row['status']}:{row['reason']}"
             best = best_candidate(row)
             if best is not None:
                 outcome.scores = finite(scores_of(row)[best])

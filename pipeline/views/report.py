@@ -9,7 +9,7 @@ import base64
 import hashlib
 import html
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.resources import files
 from typing import Any
@@ -23,6 +23,7 @@ from pipeline.shown import brief, shown, shown_lines
 from pipeline.store import events
 from pipeline.views.gallery import Shown, choose_rows, read_shown
 from pipeline.views.outcomes import Outcome, sample_parts, survey
+from pipeline.views.rounds import HEAD, count_rounds, lines_of
 from stages.tasks import Bounds, Task
 
 BINS = 24
@@ -78,6 +79,7 @@ def page(
         f"{state.plan.rows} planned edits, {published(state, counts)} pairs</p>",
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(state, counts),
+        *_rounds(state, counts),
         "<h2>Why not</h2>" + _reasons(counts),
         "<h2>Scores and thresholds</h2>" + _sampled(state, found) + _histograms(found, bounds),
         "<h2>Time</h2>" + _time(state),
@@ -147,6 +149,12 @@ def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
         )
     head = ["task", "planned", *(count.name for count in counts), "pairs"]
     return _table("Yield by task", head, rows)
+
+
+def _rounds(state: RunState, counts: Sequence[StageCount]) -> Iterator[str]:
+    """A table of the rounds, if there are several."""
+    if rounds := count_rounds(state, counts, events.spent(state.folder.events)):
+        yield "<h2>Rounds</h2>" + _table("Rounds", HEAD, lines_of(rounds))
 
 
 def _reasons(counts: Sequence[StageCount]) -> str:

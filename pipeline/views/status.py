@@ -6,9 +6,10 @@ from rich.text import Text
 
 from pipeline.engine.ledger import StageCount, count_run, published
 from pipeline.engine.state import RunState
-from pipeline.shown import DataTable, Terminal, brief
+from pipeline.shown import DataTable, Terminal, brief, plain_table
 from pipeline.store import events
 from pipeline.store.events import Spent
+from pipeline.views.rounds import count_rounds, rounds_table
 
 REASONS_A_STAGE = 12
 
@@ -29,6 +30,8 @@ def print_status(state: RunState, console: Terminal) -> None:
     )
     console.print(_stage_table(counts, spent))
     console.print(_task_table(counts, state))
+    if rounds := count_rounds(state, counts, spent):
+        console.print(rounds_table(rounds))
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
     _print_pairs(state, counts, spent, console)
@@ -55,10 +58,15 @@ def _stage_table(counts: Sequence[StageCount], spent: Mapping[str, Spent]) -> Da
 def _task_table(counts: Sequence[StageCount], state: RunState) -> DataTable:
     """Rows kept by each stage, by task.
 
-    The first column counts planned rows; for later turns, published rows.
+    The first column counts planned rows; for later turns, published rows; for later rounds, the rows that
+    the filter kept.
     """
-    first_or_product = {step.name for step in state.steps.values() if step.turn == 1 or step.publishes}
-    shown = [count for count in counts if count.name in first_or_product]
+    names = {
+        step.name
+        for step in state.steps.values()
+        if step.publishes or (step.turn == 1 and (step.round == 1 or step.stage == "filter"))
+    }
+    shown = [count for count in counts if count.name in names]
     table = plain_table("task", "planned", *(count.name for count in shown), "failed", "pending")
     for task in counts[0].given:
         table.add_row(
@@ -102,11 +110,3 @@ def _print_pairs(
         ),
         soft_wrap=True,
     )
-
-
-def plain_table(*columns: str, text: int = 1) -> DataTable:
-    """A table whose first ``text`` columns are text and whose other columns are numbers."""
-    table = DataTable(box=None, header_style="bold", pad_edge=False)
-    for i, name in enumerate(columns):
-        table.add_column(name, justify="left" if i < text else "right", overflow="fold")
-    return table

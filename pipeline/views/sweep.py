@@ -39,16 +39,20 @@ class Curve:
 
 
 def read_scores(state: RunState) -> dict[str, list[Sequence[Scores]]]:
-    """By task, the candidates' scores of every row that the score stage kept, in all turns."""
-    scores: dict[str, list[Sequence[Scores]]] = {}
+    """By task, the candidates' scores of every row that the score stage kept, in all turns.
+
+    The candidates of a row's rounds count together: the row is kept if any of them passes.
+    """
+    scores: dict[str, dict[tuple[int, str], list[Scores]]] = {}
     for step in state.steps.values():
         for part in range(state.plan.parts) if step.stage == "score" else ():
             if state.done(step, part):
                 reads = {"plan": ["task"], **score_columns(done_stages(state, part, step.turn))}
-                for row in rows(state.folder, part, reads, turn=step.turn):
-                    if row.get("status") == "kept":
-                        scores.setdefault(row["task"], []).append(scores_of(row))
-    return scores
+                for row in rows(state, part, reads, turn=step.turn, round=step.round):
+                    if row.get("stage") in reads and row["status"] == "kept":
+                        of_task = scores.setdefault(row["task"], {})
+                        of_task.setdefault((step.turn, row["id"]), []).extend(scores_of(row))
+    return {task: list(of_task.values()) for task, of_task in scores.items()}
 
 
 def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: FilterConfig) -> list[Curve]:

@@ -1,5 +1,6 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -8,12 +9,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from stages.base import Decision, failed, kept, rejected
+from stages.candidate import Candidate
 from stages.edit.prompt_to_prompt.alignment import tokenize
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
-from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
 from stages.edit.request import EditRequest, Turn
+from stages.edit.rounds import RoundCandidates
 from stages.edit.stage import EditConfig
 from stages.finite import NotFiniteError
 from stages.models.batches import filled
@@ -31,11 +33,10 @@ class Drawing:
     """The diffusion model with Prompt-to-Prompt's attention processors."""
 
     def __init__(self, config: EditConfig, tasks: Tasks) -> None:
-        self.config, self.tasks = config, with_candidates(tasks, config.candidates)
-        tasks = self.tasks
-        self.slots = max((len(task.candidates) for task in tasks.values()), default=0)
-        check_gates(config.diffusion.steps, tasks)
-        self.model = Diffusion(config.diffusion, guided=needs_guidance(config, tasks))
+        steps = config.diffusion.steps
+        self.candidates = RoundCandidates(tasks, config.candidates, config.rounds, steps)
+        self.config, self.tasks = config, self.candidates.first
+        self.model = Diffusion(config.diffusion, guided=needs_guidance(config, self.candidates.stated()))
         self.layers = install(self.model.unet)
         smallest = smallest_attention(self.model.unet)
         if smallest > config.self_max_tokens:
@@ -45,7 +46,7 @@ class Drawing:
             )
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
-        """Draw the candidates of at most ``batch`` rows of one turn. Returns the decisions by row id.
+        """Draw the candidates of at most ``batch`` rows of one turn and round: the decisions by row id.
 
         Rejection: ``caption_exceeds_text_encoder``, only in later turns; in the first turn the source stage
             checks it.
@@ -62,6 +63,8 @@ class Drawing:
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw the rows: uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
 
+        There is a slot for each candidate of the task that has the most in this round.
+
         Picture 0 of a row is the one that its candidates edit, the others are the candidates.
 
         The U-Net's batch has n rows for the first turn's sources, n rows for each earlier turn (its chosen
@@ -70,6 +73,7 @@ class Drawing:
         section 7).
         """
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
+        slots = self.candidates.most(rows[0].round)
         firsts = [row.history[0] if turns else row.turn for row in rows]
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
@@ -83,15 +87,15 @@ class Drawing:
                 self._again(one, turn * len(rows) + index, prompt)
                 for index, (one, prompt) in enumerate(zip(past, prompts[turn], strict=True))
             ]
-            guidance += [self._strengths(one)[one.row["candidate"]].guidance_scale for one in past]
+            guidance += [self._strength(one, one.row["candidate"]).guidance_scale for one in past]
             prompts.append([self._after(one) for one in past])
         # This turn: ``slots`` edit rows for each row.
         for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
-            count, strengths = len(self.tasks[row.turn.task].candidates), self._strengths(row.turn)
+            numbers = self._numbers(row)
             # Tasks with fewer candidates repeat the last one, so that the batch always has the same shape.
-            for chosen in (min(slot, count - 1) for slot in range(self.slots)):
-                edits.append(self._edit_row(row.turn, chosen, turns * len(rows) + index, prompt))
-                guidance.append(strengths[chosen].guidance_scale)
+            for number in (numbers[min(slot, len(numbers) - 1)] for slot in range(slots)):
+                edits.append(self._edit_row(row.turn, number, turns * len(rows) + index, prompt))
+                guidance.append(self._strength(row.turn, number).guidance_scale)
         control = PromptToPrompt(
             edits,
             len(rows),
@@ -108,34 +112,30 @@ class Drawing:
             layer.control = control
         noise, past_rows = model.initial_latents(seeds), 1 + turns
         encoded = [model.prompts.encode(level) for level in prompts]
-        encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(self.slots))
+        encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         latents = model.sample(
-            torch.cat([noise] * past_rows + [noise.repeat_interleave(self.slots, 0)]),
+            torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)]),
             join(encoded),
             torch.tensor(guidance, device=model.device),
-            seeds * past_rows + [seed for seed in seeds for _ in range(self.slots)],
+            seeds * past_rows + [seed for seed in seeds for _ in range(slots)],
             control,
         )
         # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])
-        return self._by_row(images, len(rows)), self._by_row(finite, len(rows))
-
-    def _by_row(self, drawn: np.ndarray, rows: int) -> np.ndarray:
-        """Reorder values [rows + rows * slots, ...] of the batch to [rows, 1 + slots, ...]."""
-        candidates = drawn[rows:].reshape(rows, self.slots, *drawn.shape[1:])
-        return np.concatenate([drawn[:rows, None], candidates], 1)
+        return _by_row(images, len(rows)), _by_row(finite, len(rows))
 
     def _prompts(self, turn: Turn) -> tuple[str, str]:
         return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)
 
-    def _edit_row(self, turn: Turn, chosen: int, source_index: int, source_prompt: str) -> EditRow:
-        """The edit row of candidate number ``chosen``; its source is drawn from ``source_prompt``."""
+    def _edit_row(self, turn: Turn, number: int, source_index: int, source_prompt: str) -> EditRow:
+        """The edit row of candidate ``number``; its source is drawn from ``source_prompt``."""
         task, tokenizer = self.tasks[turn.task], self.model.prompts.tokenizer
-        candidate, length = task.candidates[chosen], self.model.prompts.context_length
+        candidate = self.candidates.numbered(turn.task, number)
+        length = self.model.prompts.context_length
         source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(turn)[1])
         return edit_row(
             candidate,
-            self._strengths(turn)[chosen],
+            self._strength(turn, number),
             source,
             target,
             index=source_index,
@@ -159,12 +159,14 @@ class Drawing:
         """The prompt of the picture that an earlier turn published as Tar."""
         return self._prompts(past)[0 if self.tasks[past.task].direction == "reverse" else 1]
 
-    def _strengths(self, turn: Turn) -> list[Strength]:
-        settings = self.config.diffusion
-        return [
-            draw_strength(candidate, turn.seed, index, settings.steps, settings.guidance_scale)
-            for index, candidate in enumerate(self.tasks[turn.task].candidates)
-        ]
+    def _numbers(self, row: EditRequest) -> range:
+        """The numbers of a row's candidates."""
+        first = self.candidates.before(row.turn.task, row.round)
+        return range(first, first + len(self.candidates.of(row.turn.task, row.round)))
+
+    def _strength(self, turn: Turn, number: int) -> Strength:
+        candidate, settings = self.candidates.numbered(turn.task, number), self.config.diffusion
+        return draw_strength(candidate, turn.seed, number, settings.steps, settings.guidance_scale)
 
     def _decide(self, row: EditRequest, drawn: np.ndarray, finite: np.ndarray) -> Decision:
         task, region = self.tasks[row.turn.task], row.turn.region
@@ -174,8 +176,9 @@ class Drawing:
         anchor = row.picture if row.history else drawn[0]
         _, outside = region.metric_regions(task.region)
         candidates = []
-        drawings = zip(task.candidates, self._strengths(row.turn), drawn[1:], strict=False)
-        for index, (candidate, strength, image) in enumerate(drawings):
+        for number, image in zip(self._numbers(row), drawn[1:], strict=False):
+            candidate = self.candidates.numbered(task.name, number)
+            strength = self._strength(row.turn, number)
             raw = mean_change(as_float(anchor), as_float(image), outside)
             contrast_raw = contrast(as_float(image))
             if task.composite:
@@ -184,7 +187,7 @@ class Drawing:
                 candidates.append(
                     {
                         "image": encode_png(version),
-                        "candidate": index,
+                        "candidate": number,
                         "thresholded": bool(thresholded),
                         "mask": candidate.mask,
                         "cross_until": strength.cross_until,
@@ -206,14 +209,19 @@ class Drawing:
         return [image, np.round(held * 255).astype(np.uint8)]
 
 
-def needs_guidance(config: EditConfig, tasks: Tasks) -> bool:
+def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:
+    """Reorder values [rows + rows * slots, ...] of a batch to [rows, 1 + slots, ...]."""
+    candidates = drawn[rows:].reshape(rows, -1, *drawn.shape[1:])
+    return np.concatenate([drawn[:rows, None], candidates], 1)
+
+
+def needs_guidance(config: EditConfig, candidates: Iterable[Candidate]) -> bool:
     """Whether any row of a batch is drawn with classifier-free guidance."""
     scales = [config.diffusion.guidance_scale]
-    for task in tasks.values():
-        for candidate in task.candidates:
-            scale = candidate.guidance_scale
-            if scale is not None:
-                scales.append(max(scale) if isinstance(scale, tuple) else scale)
+    for candidate in candidates:
+        scale = candidate.guidance_scale
+        if scale is not None:
+            scales.append(max(scale) if isinstance(scale, tuple) else scale)
     return max(scales) > 1
 
 

@@ -43,14 +43,16 @@ class EditRequest:
     history: tuple[Turn, ...]
     """The earlier turns.
 
-    The row of each has ``candidate``, the index of its chosen candidate in the task's list.
+    The row of each has ``candidate``, the number of its chosen candidate (:mod:`stages.edit.rounds`).
     """
+    round: int = 1
+    """The round of this turn."""
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Self:
         """Raises ValueError if a picture or a mask cannot be decoded."""
         history = tuple(Turn.from_row(past) for past in row.get("history", []))
-        return cls(Turn.from_row(row), decode_rgb(row["source_image"]), history)
+        return cls(Turn.from_row(row), decode_rgb(row["source_image"]), history, row.get("round", 1))
 
     @property
     def id(self) -> str:

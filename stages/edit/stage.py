@@ -1,7 +1,7 @@
 """The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
 from collections.abc import Iterator, Mapping
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -42,6 +42,10 @@ class EditConfig(StageConfig):
     candidates: Mapping[str, Several[Candidate]] = Field(
         {}, description="by task: candidates that replace the task file's"
     )
+    rounds: Mapping[str, Annotated[Several[Several[Candidate]], Field(min_length=1)]] = Field(
+        {},
+        description="by task: the candidates of round 2, 3, ...; other tasks vary those of the first round",
+    )
     mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
     fusion: Literal["schedule", "power", "lerp", "none"] = Field(
         "schedule",
@@ -71,6 +75,8 @@ class Edit(Stage[EditConfig]):
     ``source_drift`` is the difference between this picture and the decoded latents. With ``pixel_threshold``,
     each candidate is followed by a second version, marked ``thresholded``.
 
+    In a later round the candidates are others (:mod:`stages.edit.rounds`).
+
     Tasks that annotate (:mod:`stages.edit.annotations.methods`) need no sampling.
 
     Rejections, only of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and for written text
@@ -80,6 +86,13 @@ class Edit(Stage[EditConfig]):
 
     version: ClassVar[int] = 7
     redraws: ClassVar[bool] = True
+    final: ClassVar = (
+        "caption_exceeds_text_encoder",
+        "adjustment_not_understood",
+        "text_not_quoted",
+        "text_quotes_unclear",
+        "several_texts",
+    )
     reads: ClassVar = {
         "plan": ["task", "seed"],
         "instruct": [
@@ -131,11 +144,11 @@ class Edit(Stage[EditConfig]):
     @classmethod
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
         from stages.edit.annotations.methods import annotation_problems
-        from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
+        from stages.edit.rounds import RoundCandidates
         from stages.models.diffusion.folder import diffusion_problems
 
         try:
-            check_gates(config.diffusion.steps, with_candidates(tasks, config.candidates))
+            RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         except ValueError as error:
             yield str(error)
         yield from diffusion_problems(config.diffusion)

@@ -76,6 +76,7 @@ class Mask(Stage[MaskConfig]):
         "source": ["source_image"],
     }
     task_keys: ClassVar[Sequence[str]] = ("ground",)
+    final: ClassVar[Sequence[str]] = ("unknown_word",)
     schema: ClassVar[pa.Schema] = pa.schema(
         [
             ("phrase", pa.string()),

@@ -28,7 +28,7 @@ _TURN = {
 }
 """Everything needed to draw a turn again.
 
-``candidate`` is the chosen candidate's index in the task's list.
+``candidate`` is the chosen candidate's number (:mod:`stages.edit.rounds`).
 """
 
 

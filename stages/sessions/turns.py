@@ -10,28 +10,45 @@ from typing import Any
 from stages import STAGES
 from stages.base import Stage
 from stages.placed import PlacedStage, first_turn, step_name
+from stages.rounds.again import SourceAgain, TurnAgain
+from stages.rounds.unroll import Rounds
 from stages.sessions.next_turn import Before
 
 SOURCE = "source"
 """The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
-def unrolled(turns: int, sections: Collection[str] = ()) -> dict[str, PlacedStage]:
+def unrolled(turns: int, rounds: int = 1, sections: Collection[str] = ()) -> dict[str, PlacedStage]:
     """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ...
+
+    With several rounds, each turn repeats its drawing stages (:mod:`stages.rounds`). In the first turn these
+    begin with the source picture. In later turns the picture is given, so they begin with the edit.
 
     Args:
         turns: edits in a row.
+        rounds: how often a row is drawn at most.
         sections: the manifest's sections; an optional stage runs if it has one.
     """
-    runs = [name for name, stage in STAGES.items() if not stage.needs_section or name in sections]
-    first = first_turn({name: STAGES[name] for name in runs})
-    placed = list(first.values())
+    runs = {name: stage for name, stage in STAGES.items() if not stage.needs_section or name in sections}
+    of_first = first_turn(runs)
+    before = Rounds(1, rounds, _from("source", runs), SOURCE, "plan")
+    placed = before.unroll(list(of_first.values()), SourceAgain)
     for turn in range(2, turns + 1):
-        placed.append(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
-        for name, of_first in first.items():
-            if name != SOURCE:
-                placed.append(PlacedStage(name, of_first.stage, turn, _reads_at(of_first.stage, turn)))
+        begin = before.after(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
+        others = [
+            PlacedStage(name, each.stage, turn, _reads_at(each.stage, turn))
+            for name, each in of_first.items()
+            if name != SOURCE
+        ]
+        before = Rounds(turn, rounds, _from("edit", runs), SOURCE, step_name(SOURCE, turn))
+        placed += before.unroll([begin, *others], TurnAgain)
     return {each.step: each for each in placed}
+
+
+def _from(first: str, stages: Collection[str]) -> tuple[str, ...]:
+    """The names of the stages from ``first`` to the filter, whose decision ends a round."""
+    names = list(stages)
+    return tuple(names[names.index(first) : names.index("filter") + 1])
 
 
 def _writer(stage: str, turn: int) -> str:

@@ -18,6 +18,10 @@ from pipeline.store.location import Location, locate
 from tests.pipeline.fake_stages import FAKES, PLACED
 
 ROOT = Path(__file__).parents[2]
+MANIFESTS = [
+    path for path in sorted((ROOT / "manifests").glob("*.yaml")) if "captions:" in path.read_text().split()
+]
+"""The shipped manifests of runs; ``tests/editor/test_training.py`` reads those of trainings."""
 TASK = """
 index: {index}
 family: region

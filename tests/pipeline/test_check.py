@@ -12,7 +12,7 @@ from stages.instruct.stage import InstructConfig
 from stages.mask.stage import MaskConfig
 from stages.sessions.turns import unrolled
 from tests.pipeline.fake_stages import PLACED
-from tests.pipeline.runs import ROOT
+from tests.pipeline.runs import MANIFESTS, ROOT
 
 PLENTY = Machine(cpus=8, gpus=1)
 
@@ -65,7 +65,7 @@ def test_a_cluster_is_not_judged_by_this_machine(run):
     assert checked(run.manifest("draw.resources.gpus=8", "ray.address=head:6379"))
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "manifests").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
 def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, monkeypatch):
     for name in ("prompts", "toybox"):
         (tmp_path / name).symlink_to(ROOT / name)

@@ -56,7 +56,7 @@ def test_later_turns_read_from_their_own_stages_and_begin_with_the_turn_before()
 
 
 def test_an_optional_stage_runs_if_it_has_a_section_and_others_read_it_then():
-    without, stages = unrolled(2, {"score", "filter"}), unrolled(2, {"judge", "score"})
+    without, stages = unrolled(2, sections={"score", "filter"}), unrolled(2, sections={"judge", "score"})
     assert "judge" not in without
     assert list(stages)[5:8] == ["score", "judge", "filter"]
     assert list(stages)[-5:-2] == ["score.2", "judge.2", "filter.2"]

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.store.folder import RunFolder
 from pipeline.store.plan import read_plan
 from pipeline.views.rows import rows
+from pipeline.views.run import open_state
 from stages.pair import EditPair, as_pair
 from stages.pictures.png import decode_rgb
 from stages.tasks import Task, load_tasks
@@ -119,5 +119,7 @@ def _compared(content: Content, task: Task) -> Content:
 
 def _drawn(run: Path) -> Iterator[Mapping[str, Any]]:
     """The rows that the edit stage kept, with the chosen candidate of kept rows."""
-    for path in sorted((run / "edit").glob("*.parquet")):
-        yield from (row for row in rows(RunFolder(run), int(path.stem), READS) if row.get("candidates"))
+    state = open_state(run)
+    for part in range(state.plan.parts):
+        if state.done(state.steps["filter"], part):
+            yield from (row for row in rows(state, part, READS) if row.get("candidates"))

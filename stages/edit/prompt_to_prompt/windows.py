@@ -37,16 +37,18 @@ def windows(candidate: Candidate, steps: int) -> tuple[Window, Window]:
     return cross, self_
 
 
-def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]]) -> Tasks:
+def with_candidates(
+    tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]], key: str = "edit.candidates"
+) -> Tasks:
     """The tasks, with some tasks' candidates replaced.
 
     Candidates of a task outside the run's mixture are ignored, because a manifest can be run with another
     mixture.
 
     Raises:
-        ValueError: there is no such task, or a candidate does not fit its task.
+        ValueError: there is no such task, or a candidate does not fit its task. The message names ``key``.
     """
-    tasks.check_known(candidates, "edit.candidates")
+    tasks.check_known(candidates, key)
     changed = dict(tasks)
     for name, own in candidates.items():
         if name not in tasks:
@@ -55,7 +57,7 @@ def with_candidates(tasks: Tasks, candidates: Mapping[str, Sequence[Candidate]])
             changed[name] = Task(**{**dict(tasks[name]), "candidates": tuple(own)})
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise ValueError(f"edit.candidates.{name}: {reason}") from error
+            raise ValueError(f"{key}.{name}: {reason}") from error
     return Tasks(changed, tasks.known)
 
 
@@ -69,15 +71,27 @@ def check_gates(steps: int, tasks: Tasks) -> None:
         for index, candidate in enumerate(task.candidates):
             where = f"task {task.name}: candidates[{index}]"
             try:
-                cross, self_ = windows(candidate, steps)
+                idle = idle_gate(candidate, steps)
             except ValueError as error:
                 raise ValueError(f"{where}: {error}") from error
-            # The steps of the published gates (stages.edit.prompt_to_prompt.gates), without their tensors.
-            cross_steps = range(int(cross[0] * (steps + 1)), min(steps, int(cross[1] * (steps + 1))))
-            self_steps = range(int(steps * self_[0]), int(steps * self_[1]))
-            for key, end, touched in (("cross", cross[1], cross_steps), ("self", self_[1], self_steps)):
-                if end > 0 and not touched:
-                    raise ValueError(
-                        f"{where}.{key}_until = {end:g} touches none of diffusion.steps = {steps} steps: "
-                        "raise it, or set it to 0"
-                    )
+            if idle:
+                raise ValueError(
+                    f"{where}.{idle} touches none of diffusion.steps = {steps} steps: raise it, or "
+                    "set it to 0"
+                )
+
+
+def idle_gate(candidate: Candidate, steps: int) -> str:
+    """A gate that is open for a fraction of the steps but in no step, such as ``self_until = 0.01``; or "".
+
+    Raises:
+        ValueError: a gate is open in more steps than there are.
+    """
+    cross, self_ = windows(candidate, steps)
+    # The steps of the published gates (stages.edit.prompt_to_prompt.gates), without their tensors.
+    cross_steps = range(int(cross[0] * (steps + 1)), min(steps, int(cross[1] * (steps + 1))))
+    self_steps = range(int(steps * self_[0]), int(steps * self_[1]))
+    for key, end, touched in (("cross", cross[1], cross_steps), ("self", self_[1], self_steps)):
+        if end > 0 and not touched:
+            return f"{key}_until = {end:g}"
+    return ""

@@ -1,0 +1,114 @@
+"""The candidates of later rounds: other mask policies and other gates than in the round before.
+
+Every candidate of a task has a number. The first round's candidates come first, then the second round's, and
+so on. A row's ``candidate`` is this number, so a later turn can draw it again without knowing its round.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from stages.candidate import Candidate, Policy
+from stages.edit.prompt_to_prompt.windows import check_gates, idle_gate, with_candidates
+from stages.tasks import Tasks
+
+SCALES = (1.25, 0.75)
+"""Factors on the gates in round 2, 3, 4, ..., in turn. Longer gates keep an edit closer to its source."""
+OTHER_MASK: Mapping[Policy, Policy] = {
+    "soft": "smooth",
+    "smooth": "precise",
+    "precise": "soft",
+    "box": "soft",
+    "none": "none",
+}
+"""The mask policy of the next round."""
+
+
+class RoundCandidates:
+    """The candidates of every task in every round."""
+
+    def __init__(
+        self,
+        tasks: Tasks,
+        candidates: Mapping[str, Sequence[Candidate]],
+        rounds: Mapping[str, Sequence[Sequence[Candidate]]],
+        steps: int,
+    ) -> None:
+        """Check and store the candidates.
+
+        Args:
+            tasks: the run's tasks.
+            candidates: by task, candidates of the first round that replace the task file's.
+            rounds: by task, the candidates of round 2, 3, ... The last list serves all further rounds. Other
+                tasks vary the first round's candidates (:func:`varied`).
+            steps: number of sampling steps.
+
+        Raises:
+            ValueError: there is no such task, a candidate does not fit its task, or a gate is in no step.
+        """
+        self._steps = steps
+        self._stated = [with_candidates(tasks, candidates, "edit.candidates")]
+        for number in range(max(map(len, rounds.values()), default=0)):
+            of_round = {name: lists[min(number, len(lists) - 1)] for name, lists in rounds.items()}
+            self._stated.append(with_candidates(self._stated[0], of_round, "edit.rounds"))
+        for stated in self._stated:
+            check_gates(steps, stated)
+        self._named = frozenset(rounds)
+
+    @property
+    def first(self) -> Tasks:
+        """The tasks with the candidates of the first round."""
+        return self._stated[0]
+
+    def stated(self) -> Iterator[Candidate]:
+        """All candidates of the first round and of the manifest's later rounds."""
+        return (c for tasks in self._stated for task in tasks.values() for c in task.candidates)
+
+    def of(self, task: str, round: int) -> tuple[Candidate, ...]:
+        """A task's candidates in a round, counted from 1."""
+        if round == 1 or task in self._named:
+            return self._stated[min(round, len(self._stated)) - 1][task].candidates
+        return tuple(varied(candidate, round, self._steps) for candidate in self.first[task].candidates)
+
+    def before(self, task: str, round: int) -> int:
+        """The number of a task's first candidate in a round."""
+        return sum(len(self.of(task, earlier)) for earlier in range(1, round))
+
+    def numbered(self, task: str, number: int) -> Candidate:
+        """A candidate of a task by its number."""
+        round = 1
+        while number >= len(candidates := self.of(task, round)):
+            number, round = number - len(candidates), round + 1
+        return candidates[number]
+
+    def most(self, round: int) -> int:
+        """The largest number of candidates of any task in a round."""
+        return max((len(self.of(name, round)) for name in self.first), default=0)
+
+
+def varied(candidate: Candidate, round: int, steps: int) -> Candidate:
+    """A candidate of the first round, as it is drawn in a later one: another mask policy, scaled gates.
+
+    A gate keeps its length if the scaled one would be open in no step.
+    """
+    scale, mask = SCALES[round % len(SCALES)], candidate.mask
+    for _ in range(round - 1):
+        mask = OTHER_MASK[mask]
+    changed = candidate.model_copy(update={"mask": mask})
+    for changes in _scaled(candidate, scale, steps):
+        tried = changed.model_copy(update=changes)
+        opens = tried.changed_until is None or not 0 < tried.changed_until <= tried.cross_from
+        if opens and not idle_gate(tried, steps):
+            changed = tried
+    return changed
+
+
+def _scaled(candidate: Candidate, scale: float, steps: int) -> Iterator[dict[str, Any]]:
+    """The changes of one gate after the other."""
+    for key in ("cross_until", "self_until", "changed_until"):
+        if until := getattr(candidate, key):
+            yield {key: min(1.0, until * scale)}
+    for key in ("cross_steps", "self_steps"):
+        if count := getattr(candidate, key):
+            yield {key: min(steps, max(1, int(count * scale + 0.5)))}
+    if candidate.strength is not None:
+        yield {"strength": tuple(min(1.0, end * scale) for end in candidate.strength)}
