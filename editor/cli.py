@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.app import app, console
-from pipeline.cli.options import Manifest, Set
+from pipeline.cli.options import Manifest, Out, Set
 
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="an editor: its folder or hub name")]
 
@@ -43,16 +43,15 @@ def edit(
     steps: Annotated[int | None, typer.Option(min=1, max=1000, help="default: the editor's")] = None,
     alpha: Annotated[float, typer.Option(min=0, help="pixels that change less are kept; 0: none")] = 0.03,
     kernel: Annotated[int, typer.Option(min=1, help="side of the area over which change is averaged")] = 5,
-    out: Annotated[Path, typer.Option(help="a new folder for the pictures of all turns and a sheet")] = Path(
-        "edited"
-    ),
+    out: Out = "edited",
 ) -> None:
-    """Edit a picture by instructions, one after another, and keep the picture of every turn."""
+    """Edit a picture by instructions, one after another. The new folder has every turn and a sheet."""
     from editor.editing.editor import Editor
+    from pipeline.store.location import locate
     from pipeline.store.outputs import new_folder
     from stages.pictures.png import encode_png
 
-    with new_folder(out) as folder:
+    with new_folder(locate(out)) as folder:
         editor = Editor.from_pretrained(model, predictor).with_guidance(text_guidance, image_guidance, steps)
         session = editor(image, *instructions, task=task, seed=seed, alpha=alpha, kernel=kernel)
         for number, turn in enumerate(session.turns, start=1):

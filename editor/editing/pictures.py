@@ -1,36 +1,69 @@
 """Reading pictures to edit. They can come from anyone, so size and format are checked before decoding."""
 
 import os
+from io import BytesIO
 from pathlib import Path
+from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipeline.errors import UserError
 from stages.pictures.png import MAX_PIXELS
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+_DEEP = ("I", "F")
+"""First letters of PIL's modes with more than 8 bits per channel, which a conversion would clip."""
 
 
 def read_picture(file: str | os.PathLike[str]) -> np.ndarray:
-    """A picture, uint8 RGB [H,W,3].
+    """A picture from a file, uint8 RGB [H,W,3].
 
     Raises:
-        UserError: the file is missing, is no picture, or is too large.
+        UserError: the file is missing, is no picture, or shows something that RGB cannot hold.
     """
     path = Path(file)
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise UserError(f"{path}: {image.width} x {image.height} pixels are more than {MAX_PIXELS}")
-            return np.asarray(image.convert("RGB"))
+        with path.open("rb") as stream:
+            return _decode(stream)
     except FileNotFoundError:
         raise UserError(f"there is no picture {path}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} {error}") from error
+
+
+def decode_picture(content: bytes) -> np.ndarray:
+    """A picture from the bytes of a file, uint8 RGB [H,W,3].
+
+    Raises:
+        ValueError: it is no picture, or shows something that RGB cannot hold. The message continues a
+            sentence that begins with the picture's name.
+    """
+    return _decode(BytesIO(content))
+
+
+def _decode(stream: IO[bytes]) -> np.ndarray:
+    try:
+        with Image.open(stream, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"has {image.width} x {image.height} pixels, more than {MAX_PIXELS}")
+            if image.mode.startswith(_DEEP):
+                raise ValueError("has more than 8 bits per channel: convert it to an 8-bit RGB picture")
+            upright = ImageOps.exif_transpose(image)
+            if upright.has_transparency_data and _some_transparent(upright):
+                raise ValueError("has transparent pixels: put it on a background first")
+            return np.array(upright.convert("RGB"))
     except UnidentifiedImageError:
-        raise UserError(f"{path} is no picture of {', '.join(FORMATS)}") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"is no picture of {', '.join(FORMATS)}") from None
+    except (OSError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{path} cannot be read as a picture: {reason}") from error
+        raise ValueError(f"cannot be decoded: {reason}") from error
+
+
+def _some_transparent(image: Image.Image) -> bool:
+    return bool(np.asarray(image.convert("RGBA"))[..., 3].min() < 255)
 
 
 def check_size(picture: np.ndarray, multiple: int, name: str) -> None:
