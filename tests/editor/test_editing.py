@@ -122,7 +122,7 @@ def test_a_size_between_two_latents_is_refused_with_the_nearest_sizes(opened):
         ({"instructions": ["red car " * 200]}, "is longer than the 32 tokens"),
         (
             {"task": "recolour"},
-            r"--task: there is no task 'recolour'; tasks of this editor: remove \(1\), add",
+            r"--task: there is no task 'recolour'; tasks of this editor: remove \(1\)",
         ),
         ({"task": None}, r"no task predictor: name the task \(--task\); tasks of this editor: remove \(1\)"),
         ({"kernel": 4}, "kernel odd, not 0.03 and 4"),
