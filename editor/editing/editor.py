@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from editor.data.pictures import check_size, read_picture
 from editor.editing.choice import Choice, TaskChooser
-from editor.editing.pictures import check_size, read_picture
 from editor.model.loading import load_editor, load_guidance
 from editor.model.network import EditorNetwork, Guidance
 from editor.sheet import Line, draw_sheet

@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 import editor.cli  # noqa: F401 - adds its commands
+from editor.data.pictures import decode_picture
 from editor.editing.choice import Choice, TaskChooser
 from editor.editing.editor import Editor
-from editor.editing.pictures import decode_picture
 from editor.model.loading import new_editor, save_editor
 from editor.model.network import Guidance
 from editor.model.task_table import TaskTable
