@@ -14,7 +14,7 @@ from PIL import Image
 
 from editor.data.emu_edit import EMU_EDIT, SPLITS, EmuEdit
 from editor.data.examples import Reading, pair_files
-from editor.data.foreign import ForeignRow, UnusableRowError
+from editor.data.foreign import ForeignRow, Reader, UnusableRowError
 from editor.data.instruct_pix2pix import INSTRUCT_PIX2PIX, InstructPix2Pix
 from editor.data.magicbrush import MAGICBRUSH, MagicBrush
 from editor.data.pictures import decode_picture
@@ -143,7 +143,7 @@ FORMATS = {
     "InstructPix2Pix": INSTRUCT_PIX2PIX,
     "Emu Edit's test set": EMU_EDIT,
 }
-_READERS = {
+_READERS: dict[str, type[Reader]] = {
     "MagicBrush": MagicBrush,
     "InstructPix2Pix": InstructPix2Pix,
     "Emu Edit's test set": EmuEdit,

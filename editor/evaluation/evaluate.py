@@ -140,9 +140,10 @@ def _batches(edits: Iterator[_Chosen], batch: int, rows: int | None) -> Iterator
         yield part
 
 
-def _edited(editor: Editor, part: Sequence[_Chosen], seed: int) -> np.ndarray:
+def _edited(editor: Editor, part: Sequence[_Chosen], seed: int) -> list[np.ndarray]:
     network = editor.network
     latents = network.encode(np.stack([edit.before for edit, _, _ in part]))
     vectors = network.vectors([network.table.row(choice.task) for _, choice, _ in part])
     seeds = [derive_seed(seed, edit.id) for edit, _, _ in part]
-    return network.edit(latents, [edit.instruction for edit, _, _ in part], vectors, editor.guidance, seeds)
+    texts = [edit.instruction for edit, _, _ in part]
+    return list(network.edit(latents, texts, vectors, editor.guidance, seeds))

@@ -58,22 +58,19 @@ class Measures:
 
     def __init__(self, clips: Sequence[str] = CLIPS, dinos: Sequence[str] = DINOS) -> None:
         self.clips = {name: Clip.load(_clip_config(name), "--clip") for name in clips}
-        self.dinos = {name: Dino(Weights(**_named(name)), "--dino") for name in dinos}
+        self.dinos = {name: Dino(_dino_weights(name), "--dino") for name in dinos}
 
     @property
     def models(self) -> dict[str, int]:
         """The side in pixels at which each model sees pictures."""
-        return {name: model.side for name, model in {**self.clips, **self.dinos}.items()}
+        clips = {name: model.side for name, model in self.clips.items()}
+        return clips | {name: model.side for name, model in self.dinos.items()}
 
     @property
     def columns(self) -> list[Column]:
         """Every figure, in order."""
-        models = {"clip": self.clips, "dino": self.dinos}
-        found = []
-        for metric in MEANINGS:
-            names = models.get(metric.split("_")[0], {"": None})
-            found += [Column(metric, name) for name in names]
-        return found
+        names = {"clip": list(self.clips), "dino": list(self.dinos)}
+        return [Column(metric, name) for metric in MEANINGS for name in names.get(metric.split("_")[0], [""])]
 
     def __call__(self, edits: Sequence[Edit], pictures: Sequence[np.ndarray]) -> np.ndarray:
         """Values float [edits, columns]; NaN where a metric does not apply.
@@ -109,9 +106,11 @@ class Measures:
                 texts[caption] if caption and clip.knows(caption) else None
                 for caption in (edit.before_caption, edit.after_caption)
             )
-            changed = first is not None and last is not None and edit.before_caption != edit.after_caption
+            turned = np.nan
+            if first is not None and last is not None and edit.before_caption != edit.after_caption:
+                turned = direction(before[k], edited[k], first, last)
             found = {
-                "clip_direction": direction(before[k], edited[k], first, last) if changed else np.nan,
+                "clip_direction": turned,
                 "clip_image": similarity(before[k], edited[k]),
                 "clip_output": _similarity(last, edited[k]),
                 "clip_target": _similarity(after[k], edited[k]),
@@ -146,12 +145,13 @@ def _distance(first: np.ndarray, second: np.ndarray | None) -> float:
 
 
 def _clip_config(name: str) -> ClipConfig:
-    config = ClipConfig(**_named(name))
+    model, _, tag = name.partition("@")
+    config = ClipConfig(model=model, revision=tag or None)
     if config.path is None and config.revision is None:
         raise UserError(f"--clip {name}: which weights? Write {name}@TAG, such as ViT-B-32@openai")
     return config
 
 
-def _named(name: str) -> dict[str, str | None]:
+def _dino_weights(name: str) -> Weights:
     model, _, revision = name.partition("@")
-    return {"model": model, "revision": revision or None}
+    return Weights(model=model, revision=revision or None)

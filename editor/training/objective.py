@@ -111,7 +111,7 @@ class Objective(nn.Module):
 
 @contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Treat denormal numbers as zero, with which CPUs are slow. It holds for the whole process, so it ends."""
+    """Treat denormal numbers, with which CPUs are slow, as zero. This concerns the whole process."""
     torch.set_flush_denormal(True)
     try:
         yield
