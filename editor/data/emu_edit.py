@@ -21,7 +21,15 @@ SPLITS = ("test", "validation")
 class EmuEdit:
     """Reads one split of the test set."""
 
-    columns = ("idx", "image", "instruction", "task", "split", "input_caption", "output_caption")
+    columns: Sequence[str] = (
+        "idx",
+        "image",
+        "instruction",
+        "task",
+        "split",
+        "input_caption",
+        "output_caption",
+    )
 
     def __init__(self, files: Sequence[Location], split: str, notes: Counter[str]) -> None:
         self._split, self._notes = split, notes

@@ -13,7 +13,13 @@ INSTRUCT_PIX2PIX = frozenset({"original_image", "edit_prompt", "edited_image"})
 class InstructPix2Pix:
     """Reads all rows. They have no ids; a row's number takes its place."""
 
-    columns = ("original_prompt", "original_image", "edit_prompt", "edited_prompt", "edited_image")
+    columns: Sequence[str] = (
+        "original_prompt",
+        "original_image",
+        "edit_prompt",
+        "edited_prompt",
+        "edited_image",
+    )
 
     def __init__(self, files: Sequence[Location], split: str, notes: Counter[str]) -> None:
         pass

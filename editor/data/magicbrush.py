@@ -21,7 +21,7 @@ DESCRIPTIONS = "global_descriptions.json"
 class MagicBrush:
     """Reads all turns. Each begins with the true result of the turn before."""
 
-    columns = ("img_id", "turn_index", "source_img", "instruction", "target_img")
+    columns: Sequence[str] = ("img_id", "turn_index", "source_img", "instruction", "target_img")
 
     def __init__(self, files: Sequence[Location], split: str, notes: Counter[str]) -> None:
         self._captions, self._notes = _descriptions(files[0]), notes
