@@ -5,6 +5,7 @@ RUN ?= runs/toybox
 STAGE ?= filter
 SHEET ?= $(RUN)/contact-sheet.png
 ARGS ?=
+MODEL ?= toybox/weights/editor
 N ?= 30
 KILLS ?= 1000
 
@@ -14,7 +15,7 @@ export PYTHONPATH := $(CURDIR)
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup generate rerun status inspect test test-full chaos lint toybox toybox-eval clean
+.PHONY: help setup generate rerun status inspect edit test test-full chaos lint toybox toybox-eval clean
 
 help:  ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F: '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -40,6 +41,13 @@ status: setup  ## how far a run is: make status [RUN=runs/toybox]
 
 inspect: setup  ## a table and a contact sheet of pairs: make inspect [RUN=..] [SHEET=..]
 	@$(BIN)/editpairs inspect $(RUN) --out $(SHEET) $(ARGS)
+
+edit: setup  ## draw a picture, edit it three times in a row, keep every turn: make edit [MODEL=..]
+	@rm -rf runs/edit
+	@$(BIN)/python -m toybox.world.draw runs/edit/picture.png --seed 3
+	@$(BIN)/editpairs edit $(MODEL) runs/edit/picture.png "make it night" "paint the car yellow" \
+		"remove the mushroom" --predictor toybox/weights/task_predictor --out runs/edit/turns
+	@echo "see runs/edit/turns/sheet.png"
 
 test: setup  ## lint, types and tests (two workers)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -1,7 +1,10 @@
 """The console command ``editpairs``: the pipeline's commands, and those of the editor."""
 
-import editor.cli  # noqa: F401 - adds its commands
+from editor import cli
 from pipeline.cli import main
+
+__all__ = ["cli", "main"]
+"""``cli`` adds the editor's commands as it is imported."""
 
 if __name__ == "__main__":
     main()

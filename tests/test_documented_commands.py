@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import typer
 
+import editor.cli  # noqa: F401 - adds its commands
 from pipeline.cli import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "toybox" / "README.md"]
 COMMANDS = typer.main.get_command(app).commands
-OURS = ("pipeline", "stages", "toybox", "benchmarks", "tests")
+OURS = ("editor", "pipeline", "stages", "toybox", "benchmarks", "tests")
 
 
 def spoken(page: Path) -> str:

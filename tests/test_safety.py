@@ -8,7 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted(
-    path for name in ("pipeline", "stages", "toybox", "benchmarks") for path in (ROOT / name).rglob("*.py")
+    path
+    for name in ("editor", "pipeline", "stages", "toybox", "benchmarks")
+    for path in (ROOT / name).rglob("*.py")
 )
 UNPICKLING = ("pickle", "dill", "marshal", "shelve")
 

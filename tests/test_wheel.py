@@ -36,7 +36,7 @@ def test_the_wheel_holds_every_module_and_all_data(wheel):
     tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     for name in tracked.stdout.split():
         top = name.split("/")[0]
-        if top in ("editpairs", "pipeline", "stages") or (
+        if top in ("editor", "editpairs", "pipeline", "stages") or (
             top == "toybox" and not name.endswith((".md", ".png"))
         ):
             assert name in names
@@ -44,6 +44,7 @@ def test_the_wheel_holds_every_module_and_all_data(wheel):
             assert f"editpairs/{name}" in names
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {
+        "editor",
         "editpairs",
         "pipeline",
         "stages",

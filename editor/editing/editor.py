@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from editor.data.pictures import check_size, read_picture
 from editor.editing.choice import Choice, TaskChooser
-from editor.editing.pictures import check_size, read_picture
 from editor.model.loading import load_editor, load_guidance
 from editor.model.network import EditorNetwork, Guidance
 from editor.sheet import Line, draw_sheet
@@ -124,7 +124,7 @@ class Editor:
         turns: list[Turn] = []
         before = pixels
         for number, (instruction, choice) in enumerate(zip(instructions, choices, strict=True)):
-            after = self._edit(before, instruction, choice, derive_seed(seed, "turn", number))
+            after = self._edit(before, instruction, choice, self.turn_seed(seed, number))
             merged = keep_unchanged(before / 255, after / 255, alpha, kernel) if alpha else after / 255
             after = np.round(merged * 255).astype(np.uint8)
             kept = float((after == before).all(-1).mean())
@@ -141,6 +141,11 @@ class Editor:
             own.steps if steps is None else steps,
         )
         return Editor(self.network, self.chooser, changed)
+
+    @staticmethod
+    def turn_seed(seed: int, number: int) -> int:
+        """The seed of a turn's noise; turns are numbered from 0."""
+        return derive_seed(seed, "turn", number)
 
     def _edit(self, pixels: np.ndarray, instruction: str, choice: Choice, seed: int) -> np.ndarray:
         vectors = self.network.vectors([self.network.table.row(choice.task)])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from editor.model.task_table import TaskTable
+from pipeline.errors import StageError
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 from stages.seeds import derive_seed
 
@@ -52,8 +53,8 @@ class EditorNetwork:
 
     @property
     def multiple(self) -> int:
-        """Sides of pictures must be multiples of this number of pixels."""
-        return self.scale * 2 ** (len(self.unet.config.block_out_channels) - 1)
+        """Sides of pictures must be multiples of this number of pixels, one latent. The U-Net takes any."""
+        return self.scale
 
     @property
     def side(self) -> int:
@@ -118,6 +119,9 @@ class EditorNetwork:
 
         Returns:
             Edited pictures, uint8 [n,H,W,3].
+
+        Raises:
+            StageError: a picture is not finite.
         """
         full, empty = self.conditions(texts, vectors), self.conditions([""] * len(texts), vectors)
         options: dict[str, Any] = {"prompt_embeds": full.states, "negative_prompt_embeds": empty.states}
@@ -139,4 +143,8 @@ class EditorNetwork:
             output_type="np",
             **options,
         ).images
+        if not np.isfinite(images).all():
+            raise StageError(
+                "the editor's picture is not finite: its weights, or their precision, do not fit"
+            )
         return (images * 255).round().astype(np.uint8)

@@ -4,11 +4,13 @@ Minimised over theta and v: E || eps - eps_theta(z_t, t, E(c_I), c_T, v_i) ||^2 
 v-prediction form (Salimans and Ho 2022) if the model predicts v.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 
 from editor.config import Dropout
@@ -76,8 +78,11 @@ class Objective(nn.Module):
         self.register_buffer("signal", network.scheduler.alphas_cumprod.to(network.device), persistent=False)
         self.predicts_v = network.scheduler.config.prediction_type == "v_prediction"
 
-    def forward(self, batch: Batch, draws: Draws) -> Tensor:
-        """The squared error [n] of the prediction for each example, averaged over its latent."""
+    def forward(self, batch: Batch, draws: Draws, vectors: Tensor | None = None) -> Tensor:
+        """The squared error [n] of the prediction for each example, averaged over its latent.
+
+        ``vectors`` [n,d] take the place of the table's.
+        """
         network, device = self.network, self.network.device
         timesteps, noise = draws.timesteps.to(device), draws.noise.to(device)
         after = batch.after.to(device) * network.vae.config.scaling_factor
@@ -87,10 +92,28 @@ class Objective(nn.Module):
         noisy = share.sqrt() * after + (1 - share).sqrt() * noise
         target = share.sqrt() * noise - (1 - share).sqrt() * after if self.predicts_v else noise
         texts = ["" if empty else text for text, empty in zip(batch.instructions, draws.no_text, strict=True)]
-        vectors = network.vectors(batch.rows)
-        conditions = network.conditions(texts, vectors if self.task_embedding else vectors * 0)
+        if vectors is None:
+            vectors = network.vectors(batch.rows) * (1.0 if self.task_embedding else 0.0)
+        conditions = network.conditions(texts, vectors)
         height, width = (side * network.scale for side in after.shape[-2:])
         added = network.added_conditions(conditions.pooled, height, width)
         inputs = torch.cat([noisy, before], 1).to(network.unet.dtype)
         predicted = self.unet(inputs, timesteps, conditions.states, added_cond_kwargs=added).sample
         return (predicted.float() - target).pow(2).mean((1, 2, 3))
+
+    def ease_backward(self) -> None:
+        """Use plain attention on a CPU, where the backward pass of fused attention is slow."""
+        if self.network.device.type == "cpu":
+            self.unet.set_attn_processor(AttnProcessor())
+            for encoder in self.encoders.values():
+                encoder.set_attn_implementation("eager")
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treat denormal numbers, with which CPUs are slow, as zero. This concerns the whole process."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import nn
 
@@ -24,7 +23,7 @@ from editor.model.loading import load_or_begin, save_editor
 from editor.model.words import add_words
 from editor.training import checkpoint
 from editor.training.figures import Figures
-from editor.training.objective import Objective, draw
+from editor.training.objective import Objective, draw, flushed_denormals
 from editor.training.samples import write_samples
 from editor.training.world import World
 from pipeline.errors import StageError
@@ -86,7 +85,8 @@ class Trainer:
         module.train()
         while self.step < training.steps:
             started = time.monotonic()
-            self._one_step(module)
+            with flushed_denormals():
+                self._one_step(module)
             self.step += 1
             self.figures.timed(time.monotonic() - started)
             if self.step % watch.log_every == 0 and self.world.first:
@@ -191,12 +191,7 @@ class Trainer:
                 encoder.requires_grad_(True)
         if training.gradient_checkpointing:
             network.unet.enable_gradient_checkpointing()
-        if network.device.type == "cpu":
-            torch.set_flush_denormal(True)
-            # The backward pass of fused attention is slow on CPUs.
-            network.unet.set_attn_processor(AttnProcessor())
-            for encoder in self.objective.encoders.values():
-                encoder.set_attn_implementation("eager")
+        self.objective.ease_backward()
         return [parameter for parameter in self.objective.parameters() if parameter.requires_grad]
 
     def _optimizer(self) -> torch.optim.AdamW:

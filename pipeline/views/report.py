@@ -1,12 +1,9 @@
 """``editpairs report``: one self-contained HTML file about a run, to read and to share.
 
-Captions and answers are untrusted data here too. They are embedded as JSON that cannot close the script
-element, and shown only with ``textContent``. The page's policy allows its own script (by hash) and no
-request.
+Captions and answers of the gallery are embedded as JSON that cannot close the script element, and shown only
+with ``textContent``.
 """
 
-import base64
-import hashlib
 import html
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,9 +16,10 @@ import numpy as np
 from pipeline.engine.ledger import StageCount, count_run, published
 from pipeline.engine.state import RunState
 from pipeline.manifest.lockfile import read_lock
-from pipeline.shown import brief, shown, shown_lines
+from pipeline.shown import brief, shown_lines
 from pipeline.store import events
 from pipeline.views.gallery import Shown, choose_rows, read_shown
+from pipeline.views.html_page import as_json, document, table, text
 from pipeline.views.outcomes import Outcome, sample_parts, survey
 from pipeline.views.rounds import HEAD, count_rounds, lines_of
 from stages.tasks import Bounds, Task
@@ -66,16 +64,10 @@ def page(
 ) -> str:
     folder = files("pipeline.views") / "html"
     script = (folder / "report.js").read_text(encoding="utf-8")
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        "form-action 'none'; base-uri 'none'"
-    )
     counts, lock = count_run(state), read_lock(state.folder.lock)
-    name = _text(lock["manifest"]["name"])
+    name = lock["manifest"]["name"]
     sections = [
-        f"<h1>{name}</h1><p>{_text(state.folder.root)}: {state.plan.captions} captions, "
+        f"<h1>{text(name)}</h1><p>{text(state.folder.root)}: {state.plan.captions} captions, "
         f"{state.plan.rows} planned edits, {published(state, counts)} pairs</p>",
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(state, counts),
@@ -88,36 +80,8 @@ def page(
         '<p id="count" aria-live="polite"></p><div id="gallery"></div>'
         '<button id="more" type="button">more</button>',
     ]
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{style}</style></head>'
-        + "<body><main>"
-        + "".join(f"<section>{section}</section>" for section in sections)
-        + "</main>"
-        + f'<script type="application/json" id="rows">{as_json([asdict(row) for row in gallery])}</script>'
-        + f"<script>{script}</script></body></html>\n"
-    )
-
-
-def as_json(value: Any) -> str:
-    """JSON that is safe inside a script element: it cannot close the element or open another one."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _text(value: object) -> str:
-    """Data as escaped HTML text on one line."""
-    return html.escape(shown(str(value)))
-
-
-def _table(label: str, head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """A table that scrolls on its own in a narrow window, also by keyboard."""
-    cells = "".join(f'<th scope="col">{_text(name)}</th>' for name in head)
-    lines = ["".join(f"<td>{_text(cell)}</td>" for cell in row) for row in rows]
-    content = f"<thead><tr>{cells}</tr></thead>" + "".join(f"<tr>{line}</tr>" for line in lines)
-    region = f'class="wide" role="region" tabindex="0" aria-label="{_text(label)}"'
-    return f"<div {region}><table>{content}</table></div>"
+    rows = as_json([asdict(row) for row in gallery])
+    return document(name, sections, f'<script type="application/json" id="rows">{rows}</script>', script)
 
 
 def _funnel(counts: Sequence[StageCount]) -> str:
@@ -130,10 +94,10 @@ def _funnel(counts: Sequence[StageCount]) -> str:
             f'<span class="{kind}" style="width:{100 * rows / planned:.2f}%"></span>'
             for kind, rows in numbers.items()
         )
-        text = ", ".join(f"{kind} {rows}" for kind, rows in numbers.items() if rows)
+        summary = ", ".join(f"{kind} {rows}" for kind, rows in numbers.items() if rows)
         lines.append(
-            f'<div class="stage"><b>{_text(count.name)}</b><div class="bar" aria-hidden="true">{bars}</div>'
-            f"<small>{text}</small></div>"
+            f'<div class="stage"><b>{text(count.name)}</b><div class="bar" aria-hidden="true">{bars}</div>'
+            f"<small>{summary}</small></div>"
         )
     return "".join(lines)
 
@@ -148,7 +112,7 @@ def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
             [task, planned, *(count.kept[task] for count in counts), f"{pairs} ({pairs / planned:.0%})"]
         )
     head = ["task", "planned", *(count.name for count in counts), "pairs"]
-    return _table("Yield by task", head, rows)
+    return table("Yield by task", head, rows)
 
 
 def _rounds(state: RunState, counts: Sequence[StageCount]) -> Iterator[str]:
@@ -164,7 +128,7 @@ def _reasons(counts: Sequence[StageCount]) -> str:
         for (status, reason), number in sorted(count.reasons.items(), key=lambda item: -item[1])[:20]
     ]
     return (
-        _table("Why not", ["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
+        table("Why not", ["stage", "status", "reason", "rows"], rows) if rows else "<p>Nothing was lost.</p>"
     )
 
 
@@ -197,7 +161,7 @@ def _histograms(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, Boun
             if limit is not None
         }
         picture = _histogram(metric, numbers, sorted(limits))
-        figures.append(f"<figure>{picture}<figcaption>{_text(metric)}</figcaption></figure>")
+        figures.append(f"<figure>{picture}<figcaption>{text(metric)}</figcaption></figure>")
     return f'<div class="figures">{"".join(figures)}</div>' if figures else "<p>No scores yet.</p>"
 
 
@@ -223,7 +187,7 @@ def _histogram(metric: str, numbers: Sequence[float], limits: Sequence[tuple[flo
     bounds = ", ".join(f"{side} {limit:g}" for limit, side in limits)
     label = f"{metric}: {len(numbers)} scores from {low:.3g} to {low + span:.3g}; bounds: {bounds or 'none'}"
     drawn = "".join([*bars, *lines, scale])
-    return f'<svg role="img" aria-label="{_text(label)}" viewBox="0 0 {WIDTH} {HEIGHT + 18}">{drawn}</svg>'
+    return f'<svg role="img" aria-label="{text(label)}" viewBox="0 0 {WIDTH} {HEIGHT + 18}">{drawn}</svg>'
 
 
 def _time(state: RunState) -> str:
@@ -233,13 +197,13 @@ def _time(state: RunState) -> str:
         took = spent[name]
         seconds = (took.wall_seconds, took.worker_seconds, took.cpu_seconds, took.gpu_seconds)
         rows.append([name, took.rows, *(f"{x:.1f}" for x in seconds)])
-    return _table("Time", ["stage", "rows", "wall s", "worker s", "CPU-s", "GPU-s"], rows)
+    return table("Time", ["stage", "rows", "wall s", "worker s", "CPU-s", "GPU-s"], rows)
 
 
 def _settings(lock: Mapping[str, Any]) -> str:
     packages = {name: lock["packages"].get(name, "") for name in _SHOWN_PACKAGES}
     manifest = html.escape(shown_lines(json.dumps(lock["manifest"], indent=2, ensure_ascii=False)))
     return (
-        _table("Versions", ["package", "version"], list(packages.items()))
+        table("Versions", ["package", "version"], list(packages.items()))
         + f'<details><summary>resolved manifest</summary><pre tabindex="0">{manifest}</pre></details>'
     )

@@ -24,11 +24,13 @@ class Clip:
         self.device = next(model.parameters()).device
         preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
+        self.side = preprocessing.size if isinstance(preprocessing.size, int) else min(preprocessing.size)
+        """Side in pixels of the square that the model sees."""
 
     @classmethod
-    def load(cls, weights: Weights) -> "Clip":
-        """Load the model in the manifest's section ``clip``; raises the errors of ``load_clip``."""
-        return cls(*load_clip(weights, "clip.model"))
+    def load(cls, weights: Weights, key: str = "clip.model") -> "Clip":
+        """Load a model, by default the manifest's; raises the errors of ``load_clip``."""
+        return cls(*load_clip(weights, key))
 
     def knows(self, text: str) -> bool:
         """Whether the tokenizer has a token for every word.

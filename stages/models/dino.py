@@ -19,6 +19,13 @@ class Dino:
         self.processor = load_processor(AutoImageProcessor, weights, key)
         self.model = load_model(AutoModel, weights, key).to(self.device).eval()
 
+    @property
+    def side(self) -> int:
+        """Side in pixels of the square that the model sees."""
+        cut = getattr(self.processor, "do_center_crop", False)
+        size = self.processor.crop_size if cut else self.processor.size
+        return int(size["height"] if "height" in size else size["shortest_edge"])
+
     @torch.inference_mode()
     def encode(self, images: Sequence[np.ndarray], batch: int) -> np.ndarray:
         """Normalised embeddings, float32 [n,d], of uint8 RGB pictures [h,w,3] of equal size."""

@@ -9,7 +9,8 @@ import pytest
 
 import pipeline
 from pipeline.engine.ledger import StageCount
-from pipeline.views.report import _histogram, _yield, as_json
+from pipeline.views.html_page import as_json
+from pipeline.views.report import _histogram, _yield
 from tests.pipeline.test_shown import HOSTILE, forbidden
 
 CSS = (Path(pipeline.__file__).parent / "views" / "html" / "report.css").read_text()

@@ -1,28 +1,13 @@
-"""The editor's commands of ``editpairs``. Each imports large libraries only when it runs."""
+"""``editpairs edit``."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from editor.cli.options import ImageGuidance, Model, Predictor, Seed, Steps, TextGuidance
 from pipeline.cli.app import app, console
-from pipeline.cli.options import Manifest, Set
-
-Model = Annotated[str, typer.Argument(metavar="MODEL", help="an editor: its folder or hub name")]
-
-
-@app.command(
-    epilog="Examples:\n\n  editpairs train manifests/editor-toybox.yaml\n\n"
-    "  editpairs train editor-sdxl --set 'data.pairs=[runs/sdxl]' --set training.workers=8"
-)
-def train(manifest: Manifest, overrides: Set = None) -> None:
-    """Train an editor on the pairs of runs. After any interruption, the same command continues."""
-    from editor.config import read_editor_manifest
-    from editor.training.start import train as run
-    from pipeline.manifest.named import find_manifest
-
-    folder = run(read_editor_manifest(find_manifest(manifest), overrides or []), console)
-    console.print(f"wrote {folder}", soft_wrap=True)
+from pipeline.cli.options import Out
 
 
 @app.command(
@@ -36,23 +21,22 @@ def edit(
         list[str], typer.Argument(metavar="INSTRUCTION...", help="edits, one after another")
     ],
     task: Annotated[str | None, typer.Option(help="the task of all instructions; default: predicted")] = None,
-    predictor: Annotated[str | None, typer.Option(help="a task predictor; default: the editor's own")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="draws the noise")] = 0,
-    text_guidance: Annotated[float | None, typer.Option(min=1, help="default: the editor's")] = None,
-    image_guidance: Annotated[float | None, typer.Option(min=1, help="default: the editor's")] = None,
-    steps: Annotated[int | None, typer.Option(min=1, max=1000, help="default: the editor's")] = None,
+    predictor: Predictor = None,
+    seed: Seed = 0,
+    text_guidance: TextGuidance = None,
+    image_guidance: ImageGuidance = None,
+    steps: Steps = None,
     alpha: Annotated[float, typer.Option(min=0, help="pixels that change less are kept; 0: none")] = 0.03,
     kernel: Annotated[int, typer.Option(min=1, help="side of the area over which change is averaged")] = 5,
-    out: Annotated[Path, typer.Option(help="a new folder for the pictures of all turns and a sheet")] = Path(
-        "edited"
-    ),
+    out: Out = "edited",
 ) -> None:
-    """Edit a picture by instructions, one after another, and keep the picture of every turn."""
+    """Edit a picture by instructions, one after another. The new folder has every turn and a sheet."""
     from editor.editing.editor import Editor
+    from pipeline.store.location import locate
     from pipeline.store.outputs import new_folder
     from stages.pictures.png import encode_png
 
-    with new_folder(out) as folder:
+    with new_folder(locate(out)) as folder:
         editor = Editor.from_pretrained(model, predictor).with_guidance(text_guidance, image_guidance, steps)
         session = editor(image, *instructions, task=task, seed=seed, alpha=alpha, kernel=kernel)
         for number, turn in enumerate(session.turns, start=1):

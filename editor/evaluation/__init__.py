@@ -1,0 +1,1 @@
+"""Measuring an editor on edits of any data set."""

@@ -1,0 +1,1 @@
+"""Task inversion: a new task for a trained editor, learned from a few pairs."""
