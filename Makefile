@@ -53,7 +53,7 @@ test: setup  ## lint, types and tests (two workers)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@told=$$(mktemp); \
 	$(BIN)/mypy > $$told 2>&1 & types=$$!; \
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder $(ARGS); tests=$$?; \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(ARGS); tests=$$?; \
 	wait $$types; types=$$?; cat $$told; rm $$told; exit $$((tests | types))
 
 test-full: setup  ## models at their published sizes, random weights (24 GB of memory, 10 minutes)

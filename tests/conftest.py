@@ -1,9 +1,10 @@
+import fcntl
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
-from xdist.scheduler import LoadGroupScheduling
 
 from tests.pipeline.runs import ROOT, FakeRun
 from tests.toybox_runs import Run
@@ -11,31 +12,20 @@ from tests.toybox_runs import Run
 settings.register_profile("editpairs", deadline=None, max_examples=50)
 settings.load_profile("editpairs")
 
-SHARED = ("toybox_run", "ray_cluster")
-"""The dearest fixtures. The tests of each come first and in one worker, which makes the fixture once."""
+FIRST = ("tests/test_toybox_run.py", "tests/pipeline/test_ray_backend.py")
+"""The workers begin with these. One makes the toybox run for both; the other mostly waits for Ray."""
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist takes the groups' names
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    def first(item: pytest.Item) -> int:
-        names = getattr(item, "fixturenames", ())
-        return next((place for place, name in enumerate(SHARED) if name in names), len(SHARED))
+    """Dear files first: the last ones are cheap, so that both workers end at about the same time."""
 
-    items.sort(key=first)
-    for item in items:
-        if (place := first(item)) < len(SHARED):
-            item.add_marker(pytest.mark.xdist_group(SHARED[place]))
+    def place(item: pytest.Item) -> int:
+        file = item.path.relative_to(ROOT)
+        if str(file) in FIRST:
+            return FIRST.index(str(file))
+        return len(FIRST) + (len(file.parts) > 2)  # tests of whole commands lie in no room
 
-
-class ByFileOrGroup(LoadGroupScheduling):
-    """Give a worker a whole group of tests at a time, or those of a file that are in no group."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        return super()._split_scope(nodeid).split("::")[0]
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> ByFileOrGroup | None:
-    return ByFileOrGroup(config, log) if config.getvalue("dist") == "loadgroup" else None
+    items.sort(key=place)
 
 
 @pytest.fixture(scope="session")
@@ -86,7 +76,15 @@ def ray_cluster(_cluster, monkeypatch):
 
 @pytest.fixture(scope="session")
 def toybox_run(tmp_path_factory) -> Run:
-    """A finished run that nobody may change."""
-    made = Run(tmp_path_factory.mktemp("toybox"))
-    made.generate_here()
-    return made
+    """A finished run that nobody may change. It is made once, and each worker has a copy."""
+    common = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        common = common.parent
+    made, mine = Run(common / "toybox-made"), Run(tmp_path_factory.mktemp("toybox"))
+    with (common / "toybox-made.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (common / "toybox-made.done").exists():
+            made.generate_here()
+            (common / "toybox-made.done").touch()
+    shutil.copytree(made.folder, mine.folder)
+    return mine

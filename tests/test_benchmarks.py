@@ -24,7 +24,7 @@ def test_engine_benchmark_plans_runs_and_counts():
 
 
 def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
-    command = [sys.executable, "-m", "benchmarks.large_run", "--parts", "6", "--folder", str(tmp_path)]
+    command = [sys.executable, "-m", "benchmarks.large_run", "--parts", "3", "--folder", str(tmp_path)]
     result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "report --rows 3000" in result.stdout
     page = tmp_path / "large/report.html"
@@ -32,11 +32,11 @@ def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
     state = open_state(tmp_path / "large")
     counts = count_run(state)
     assert not sum(count.pending.total() for count in counts)
-    assert counts[0].given.total() == 6 * 256
+    assert counts[0].given.total() == 3 * 256
     monkeypatch.setattr("pipeline.views.outcomes.SAMPLED", 300)
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
-    assert "all rows of 2 of 6 parts" in page.read_text()
+    assert "all rows of 2 of 3 parts" in page.read_text()
 
 
 def test_model_time_is_that_of_outermost_modules():

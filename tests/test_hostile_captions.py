@@ -29,6 +29,7 @@ def hostile(tmp_path_factory) -> Run:
         "rows_per_part=50",
         "instruct.attempts=1",
         "instruct.batch=50",
+        "instruct.max_new_tokens=32",  # a batch goes on until its longest answer ends
     ]
     made.generate_here()
     return made

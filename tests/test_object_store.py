@@ -54,9 +54,14 @@ def bucket():
     server.stop()
 
 
+CAPTIONS = [f"a red cube number {i}" for i in range(8)]
+"""Two parts and a shard: each request costs ten milliseconds."""
+
+
 @pytest.fixture
 def on_s3(make_run, request) -> FakeRun:
-    return make_run("remote", runs=f"s3://pairs/{request.node.name}")
+    name = re.sub(r"\W", "-", request.node.name)
+    return make_run("remote", CAPTIONS, runs=f"s3://pairs/{name}")
 
 
 def test_an_object_is_there_wholly_or_not_at_all():
@@ -80,7 +85,7 @@ def test_a_file_that_was_given_up_before_its_first_row_is_never_uploaded():
 
 
 def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
-    local = make_run("local")
+    local = make_run("local", CAPTIONS)
     local.generate()
     state = on_s3.generate()
     assert on_s3.files() == local.files()
@@ -108,7 +113,7 @@ def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monk
         )
         second = RunState(state.folder, state.plan, list(state.steps.values()))
         second.scan()
-    assert 0 < len(read) < 18
+    assert 0 < len(read) < len(on_s3.files()) - 1
     lazily = RunState(state.folder, state.plan, list(state.steps.values()))
     assert count_run(second) == count_run(lazily) != expected
     state.path(state.steps["write"], 0).unlink()
@@ -128,22 +133,23 @@ def test_captions_are_read_from_there_and_the_commands_take_urls(on_s3):
     assert CliRunner().invoke(app, ["status", "s3://pairs/nothing"]).exit_code != 0
 
 
-def test_a_killed_driver_goes_on_to_the_same_bytes_also_on_ray(on_s3, make_run):
-    whole = make_run("whole")
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.full)])
+def test_a_killed_driver_goes_on_to_the_same_bytes(on_s3, make_run, engine):
+    whole = make_run("whole", CAPTIONS)
     whole.generate()
-    on_s3.switch("wait 17")
-    driver = on_s3.driver(engine="ray")
-    wait_for_files(on_s3, "draw", 2, driver)
+    on_s3.switch("wait 7")
+    driver = on_s3.driver(engine=engine)
+    wait_for_files(on_s3, "draw", 1, driver)
     with pytest.raises(UserError, match=f"being written by process {driver.pid} on .*delete"):
         on_s3.generate()
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    on_s3.switch("wait 17", on=False)
-    kept = {path.path: path.stat().st_mtime for path in (on_s3.run / "draw").glob("*.parquet")}
-    assert 2 <= len(kept) < 5
+    on_s3.switch("wait 7", on=False)
+    (kept,) = (on_s3.run / "draw").glob("*.parquet")
+    written = kept.stat().st_mtime
     state = on_s3.generate()
     assert on_s3.files() == whole.files()
-    assert all(locate(f"s3://{path}").stat().st_mtime == time for path, time in kept.items())
+    assert kept.stat().st_mtime == written, "no committed part is done twice"
     assert_sum_is_exact(state)
 
 

@@ -18,7 +18,9 @@ from stages.base import StageConfig
 from stages.sessions.turns import unrolled
 from tests.toybox_runs import ROOT
 
-FEW = ["rows=4", "rows_per_part=4", "diffusion.steps=10", "tasks.mixture={sketch: 3, color: 1}"]
+FEW = ["rows=2", "rows_per_part=2", "diffusion.steps=10", "tasks.mixture={sketch: 1, color: 1}"]
+FEW += [f"{stage}.batch={rows}" for stage, rows in (("source", 2), ("mask", 2), ("edit", 1), ("score", 2))]
+"""A batch is filled with copies, which cost as much as rows."""
 
 
 @pytest.fixture(scope="module")

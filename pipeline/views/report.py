@@ -118,7 +118,7 @@ def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
 def _rounds(state: RunState, counts: Sequence[StageCount]) -> Iterator[str]:
     """A table of the rounds, if there are several."""
     if rounds := count_rounds(state, counts, events.spent(state.folder.events)):
-        yield "<h2>Rounds</h2>" + _table("Rounds", HEAD, lines_of(rounds))
+        yield "<h2>Rounds</h2>" + table("Rounds", HEAD, lines_of(rounds))
 
 
 def _reasons(counts: Sequence[StageCount]) -> str:

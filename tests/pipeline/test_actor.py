@@ -11,10 +11,12 @@ from pipeline.engine.actor import Actor, Stopped
 from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.losses import Died
 from pipeline.errors import StageError, UserError
+from pipeline.store.folder import RunFolder
 from pipeline.store.sealed_writer import SealedWriter
 from stages.base import StageConfig
 from stages.placed import first_turn
-from tests.pipeline.fake_stages import Write
+from stages.tasks import Tasks
+from tests.pipeline.fake_stages import PLACED, Write
 from tests.pipeline.runs import ROOT
 
 
@@ -86,3 +88,15 @@ def test_a_process_that_is_not_to_be_trusted_says_so_itself(run, actor):
     assert actor.take(job(run, Spoiled)) is None
     died = actor.run(Unit(0, (0,)))
     assert died == Died("RuntimeError: CUDA error: device-side assert triggered", by_itself=True)
+
+
+def test_a_node_that_does_not_see_the_run_or_the_code_says_so(run, actor):
+    state = run.generate()
+    steps = tuple(state.steps.values())
+    elsewhere = RunFolder(run.folder / "not mounted here")
+    job = Job(elsewhere, state.plan, steps, steps[0], PLACED["write"], StageConfig(), Tasks({}), {})
+    stopped = actor.take(job)
+    assert "does not see" in stopped.message
+    assert "key 'runs'" in stopped.message
+    with pytest.raises(FileNotFoundError, match="every node of the cluster shares"):
+        Actor(str(run.folder / "no code"))

@@ -125,14 +125,43 @@ def clock_of_hangs(hanging: Path):
     return tell
 
 
-def test_driver_killed_on_ray_leaves_no_process_and_goes_on(make_run):
+def test_a_run_survives_the_loss_of_a_node(make_run, ray_cluster):
+    second = ray_cluster.add_node(num_cpus=1)
+    ray_cluster.wait_for_nodes()
+    run, plain = make_run("cluster"), make_run("plain")
+    rows_that_wait = [f"wait {row}" for row in (7, 11, 15)]  # a worker each, two here and one there
+    for row in rows_that_wait:
+        run.switch(row)
+    driver = run.driver("draw.resources.workers=3", engine="ray")
+    wait_for(lambda: len(run.processes("Draw")) == 3, driver)
+    ray_cluster.remove_node(second, allow_graceful=False)
+    for row in rows_that_wait:
+        run.switch(row, on=False)
+    assert driver.wait() == 0
+    plain.generate()
+    assert run.files() == plain.files()
+    assert not list(run.run.glob("**/*.tmp"))
+
+
+def test_a_ray_whose_node_has_ended_is_not_taken_for_a_manifest_that_asks_too_much(
+    make_run, ray_cluster, monkeypatch
+):
+    monkeypatch.setattr("ray.cluster_resources", dict)  # as after the only raylet was killed
+    with pytest.raises(StageError, match="node processes have ended: run the command again"):
+        make_run().generate(engine="ray")
+
+
+@pytest.mark.parametrize("left", ["workers", pytest.param("processes", marks=pytest.mark.full)])
+def test_driver_killed_on_ray_leaves_nothing_behind_and_goes_on(make_run, left):
+    """Ray's own helpers take half a minute to notice, so only test-full waits for them."""
     killed, whole = make_run("killed"), make_run("whole")
     killed.switch("wait 17")
     driver = killed.driver(engine="ray")
     wait_for_files(killed, "draw", 1, driver)
+    assert killed.processes("Draw")
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    wait_for(lambda: not processes_of(killed))
+    wait_for(lambda: not (killed.processes("Draw") if left == "workers" else processes_of(killed)))
     killed.switch("wait 17", on=False)
     committed = killed.inodes()
     assert len(committed) < 1 + 5 + 5

@@ -143,15 +143,16 @@ def test_a_compiled_unet_draws_the_same_and_is_not_compiled_again(size, tmp_path
     layers = install(model.unet)
     mask = torch.zeros(64, 64)
     mask[20:40, 20:40] = 0.7
+    gates = {"cross_until": 0.5, "self_until": 0.3 if size == "toybox" else 0.5}
     batches = [{"seeds": [5]}, {"seeds": [6]}, {"seeds": [5], "targets": ["a dotted blue ball in a meadow"]}]
-    eager = [draw(model, layers, [mask], **batch) for batch in batches]
+    eager = [draw(model, layers, [mask], **gates, **batch) for batch in batches]
     plain_unet = model.unet
     torch._dynamo.reset()
     try:
         model.unet = torch.compile(plain_unet, backend="eager")
         graphs = []
         for batch, (source, edit) in zip(batches, eager, strict=True):
-            compiled_source, compiled_edit = draw(model, layers, [mask], **batch)
+            compiled_source, compiled_edit = draw(model, layers, [mask], **gates, **batch)
             assert torch.equal(compiled_source, source)
             assert torch.equal(compiled_edit, edit)
             graphs.append(counters["stats"]["unique_graphs"])
@@ -159,4 +160,5 @@ def test_a_compiled_unet_draws_the_same_and_is_not_compiled_again(size, tmp_path
         model.unet = plain_unet
         torch._dynamo.reset()
     assert not counters["graph_break"]
-    assert graphs[0] == graphs[1] == graphs[2] <= 4, "one a combination of open gates"
+    most = 4 if size == "toybox" else 3
+    assert graphs[0] == graphs[1] == graphs[2] <= most, "one a combination of open gates"
