@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from pipeline.audit.file_checks import recount
 from pipeline.audit.regenerate import regenerate
+from pipeline.engine.jobs import Job, Unit
 from pipeline.engine.ledger import count_run
+from pipeline.engine.worker import Worker
+from pipeline.manifest.manifest import tasks_of
 from pipeline.store import events
 from pipeline.views.rounds import count_rounds
 from pipeline.views.rows import rows
 from pipeline.views.run import open_state
+from stages.base import StageConfig
 from tests.pipeline.fake_rounds import RoundsRun, assert_rounds_add_up, expected, placed
 from tests.waiting import wait_for_files
 
@@ -166,6 +170,21 @@ def test_another_bound_paints_only_rows_that_were_not_painted_in_that_round(run,
     assert all(reason != "kept" or seed in known | set(new) for reason, _, seed in outcomes)
 
 
+def test_rows_whose_input_has_changed_are_painted_again(run, make_run):
+    run.generate()
+    later = {row["seed"] for name in run.files("source.r2", "source.r3") for row in read(run, name)}
+    run.painted()
+    run.generate("write.greeting=hi", replace=True)
+    assert later <= set(run.painted()), "their instruction is another one"
+    fresh = make_run("fresh")
+    fresh.generate("write.greeting=hi")
+    assert run.files() == fresh.files()
+
+
+def read(run: RoundsRun, name: str) -> list[dict]:
+    return pq.ParquetFile(run.run / name).read().to_pylist()
+
+
 def test_a_later_round_made_again_by_hand_reuses_nothing(run):
     run.generate()
     run.painted()
@@ -224,3 +243,27 @@ def test_a_setting_of_a_drawing_stage_makes_every_round_again(run, make_run):
     fresh = make_run("fresh")
     fresh.generate("mask.least=80")
     assert run.files() == fresh.files()
+
+
+def test_rows_that_run_alone_or_never_have_the_columns_of_their_file(run):
+    state = run.generate()
+    manifest, step = run.manifest(), state.steps["source.r2"]
+    job = Job(
+        folder=state.folder, plan=state.plan, steps=tuple(state.steps.values()), step=step,
+        placed=placed(3)["source.r2"], config=manifest.section("source", StageConfig),
+        tasks=tasks_of(manifest), models={},
+    )  # fmt: skip
+    worker, path = Worker(job), state.path(step, 1)
+    before, ids = path.read_bytes(), pq.read_table(path)["id"].to_pylist()
+    worker.run(Unit(1, (1,), careful=True, suspects=(ids[0],)))
+    assert path.read_bytes() == before
+    hashes = pq.read_table(path)["made_from"].to_pylist()
+    assert len(set(hashes)) == len(ids) > 1
+    worker.run(Unit(1, (1,), careful=True, poison=(ids[0],)))
+    made = pq.read_table(path).to_pylist()
+    assert [row["status"] for row in made] == ["failed", *["kept"] * (len(ids) - 1)]
+    assert [row["made_from"] for row in made] == hashes
+    run.painted()
+    worker.run(Unit(1, (1,), reuse=True))
+    assert not run.painted(), "a record is kept as it is, failed or not"
+    assert pq.read_table(path).to_pylist() == made
