@@ -81,7 +81,6 @@ def test_what_is_no_ray_is_not_waited_for(answer, message):
         "127.0.0.1:port",
         ":6379",
         "ray://",
-        "a@b:1",
         "[::1",
     ],
 )

@@ -1,15 +1,23 @@
 """The evaluation judges by the pictures alone: here they are renders, and right or wrong by design."""
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from pipeline.store.plan import PLACE, SCHEMA
+from pipeline.engine.state import RunState
+from pipeline.manifest.lockfile import write_lock
+from pipeline.manifest.manifest import read_manifest, tasks_of
+from pipeline.manifest.steps import Step
+from pipeline.store.folder import RunFolder
+from pipeline.store.parts import footer_content
+from pipeline.store.plan import PLACE, SCHEMA, read_plan
 from pipeline.store.sealed_writer import SealedWriter
+from stages import STAGES
 from stages.pictures.png import encode_png
+from tests.pipeline.runs import ROOT
 from toybox.evaluation.evaluate import held_out_scenes
 from toybox.evaluation.evaluate_edits import judge_run
 from toybox.evaluation.judge import FILE, Judge
@@ -44,22 +52,34 @@ def write_run(folder, rows):
     with SealedWriter(folder / "plan.parquet", SCHEMA) as writer:
         writer.write(pa.table({name: list(values) for name, values in plan.items()}, schema=SCHEMA))
         writer.commit(PLACE, {"settings": {}, "captions": len(rows), "duplicates": 0, "tasks": tasks})
-    status = ["kept"] * len(rows)
+    kept = ["kept"] * len(rows)
     png = [encode_png(render(row[3]).image) for row in rows]
     candidates = [[{"image": encode_png(render(scene).image)} for scene in row[4]] for row in rows]
-    files = {
-        "instruct": {"output_caption": [row[2] for row in rows], "status": status},
-        "edit": {"anchor": png, "candidates": candidates, "status": status},
+    stages = {
+        "instruct": {"output_caption": [row[2] for row in rows], "status": kept},
+        "edit": {"anchor": png, "candidates": candidates, "status": kept},
         "filter": {
             "choice": [row[5] for row in rows],
             "status": ["kept" if row[5] is not None else "rejected" for row in rows],
         },
     }
-    for stage, columns in files.items():
-        (folder / stage).mkdir()
-        pq.write_table(
-            pa.table({"id": ids, "reason": [""] * len(ids), **columns}), folder / stage / "00000.parquet"
+    names = list(stages)
+    steps = [Step(name, name, tuple(names[:place])) for place, name in enumerate(names)]
+    run, made = RunFolder(folder), read_plan(folder / "plan.parquet")
+    assert made is not None
+    for step in steps:
+        table = pa.table({"id": ids, "reason": [""] * len(ids), **stages[step.stage]})
+        state = RunState(run, made, steps)
+        counts = Counter(
+            (row[0], status, "") for row, status in zip(rows, stages[step.stage]["status"], strict=True)
         )
+        with SealedWriter(state.path(step, 0), table.schema) as writer:
+            writer.write(table)
+            writer.commit(
+                state.place(step, 0), footer_content(step.fingerprint, state.inputs(step, [0]), counts)
+            )
+    manifest = read_manifest(ROOT / "manifests/toybox.yaml", [], STAGES)
+    write_lock(run.lock, manifest, tasks_of(manifest), steps, {name: {} for name in names}, [])
 
 
 @TRAINED
