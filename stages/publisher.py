@@ -37,5 +37,6 @@ class Publisher(Stage[PublisherConfigT]):
             run: the run folder, with a folder of files for every step of the stage.
             summary: ``name``, ``seed``, ``planned``, ``published``, ``models`` (as in ``run``, but
                 parsed), ``funnel`` (given, kept, rejected, failed, pending by stage), ``rejected``
-                (counts by stage and reason) and ``files`` (by folder: ``name``, ``rows``, ``digest``).
+                (counts by stage and reason), ``files`` (by folder: ``name``, ``rows``, ``digest``), and
+                ``audit`` if the run was audited (:func:`stages.shards.card.audit_section`).
         """

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipeline.api import open_run
 from pipeline.cli import app
 from pipeline.store import events
-from stages.shards.stage import JUDGED_COLUMNS
+from stages.shards.columns import JUDGED_COLUMNS
 from tests.stages.chat_server import ChatServer, completion, said, then
 from tests.toybox_runs import ROOT, STAGES, Run
 from toybox.evaluation.judge import FILE

@@ -127,7 +127,7 @@ def test_ray_is_imported_by_the_three_files_that_are_named_for_it():
 
 
 def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
-    """Captions alone are parquet files of others, which have no checksums of ours."""
+    """Captions and evaluation sets alone are parquet files of others, which have no checksums of ours."""
     readers = {"ParquetFile", "read_table", "read_metadata", "read_schema", "read_pandas", "ParquetDataset"}
     users = set()
     for name, path in modules("pipeline", "stages").items():
@@ -136,7 +136,8 @@ def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
             if isinstance(called, ast.Attribute) and called.attr in readers:
                 users |= {name} if getattr(called.value, "id", "") in ("pq", "parquet", "pd") else set()
     describes = "stages.shards.stage"  # it reads what ``publish`` has checked just before
-    assert users == {"pipeline.store.sealed", "pipeline.inputs.caption_formats", describes}
+    others = {"pipeline.inputs.caption_formats", "pipeline.audit.evaluation_set"}
+    assert users == {"pipeline.store.sealed", *others, describes}
     assert not {target for name in HOUSE for target in IMPORTS[name] if target == "pyarrow.dataset"}
 
 

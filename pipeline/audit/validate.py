@@ -24,7 +24,7 @@ from pipeline.store.reading import open_parquet
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.shards.stage import JUDGED_COLUMNS, SCHEMA, schema_of
+from stages.shards.columns import JUDGED_COLUMNS, SCHEMA, schema_of
 from stages.tasks import Tasks
 
 CHECKS = {

@@ -53,6 +53,45 @@ def validate(
     console.print("nothing is wrong")
 
 
+@app.command(
+    epilog="Examples:\n\n  editpairs audit runs/sdxl --against emu_edit_test/ MagicBrush/dev.parquet\n\n"
+    "  editpairs audit runs/toybox --against held_out.parquet"
+)
+def audit(
+    run: RunArgument,
+    against: Annotated[
+        list[str],
+        typer.Option(
+            metavar="FILES...",
+            help="evaluation sets: parquet files, or folders whose parquet files are one set",
+        ),
+    ],
+    more: Annotated[list[str] | None, typer.Argument(metavar="FILES", help="more of them")] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Find captions and pictures that a run shares with evaluation sets. The dataset card records it."""
+    from pipeline.api import chain_of, open_run
+    from pipeline.audit.against import audit_table, compare, learn
+    from pipeline.audit.evaluation_set import open_sets
+    from pipeline.audit.record import record
+    from pipeline.engine.progress import Progress
+
+    opened, progress = open_run(run), Progress(console, verbosity(quiet, False))
+    learned = []
+    for each in open_sets([*against, *(more or [])]):
+        with progress.stage(each.name, len(each.files), each.rows) as advance:
+            learned.append(learn(each, advance))
+    with opened.state.folder.owned() as check:
+        state = opened.state
+        found = compare(state, learned)
+        notes = record(found, opened.manifest, chain_of(opened.manifest), opened.tasks, state, check)
+    for note in notes:
+        progress.note(note)
+    if not quiet:
+        console.print(audit_table(found))
+        console.print(f"wrote {state.folder.audit}", soft_wrap=True)
+
+
 @app.command(epilog="Example:\n\n  editpairs regenerate runs/toybox 0c762de7a16ee206e313f19c605e7c66")
 def regenerate(
     run: RunArgument,

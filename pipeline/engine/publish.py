@@ -9,9 +9,11 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pipeline.engine.ledger import count_run
+from pipeline.engine.state import RunState
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.steps import Step
 from pipeline.store import events
+from pipeline.store.audits import read_audit
 from pipeline.store.location import Location, list_folder
 from pipeline.store.new_file import write_text
 from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
@@ -32,7 +34,7 @@ def publish(run: "Run") -> Iterator[str]:
     steps = [step for step in run.steps if step.publishes]
     for step in steps:
         yield from _remove_other_sizes(run, step)
-    files = {step.name: list(_files_of(run, step)) for step in steps}
+    files = _published_files(run.state)
     if not any(files.values()):
         return
     summary = _summary(run, files)
@@ -80,14 +82,39 @@ def _summary(run: "Run", files: Mapping[str, Any]) -> dict[str, Any]:
             for c in counts
         },
         "files": files,
+        **audit_summary(run.state),
     }
 
 
-def _files_of(run: "Run", step: Step) -> Iterator[dict[str, Any]]:
-    for unit in step.units(range(run.plan.parts)):
-        if footer := run.state.footer(step, unit):
-            name = run.state.path(step, unit).name
+def published_digest(state: RunState) -> str:
+    """A digest of the published files: it changes with any of them."""
+    return _blake2b(repr(_published_files(state)))
+
+
+def _published_files(state: RunState) -> dict[str, list[dict[str, Any]]]:
+    """The published files by step: name, unit, rows, digest."""
+    return {step.name: list(_files_of(state, step)) for step in state.steps.values() if step.publishes}
+
+
+def _files_of(state: RunState, step: Step) -> Iterator[dict[str, Any]]:
+    for unit in step.units(range(state.plan.parts)):
+        if footer := state.footer(step, unit):
+            name = state.path(step, unit).name
             yield {"name": name, "unit": unit, "rows": footer.total("kept"), "digest": footer.digest}
+
+
+def audit_summary(state: RunState) -> dict[str, Any]:
+    """What ``editpairs audit`` has found, for a card: ``audit``; empty if the run was not audited.
+
+    Raises:
+        UserError: the file of the audit is damaged.
+    """
+    audit = read_audit(state.folder.audit)
+    if audit is None:
+        return {}
+    sets = [each.model_dump(exclude={"matches", "files"}) for each in audit.sets]
+    current = audit.published == published_digest(state)
+    return {"audit": {"sets": sets, "pairs": audit.pairs, "bits": audit.bits, "current": current}}
 
 
 def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:

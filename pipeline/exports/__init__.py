@@ -24,7 +24,7 @@ from pipeline.store.reading import open_parquet
 from pipeline.views.rows import bounds_of
 from stages.pictures.png import png_size
 from stages.shards.card import PICTURE, Columns
-from stages.shards.stage import columns_of, schema_of
+from stages.shards.columns import columns_of, schema_of
 from stages.tasks import Bounds, Tasks
 
 Side = Literal["train", "test"]

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
+from pipeline.engine.publish import audit_summary
 from pipeline.exports import SIDES, Export
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
@@ -13,6 +14,7 @@ from stages.base import Weights
 from stages.filter.stage import unmeasured
 from stages.shards.card import (
     Columns,
+    audit_section,
     code,
     columns_table,
     dataset_card,
@@ -49,9 +51,11 @@ def write_card(export: Export, columns: Columns, read: pa.Schema | None = None) 
     header = front_matter(export.manifest.name, data_files)
     if read is not None:
         header["dataset_info"] = {"features": features(read)}
+    summary = _summary(export)
     text = dataset_card(
         header,
-        *provenance(_summary(export), export.written),
+        *provenance(summary, export.written),
+        *audit_section(summary),
         columns_table(columns),
         "A score that does not apply to a task is null.",
         f"Split by the hash of the caption: {export.test_share:.0%} of the captions are in `test`.",
@@ -74,6 +78,7 @@ def _summary(export: Export) -> dict[str, Any]:
         "planned": export.state.plan.rows,
         "published": export.written.total(),
         "models": models_of(identities),
+        **audit_summary(export.state),
     }
 
 

@@ -9,7 +9,8 @@ import pyarrow as pa
 from pipeline.exports import Export
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_sides
-from stages.shards.stage import COLUMNS, PICTURE
+from stages.shards.card import PICTURE
+from stages.shards.columns import COLUMNS
 
 NAMES = {
     "img_id": "id",

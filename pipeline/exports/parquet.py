@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pipeline.exports import Export, Side
 from pipeline.exports.card import write_card
 from pipeline.manifest.steps import Step
-from stages.shards.stage import huggingface_metadata
+from stages.shards.columns import huggingface_metadata
 
 GROUP_ROWS = 1000
 """Most rows in a row group."""

@@ -9,6 +9,7 @@
       README.md, SHA256SUMS             the dataset card and the checksums of the published files
       manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
       events.jsonl                      one line per committed file: rows, wall, CPU and GPU seconds
+      audit.json                        what editpairs audit has found, if it was given
       footers.parquet                   a large run's footers, cached; may be deleted
       verdicts.parquet                  verdicts of people about candidates (editpairs review)
 """
@@ -40,6 +41,7 @@ class RunFolder:
         self.lock = self.root / "manifest.lock.yaml"
         self.events = self.root / "events.jsonl"
         self.footers = self.root / "footers.parquet"
+        self.audit = self.root / "audit.json"
         self.last_error = self.root / "last_error.txt"
         self.verdicts = self.root / "verdicts.parquet"
 

@@ -15,7 +15,7 @@ from pipeline.store.location import Location, list_folder
 from pipeline.store.reading import open_parquet
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.score.metrics import JUDGED, MEASURED, METRICS
-from stages.shards.stage import SCHEMA
+from stages.shards.columns import SCHEMA
 
 _COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *MEASURED]
 _READ = pa.schema([("id", pa.string()), *(SCHEMA.field(name) for name in _COLUMNS[1:])])

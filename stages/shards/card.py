@@ -56,6 +56,33 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
     ]
 
 
+def audit_section(summary: Mapping[str, Any]) -> list[str]:
+    """What the pairs share with evaluation sets; no section if the run was not audited.
+
+    Args:
+        summary: ``audit`` is optional: ``sets`` (counts by set), ``pairs`` and ``bits``, and whether it is
+            ``current``.
+    """
+    if "audit" not in summary:
+        return []
+    audit = summary["audit"]
+    lines = ["## Evaluation sets", ""]
+    for each in audit["sets"]:
+        compared = [
+            f"{each[kind]} {kind}" if each[f"{kind[:-1]}_columns"] else f"no {kind}"
+            for kind in ("captions", "pictures")
+        ]
+        broken = f"; {each['broken']} pictures could not be read" if each["broken"] else ""
+        lines.append(
+            f"- audited against {plain(each['name'])}: {each['shared_captions']} captions, "
+            f"{each['shared_pictures']} pictures shared, in {each['pairs']} of {audit['pairs']} pairs "
+            f"(compared with {' and '.join(compared)}{broken})"
+        )
+    how = f"Captions are compared word by word, pictures by pHash (at most {audit['bits']} of 64 bits)."
+    old = "" if audit["current"] else " The pairs have changed since the audit: give it again."
+    return ["\n".join([*lines, "", how + old])]
+
+
 def columns_table(columns: Columns) -> str:
     """A table with the type and meaning of each column."""
     lines = [

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.shards.card import code, dataset_card, features, front_matter, plain, provenance, table
-from stages.shards.stage import SCHEMA, huggingface_metadata
+from stages.shards.columns import SCHEMA, huggingface_metadata
 
 HOSTILE = "a|b\n| c | ``` `x` [y](http://evil) <img src=x> \x1b \u202e *d* \\"
 
