@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import SHARED
 from stages.base import Section, Stage, StageConfig, Weights
@@ -139,7 +137,7 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     """The leaves of a config by dotted key. Shared sections keep their own name."""
     if isinstance(value, Section) and not value.identity:
         return []
-    if isinstance(value, BaseModel):
+    if isinstance(value, Section):
         parts = key.split(".")
         if len(parts) > 1 and parts[1] in SHARED:
             key = ".".join(parts[1:])
@@ -149,6 +147,8 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
                 continue
             if isinstance(value, Weights) and name == "model":
                 leaves.append((f"{key}.model", model_identity(key, value)))
+            elif name in value.digested:
+                leaves += _digest(f"{key}.{name}", getattr(value, name))
             else:
                 leaves += _flatten(f"{key}.{name}", getattr(value, name))
         return leaves
@@ -159,6 +159,11 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a default of 0 and a parsed 0.0 are the same setting
     return [(key, value if value is None or isinstance(value, bool | int | float | str) else str(value))]
+
+
+def _digest(key: str, value: Section | None) -> list[tuple[str, Any]]:
+    """One leaf for a whole section; none if it is not set, so that older runs keep their fingerprints."""
+    return [] if value is None else [(key, f"content:{fingerprint(value.model_dump(mode='json'))}")]
 
 
 def _short(value: Any) -> str:

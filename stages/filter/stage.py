@@ -1,19 +1,21 @@
 """The filter stage: thresholds on the scores, and the choice of one candidate per row. It needs no model.
 
 The bounds of a metric come from the task file, then the manifest's ``filter.default``, then
-``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states.
+``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states. A calibrated
+``filter.model`` replaces the bounds of the metrics that it knows, but not those of guards (``Metric.guard``).
 """
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.filter.model import FilterModel, TaskModel, model_of
 from stages.score.metric import Scores
 from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
@@ -26,6 +28,11 @@ class FilterConfig(StageConfig):
     tasks: Mapping[str, Mapping[str, Threshold]] = Field(
         default={}, description="bounds by task and metric; ignored for tasks outside the mixture"
     )
+    model: Annotated[FilterModel | None, BeforeValidator(model_of)] = Field(
+        default=None, description="a file written by editpairs calibrate, or its content"
+    )
+
+    digested: ClassVar[frozenset[str]] = frozenset({"model"})
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
@@ -39,8 +46,9 @@ class FilterConfig(StageConfig):
 class Filter(Stage[FilterConfig]):
     """Chooses a candidate of each row, or rejects the row with ``<metric>_low``, ``_high`` or ``_missing``.
 
-    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (:func:`choose`).
-    ``rank`` is its ``clip_direction``. The hashes of its pictures are passed on to the select stage.
+    ``choice`` is the candidate within all bounds with the highest rank (:func:`choose`). ``rank`` is its
+    ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate is right, and a
+    row is also rejected as ``calibrated_low``. The hashes of the pictures are passed on to the select stage.
     """
 
     version: ClassVar[int] = 3
@@ -67,6 +75,8 @@ class Filter(Stage[FilterConfig]):
     def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
         tasks.check_known(config.tasks, "filter.tasks")
+        self.models = {} if config.model is None else config.model.tasks
+        tasks.check_known(self.models, "filter.model.tasks")
         for name, bounds in config.tasks.items():
             if name not in tasks:
                 continue
@@ -75,6 +85,13 @@ class Filter(Stage[FilterConfig]):
                     raise ValueError(
                         f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
                         f"add it to 'metrics' in prompts/{name}.yaml"
+                    )
+        for name, model in self.models.items():
+            for metric in {*model.curves, *model.bounds} if name in tasks else ():
+                if metric not in tasks[name].metrics:
+                    raise ValueError(
+                        f"filter.model.tasks.{name}: the task does not compute the metric {metric}; "
+                        f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
         for name, resolved in self.bounds.items():
@@ -107,16 +124,16 @@ class Filter(Stage[FilterConfig]):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, row: Mapping[str, Any]) -> Decision:
-        scores = scores_of(row)
+        scores, model = scores_of(row), self.models.get(row["task"])
         try:
-            choice = choose(scores, self.bounds[row["task"]])
+            choice = choose(scores, self.bounds[row["task"]], model)
         except ValueError as error:
             return failed(error)
         if choice.reason:
             return rejected(choice.reason)
         return kept(
             choice=choice.index,
-            rank=rank(scores[choice.index]),
+            rank=rank(scores[choice.index], model),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
@@ -145,11 +162,13 @@ def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
     """The bounds of a task's metrics in the order of METRICS, after all overrides."""
-    layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
+    model = None if config.model is None else config.model.tasks.get(task.name)
+    by_hand = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
     for metric in (metric.name for metric in metrics_of(task)):
         stated: dict[str, Any] = {}
-        for layer in layers:
+        layers = [] if model is not None and metric in model.replaces else by_hand
+        for layer in [*layers, {} if model is None else model.bounds]:
             if metric in layer:
                 stated |= layer[metric].model_dump(exclude_none=True)
         if stated:
@@ -165,11 +184,12 @@ class Choice:
     reason: str
 
 
-def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice:
-    """Choose the candidate with the highest ``clip_direction`` among the candidates within all bounds.
+def choose(
+    candidates: Sequence[Scores], bounds: Mapping[str, Bounds], model: TaskModel | None = None
+) -> Choice:
+    """Choose the candidate with the highest rank (:func:`rank`) among those that pass.
 
-    A tie goes to the lower index. A candidate without ``clip_direction`` ranks below all others. If no
-    candidate is within the bounds, the reason is the first bound violated by the best of all candidates.
+    A tie goes to the lower index. If no candidate passes, the reason is that of the best of all candidates.
 
     Raises:
         ValueError: there is no candidate, or a score is not a finite number.
@@ -180,10 +200,20 @@ def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice
         for metric, value in scores.items():
             if value is not None and not math.isfinite(value):
                 raise ValueError(f"{metric} of candidate {index} is not a finite number")
-    reasons = [broken_bound(scores, bounds) for scores in candidates]
+    reasons = [objection(scores, bounds, model) for scores in candidates]
     passing = [index for index, reason in enumerate(reasons) if not reason]
-    best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index]))
+    best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index], model))
     return Choice(best, reasons[best])
+
+
+def objection(scores: Scores, bounds: Mapping[str, Bounds], model: TaskModel | None = None) -> str:
+    """Why a candidate does not pass: a violated bound, then what its task's model says; "" if it passes."""
+    broken = broken_bound(scores, bounds)
+    if broken or model is None:
+        return broken
+    if missing := model.missing(scores):
+        return f"{missing}_missing"
+    return "" if model.probability(scores) >= model.threshold else "calibrated_low"
 
 
 def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
@@ -206,7 +236,12 @@ def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
     return ""
 
 
-def rank(scores: Scores) -> float:
-    """The value that ranks candidates: ``clip_direction``, or minus infinity without one."""
+def rank(scores: Scores, model: TaskModel | None = None) -> float:
+    """The value that ranks candidates: the model's probability; without a model, ``clip_direction``.
+
+    It is minus infinity for a candidate that has neither.
+    """
+    if model is not None:
+        return model.probability(scores)
     direction = scores.get("clip_direction")
     return -math.inf if direction is None else direction
