@@ -1,7 +1,8 @@
 """Piecewise linear functions of metrics: the columns that a fit weighs, and back from slopes to curves."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -14,6 +15,11 @@ KNOTS = (0.1, 0.5, 0.9)
 FAR = 20.0
 """Where a metric has no lowest or highest value, a curve ends so many spreads beyond the outermost knot."""
 DIGITS = 6
+"""Significant digits of the numbers in a model, a few more than scores (float32) carry."""
+
+
+def rounded(value: float) -> float:
+    return float(f"{value:.{DIGITS}g}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +51,7 @@ class Hinges:
         edges = [-np.inf, *self.knots, np.inf]
         raw = [
             (np.clip(values, low, high) - (high if np.isinf(low) else low)) / self.spread
-            for low, high in zip(edges, edges[1:], strict=False)
+            for low, high in pairwise(edges)
         ]
         centred = np.stack(raw, 1) - self.means
         return np.where(np.isnan(values)[:, None], 0.0, centred)
@@ -53,24 +59,24 @@ class Hinges:
     def curve(self, slopes: np.ndarray) -> Curve:
         """The curve with these slopes [pieces].
 
-        Where the metric speaks against a pair the curve goes on straight, because a fault can have values that
-        no example has. On the other side it is constant beyond the examples: no value makes up for a fault.
+        Where the metric speaks against a pair the curve goes on straight: a fault can have values that no
+        example has. On the other side it is constant beyond the examples: no value makes up for a fault.
         """
         low, high = METRICS[self.metric].range
         sense = METRICS[self.metric].sense
         first = max(low, self.knots[0] - FAR * self.spread) if sense == "more" else self.seen[0]
         last = min(high, self.knots[-1] + FAR * self.spread) if sense == "less" else self.seen[1]
-        at = sorted({float(f"{x:.{DIGITS}g}") for x in (first, *self.knots, last) if first <= x <= last})
+        at = sorted({rounded(x) for x in (first, *self.knots, last) if first <= x <= last})
         adds = self.columns(np.array(at)) @ slopes
         return Curve(
             at=tuple(at),
-            adds=tuple(round(float(value), DIGITS) for value in adds),
+            adds=tuple(rounded(value) for value in adds),
             missing=0.0 if self.optional else None,
         )
 
 
 def hinges_of(
-    examples: Mapping[str, Examples], needed: Mapping[str, Sequence[str]]
+    examples: Mapping[str, Examples], needed: Mapping[str, Collection[str]]
 ) -> dict[str, list[Hinges]]:
     """The columns of each task's metrics.
 
@@ -81,10 +87,8 @@ def hinges_of(
     spreads = _spreads(examples)
     return {
         task: [
-            _hinges(
-                metric, found.values[:, place], found.weights, spreads[metric], metric not in needed[task]
-            )
-            for place, metric in enumerate(found.metrics)
+            _hinges(metric, values, found.weights, spreads[metric], metric not in needed[task])
+            for metric, values in zip(found.metrics, found.values.T, strict=True)
         ]
         for task, found in examples.items()
     }

@@ -1,4 +1,4 @@
-"""The fit: a logistic regression whose slopes are shared by tasks as far as the verdicts do not tell otherwise.
+"""The fit: a logistic regression in which tasks share their slopes unless verdicts say otherwise.
 
 The slope of piece j of metric m in task t is w[t,m,j], with the penalty
 
@@ -76,7 +76,7 @@ def fit(examples: Mapping[str, Examples], hinges: Mapping[str, Sequence[Hinges]]
         jac=True,
         method="L-BFGS-B",
         bounds=layout.signs,
-        options={"maxiter": 2000, "ftol": 1e-10, "gtol": 1e-6},
+        options={"maxiter": 2000, "ftol": 1e-8, "gtol": 1e-5},
     ).x
     return Fit(
         {task: float(found[0] + found[1 + number]) for number, task in enumerate(hinges)},
@@ -90,7 +90,7 @@ def fit(examples: Mapping[str, Examples], hinges: Mapping[str, Sequence[Hinges]]
 
 
 class _Layout:
-    """Places of the parameters: the intercept, its deviation by task, shared slopes by metric, slopes by task."""
+    """Places of the parameters: intercept, its deviation by task, shared slopes, slopes by task."""
 
     def __init__(self, hinges: Mapping[str, Sequence[Hinges]]) -> None:
         metrics = sorted({h.metric for of_task in hinges.values() for h in of_task})
