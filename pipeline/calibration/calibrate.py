@@ -9,7 +9,6 @@ from scipy.special import expit
 from pipeline.calibration.bounds import peel
 from pipeline.calibration.curves import rounded
 from pipeline.calibration.examples import examples_of
-from pipeline.calibration.folds import check_enough
 from pipeline.calibration.held_out import HeldOut, fitted, held_out
 from pipeline.calibration.operating import least_probability
 from pipeline.verdicts.estimate import Known
@@ -38,9 +37,6 @@ def calibrate(known: Sequence[Known], tasks: Tasks, config: FilterConfig, precis
         tasks: the run's tasks.
         config: the run's filter; only its bounds are used.
         precision: wanted share of right pairs among the kept rows of each task, in [0,1].
-
-    Raises:
-        UserError: the verdicts are too few, or all alike.
     """
     by_hand = config.model_copy(update={"model": None})
     judged = Counter(row.row.task for row in known if any(right is not None for right in row.right))
@@ -50,7 +46,6 @@ def calibrate(known: Sequence[Known], tasks: Tasks, config: FilterConfig, precis
         if count < LEAST_ROWS
     }
     used = [row for row in known if judged[row.row.task] >= LEAST_ROWS]
-    check_enough(used)
     examples = examples_of(used, tasks)
     # A missing value violates a bound, so that metrics with a bound stay needed.
     needed = {

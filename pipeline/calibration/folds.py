@@ -9,6 +9,8 @@ from pipeline.errors import UserError
 from pipeline.verdicts.estimate import Known
 
 FOLDS = 5
+LEAST_CAPTIONS = 2 * FOLDS
+"""Least number of captions with a right, and with a wrong, candidate."""
 
 
 def folds(known: Sequence[Known]) -> Iterator[tuple[list[Known], list[Known]]]:
@@ -25,15 +27,15 @@ def folds(known: Sequence[Known]) -> Iterator[tuple[list[Known], list[Known]]]:
 
 
 def check_enough(known: Sequence[Known]) -> None:
-    """Check that every fold leaves right and wrong verdicts to learn from.
+    """Check that there are right and wrong verdicts to learn from, also in folds of folds.
 
     Raises:
-        UserError: it does not. The message says what is missing.
+        UserError: there are too few. The message says which.
     """
     for verdict, name in ((True, "right"), (False, "wrong")):
         captions = {row.row.caption for row in known if verdict in row.right}
-        if len(captions) < FOLDS:
+        if len(captions) < LEAST_CAPTIONS:
             raise UserError(
-                f"calibrate needs verdicts '{name}' about rows of at least {FOLDS} captions, and has "
+                f"calibrate needs candidates judged {name} of at least {LEAST_CAPTIONS} captions, and has "
                 f"{len(captions)}: judge more rows with editpairs review"
             )
