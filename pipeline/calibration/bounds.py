@@ -15,33 +15,43 @@ PEELED = 0.02
 
 
 def peel(examples: Examples) -> dict[str, Bounds]:
-    """The tightest bounds that peel off at most ``PEELED`` of the right examples, the same share of each metric.
+    """The tightest bounds that peel off at most ``PEELED`` of a task's right examples.
 
     As in PRIM (Friedman & Fisher 1999), slices are taken from the ends of metrics, but only where a metric
-    speaks against a pair; at both ends if its sense is unknown. Guards keep the bounds that they have. Of few
-    examples none is peeled off: then the bounds are the outermost right values.
+    speaks against a pair; from both ends if its sense is unknown. All slices hold the same share of the right
+    examples. Of few examples none is peeled off, and the outermost right values are the bounds. Guards keep
+    the bounds that they have.
     """
-    right = examples.right
-    weights = examples.weights[right] / max(examples.weights[right].sum(), 1e-12)
-    ends = [(metric, sign, values[right] * sign) for metric, sign, values in _ends(examples)]
-    if not ends or not right.any():
+    weights = examples.weights[examples.right]
+    ends = [(metric, sign, sign * values[examples.right]) for metric, sign, values in _ends(examples)]
+    if not ends or not len(weights):
         return {}
-    tails = np.array([_tail(values, weights) for _, _, values in ends])
-    least = np.nanmin(np.where(np.isnan(tails), np.inf, tails), axis=0)
-    order = np.argsort(least, kind="stable")
-    lost = np.cumsum(weights[order])
-    # Equal tails are peeled off together or not at all.
-    levels = [least[order[n]] for n in range(len(order)) if lost[n] <= PEELED]
-    level = max((x for x in levels if weights[least <= x].sum() <= PEELED + 1e-9), default=0.0)
+    tails = np.array([_tail(values, weights / weights.sum()) for _, _, values in ends])
+    level = _level(tails.min(0), weights / weights.sum())
     bounds: dict[str, dict[str, float]] = {}
     for (metric, sign, values), tail in zip(ends, tails, strict=True):
-        inside = values[tail > level]
+        inside = values[(tail > level) & ~np.isnan(values)]
         if len(inside):
             limit = sign * _outward(float(inside.min()))
             low, high = METRICS[metric].range
             if low < limit < high:
                 bounds.setdefault(metric, {})["min" if sign > 0 else "max"] = limit
     return {metric: Bounds(**stated) for metric, stated in bounds.items()}
+
+
+def _level(tails: np.ndarray, weights: np.ndarray) -> float:
+    """The greatest share of a slice with which at most ``PEELED`` of the examples lie in any slice.
+
+    Args:
+        tails: float [n], the share of the smallest slice that an example lies in.
+        weights: float [n], summing to 1.
+    """
+    order = np.argsort(tails, kind="stable")
+    peeled = np.cumsum(weights[order])
+    # Examples in slices of one size are peeled off together: the last of them counts.
+    last = np.append(np.diff(tails[order]) > 0, True)
+    allowed = tails[order][last & (peeled <= PEELED)]
+    return float(allowed[-1]) if len(allowed) else 0.0
 
 
 def _ends(examples: Examples) -> Iterator[tuple[str, int, np.ndarray]]:
@@ -57,13 +67,11 @@ def _ends(examples: Examples) -> Iterator[tuple[str, int, np.ndarray]]:
 
 
 def _tail(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """For each value the share of the examples at or below it; NaN where there is no value."""
-    there = ~np.isnan(values)
-    order = np.sort(values[there])
-    cumulated = np.cumsum(weights[there][np.argsort(values[there], kind="stable")])
-    tail = np.full(len(values), np.nan)
-    tail[there] = cumulated[np.searchsorted(order, values[there], side="right") - 1]
-    return tail
+    """For each example the share of examples with its value or a lower one; 1 if it has no value."""
+    order = np.argsort(values, kind="stable")  # NaN comes last
+    upto = np.cumsum(weights[order])
+    tail = upto[np.searchsorted(values[order], values, side="right") - 1]
+    return np.where(np.isnan(values), 1.0, tail)
 
 
 def _outward(value: float) -> float:

@@ -12,8 +12,9 @@ from pipeline.calibration.examples import examples_of
 from pipeline.calibration.held_out import HeldOut, fitted, held_out
 from pipeline.calibration.operating import least_probability
 from pipeline.verdicts.estimate import Known
+from stages.filter.choice import broken_bound
 from stages.filter.model import VERSION, FilterModel, TaskModel
-from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Bounds, Task, Tasks
 

@@ -6,8 +6,9 @@ from dataclasses import replace
 from pipeline.calibration.calibrate import calibrate
 from pipeline.calibration.folds import folds
 from pipeline.verdicts.estimate import Known, RowKey
+from stages.filter.choice import choose
 from stages.filter.model import FilterModel, TaskModel
-from stages.filter.stage import FilterConfig, choose, resolve_bounds
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.tasks import Tasks
 
 

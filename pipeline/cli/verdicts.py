@@ -39,7 +39,7 @@ def review(
     from pipeline.verdicts.strata import draw
     from pipeline.verdicts.summary import check_given, summary_table
     from pipeline.verdicts.verdict import MOST_CHARACTERS
-    from pipeline.views.rows import bounds_of
+    from pipeline.views.rows import bounds_of, calibrated
 
     opened = open_run(run)
     name = (who or _login()).strip()
@@ -56,7 +56,8 @@ def review(
         book.add(verdicts)
         console.print(f"{len(verdicts)} verdicts of {given} are in {book.path}", soft_wrap=True)
     else:
-        session = Session(draw(population, bounds_of(opened.manifest, tasks), seed), book, name)
+        bounds, models = bounds_of(opened.manifest, tasks), calibrated(opened.manifest)
+        session = Session(draw(population, bounds, seed, models), book, name)
         with Review(session, Exhibits(state, tasks), port) as page:
             console.print(Text("Open in a browser of this machine:"), Text(page.address, "bold"), sep="\n")
             console.print("Ctrl-C ends the review. Every verdict is on the disk once the next pair appears.")

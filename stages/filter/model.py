@@ -23,6 +23,7 @@ from stages.tasks import Limit, Threshold
 
 VERSION = 1
 """Version of the file format."""
+_TINY = 1e-9
 MOST_POINTS = 100
 """Most points of a curve."""
 
@@ -87,10 +88,20 @@ class TaskModel(Section):
                 return -math.inf
         return total
 
+    def margin(self, scores: Scores) -> float:
+        """How far the log-odds of a candidate are above those of the threshold."""
+        least = min(max(self.threshold, _TINY), 1 - _TINY)
+        return self.log_odds(scores) - math.log(least / (1 - least))
+
     def probability(self, scores: Scores) -> float:
         """The probability in [0,1] that a candidate is right; 0 without a metric that needs a value."""
         # Written with tanh, the logistic function overflows for no argument.
         return 0.5 * (1 + math.tanh(0.5 * self.log_odds(scores)))
+
+
+Models = Mapping[str, TaskModel]
+"""The models of a calibrated filter, by task."""
+UNCALIBRATED: Models = {}
 
 
 class FilterModel(Section):

@@ -5,9 +5,7 @@ The bounds of a metric come from the task file, then the manifest's ``filter.def
 ``filter.model`` replaces the bounds of the metrics that it knows, but not those of guards (``Metric.guard``).
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
@@ -15,8 +13,8 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.filter.model import FilterModel, TaskModel, model_of
-from stages.score.metric import Scores
+from stages.filter.choice import choose, rank
+from stages.filter.model import FilterModel, model_of
 from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
@@ -46,9 +44,10 @@ class FilterConfig(StageConfig):
 class Filter(Stage[FilterConfig]):
     """Chooses a candidate of each row, or rejects the row with ``<metric>_low``, ``_high`` or ``_missing``.
 
-    ``choice`` is the candidate within all bounds with the highest rank (:func:`choose`). ``rank`` is its
-    ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate is right, and a
-    row is also rejected as ``calibrated_low``. The hashes of the pictures are passed on to the select stage.
+    ``choice`` is the candidate within all bounds with the highest rank (:mod:`stages.filter.choice`).
+    ``rank`` is its ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate
+    is right, and a row is also rejected as ``calibrated_low``. The hashes of the pictures are passed on to the
+    select stage.
     """
 
     version: ClassVar[int] = 3
@@ -88,7 +87,7 @@ class Filter(Stage[FilterConfig]):
                     )
         for name, model in self.models.items():
             for metric in {*model.curves, *model.bounds} if name in tasks else ():
-                if metric not in tasks[name].metrics:
+                if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.model.tasks.{name}: the task does not compute the metric {metric}; "
                         f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
@@ -109,7 +108,8 @@ class Filter(Stage[FilterConfig]):
     ) -> Iterator[str]:
         """A bound of the manifest on a metric whose model the manifest does not name asks for nothing.
 
-        A bound of a task file is for whoever measures the metric.
+        A bound of a task file is for whoever measures the metric. A calibrated model that needs such a metric
+        would reject every row.
         """
         missing = unmeasured(sections)
         stated = [("filter.default", config.default)]
@@ -118,6 +118,13 @@ class Filter(Stage[FilterConfig]):
             for metric in bounds:
                 if metric in missing:
                     yield f"{key}.{metric}: nothing measures it: set {missing[metric]}, or take the bound out"
+        for task, model in ({} if config.model is None else config.model.tasks).items():
+            for metric, curve in model.curves.items() if task in tasks else ():
+                if metric in missing and curve.missing is None:
+                    yield (
+                        f"filter.model.tasks.{task}.curves.{metric}: nothing measures it: "
+                        f"set {missing[metric]}, or calibrate again"
+                    )
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [self._decide(row) for row in rows.to_pylist()]
@@ -174,74 +181,3 @@ def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
         if stated:
             resolved[metric] = Bounds(**stated)
     return resolved
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The best candidate. ``reason`` is empty if the candidate is within all bounds."""
-
-    index: int
-    reason: str
-
-
-def choose(
-    candidates: Sequence[Scores], bounds: Mapping[str, Bounds], model: TaskModel | None = None
-) -> Choice:
-    """Choose the candidate with the highest rank (:func:`rank`) among those that pass.
-
-    A tie goes to the lower index. If no candidate passes, the reason is that of the best of all candidates.
-
-    Raises:
-        ValueError: there is no candidate, or a score is not a finite number.
-    """
-    if not candidates:
-        raise ValueError("the row has no candidate")
-    for index, scores in enumerate(candidates):
-        for metric, value in scores.items():
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{metric} of candidate {index} is not a finite number")
-    reasons = [objection(scores, bounds, model) for scores in candidates]
-    passing = [index for index, reason in enumerate(reasons) if not reason]
-    best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index], model))
-    return Choice(best, reasons[best])
-
-
-def objection(scores: Scores, bounds: Mapping[str, Bounds], model: TaskModel | None = None) -> str:
-    """Why a candidate does not pass: a violated bound, then what its task's model says; "" if it passes."""
-    broken = broken_bound(scores, bounds)
-    if broken or model is None:
-        return broken
-    if missing := model.missing(scores):
-        return f"{missing}_missing"
-    return "" if model.probability(scores) >= model.threshold else "calibrated_low"
-
-
-def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
-    """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
-
-    A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
-    The exceptions are metrics of models that a manifest may leave out (``Metric.optional``), and the judge's
-    in a run without the judge stage: there they are no keys of ``scores``.
-    """
-    for metric, bound in bounds.items():
-        value = scores.get(metric)
-        if value is None:
-            if METRICS[metric].optional or (metric in JUDGED and metric not in scores):
-                continue
-            return f"{metric}_missing"
-        if bound.min is not None and not value >= bound.min:
-            return f"{metric}_low"
-        if bound.max is not None and not value <= bound.max:
-            return f"{metric}_high"
-    return ""
-
-
-def rank(scores: Scores, model: TaskModel | None = None) -> float:
-    """The value that ranks candidates: the model's probability; without a model, ``clip_direction``.
-
-    It is minus infinity for a candidate that has neither.
-    """
-    if model is not None:
-        return model.probability(scores)
-    direction = scores.get("clip_direction")
-    return -math.inf if direction is None else direction

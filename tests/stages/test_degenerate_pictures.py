@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from stages.edit.annotations.marks import Subject, draw_boxes, draw_mask, draw_sketch
-from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
+from stages.filter.choice import broken_bound
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.pictures.fidelity import as_float, contrast, mean_change, roughness
 from stages.pictures.png import encode_png
 from stages.pictures.region import Region
