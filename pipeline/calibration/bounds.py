@@ -1,11 +1,10 @@
 """Bounds around the right examples: what lies beyond nearly all of them, verdicts cannot vouch for."""
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
 
-from pipeline.calibration.curves import DIGITS
+from pipeline.calibration.curves import DIGITS, rounded
 from pipeline.calibration.examples import Examples
 from stages.score.metrics import METRICS
 from stages.tasks import Bounds
@@ -75,8 +74,6 @@ def _tail(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _outward(value: float) -> float:
-    """The next lower number of ``DIGITS`` significant digits, so that rounding excludes no example."""
-    if not value:
-        return 0.0
-    scale = 10.0 ** (DIGITS - 1 - math.floor(math.log10(abs(value))))
-    return math.floor(value * scale) / scale
+    """A number of few digits that is not above ``value``, so that rounding excludes no example."""
+    near = rounded(value)
+    return near if near <= value else rounded(value - abs(value) * 10.0 ** (1 - DIGITS))

@@ -9,6 +9,8 @@ from pipeline.verdicts.estimate import Known
 from stages.score.metrics import metrics_of
 from stages.tasks import Tasks
 
+MOST = 1e6
+"""Greatest number in a model (``stages.tasks.Limit``)."""
 LEAST_MEASURED = 0.5
 """Least share of a task's examples that have a value, for a metric to be used."""
 
@@ -71,6 +73,10 @@ def _of_task(rows: Sequence[Known], listed: Sequence[str], scale: float) -> Exam
 
 
 def _tells(values: np.ndarray) -> bool:
-    """Whether a metric is measured often enough, and has more than one value."""
+    """Whether a metric is measured often enough, and has more than one value, none of them huge."""
     there = values[~np.isnan(values)]
-    return len(there) >= LEAST_MEASURED * len(values) and len(np.unique(there)) > 1
+    return (
+        len(there) >= LEAST_MEASURED * len(values)
+        and len(np.unique(there)) > 1
+        and np.abs(there).max() <= MOST
+    )

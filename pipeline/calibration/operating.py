@@ -53,9 +53,11 @@ def least_probability(
     """
     order = np.argsort(-np.asarray(probabilities), kind="stable")
     best, weight = np.asarray(probabilities)[order], np.asarray(weights)[order]
-    enough = np.flatnonzero(np.cumsum(best * weight) >= precision * np.cumsum(weight))
-    if not len(enough):
+    enough = np.cumsum(best * weight) >= precision * np.cumsum(weight)
+    # Rows of equal probability are kept together or not at all.
+    enough &= np.append(np.diff(best) < 0, True)
+    if not enough.any():
         return None
-    last = int(enough[-1])
+    last = int(np.flatnonzero(enough)[-1])
     following = float(best[last + 1]) if last + 1 < len(best) else 0.0
     return max(LEAST, (float(best[last]) + following) / 2)

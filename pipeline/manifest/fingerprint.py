@@ -53,6 +53,22 @@ def identities_of(
     }
 
 
+def check_made_for(configs: Mapping[str, StageConfig], identities: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that sections made for certain models are used with these (``StageConfig.made_for``).
+
+    Raises:
+        UserError: a model is another one. The message names its key.
+    """
+    there = models_of(identities.values())
+    for step, config in configs.items():
+        for key, wanted in config.made_for.items():
+            if there.get(key) != wanted:
+                raise UserError(
+                    f"{step}: it was made for scores by {key} = {wanted}, but this run has "
+                    f"{there.get(key, 'no such model')}: calibrate again with verdicts about this run"
+                )
+
+
 def fingerprint(identity: Mapping[str, Any]) -> str:
     text = json.dumps(identity, sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()

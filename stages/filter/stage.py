@@ -32,6 +32,11 @@ class FilterConfig(StageConfig):
 
     digested: ClassVar[frozenset[str]] = frozenset({"model"})
 
+    @property
+    def made_for(self) -> Mapping[str, str]:
+        """A calibrated model reads scores of the models that it was calibrated with, and of no others."""
+        return {} if self.model is None else self.model.scored_by
+
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
         sections = {"filter.default": self.default}
@@ -46,8 +51,7 @@ class Filter(Stage[FilterConfig]):
 
     ``choice`` is the candidate within all bounds with the highest rank (:mod:`stages.filter.choice`).
     ``rank`` is its ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate
-    is right, and a row is also rejected as ``calibrated_low``. The hashes of the pictures are passed on to the
-    select stage.
+    is right, and a row is also rejected as ``calibrated_low``. The pictures' hashes are for the select stage.
     """
 
     version: ClassVar[int] = 3
