@@ -101,13 +101,13 @@ class Run:
             UserError: the file cannot be written, or the run cannot be read.
         """
         from pipeline.views.report import report_page
-        from pipeline.views.rows import bounds_of
+        from pipeline.views.rows import bounds_of, calibrated
 
-        tasks = self.tasks
-        bounds = bounds_of(self.manifest, tasks)
+        tasks, manifest = self.tasks, self.manifest
+        bounds, models = bounds_of(manifest, tasks), calibrated(manifest)
         where = self.folder / "report.html" if path is None else locate(path)
         with new_file(where) as file:
-            page, _ = report_page(self.state, tasks, bounds, rows, seed)
+            page, _ = report_page(self.state, tasks, bounds, models, rows, seed)
             file.write(page.encode("utf-8"))
         return where
 

@@ -92,6 +92,14 @@ class StageConfig(Section):
     batch: int = Field(default=8, ge=1, le=10_000, description="rows per call of the stage")
     resources: Resources = Resources()
 
+    @property
+    def made_for(self) -> Mapping[str, str]:
+        """Models of other stages that the settings were made for: manifest key -> revision or content hash.
+
+        A run with other models, or without one of them, is refused.
+        """
+        return {}
+
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

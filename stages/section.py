@@ -17,6 +17,8 @@ class Section(BaseModel):
 
     identity: ClassVar[bool] = True
     """Whether the section affects a stage's output and is therefore part of its fingerprint."""
+    digested: ClassVar[frozenset[str]] = frozenset()
+    """Fields of which the fingerprint has one digest instead of all keys, and nothing if they are None."""
 
 
 def key_of(error: Mapping[str, Any], content: Any) -> list[str]:

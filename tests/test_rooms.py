@@ -18,6 +18,7 @@ FLOORS = [
     ["engine"],
     ["views"],
     ["verdicts"],
+    ["calibration"],
     ["exports"],
     ["audit", "one_edit"],
     ["api"],

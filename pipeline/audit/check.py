@@ -17,7 +17,7 @@ from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
-from pipeline.manifest.fingerprint import fingerprint, identities_of, models_of
+from pipeline.manifest.fingerprint import check_made_for, fingerprint, identities_of, models_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.manifest.steps import build_steps
 from pipeline.shown import DataTable, plain_table
@@ -66,6 +66,7 @@ def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console)
         raise UserError("\n".join(dict.fromkeys(found)))
     tasks = tasks_of(manifest)
     identities = identities_of(stages, manifest.configs(stages), tasks)
+    check_made_for(manifest.configs(stages), identities)
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
     console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))

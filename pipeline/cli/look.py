@@ -148,7 +148,7 @@ def sweep(
     from pipeline.store.outputs import new_file
     from pipeline.views.boundary import read_boundary
     from pipeline.views.contact_sheet import draw
-    from pipeline.views.rows import bounds_of
+    from pipeline.views.rows import bounds_of, calibrated
     from pipeline.views.run import open_state
     from pipeline.views.sweep import curves_table, plot, read_scores
     from pipeline.views.sweep import sweep as run
@@ -167,7 +167,7 @@ def sweep(
         if figure is not None:
             figure.write(plot(curves))
         if drawn is not None:
-            pairs = read_boundary(state, tasks, bounds_of(content, tasks))
+            pairs = read_boundary(state, tasks, bounds_of(content, tasks), calibrated(content))
             drawn.write(draw(pairs))
     if out is not None:
         console.print(f"wrote {out}", soft_wrap=True)

@@ -9,7 +9,7 @@ from pipeline.engine.preflight import Machine, check_light_stages, judged_by, pr
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.planning import ensure_plan
-from pipeline.manifest.fingerprint import fingerprint, identities_of
+from pipeline.manifest.fingerprint import check_made_for, fingerprint, identities_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.manifest.steps import Step, build_steps
 from pipeline.store.folder import RunFolder
@@ -56,6 +56,7 @@ def opened(manifest: Manifest, stages: Chain, engine: Engine) -> Iterator[Run]:
     configs = manifest.configs(stages)
     check_light_stages(stages, configs, tasks)
     identities = identities_of(stages, configs, tasks)
+    check_made_for(configs, identities)
     steps = build_steps(stages, configs, {name: fingerprint(identities[name]) for name in stages})
     folder = RunFolder(manifest.folder)
     with reached(folder.root), folder.owned() as check:

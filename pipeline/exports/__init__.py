@@ -21,7 +21,8 @@ from pipeline.manifest.steps import Step
 from pipeline.store.outputs import NewFolder
 from pipeline.store.plan import read_part
 from pipeline.store.reading import open_parquet
-from pipeline.views.rows import bounds_of
+from pipeline.views.rows import bounds_of, calibrated
+from stages.filter.model import Models
 from stages.pictures.png import png_size
 from stages.shards.card import PICTURE, Columns
 from stages.shards.columns import columns_of, schema_of
@@ -66,6 +67,11 @@ class Export:
     def bounds(self) -> Mapping[str, Mapping[str, Bounds]]:
         """The filter's, by task and metric."""
         return bounds_of(self.manifest, self.tasks)
+
+    @cached_property
+    def models(self) -> Models:
+        """The models of a calibrated filter, by task."""
+        return calibrated(self.manifest)
 
     def files(self) -> Iterator[tuple[Step, int]]:
         """The published files that are up to date, in order: first turn, second turn, ..."""

@@ -93,6 +93,8 @@ def _thresholds(export: Export) -> str:
             for sign, limit in ((">=", bound.min), ("<=", bound.max))
             if limit is not None
         ]
+        if name in export.models:
+            bounds.append(f"calibrated probability of being right >= {export.models[name].threshold:g}")
         lines.append((plain(name), ", ".join(bounds)))
     return table(("task", "bounds"), lines)
 

@@ -10,7 +10,7 @@ from pipeline.exports import Export, Side, picture, side_of
 from pipeline.exports.card import write_card
 from pipeline.exports.parquet import write_files
 from pipeline.views.rows import kept_rows
-from stages.filter.stage import broken_bound
+from stages.filter.choice import objection
 from stages.pair import as_pair
 from stages.score.metrics import MEASURED, METRICS, score_columns, scores_of
 from stages.shards.card import PICTURE, Columns
@@ -33,7 +33,7 @@ def columns_of(stages: Collection[str]) -> Columns:
         "instruction": (pa.string(), "edit instruction"),
         "chosen": (PICTURE, "the published target (PNG)"),
         "rejected": (PICTURE, "the target of a candidate that the filter rejects (PNG)"),
-        "rejected_reason": (pa.string(), "the bound that the rejected target violates"),
+        "rejected_reason": (pa.string(), "why the filter rejects that target"),
         "chosen_scores": (scores, "scores of the published target"),
         "rejected_scores": (scores, "scores of the rejected target"),
     }
@@ -80,8 +80,8 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
     task = export.tasks[row["task"]]
     if task.direction == "reverse" or _rewritten(row):
         return None
-    scores, bounds = scores_of(row), export.bounds[task.name]
-    broken = {k: reason for k, s in enumerate(scores) if (reason := broken_bound(s, bounds))}
+    scores, bounds, model = scores_of(row), export.bounds[task.name], export.models.get(task.name)
+    broken = {k: reason for k, s in enumerate(scores) if (reason := objection(s, bounds, model))}
     if not broken:
         return None
     chosen, rejected = row["choice"], min(broken)

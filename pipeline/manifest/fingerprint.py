@@ -13,8 +13,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel
-
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import SHARED
 from stages.base import Section, Stage, StageConfig, Weights
@@ -57,6 +55,22 @@ def identities_of(
         | {f"given {given.step}: {given.status}": ", ".join(given.final) for given in placed.given}
         for step, placed in stages.items()
     }
+
+
+def check_made_for(configs: Mapping[str, StageConfig], identities: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that sections made for certain models are used with these (``StageConfig.made_for``).
+
+    Raises:
+        UserError: a model is another one. The message names its key.
+    """
+    there = models_of(identities.values())
+    for step, config in configs.items():
+        for key, wanted in config.made_for.items():
+            if there.get(key) != wanted:
+                raise UserError(
+                    f"{step}: it was made for scores by {key} = {wanted}, but this run has "
+                    f"{there.get(key, 'no such model')}: calibrate again with verdicts about this run"
+                )
 
 
 def fingerprint(identity: Mapping[str, Any]) -> str:
@@ -143,7 +157,7 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     """The leaves of a config by dotted key. Shared sections keep their own name."""
     if isinstance(value, Section) and not value.identity:
         return []
-    if isinstance(value, BaseModel):
+    if isinstance(value, Section):
         parts = key.split(".")
         if len(parts) > 1 and parts[1] in SHARED:
             key = ".".join(parts[1:])
@@ -153,6 +167,8 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
                 continue
             if isinstance(value, Weights) and name == "model":
                 leaves.append((f"{key}.model", model_identity(key, value)))
+            elif name in value.digested:
+                leaves += _digest(f"{key}.{name}", getattr(value, name))
             else:
                 leaves += _flatten(f"{key}.{name}", getattr(value, name))
         return leaves
@@ -163,6 +179,11 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # a default of 0 and a parsed 0.0 are the same setting
     return [(key, value if value is None or isinstance(value, bool | int | float | str) else str(value))]
+
+
+def _digest(key: str, value: Section | None) -> list[tuple[str, Any]]:
+    """One leaf for a whole section; none if it is not set, so that older runs keep their fingerprints."""
+    return [] if value is None else [(key, f"content:{fingerprint(value.model_dump(mode='json'))}")]
 
 
 def _short(value: Any) -> str:

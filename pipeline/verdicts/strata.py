@@ -8,6 +8,7 @@ verdict. The judged rows of a stratum are therefore a random draw from it, so th
 
 import hashlib
 import heapq
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.verdicts.population import Reviewable
+from stages.filter.model import UNCALIBRATED, Models
 from stages.score.metric import Scores
 from stages.tasks import Bounds
 
@@ -40,7 +42,12 @@ class Draw:
     """Digest of all strata. Equal for equal strata of the same run."""
 
 
-def draw(population: Sequence[Reviewable], bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0) -> Draw:
+def draw(
+    population: Sequence[Reviewable],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    seed: int = 0,
+    models: Models = UNCALIBRATED,
+) -> Draw:
     """Order the rows so that after any number of verdicts the estimates of all tasks are about equally good.
 
     The next row comes from the stratum that reduces the variance of its task's estimate most (Neyman's
@@ -50,9 +57,10 @@ def draw(population: Sequence[Reviewable], bounds: Mapping[str, Mapping[str, Bou
         population: rows of a run.
         bounds: the filter's bounds by task and metric.
         seed: of the order within a stratum.
+        models: of a calibrated filter, by task.
     """
     members: dict[str, list[Reviewable]] = defaultdict(list)
-    for row, stratum in zip(population, strata(population, bounds), strict=True):
+    for row, stratum in zip(population, strata(population, bounds, models), strict=True):
         members[stratum].append(row)
     for rows in members.values():
         rows.sort(key=lambda row: _place(row, seed))
@@ -93,12 +101,16 @@ def _allocation(shares: Mapping[str, float], sizes: Mapping[str, int]) -> Iterat
             heapq.heappush(heap, (value / (drawn * (drawn + 1)), value, name, drawn))
 
 
-def strata(population: Sequence[Reviewable], bounds: Mapping[str, Mapping[str, Bounds]]) -> list[str]:
+def strata(
+    population: Sequence[Reviewable],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    models: Models = UNCALIBRATED,
+) -> list[str]:
     """The stratum of each row: ``<task> <kept or rejected> <near or far>``.
 
     Near is the half of a task's kept, or rejected, rows whose margin is closest to 0.
     """
-    distances = np.abs(margins(population, bounds))
+    distances = np.abs(margins(population, bounds, models))
     groups: dict[tuple[str, bool], list[int]] = defaultdict(list)
     for index, row in enumerate(population):
         groups[row.task, row.kept].append(index)
@@ -111,15 +123,25 @@ def strata(population: Sequence[Reviewable], bounds: Mapping[str, Mapping[str, B
     return names
 
 
-def margins(population: Sequence[Reviewable], bounds: Mapping[str, Mapping[str, Bounds]]) -> list[float]:
+def margins(
+    population: Sequence[Reviewable],
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    models: Models = UNCALIBRATED,
+) -> list[float]:
     """How far each row's best candidate is inside all bounds; negative: outside.
 
     The distance from a bound is in standard deviations of its metric over the task's candidates, so that
-    metrics of any scale can be compared.
+    metrics of any scale can be compared. The threshold of a calibrated model is a bound on its log-odds.
     """
     spreads = _spreads(population)
     return [
-        max(_margin(scores, bounds.get(row.task, {}), spreads[row.task]) for scores in row.scores)
+        max(
+            min(
+                _margin(scores, bounds.get(row.task, {}), spreads[row.task]),
+                math.inf if (model := models.get(row.task)) is None else model.margin(scores),
+            )
+            for scores in row.scores
+        )
         for row in population
     ]
 

@@ -9,6 +9,7 @@ from pipeline.errors import UserError
 from pipeline.views.outcomes import Outcome, finite, sample_parts, survey
 from pipeline.views.pairs import Pair
 from pipeline.views.rows import best_candidate, done_stages, rows
+from stages.filter.model import Models
 from stages.pair import as_pair
 from stages.score.metrics import score_columns, scores_of
 from stages.tasks import Bounds, Task, Tasks
@@ -55,32 +56,35 @@ def boundary_cases(found: Sequence[Outcome], bounds: Mapping[str, Mapping[str, B
 
 
 def read_boundary(
-    state: RunState, tasks: Tasks, bounds: Mapping[str, Mapping[str, Bounds]], seed: int = 0
+    state: RunState,
+    tasks: Tasks,
+    bounds: Mapping[str, Mapping[str, Bounds]],
+    models: Models,
+    seed: int = 0,
 ) -> list[Pair]:
     """The boundary cases of a run's first turn as pairs for a contact sheet.
 
     The instruction names the bound.
     """
-    found = [row for row in survey(state, sample_parts(state, 0, seed)) if row.turn == 1]
+    found = [row for row in survey(state, sample_parts(state, 0, seed), models) if row.turn == 1]
     cases = boundary_cases(found, bounds)
-    drawn = {pair.id: pair for pair in _pairs(state, tasks, cases)}
+    drawn = {pair.id: pair for pair in _pairs(state, tasks, cases, models)}
     return [
         Pair(**{**vars(drawn[case.row.id]), "instruction": f"{case.title}. {drawn[case.row.id].instruction}"})
         for case in cases
     ]
 
 
-def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case]) -> Iterator[Pair]:
+def _pairs(state: RunState, tasks: Tasks, cases: Sequence[Case], models: Models) -> Iterator[Pair]:
     for part in sorted({case.row.part for case in cases}):
         ids = [case.row.id for case in cases if case.row.part == part]
         reads = {**READS, **score_columns(done_stages(state, part, turn=1))}
         for row in rows(state, part, reads, ids=ids):
-            yield _pair(row, tasks[row["task"]])
+            yield _pair(row, tasks[row["task"]], best_candidate(row, models))
 
 
-def _pair(row: Mapping[str, Any], task: Task) -> Pair:
+def _pair(row: Mapping[str, Any], task: Task, best: int | None) -> Pair:
     """A row with its best candidate."""
-    best = best_candidate(row)
     if best is None:
         raise UserError(f"row {row['id']} has no scores: something else changes files of the run")
     captions = row["caption"], row["output_caption"]

@@ -18,6 +18,7 @@ from pipeline.engine.state import RunState
 from pipeline.views.outcomes import Outcome, finite
 from pipeline.views.rows import best_candidate, done_stages, rows
 from stages.edit.annotations.marks import tinted
+from stages.filter.model import UNCALIBRATED, Models
 from stages.pair import as_pair
 from stages.pictures.png import decode_mask, decode_rgb
 from stages.placed import step_name
@@ -106,6 +107,7 @@ def read_shown(
     bounds: Mapping[str, Mapping[str, Bounds]],
     part: int,
     chosen: Iterable[Outcome],
+    models: Models = UNCALIBRATED,
 ) -> list[Shown]:
     """The chosen rows of a part. The turns of a session are adjacent."""
     shown = []
@@ -116,11 +118,14 @@ def read_shown(
         stages = done_stages(state, part, turn)
         reads = {"plan": ["task", "caption"], **{stage: COLUMNS.get(stage, ()) for stage in stages}}
         for row in rows(state, part, reads, turn=turn, ids=ids):
-            shown.append(_shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {})))
+            best = best_candidate(row, models)
+            shown.append(_shown(row, turn, tasks[row["task"]], bounds.get(row["task"], {}), best))
     return sorted(shown, key=lambda row: (row.id, row.turn))
 
 
-def _shown(row: Mapping[str, Any], turn: int, task: Task, bounds: Mapping[str, Bounds]) -> Shown:
+def _shown(
+    row: Mapping[str, Any], turn: int, task: Task, bounds: Mapping[str, Bounds], choice: int | None
+) -> Shown:
     shown = Shown(
         id=row["id"],
         turn=turn,
@@ -132,7 +137,6 @@ def _shown(row: Mapping[str, Any], turn: int, task: Task, bounds: Mapping[str, B
         output_caption=row.get("output_caption") or "",
         instruction=row.get("instruction") or "",
     )
-    choice = best_candidate(row)
     if choice is not None:
         shown.scores = finite(scores_of(row)[choice])
         shown.near = is_near(shown.scores, bounds)

@@ -8,6 +8,7 @@ import numpy as np
 
 from pipeline.engine.state import RunState
 from pipeline.views.rows import BEGINS, best_candidate, done_stages, rows
+from stages.filter.model import UNCALIBRATED, Models
 from stages.score.metrics import score_columns, scores_of
 
 SAMPLED = 20_000
@@ -48,12 +49,18 @@ def sample_parts(state: RunState, rows: int, seed: int) -> list[int]:
     return sorted(drawn[: int(np.searchsorted(held, wanted)) + 1])
 
 
-def survey(state: RunState, parts: Iterable[int]) -> list[Outcome]:
-    """The outcomes of all planned rows of some parts, turn by turn, in plan order."""
-    return [outcome for part in parts for outcome in outcomes(state, part)]
+def survey(state: RunState, parts: Iterable[int], models: Models = UNCALIBRATED) -> list[Outcome]:
+    """The outcomes of all planned rows of some parts, turn by turn, in plan order.
+
+    Args:
+        state: the run.
+        parts: numbers of the parts.
+        models: of a calibrated filter, by task.
+    """
+    return [outcome for part in parts for outcome in outcomes(state, part, models)]
 
 
-def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
+def outcomes(state: RunState, part: int, models: Models) -> Iterator[Outcome]:
     """The outcome of each planned row of a part, once per turn that the row began."""
     for turn in sorted({step.turn for step in state.steps.values()}):
         done = done_stages(state, part, turn)
@@ -64,7 +71,7 @@ def outcomes(state: RunState, part: int) -> Iterator[Outcome]:
             outcome = Outcome(part, row["id"], row["task"], turn)
             if "step" in row:
                 outcome.outcome = f"{row['step']}:{row['status']}:{row['reason']}"
-            best = best_candidate(row)
+            best = best_candidate(row, models)
             if best is not None:
                 outcome.scores = finite(scores_of(row)[best])
             yield outcome

@@ -22,6 +22,7 @@ from pipeline.views.gallery import Shown, choose_rows, read_shown
 from pipeline.views.html_page import as_json, document, table, text
 from pipeline.views.outcomes import Outcome, sample_parts, survey
 from pipeline.views.rounds import HEAD, count_rounds, lines_of
+from stages.filter.model import Models
 from stages.tasks import Bounds, Task
 
 BINS = 24
@@ -34,6 +35,7 @@ def report_page(
     state: RunState,
     tasks: Mapping[str, Task],
     bounds: Mapping[str, Mapping[str, Bounds]],
+    models: Models,
     rows: int,
     seed: int,
 ) -> tuple[str, int]:
@@ -45,14 +47,16 @@ def report_page(
     Args:
         tasks: the run's tasks.
         bounds: the filter's bounds by task and metric.
+        models: of a calibrated filter, by task.
         rows: the largest number of rows in the gallery.
         seed: draws the rows.
     """
-    found = survey(state, sample_parts(state, rows, seed))
+    found = survey(state, sample_parts(state, rows, seed), models)
     chosen = choose_rows(found, bounds, rows, seed)
     gallery: list[Shown] = []
     for part in sorted({row.part for row in chosen}):
-        gallery += read_shown(state, tasks, bounds, part, [row for row in chosen if row.part == part])
+        in_part = [row for row in chosen if row.part == part]
+        gallery += read_shown(state, tasks, bounds, part, in_part, models)
     return page(state, bounds, found, gallery), len(gallery)
 
 

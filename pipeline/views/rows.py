@@ -15,7 +15,9 @@ from pipeline.store.location import Location
 from pipeline.store.plan import read_part
 from pipeline.store.sealed import opened, read_table
 from pipeline.views.run import open_state
-from stages.filter.stage import FilterConfig, rank, resolve_bounds
+from stages.filter.choice import rank
+from stages.filter.model import UNCALIBRATED, Models
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.placed import step_name
 from stages.score.metrics import scores_of
 from stages.tasks import Bounds, Tasks
@@ -153,18 +155,29 @@ def _begun(run: RunFolder, part: int, columns: Sequence[str], turn: int) -> list
     return begun.filter(pc.equal(begun["status"], "kept")).drop_columns(["status"]).to_pylist()
 
 
-def best_candidate(row: Mapping[str, Any]) -> int | None:
+def best_candidate(row: Mapping[str, Any], models: Models = UNCALIBRATED) -> int | None:
     """The index of the candidate to show: the filter's choice, otherwise the one with the highest rank.
 
     None for a row without scored candidates.
+
+    Args:
+        row: with its task.
+        models: calibrated models by task, which rank the candidates.
     """
     if row.get("choice") is not None:
         return row["choice"]
     scores = scores_of(row)
-    return max(range(len(scores)), key=lambda place: rank(scores[place])) if scores else None
+    model = models.get(row.get("task", ""))
+    return max(range(len(scores)), key=lambda place: rank(scores[place], model)) if scores else None
 
 
 def bounds_of(manifest: Manifest, tasks: Tasks) -> dict[str, dict[str, Bounds]]:
     """The filter's bounds by task and metric, after all overrides of the manifest."""
     config = manifest.section("filter", FilterConfig)
     return {name: resolve_bounds(task, config) for name, task in tasks.items()}
+
+
+def calibrated(manifest: Manifest) -> Models:
+    """The calibrated models of the manifest's filter by task; empty without ``filter.model``."""
+    model = manifest.section("filter", FilterConfig).model
+    return UNCALIBRATED if model is None else model.tasks

@@ -13,7 +13,9 @@ import numpy as np
 from pipeline.engine.state import RunState
 from pipeline.shown import DataTable, shown
 from pipeline.views.rows import done_stages, rows
-from stages.filter.stage import FilterConfig, choose, resolve_bounds
+from stages.filter.choice import choose
+from stages.filter.model import TaskModel
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.score.metric import Scores
 from stages.score.metrics import score_columns, scores_of
 from stages.tasks import Bounds, Tasks
@@ -60,7 +62,8 @@ def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: Fi
     curves = []
     for task in sorted(scores):
         bounds = resolve_bounds(tasks[task], config)
-        kept_now = _kept(scores[task], bounds)
+        model = None if config.model is None else config.model.tasks.get(task)
+        kept_now = _kept(scores[task], bounds, model)
         for metric, bound in bounds.items():
             found = (candidate.get(metric) for row in scores[task] for candidate in row)
             seen = [score for score in found if score is not None]
@@ -71,7 +74,8 @@ def sweep(scores: Mapping[str, list[Sequence[Scores]]], tasks: Tasks, config: Fi
                 now = getattr(bound, side)
                 if now is None:
                     continue
-                kept = tuple(_kept(scores[task], _moved(bounds, metric, side, value)) for value in values)
+                moved = [_moved(bounds, metric, side, value) for value in values]
+                kept = tuple(_kept(scores[task], each, model) for each in moved)
                 curves.append(Curve(task, metric, side, now, len(scores[task]), kept_now, values, kept))
     return curves
 
@@ -80,8 +84,8 @@ def _moved(bounds: Mapping[str, Bounds], metric: str, side: str, value: float) -
     return {**bounds, metric: bounds[metric].model_copy(update={side: value})}
 
 
-def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds]) -> int:
-    return sum(not choose(candidates, bounds).reason for candidates in rows)
+def _kept(rows: Sequence[Sequence[Scores]], bounds: Mapping[str, Bounds], model: TaskModel | None) -> int:
+    return sum(not choose(candidates, bounds, model).reason for candidates in rows)
 
 
 def plot(curves: Sequence[Curve]) -> bytes:

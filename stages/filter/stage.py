@@ -1,20 +1,20 @@
 """The filter stage: thresholds on the scores, and the choice of one candidate per row. It needs no model.
 
 The bounds of a metric come from the task file, then the manifest's ``filter.default``, then
-``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states.
+``filter.tasks.<task>``. A later source replaces only the sides (min, max) that it states. A calibrated
+``filter.model`` replaces the bounds of the metrics that it knows, but not those of guards (``Metric.guard``).
 """
 
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.score.metric import Scores
+from stages.filter.choice import choose, rank
+from stages.filter.model import FilterModel, model_of
 from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
@@ -26,6 +26,16 @@ class FilterConfig(StageConfig):
     tasks: Mapping[str, Mapping[str, Threshold]] = Field(
         default={}, description="bounds by task and metric; ignored for tasks outside the mixture"
     )
+    model: Annotated[FilterModel | None, BeforeValidator(model_of)] = Field(
+        default=None, description="a file written by editpairs calibrate, or its content"
+    )
+
+    digested: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    @property
+    def made_for(self) -> Mapping[str, str]:
+        """A calibrated model reads scores of the models that it was calibrated with, and of no others."""
+        return {} if self.model is None else self.model.scored_by
 
     @model_validator(mode="after")
     def _known_metrics(self) -> Self:
@@ -39,8 +49,9 @@ class FilterConfig(StageConfig):
 class Filter(Stage[FilterConfig]):
     """Chooses a candidate of each row, or rejects the row with ``<metric>_low``, ``_high`` or ``_missing``.
 
-    ``choice`` is the candidate within all bounds with the highest ``clip_direction`` (:func:`choose`).
-    ``rank`` is its ``clip_direction``. The hashes of its pictures are passed on to the select stage.
+    ``choice`` is the candidate within all bounds with the highest rank (:mod:`stages.filter.choice`).
+    ``rank`` is its ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate
+    is right, and a row is also rejected as ``calibrated_low``. The pictures' hashes are for the select stage.
     """
 
     version: ClassVar[int] = 3
@@ -67,6 +78,8 @@ class Filter(Stage[FilterConfig]):
     def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
         tasks.check_known(config.tasks, "filter.tasks")
+        self.models = {} if config.model is None else config.model.tasks
+        tasks.check_known(self.models, "filter.model.tasks")
         for name, bounds in config.tasks.items():
             if name not in tasks:
                 continue
@@ -75,6 +88,13 @@ class Filter(Stage[FilterConfig]):
                     raise ValueError(
                         f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
                         f"add it to 'metrics' in prompts/{name}.yaml"
+                    )
+        for name, model in self.models.items():
+            for metric in {*model.curves, *model.bounds} if name in tasks else ():
+                if METRICS[metric] not in metrics_of(tasks[name]):
+                    raise ValueError(
+                        f"filter.model.tasks.{name}: the task does not compute the metric {metric}; "
+                        f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
         for name, resolved in self.bounds.items():
@@ -92,7 +112,8 @@ class Filter(Stage[FilterConfig]):
     ) -> Iterator[str]:
         """A bound of the manifest on a metric whose model the manifest does not name asks for nothing.
 
-        A bound of a task file is for whoever measures the metric.
+        A bound of a task file is for whoever measures the metric. A calibrated model that needs such a metric
+        would reject every row.
         """
         missing = unmeasured(sections)
         stated = [("filter.default", config.default)]
@@ -101,22 +122,29 @@ class Filter(Stage[FilterConfig]):
             for metric in bounds:
                 if metric in missing:
                     yield f"{key}.{metric}: nothing measures it: set {missing[metric]}, or take the bound out"
+        for task, model in ({} if config.model is None else config.model.tasks).items():
+            for metric, curve in model.curves.items() if task in tasks else ():
+                if metric in missing and curve.missing is None:
+                    yield (
+                        f"filter.model.tasks.{task}.curves.{metric}: nothing measures it: "
+                        f"set {missing[metric]}, or calibrate again"
+                    )
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [self._decide(row) for row in rows.to_pylist()]
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, row: Mapping[str, Any]) -> Decision:
-        scores = scores_of(row)
+        scores, model = scores_of(row), self.models.get(row["task"])
         try:
-            choice = choose(scores, self.bounds[row["task"]])
+            choice = choose(scores, self.bounds[row["task"]], model)
         except ValueError as error:
             return failed(error)
         if choice.reason:
             return rejected(choice.reason)
         return kept(
             choice=choice.index,
-            rank=rank(scores[choice.index]),
+            rank=rank(scores[choice.index], model),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
@@ -145,68 +173,15 @@ def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
 
 def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
     """The bounds of a task's metrics in the order of METRICS, after all overrides."""
-    layers = [task.thresholds, config.default, config.tasks.get(task.name, {})]
+    model = None if config.model is None else config.model.tasks.get(task.name)
+    by_hand = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
     for metric in (metric.name for metric in metrics_of(task)):
         stated: dict[str, Any] = {}
-        for layer in layers:
+        layers = [] if model is not None and metric in model.replaces else by_hand
+        for layer in [*layers, {} if model is None else model.bounds]:
             if metric in layer:
                 stated |= layer[metric].model_dump(exclude_none=True)
         if stated:
             resolved[metric] = Bounds(**stated)
     return resolved
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The best candidate. ``reason`` is empty if the candidate is within all bounds."""
-
-    index: int
-    reason: str
-
-
-def choose(candidates: Sequence[Scores], bounds: Mapping[str, Bounds]) -> Choice:
-    """Choose the candidate with the highest ``clip_direction`` among the candidates within all bounds.
-
-    A tie goes to the lower index. A candidate without ``clip_direction`` ranks below all others. If no
-    candidate is within the bounds, the reason is the first bound violated by the best of all candidates.
-
-    Raises:
-        ValueError: there is no candidate, or a score is not a finite number.
-    """
-    if not candidates:
-        raise ValueError("the row has no candidate")
-    for index, scores in enumerate(candidates):
-        for metric, value in scores.items():
-            if value is not None and not math.isfinite(value):
-                raise ValueError(f"{metric} of candidate {index} is not a finite number")
-    reasons = [broken_bound(scores, bounds) for scores in candidates]
-    passing = [index for index, reason in enumerate(reasons) if not reason]
-    best = max(passing or range(len(candidates)), key=lambda index: rank(candidates[index]))
-    return Choice(best, reasons[best])
-
-
-def broken_bound(scores: Scores, bounds: Mapping[str, Bounds]) -> str:
-    """The first violated bound of a candidate, as ``<metric>_low`` or ``<metric>_high``; "" if there is none.
-
-    A metric without a value violates its bound as ``<metric>_missing``: an unmeasured candidate may be bad.
-    The exceptions are metrics of models that a manifest may leave out (``Metric.optional``), and the judge's
-    in a run without the judge stage: there they are no keys of ``scores``.
-    """
-    for metric, bound in bounds.items():
-        value = scores.get(metric)
-        if value is None:
-            if METRICS[metric].optional or (metric in JUDGED and metric not in scores):
-                continue
-            return f"{metric}_missing"
-        if bound.min is not None and not value >= bound.min:
-            return f"{metric}_low"
-        if bound.max is not None and not value <= bound.max:
-            return f"{metric}_high"
-    return ""
-
-
-def rank(scores: Scores) -> float:
-    """The value that ranks candidates: ``clip_direction``, or minus infinity without one."""
-    direction = scores.get("clip_direction")
-    return -math.inf if direction is None else direction

@@ -13,6 +13,8 @@ Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aestheti
 ``judge``: the model of the section ``judge``."""
 OPTIONAL_MODELS = ("dino", "depth", "ocr", "aesthetic", "nsfw")
 """Models that a manifest may leave out."""
+Sense = Literal["more", "less", "unknown"]
+"""Whether a greater value speaks for a right pair (``more``), against it (``less``), or neither."""
 Scores = Mapping[str, float | None]
 """The scores of one candidate by metric; None for a metric that does not apply."""
 FRACTION, COSINE, NONNEGATIVE, ANY = (0.0, 1.0), (-1.0, 1.0), (0.0, math.inf), (-math.inf, math.inf)
@@ -39,6 +41,12 @@ class Metric:
     """The value for one candidate; None if it cannot be measured, or another stage measures it."""
     range: tuple[float, float] = FRACTION
     """The lowest and the highest possible value."""
+    sense: Sense = "unknown"
+    """What a greater value says, all else equal. A calibrated filter follows it."""
+    guard: bool = False
+    """Whether its bounds stay in force beside a calibrated filter.
+
+    It finds faults that candidates hardly have, so verdicts about candidates say little of it."""
     look: Callable[[Task], Look | None] = _nothing_sought
     """The question to the detector for a task; None: no question."""
     unsuited: Callable[[Task], str] = _suits

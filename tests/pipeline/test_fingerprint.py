@@ -6,8 +6,10 @@ import pytest
 from pipeline.errors import UserError
 from pipeline.manifest.fingerprint import differences, fingerprint, model_identity, stage_identity
 from stages.base import StageConfig, Weights
+from stages.filter.stage import Filter, FilterConfig
 from stages.tasks import load_tasks
 from tests.pipeline.fake_stages import FAKES, Draw
+from tests.pipeline.runs import ROOT
 
 
 def identity(run, stage, *overrides):
@@ -66,6 +68,25 @@ def test_missing_weights_name_the_key(tmp_path, monkeypatch, model):
     (tmp_path / "here").mkdir()
     with pytest.raises(UserError, match=r"^clip\.model: there are no weights at"):
         model_identity("clip", Weights(model=model))
+
+
+def test_a_calibrated_filter_is_one_digest_and_nothing_while_there_is_none():
+    def leaves(**settings):
+        return stage_identity(
+            "filter", Filter, FilterConfig(**settings), load_tasks(ROOT / "prompts", None, ["color"])
+        )
+
+    def model(intercept):
+        return {"version": 1, "tasks": {"color": {"threshold": 0.5, "intercept": intercept}}}
+
+    plain = leaves()
+    assert not [key for key in plain if "model" in key]
+    one, other = leaves(model=model(1)), leaves(model=model(2))
+    assert {key: one[key] for key in plain} == plain
+    assert one.keys() - plain.keys() == {"filter.model"}
+    assert one["filter.model"].startswith("content:")
+    assert one["filter.model"] != other["filter.model"]
+    assert one == leaves(model=model(1))
 
 
 def edit(path, old, new):

@@ -11,6 +11,7 @@ from pipeline.views.gallery import choose_rows, is_near, thumbnail
 from pipeline.views.outcomes import sample_parts, survey
 from pipeline.views.rows import best_candidate, records
 from pipeline.views.run import open_state
+from stages.filter.model import TaskModel
 from stages.pictures.png import decode_rgb
 from stages.tasks import Bounds
 from tests.toybox_runs import Run
@@ -38,6 +39,9 @@ def test_the_candidate_shown_is_the_one_that_would_be_chosen():
     assert best_candidate({"scores": scores, "choice": None}) == 1
     assert best_candidate({"scores": scores, "choice": 0}) == 0
     assert best_candidate({"scores": None}) is None
+    opposite = TaskModel(threshold=0, curves={"clip_direction": {"at": [-1, 1], "adds": [1, -1]}})
+    assert best_candidate({"scores": scores, "task": "color"}, {"color": opposite}) == 0
+    assert best_candidate({"scores": scores, "task": "add"}, {"color": opposite}) == 1
 
 
 def test_every_planned_row_has_one_outcome(toybox_run: Run):

@@ -12,6 +12,7 @@ from pipeline.verdicts.estimate import Known, by_task, current, estimate, known_
 from pipeline.verdicts.population import Reviewable
 from pipeline.verdicts.strata import Draw, draw, margins
 from pipeline.verdicts.verdict import Verdict
+from stages.filter.model import TaskModel
 from stages.tasks import Bounds
 from tests.pipeline.reviewables import reviewable, row_id, verdicts_about
 
@@ -64,6 +65,16 @@ def test_a_margin_is_that_of_the_best_candidate_in_spreads_of_the_metric():
     spread = np.std([0.4, 0.9, 0.1])
     assert margins(population, BOUNDS) == pytest.approx([0.4 / spread, -0.4 / spread])
     assert margins(population, {}) == [0, 0]
+
+
+def test_a_calibrated_filter_s_threshold_is_a_bound_too():
+    model = TaskModel(threshold=0.5, curves={"clip_direction": {"at": [0, 1], "adds": [-1, 1]}})
+    population = [reviewable(n, directions=(value,)) for n, value in enumerate((0.2, 0.9, 0.6))]
+    found = margins(population, {}, {"color": model})
+    assert found == pytest.approx([-0.6, 0, 0])
+    far = {"color": {"clip_direction": Bounds(min=-9)}}
+    assert margins(population, far, {"color": model}) == pytest.approx([-0.6, 0.8, 0.2])
+    assert margins(population, far, {"add": model}) == margins(population, far)
 
 
 def truth_of(population: list[Reviewable], seed: int) -> dict[str, bool]:

@@ -3,7 +3,8 @@ from io import BytesIO
 from PIL import Image
 
 from pipeline.views.sweep import curves_table, plot, sweep
-from stages.filter.stage import FilterConfig, choose, resolve_bounds
+from stages.filter.choice import choose
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Tasks
 from tests.stages.tiny_tasks import tiny_task

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from stages.edit.annotations.marks import Subject, draw_boxes, draw_mask, draw_sketch
-from stages.filter.stage import FilterConfig, broken_bound, resolve_bounds
+from stages.filter.choice import broken_bound
+from stages.filter.model import FilterModel
+from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.pictures.fidelity import as_float, contrast, mean_change, roughness
 from stages.pictures.png import encode_png
 from stages.pictures.region import Region
@@ -44,7 +46,20 @@ def degenerate(image: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def reason(task_name: str, anchor: np.ndarray, drawn: np.ndarray, composite: bool = True) -> str:
+def indifferent(task_name: str) -> FilterModel:
+    """A calibrated filter that has replaced every bound that it can, and likes everything."""
+    curve = {"at": [0], "adds": [9], "missing": 9}
+    curves = {metric.name: curve for metric in metrics_of(TASKS[task_name])}
+    return FilterModel(version=1, tasks={task_name: {"threshold": 0, "curves": curves}})
+
+
+def reason(
+    task_name: str,
+    anchor: np.ndarray,
+    drawn: np.ndarray,
+    composite: bool = True,
+    model: FilterModel | None = None,
+) -> str:
     """The first bound of the metrics without a model that a drawing breaks, pasted as its task does it."""
     task = TASKS[task_name]
     _, outside = REGION.metric_regions(task.region)
@@ -71,7 +86,7 @@ def reason(task_name: str, anchor: np.ndarray, drawn: np.ndarray, composite: boo
     nothing = Seen(np.zeros((2, 1), np.float32), {})
     evidence = Evidence(Row(task, record), nothing, 0)
     scores = {metric.name: metric.compute(evidence) for metric in metrics_of(task, "pictures")}
-    bounds = resolve_bounds(task, FilterConfig())
+    bounds = resolve_bounds(task, FilterConfig(model=model))
     return broken_bound(scores, {metric: bound for metric, bound in bounds.items() if metric in scores})
 
 
@@ -80,6 +95,12 @@ def reason(task_name: str, anchor: np.ndarray, drawn: np.ndarray, composite: boo
 def test_a_degenerate_drawing_is_rejected(name, scene):
     for what, drawn in degenerate(SCENES[scene]).items():
         assert reason(name, SCENES[scene], drawn), what
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_calibrated_filter_keeps_a_degenerate_drawing(name):
+    for what, drawn in degenerate(SCENES[0]).items():
+        assert reason(name, SCENES[0], drawn, model=indifferent(name)), what
 
 
 @pytest.mark.parametrize("name", TASKS)

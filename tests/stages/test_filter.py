@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stages.filter.stage import Filter, FilterConfig, broken_bound, choose, resolve_bounds
+from stages.filter.choice import broken_bound, choose
+from stages.filter.stage import Filter, FilterConfig, resolve_bounds
 from stages.score import metrics as score_metrics
 from stages.score.metrics import METRICS, scores_of
 from stages.tasks import Bounds, Tasks

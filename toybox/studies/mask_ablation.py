@@ -23,13 +23,13 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
-from pipeline.views.rows import bounds_of, rows_of_run
+from pipeline.views.rows import bounds_of, calibrated, rows_of_run
 from stages import STAGES
 from stages.candidate import Policy
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit, EditConfig
-from stages.filter.stage import choose
+from stages.filter.choice import choose
 from stages.pair import as_pair
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, ssim
@@ -119,7 +119,7 @@ def measure(
     unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
     edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
     score = Score(manifest.section("score", ScoreConfig), tasks)
-    bounds = bounds_of(manifest, tasks)
+    bounds, models = bounds_of(manifest, tasks), calibrated(manifest)
     figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}
     for start in track(range(0, len(rows), config.batch), label):
         part = [dict(row) for row in rows[start : start + config.batch]]
@@ -136,7 +136,9 @@ def measure(
             candidate["image"] = encode_png(published)
             row |= {"anchor": made["anchor"], "candidates": [candidate]}
         for scores, row in zip(score(pa.Table.from_pylist(part))["scores"].to_pylist(), part, strict=True):
-            figures["kept"].append(float(not choose(scores, bounds[row["task"]]).reason))
+            figures["kept"].append(
+                float(not choose(scores, bounds[row["task"]], models.get(row["task"])).reason)
+            )
     return figures
 
 

@@ -39,9 +39,21 @@ def _clip_image(evidence: Evidence) -> float | None:
 
 
 METRICS = (
-    Metric("clip_text_input", "CLIP similarity of I and the input caption", "clip", _clip_text_input, COSINE),
     Metric(
-        "clip_text_output", "CLIP similarity of Tar and the output caption", "clip", _clip_text_output, COSINE
+        "clip_text_input",
+        "CLIP similarity of I and the input caption",
+        "clip",
+        _clip_text_input,
+        COSINE,
+        sense="more",
+    ),
+    Metric(
+        "clip_text_output",
+        "CLIP similarity of Tar and the output caption",
+        "clip",
+        _clip_text_output,
+        COSINE,
+        sense="more",
     ),
     Metric(
         "clip_direction",
@@ -49,6 +61,7 @@ METRICS = (
         "clip",
         _clip_direction,
         COSINE,
+        sense="more",
     ),
     Metric("clip_image", "CLIP similarity of I and Tar", "clip", _clip_image, COSINE),
 )

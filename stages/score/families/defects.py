@@ -18,6 +18,7 @@ METRICS = (
         "overlap (IoU) of the frames around the grounded boxes and around the precise mask",
         "pictures",
         lambda e: fidelity().mask_fit(e.row.region.boxes, e.row.region.precise),
+        sense="more",
         unsuited=needs_boxes,
     ),
     Metric(
@@ -25,6 +26,8 @@ METRICS = (
         "share of pixels that are pure black or pure white, of I or Tar: the greater one",
         "pictures",
         lambda e: float(np.max([fidelity().clipped(e.i), fidelity().clipped(e.tar)])),
+        sense="less",
+        guard=True,
     ),
     Metric(
         "contrast",
@@ -32,6 +35,8 @@ METRICS = (
         "was pasted: the least one; a flat picture has none",
         "pictures",
         _contrast,
+        sense="more",
+        guard=True,
     ),
     Metric(
         "roughness",
@@ -40,5 +45,7 @@ METRICS = (
         "pictures",
         lambda e: float(np.max([fidelity().roughness(e.i), fidelity().roughness(e.tar)])),
         NONNEGATIVE,
+        sense="less",
+        guard=True,
     ),
 )

@@ -15,6 +15,7 @@ METRICS = (
         "judge",
         _given_by_the_judge,
         MARK,
+        sense="more",
     ),
     Metric(
         "judge_consistency",
@@ -22,6 +23,7 @@ METRICS = (
         "judge",
         _given_by_the_judge,
         MARK,
+        sense="more",
     ),
     Metric(
         "judge_quality",
@@ -29,5 +31,6 @@ METRICS = (
         "judge",
         _given_by_the_judge,
         MARK,
+        sense="more",
     ),
 )

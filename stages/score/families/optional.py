@@ -43,6 +43,7 @@ METRICS = (
         "1 - character error rate of what is read where text was written, where score.ocr is true",
         "ocr",
         _text_read,
+        sense="more",
     ),
     Metric(
         "aesthetic",
@@ -50,6 +51,7 @@ METRICS = (
         "aesthetic",
         _aesthetic,
         ANY,
+        sense="more",
     ),
     Metric(
         "nsfw",
@@ -57,5 +59,7 @@ METRICS = (
         "nsfw",
         _nsfw,
         ANY,
+        sense="less",
+        guard=True,
     ),
 )
