@@ -88,7 +88,7 @@ def learn_vector(
             optimizer.zero_grad(set_to_none=True)
             (loss + settings.norm_penalty * excess**2).backward()
             optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
         if (step + 1) % LOGGED == 0:
             told(Progress(step + 1, float(np.mean(losses[-LOGGED:])), float(vector.norm() / usual)))
     return vector.detach()

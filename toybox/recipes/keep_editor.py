@@ -6,6 +6,7 @@ The training itself: ``editpairs train manifests/editor-toybox.yaml``.
 """
 
 import argparse
+import json
 import shutil
 from pathlib import Path
 
@@ -16,6 +17,13 @@ from toybox.recipes.train_task_predictor import FOLDER as PREDICTOR
 from toybox.recipes.training import WEIGHTS
 
 FOLDER = WEIGHTS / "editor"
+
+
+def forget_origin(file: Path) -> None:
+    """Remove the folder that a configuration was loaded from, which exists on one machine only."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    if content.pop("_name_or_path", None) is not None:
+        file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def main() -> None:
@@ -29,6 +37,8 @@ def main() -> None:
         part.half()
     shutil.rmtree(FOLDER, ignore_errors=True)
     save_editor(network, FOLDER, load_guidance(given))
+    for file in FOLDER.rglob("*.json"):
+        forget_origin(file)
     shutil.copytree(PREDICTOR, FOLDER / PREDICTOR_FOLDER)
     size = sum(file.stat().st_size for file in FOLDER.rglob("*") if file.is_file())
     print(f"wrote {FOLDER}: {size / 1e6:.1f} MB")
