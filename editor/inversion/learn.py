@@ -90,7 +90,7 @@ def learn_vector(
             optimizer.step()
         losses.append(loss.item())
         if (step + 1) % LOGGED == 0:
-            told(Progress(step + 1, float(np.mean(losses[-LOGGED:])), float(vector.norm() / usual)))
+            told(Progress(step + 1, float(np.mean(losses[-LOGGED:])), (vector.norm() / usual).item()))
     return vector.detach()
 
 
