@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from stages.base import output_schema
-from stages.filter.stage import JudgedFilter, broken_bound
+from stages.filter.choice import broken_bound
+from stages.filter.stage import JudgedFilter
 from stages.judge.config import JudgeConfig
 from stages.judge.prompt import FORMS
 from stages.judge.stage import JudgeStage
