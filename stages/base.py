@@ -73,7 +73,9 @@ class Resources(Section):
         le=30 * 86_400,
         description="a worker that takes longer for one batch, including loading its models, is ended",
     )
-    threads: int = Field(default=1, ge=1, le=1024, description="threads per worker for computing")
+    threads: int = Field(
+        default=1, ge=1, le=1024, description="threads per worker; torch: the largest power of two"
+    )
 
     @model_validator(mode="after")
     def _shares_of_one(self) -> Self:

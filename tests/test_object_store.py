@@ -6,6 +6,9 @@ import json
 import os
 import re
 import signal
+import subprocess
+import sys
+import weakref
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,9 +24,11 @@ from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
+from pipeline.store import events
 from pipeline.store import lock as locks
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import arrow_source, locate
+from pipeline.store.location import SMALL as SMALL_OBJECT
+from pipeline.store.location import arrow_source, list_folder, locate, put, remove
 from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder
@@ -31,7 +36,7 @@ from pipeline.store.parts import read_footer
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
-from tests.pipeline.runs import FakeRun, assert_sum_is_exact
+from tests.pipeline.runs import FakeRun, assert_sum_is_exact, files_below
 from tests.toybox_runs import ROOT, SMALL
 from tests.waiting import wait_for_files
 
@@ -60,8 +65,8 @@ CAPTIONS = [f"a red cube number {i}" for i in range(8)]
 
 @pytest.fixture
 def on_s3(make_run, request) -> FakeRun:
-    name = re.sub(r"\W", "-", request.node.name)
-    return make_run("remote", CAPTIONS, runs=f"s3://pairs/{name}")
+    """In a folder whose name would be a pattern: a test with parameters has brackets."""
+    return make_run("remote", CAPTIONS, runs=f"s3://pairs/{request.node.name}[*?]")
 
 
 def test_an_object_is_there_wholly_or_not_at_all():
@@ -97,6 +102,46 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
     assert on_s3.files() == local.files()
 
 
+def test_an_object_is_removed_by_its_name_and_no_other():
+    folder = locate("s3://pairs/removed")
+    names = ["a*", "a?", "[ab]", "a", "ab", "b", "a[b]", "%2A", "a#b", "a b"]
+    for name in names:
+        (folder / name).write_bytes(b"")
+    for done, name in enumerate(names, 1):
+        remove(folder / name)
+        assert set(list_folder(folder)) == set(names[done:])
+        remove(folder / name)  # a missing one is fine
+
+
+@pytest.mark.parametrize("lines", [0, 40_000])
+def test_events_are_added_to_an_object_of_any_size_and_name(lines):
+    path = locate(f"s3://pairs/events-{lines}[*?]/events.jsonl")
+    put(path, events.sealed_line({"unit": 0, "note": "x" * 100}) * lines)
+    assert lines == 0 or path.stat().st_size > SMALL_OBJECT
+    for number in (1, 2):
+        events.append(path, unit=number)
+    assert [event["unit"] for _, event in events.read(path)] == [*[0] * lines, 1, 2]
+
+
+def test_the_collector_uploads_nothing():
+    """Neither what was given up nor what failed. At the end of a process it would also wait for ever."""
+    given_up = locate("s3://pairs/given-up/a")
+    file = given_up.open("wb")
+    file.write(b"half")
+    refused = weakref.ref(file.__class__(given_up.fs, "nobody-s/x", "wb"))
+    del file
+    gc.collect()
+    assert not list_folder(given_up.parent)
+    assert refused() is None
+    code = (
+        "from pipeline.store.location import locate\n"
+        "file = locate('s3://nobody-s/x').open('wb')\n"
+        "file.write(b'x')\n"
+        "import sys; sys.kept = file\n"  # lives until the end of the process
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=600)
+
+
 def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monkeypatch):
     state = on_s3.generate()
     monkeypatch.setattr("pipeline.engine.state.MIN_FOOTERS_TO_CACHE", 1)
@@ -116,7 +161,7 @@ def test_footers_are_kept_there_too_and_a_replaced_object_is_noticed(on_s3, monk
     assert 0 < len(read) < len(on_s3.files()) - 1
     lazily = RunState(state.folder, state.plan, list(state.steps.values()))
     assert count_run(second) == count_run(lazily) != expected
-    state.path(state.steps["write"], 0).unlink()
+    remove(state.path(state.steps["write"], 0))
     second.scan()
     assert second.footer(state.steps["write"], 0) is None
 
@@ -145,7 +190,7 @@ def test_a_killed_driver_goes_on_to_the_same_bytes(on_s3, make_run, engine):
     driver.send_signal(signal.SIGKILL)
     driver.wait()
     on_s3.switch("wait 7", on=False)
-    (kept,) = (on_s3.run / "draw").glob("*.parquet")
+    (kept,) = (on_s3.run / name for name in on_s3.files("draw"))
     written = kept.stat().st_mtime
     state = on_s3.generate()
     assert on_s3.files() == whole.files()
@@ -162,7 +207,7 @@ def test_another_machines_lock_is_named_and_a_dead_process_of_this_one_is_taken_
     write_text(lock, json.dumps(dead))
     on_s3.generate()
     assert not lock.exists()
-    assert not list(on_s3.run.glob(".lock*"))
+    assert not [name for name in list_folder(on_s3.run) if name.startswith(".lock")]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +244,7 @@ def test_of_two_that_take_over_a_dead_lock_one_becomes_the_owner(on_s3, monkeypa
 def test_a_deleted_lock_stops_its_owner(on_s3):
     with locks.held(on_s3.run) as check:
         check()
-        (on_s3.run / ".lock").unlink()
+        remove(on_s3.run / ".lock")
         with locks.held(on_s3.run) as others:
             with pytest.raises(UserError, match=r"\.lock, by which this process holds the run, was deleted"):
                 check()
@@ -220,17 +265,16 @@ def test_a_part_cut_short_is_made_again(on_s3):
 
 def test_no_file_of_a_run_holds_a_credential(on_s3):
     on_s3.generate()
-    for path in on_s3.run.rglob("*"):
-        if path.is_file():
-            assert SECRET.encode() not in path.read_bytes(), path
+    for path in files_below(on_s3.run):
+        assert SECRET.encode() not in path.read_bytes(), path
 
 
 def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    locate("s3://pairs").fs.put(f"{toybox_run.folder}/", "pairs/runs/toybox", recursive=True)
-    out = "s3://pairs/out"
-    sets = [part for key in ("runs=s3://pairs/runs", *SMALL) for part in ("--set", key)]
-    run = "s3://pairs/runs/toybox"
+    runs, out = "s3://pairs/runs [1*?]", "s3://pairs/out [1*?]"
+    locate(runs).fs.put(f"{toybox_run.folder}/", f"{locate(runs).path}/toybox", recursive=True)
+    sets = [part for key in (f"runs={runs}", *SMALL) for part in ("--set", key)]
+    run = f"{runs}/toybox"
     for command in (
         ["report", run, "--out", f"{out}/a.html"], ["report", run], ["inspect", run, "--out", f"{out}/b.png"],
         ["sweep", "manifests/toybox.yaml", *sets, "--sheet", f"{out}/c.png"],
@@ -243,7 +287,7 @@ def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path)
     assert not Path("s3:").exists()
     assert locate(f"{out}/a.html").read_bytes() == locate(f"{run}/report.html").read_bytes()
     assert Image.open(locate(f"{out}/c.png").open("rb")).size[0] > 300
-    names = {path.name for path in locate(out).rglob("*") if path.is_file()}
+    names = {path.name for path in files_below(locate(out))}
     assert {"README.md", "train-00000.parquet", "train-00000.tar"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
@@ -264,14 +308,14 @@ def test_an_out_there_is_whole_or_not_at_all_and_tried_before_the_work(make):
         pytest.fail("the work was begun")
 
     def fail() -> None:
-        place = locate("s3://pairs/half/way")
+        place = locate("s3://pairs/half [*?]/way")
         with make(place) as made, made.file("a") if make is new_folder else nullcontext(made) as file:
             file.write(b"half")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert not list(locate("s3://pairs/half").rglob("*"))
+    assert not list_folder(locate("s3://pairs/half [*?]"))
 
 
 def test_verdicts_are_kept_there_too_and_read_from_there():

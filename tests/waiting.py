@@ -18,4 +18,4 @@ def wait_for(happened: Callable[[], Any], process: subprocess.Popen | None = Non
 
 def wait_for_files(run: FakeRun, stage: str, count: int, process: subprocess.Popen) -> None:
     """Return once the process has committed ``count`` files of a stage."""
-    wait_for(lambda: len(list((run.run / stage).glob("*.parquet"))) >= count, process)
+    wait_for(lambda: len(run.files(stage)) >= count, process)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, arrow_source, exists, is_local, locate, named
+from pipeline.store.location import Location, arrow_source, exists, is_local, list_folder, locate, named
 from stages.pictures.foreign import looks_like_picture
 
 CAPTIONS = {"prompt", "text", "original_prompt", "edited_prompt", "source_prompt", "target_prompt"}
@@ -88,7 +88,9 @@ def _open(path: str) -> EvaluationSet:
             raise UserError(f"--against {path}: there is no file and no folder")
         files = [location]
         if location.is_dir():
-            found = location.glob("**/*.parquet") if is_local(location) else location.glob("*.parquet")
+            # ``glob`` of an object store would take a folder's name as a pattern too.
+            listed = (location / name for name in list_folder(location) if name.endswith(".parquet"))
+            found = location.glob("**/*.parquet") if is_local(location) else listed
             files = sorted(file for file in found if not file.name.startswith("."))
     if not files:
         raise UserError(f"--against {path}: the folder holds no parquet files")

@@ -21,7 +21,7 @@ from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import exists
+from pipeline.store.location import exists, remove
 from pipeline.store.new_file import write_text
 from pipeline.store.parts import Footer
 from stages.base import StageConfig
@@ -140,7 +140,7 @@ def _advance(
         _check_rest(run, parts, forced, engine)
     in_use = {f.fingerprint for step in run.steps for f in _footers(run, step) if f}
     write_lock(run.folder.lock, run.manifest, run.tasks, run.steps, run.identities, in_use)
-    run.folder.last_error.unlink(missing_ok=True)
+    remove(run.folder.last_error)
     for error in run.state.damaged.values():
         progress.note(f"{error}; it is made again")
     local = LocalBackend()

@@ -4,7 +4,7 @@ import json
 from dataclasses import asdict, dataclass
 
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import Location, named
+from pipeline.store.location import Location, named, put, remove
 from pipeline.store.new_file import temporary
 
 
@@ -28,7 +28,7 @@ class Notes:
         return temporary(self._folder / f"{unit:05d}", "row")
 
     def leave(self, unit: int, note: Note) -> None:
-        self.path(unit).write_text(json.dumps(asdict(note)), encoding="utf-8")
+        put(self.path(unit), json.dumps(asdict(note)).encode())
 
     def read(self, unit: int) -> Note | None:
         """Read a note. None if there is none, or if its process ended while writing it."""
@@ -40,4 +40,4 @@ class Notes:
             return None
 
     def remove(self, unit: int) -> None:
-        self.path(unit).unlink(missing_ok=True)
+        remove(self.path(unit))

@@ -14,7 +14,7 @@ from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.audits import read_audit
-from pipeline.store.location import Location, list_folder
+from pipeline.store.location import Location, list_folder, remove
 from pipeline.store.new_file import write_text
 from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
 
@@ -131,7 +131,7 @@ def _remove_other_sizes(run: "Run", step: Step) -> Iterator[str]:
         except DamagedFileError:
             yield f"{folder / name} is not a shard of this run: readers of the folder will use it as one"
         else:
-            (folder / name).unlink()
+            remove(folder / name)
 
 
 def _last_published(path: Location) -> dict[str, Any]:

@@ -21,10 +21,17 @@ def thread_variables(threads: int) -> dict[str, str]:
 def limit_threads(threads: int) -> None:
     """Limit the threads of this process, whatever is already imported.
 
+    torch gets the largest power of two. It cuts a tensor into one piece per thread, and computes the last
+    elements of a piece with another function if they fill no register. A third of a tensor often ends within
+    a row, so that the row's last bits would depend on its place in the batch.
+
     Call it again after loading the stage.
     """
     os.environ.update(thread_variables(threads))
-    for name, function in (("torch", "set_num_threads"), ("cv2", "setNumThreads")):
+    for name, function, allowed in (
+        ("torch", "set_num_threads", 1 << threads.bit_length() - 1),
+        ("cv2", "setNumThreads", threads),
+    ):
         module = sys.modules.get(name)
         if module is not None:
-            getattr(module, function)(threads)
+            getattr(module, function)(allowed)

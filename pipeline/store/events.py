@@ -5,6 +5,7 @@ was cut short or changed is skipped, and ``validate`` reports it.
 """
 
 import json
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
+from pipeline.store import location
 from pipeline.store.location import Location, is_local, named
 
 _CHECK = b', "check": "'
@@ -57,10 +59,10 @@ def append(path: Location, **event: Any) -> None:
     """
     event["at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     line = sealed_line(event)
-    with named(path), path.open("ab") as file:
-        if is_local(path) and file.tell() and not _ends_with_newline(path):
+    with named(path):
+        if is_local(path) and not _ends_with_newline(path):
             line = b"\n" + line  # in an object store a line is never cut short
-        file.write(line)
+        location.append(path, line)
 
 
 def sealed_line(event: dict[str, Any]) -> bytes:
@@ -120,9 +122,15 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _ends_with_newline(path: Location) -> bool:
-    with path.open("rb") as file:
-        file.seek(-1, 2)
-        return file.read(1) == b"\n"
+    """Whether a new line can follow; true for an empty or missing file."""
+    try:
+        with path.open("rb") as file:
+            if not file.seek(0, os.SEEK_END):
+                return True
+            file.seek(-1, os.SEEK_END)
+            return file.read(1) == b"\n"
+    except FileNotFoundError:
+        return True
 
 
 def _sums(groups: pa.DictionaryArray, values: pa.Array) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 from upath import UPath
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, is_local, reached
+from pipeline.store.location import Location, is_local, reached, remove
 
 Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""
@@ -129,7 +129,7 @@ def _object_lock(folder: UPath) -> Iterator[Check]:
         yield check
     finally:
         if _holder(lock) == owner:
-            lock.unlink(missing_ok=True)
+            remove(lock)
 
 
 def _remove_dead(lock: UPath, holder: dict[str, Any], content: str) -> None:
@@ -146,9 +146,9 @@ def _remove_dead(lock: UPath, holder: dict[str, Any], content: str) -> None:
         )
     try:
         if _holder(lock) == holder:
-            lock.unlink(missing_ok=True)
+            remove(lock)
     finally:
-        claim.unlink(missing_ok=True)
+        remove(claim)
 
 
 def _lost(folder: Location) -> UserError:

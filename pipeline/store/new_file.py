@@ -9,7 +9,7 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from pipeline.store.location import Location, is_local, list_folder, named
+from pipeline.store.location import Location, is_local, list_folder, named, remove
 
 _TEMPORARY = re.compile(r"\.editpairs-.+\.tmp")
 
@@ -25,7 +25,7 @@ def remove_temporaries(run: Location) -> None:
     for folder in [run, *stages]:
         for name, is_folder in list_folder(folder).items():
             if not is_folder and _TEMPORARY.fullmatch(name):
-                (folder / name).unlink(missing_ok=True)
+                remove(folder / name)
 
 
 class NewFile:
@@ -75,11 +75,10 @@ class NewFile:
         """Discard the file. Errors here are ignored: the first error has already been raised."""
         with suppress(Exception):
             if is_local(self._path):
-                self._written.unlink(missing_ok=True)
+                remove(self._written)
                 self._file.close()
             else:
                 self._file.discard()  # type: ignore[attr-defined]
-                self._file.closed = True  # type: ignore[misc]  # the collector would upload what is left
 
     def __enter__(self) -> Self:
         return self

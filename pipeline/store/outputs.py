@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, is_local, reached
+from pipeline.store.location import Location, is_local, put, reached, remove
 from pipeline.store.new_file import NewFile
 
 
@@ -102,7 +102,7 @@ def new_folder(out: Location) -> Iterator[NewFolder]:
         else:
             for name in folder.names:
                 with suppress(Exception):
-                    (under_way / name).unlink()
+                    remove(under_way / name)
         raise
 
 
@@ -126,8 +126,8 @@ def _real(path: Location) -> Location:
 def _try(path: Location) -> None:
     """Write and remove an empty object. Listing a store does not show whether it accepts writes."""
     tried = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    tried.write_bytes(b"")
-    tried.unlink()
+    put(tried, b"")
+    remove(tried)
 
 
 @contextmanager

@@ -69,7 +69,7 @@ class Mask(Stage[MaskConfig]):
     ``mask_area``. For a task without grounding, the mask covers the whole picture and there is no box.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
         "instruct": ["edited_object", "original_object"],

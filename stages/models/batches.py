@@ -5,6 +5,16 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
+ROWS_OF_WHOLE_REGISTERS = 8
+"""A CPU computes functions such as the sigmoid for 32 elements of a tensor at a time. Fewer elements at the
+tensor's end are computed by another function, whose last bit can differ. A row has a multiple of 4 elements,
+because a box has 4, so 8 rows leave no rest."""
+
+
+def without_rest(batch: int) -> int:
+    """The smallest batch of at least ``batch`` rows in which a row's place changes no bit on a CPU."""
+    return -(-batch // ROWS_OF_WHOLE_REGISTERS) * ROWS_OF_WHOLE_REGISTERS
+
 
 def filled(items: Sequence[Item], batch: int) -> list[Item]:
     """At least one and at most ``batch`` items, filled up to ``batch`` with copies of the last one."""

@@ -41,7 +41,7 @@ class Score(Stage[ScoreConfig]):
     is encoded once.
     """
 
-    version: ClassVar[int] = 7
+    version: ClassVar[int] = 8
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
         "instruct": ["caption", "instruction", "output_caption", "edited_object", "original_object"],

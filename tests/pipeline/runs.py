@@ -14,7 +14,7 @@ from pipeline.engine import generate as engine
 from pipeline.engine.progress import Progress
 from pipeline.engine.state import RunState
 from pipeline.manifest.manifest import Manifest, read_manifest
-from pipeline.store.location import Location, locate
+from pipeline.store.location import Location, list_folder, locate
 from tests.pipeline.fake_stages import FAKES, PLACED
 
 ROOT = Path(__file__).parents[2]
@@ -110,13 +110,24 @@ class FakeRun:
         """The committed files by path, of some stages or all."""
         return {
             str(path.relative_to(self.run)): path.read_bytes()
-            for path in sorted(self.run.rglob("*.parquet"))
-            if not stages or path.parent.name in stages
+            for path in files_below(self.run)
+            if path.suffix == ".parquet" and (not stages or path.parent.name in stages)
         }
 
     def inodes(self, *stages: str) -> dict[str, int]:
         """The inode of each committed file: a file made again has another."""
         return {name: (self.run / name).stat().st_ino for name in self.files(*stages)}
+
+
+def files_below(folder: Location) -> list[Location]:
+    """All files below a folder, sorted.
+
+    ``rglob`` of an object store takes the name of the folder as a pattern.
+    """
+    found: list[Location] = []
+    for name, is_folder in sorted(list_folder(folder).items()):
+        found += files_below(folder / name) if is_folder else [folder / name]
+    return found
 
 
 QUIET = Progress(Console(quiet=True))

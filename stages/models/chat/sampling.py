@@ -24,11 +24,19 @@ def draw(logits: torch.Tensor, generators: Sequence[torch.Generator], sampling: 
     if sampling.temperature == 0:
         return logits.argmax(-1)
     logits = nucleus(logits / sampling.temperature, sampling.top_p)
-    exponential = torch.ones(logits.shape)
+    noise = torch.zeros(logits.shape)
     for row, generator in enumerate(generators):
-        exponential[row].exponential_(generator=generator)
-    gumbel = -exponential.clamp(min=1e-30).log()
-    return (logits + gumbel.to(logits.device)).argmax(-1)
+        noise[row] = gumbel(logits.shape[1], generator)
+    return (logits + noise.to(logits.device)).argmax(-1)
+
+
+def gumbel(size: int, generator: torch.Generator) -> torch.Tensor:
+    """Gumbel noise [size] for one row.
+
+    If it were made for several rows at once, the logarithm's last bits would depend on the row's place
+    (:mod:`stages.models.batches`).
+    """
+    return -torch.empty(size).exponential_(generator=generator).clamp(min=1e-30).log()
 
 
 def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
 
-from stages.models.batches import full_batches
+from stages.models.batches import full_batches, without_rest
 from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.architecture import (
@@ -92,9 +92,12 @@ class Detector:
         """Search for ``phrases[i]`` in ``images[i]`` (uint8 RGB [h,w,3]), ``batch`` pictures per pass.
 
         A smaller last batch is filled with copies of its last row, so that every forward pass has the same
-        shape. A phrase with a word that the detector does not know is not found (``unknown``).
+        shape. On a CPU, the batch is rounded up to a multiple of 8, so that a row's place does not matter. A
+        phrase with a word that the detector does not know is not found (``unknown``).
         """
         found = []
+        if self.device.type == "cpu":
+            batch = without_rest(batch)
         for rows, filled_rows in full_batches(range(len(images)), batch):
             boxes, word_scores, words = self.predict(
                 [images[i] for i in filled_rows], [phrases[i] for i in filled_rows]
