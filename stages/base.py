@@ -74,7 +74,7 @@ class Resources(Section):
         description="a worker that takes longer for one batch, including loading its models, is ended",
     )
     threads: int = Field(
-        default=1, ge=1, le=1024, description="threads per worker; torch: the largest power of two"
+        default=1, ge=1, le=1024, description="threads per worker; torch takes a power of two"
     )
 
     @model_validator(mode="after")
