@@ -14,6 +14,7 @@ from rich.text import Text
 
 from pipeline.engine.ledger import StageCount, count_run
 from pipeline.engine.preflight import Machine, judged_by, problems
+from pipeline.engine.ray_start import cluster_problems
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
@@ -50,13 +51,19 @@ class RemainingWork:
         return self.rows * self.seconds_a_row * self.resources.gpus / 3600
 
 
-def check(manifest: Manifest, stages: Chain, machine: Machine, console: Console) -> None:
+def check(
+    manifest: Manifest, stages: Chain, machine: Machine, console: Console, *, elsewhere: bool = False
+) -> None:
     """Print the stages, their models and resources, and the estimated cost.
+
+    ``elsewhere``: the run starts on another machine, so this one need not reach the Ray cluster.
 
     Raises:
         UserError: ``generate`` could not start. The message lists every reason, one per line.
     """
     found = problems(manifest, stages, judged_by(manifest, machine))
+    if not elsewhere:
+        found += cluster_problems(manifest.ray)
     captions = 0
     try:
         captions = len(read_captions(manifest.captions.location, manifest.captions.column))

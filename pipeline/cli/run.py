@@ -100,8 +100,8 @@ def _print_status(run: "Run", quiet: bool) -> None:
 def check(
     manifest: Manifest,
     overrides: Set = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs of the machine; default: this one's")] = None,
-    cpus: Annotated[int | None, typer.Option(min=1, help="CPUs of the machine; default: this one's")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="check for another machine, with N GPUs")] = None,
+    cpus: Annotated[int | None, typer.Option(min=1, help="check for another machine, with N CPUs")] = None,
 ) -> None:
     """Check whether a manifest would run: keys, files, models, resources. After a pilot: the cost."""
     from pipeline.api import chain_of, load_manifest
@@ -111,7 +111,7 @@ def check(
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
     content = load_manifest(manifest, overrides or [])
-    run(content, chain_of(content), machine, console)
+    run(content, chain_of(content), machine, console, elsewhere=gpus is not None or cpus is not None)
 
 
 @app.command(

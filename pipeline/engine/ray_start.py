@@ -49,10 +49,34 @@ def start_ray(options: RayOptions) -> None:
     if address is None:
         _init_local(options)
         return
-    try:
-        address = _resolved(address)
-        _answers(address.removeprefix("ray://"))
+    address = _checked(source, address)
+    with _told(source, address):
         _init(address=address)
+
+
+def cluster_problems(options: RayOptions) -> Iterator[str]:
+    """The reason why the named cluster cannot be joined, if nothing answers there. Ray is not started."""
+    source, address = named_address(options)
+    if address is not None:
+        try:
+            _checked(source, address)
+        except UserError as error:
+            yield str(error)
+
+
+def _checked(source: str, address: str) -> str:
+    """The address of the cluster, after something has answered there."""
+    with _told(source, address):
+        resolved = _resolved(address)
+    with _told(source, resolved):
+        _answers(resolved.removeprefix("ray://"))
+    return resolved
+
+
+@contextmanager
+def _told(source: str, address: str) -> Iterator[None]:
+    try:
+        yield
     except Exception as error:  # Ray raises bare exceptions
         raise UserError(
             f"{source}: no Ray cluster can be joined at {address}: {_words(error)}\n"

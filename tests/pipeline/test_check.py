@@ -17,9 +17,9 @@ from tests.pipeline.runs import MANIFESTS, ROOT
 PLENTY = Machine(cpus=8, gpus=1)
 
 
-def checked(manifest, stages=PLACED, machine=PLENTY) -> str:
+def checked(manifest, stages=PLACED, machine=PLENTY, elsewhere=False) -> str:
     out = io.StringIO()
-    check(manifest, stages, machine, Console(file=out, width=120))
+    check(manifest, stages, machine, Console(file=out, width=120), elsewhere=elsewhere)
     return out.getvalue()
 
 
@@ -62,7 +62,16 @@ def test_all_that_is_wrong_is_named_at_once(run):
 
 
 def test_a_cluster_is_not_judged_by_this_machine(run):
-    assert checked(run.manifest("draw.resources.gpus=8", "ray.address=head:6379"))
+    assert checked(run.manifest("draw.resources.gpus=8", "ray.address=head:6379"), elsewhere=True)
+
+
+def test_a_cluster_that_does_not_answer_is_named_beside_the_rest(run):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        closed = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(UserError) as wrong:
+        checked(run.manifest("captions.file=none.txt", f"ray.address={closed}"))
+    assert "captions.file" in str(wrong.value)
+    assert f"ray.address: no Ray cluster can be joined at {closed}" in str(wrong.value)
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
@@ -83,4 +92,4 @@ def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, mon
             if not folder.exists():
                 folder.parent.mkdir(exist_ok=True)
                 folder.symlink_to(ROOT / "toybox" / "weights" / own)
-        assert "up to" in checked(manifest, unrolled(1), Machine(cpus=64, gpus=8))
+        assert "up to" in checked(manifest, unrolled(1), Machine(cpus=64, gpus=8), elsewhere=True)
