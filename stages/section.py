@@ -17,6 +17,10 @@ class Section(BaseModel):
 
     identity: ClassVar[bool] = True
     """Whether the section affects a stage's output and is therefore part of its fingerprint."""
+    implied: ClassVar[Mapping[str, Any]] = {}
+    """Fields that were added later, with the value that older runs imply.
+
+    The fingerprint leaves out a field with this value, so that older runs keep their fingerprints."""
     digested: ClassVar[frozenset[str]] = frozenset()
     """Fields of which the fingerprint has one digest instead of all keys, and nothing if they are None."""
 

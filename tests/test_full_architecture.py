@@ -20,14 +20,14 @@ from stages.base import Weights
 from stages.edit.draw import Drawing
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.stage import EditConfig
-from stages.models import segmenter
 from stages.models.clip import Clip
 from stages.models.convert import GROUNDING, SEGMENTERS
 from stages.models.diffusion import DiffusionConfig
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.models.grounding import architecture as grounding
 from stages.models.grounding.transformers_detector import TransformersDetector
-from stages.models.segmenter import Segmenter
+from stages.models.segmenter import SegmenterWeights, load_segmenter
+from stages.models.segmenter import architecture as segmenter
 from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
 from tests.stages.detector_weights import in_transformers
@@ -143,7 +143,7 @@ def test_segment_anything_vit_b_segments_a_box(tmp_path):
         np.array([[10, 20, 300, 400]], np.float32),
         np.array([[5, 5, 50, 60], [0, 0, 512, 512]], np.float32),
     ]
-    masks = Segmenter.load(Weights(model=str(tmp_path))).segment(PICTURES, boxes, batch=1)
+    masks = load_segmenter(SegmenterWeights(model=str(tmp_path))).segment(PICTURES, boxes, batch=1)
     assert [mask.shape for mask in masks] == [(1, 512, 512), (2, 512, 512)]
 
 

@@ -165,6 +165,8 @@ def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:
         for name in type(value).model_fields:
             if isinstance(value, Weights) and name == "revision":
                 continue
+            if name in value.implied and getattr(value, name) == value.implied[name]:
+                continue
             if isinstance(value, Weights) and name == "model":
                 leaves.append((f"{key}.model", model_identity(key, value)))
             elif name in value.digested:

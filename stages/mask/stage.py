@@ -11,8 +11,8 @@ from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.finite import NotFiniteError
-from stages.models.config import SegmenterWeights
 from stages.models.grounding import GroundingConfig, load_detector
+from stages.models.segmenter import SegmenterWeights, load_segmenter
 from stages.pictures.masks import fill_boxes, smooth_mask, soft_mask, without_specks
 from stages.pictures.png import decode_rgb, encode_png
 from stages.tasks import Tasks
@@ -91,20 +91,17 @@ class Mask(Stage[MaskConfig]):
     Config: ClassVar[type[StageConfig]] = MaskConfig
 
     def __init__(self, config: MaskConfig, tasks: Tasks, *, turn: int = 1) -> None:
-        from stages.models.segmenter import Segmenter
-
         super().__init__(config, tasks, turn=turn)
         self.detector = load_detector(config.grounding)
-        self.segmenter = Segmenter.load(config.segmenter)
+        self.segmenter = load_segmenter(config.segmenter)
 
     @classmethod
     def problems(cls, config: MaskConfig, tasks: Tasks) -> Iterator[str]:
         from stages.models.grounding.folder import grounding_problems
-        from stages.models.weight_files import of_parts, problems_of
+        from stages.models.segmenter.folder import segmenter_problems
 
         yield from grounding_problems(config.grounding)
-        check = of_parts("encoder", ("image_encoder.", "mask_decoder.", "prompt_encoder."))
-        yield from problems_of("mask.segmenter", config.segmenter, check)
+        yield from segmenter_problems(config.segmenter)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

@@ -16,11 +16,3 @@ class ProbeWeights(Weights):
     @property
     def from_hub(self) -> bool:
         return False
-
-
-class SegmenterWeights(Weights):
-    """A SAM folder written by ``editpairs convert``."""
-
-    @property
-    def from_hub(self) -> bool:
-        return False

@@ -17,9 +17,9 @@ from safetensors.torch import save_model
 from stages.models.grounding.architecture import TEXT_ENCODER, Backbone
 from stages.models.grounding.architecture import Architecture as GroundingArchitecture
 from stages.models.grounding.architecture import build as build_grounding
-from stages.models.segmenter import Architecture as SegmenterArchitecture
-from stages.models.segmenter import Encoder
-from stages.models.segmenter import build as build_segmenter
+from stages.models.segmenter.architecture import Architecture as SegmenterArchitecture
+from stages.models.segmenter.architecture import Encoder
+from stages.models.segmenter.architecture import build as build_segmenter
 
 GROUNDING: dict[str, GroundingArchitecture] = {
     "groundingdino-swin-t": GroundingArchitecture(),

@@ -5,7 +5,7 @@ run in milliseconds. For a hub name, only its form is checked.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,21 @@ def read_json(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{file} is not a JSON object")
     return content
+
+
+def is_of_transformers(found: Mapping[str, Any]) -> bool:
+    """Whether a section's ``model`` is a hub name or a folder of transformers.
+
+    A folder of ``editpairs convert`` is none: its ``config.json`` names no ``model_type``.
+
+    Args:
+        found: the section's keys that were read so far.
+    """
+    path = Weights(model=found["model"]).path if "model" in found else None
+    try:
+        return path is None or "model_type" in read_json(path / "config.json")
+    except (OSError, ValueError):
+        return False
 
 
 def check_saved_model(folder: Path, name: str = "model") -> None:

@@ -102,3 +102,17 @@ def test_published_rows_name_the_models_that_made_them(run):
     identity = model_identity("diffusion", run.manifest().section("draw", Draw.Config).diffusion)
     assert identity.startswith("content:")
     assert json.loads(models) == {"diffusion.model": identity}
+
+
+def test_a_later_field_counts_only_where_it_differs_from_older_runs():
+    """Runs made before ``mask.segmenter.library`` existed keep their fingerprints."""
+    from stages.mask.stage import Mask, MaskConfig
+
+    detector = {"model": "IDEA-Research/grounding-dino-base"}
+    published, hub = {"model": "toybox/weights/segmenter"}, {"model": "facebook/sam-vit-huge"}
+    older, newer = (
+        stage_identity("mask", Mask, MaskConfig.model_validate({"grounding": detector, "segmenter": each}), {})
+        for each in (published, hub)
+    )
+    assert "mask.segmenter.library" not in older
+    assert newer["mask.segmenter.library"] == "transformers"

@@ -9,11 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from pipeline.cli import app
-from stages.base import Weights
 from stages.models import convert
 from stages.models.convert import CheckpointError, convert_grounding, convert_segmenter, read_checkpoint
 from stages.models.grounding import GroundingConfig, load_detector
-from stages.models.segmenter import Segmenter
+from stages.models.segmenter import SegmenterWeights, load_segmenter
 from tests.stages.tiny_models import (
     DETECTOR,
     SEGMENTER,
@@ -51,7 +50,7 @@ def test_a_segmenter_comes_back_as_it_was(tmp_path):
     model = save_segmenter(tmp_path / "written")
     torch.save(model.state_dict(), tmp_path / "sam.pth")
     assert convert_segmenter(tmp_path / "sam.pth", tmp_path / "made", SEGMENTER) == []
-    loaded = Segmenter.load(Weights(model=str(tmp_path / "made"))).model
+    loaded = load_segmenter(SegmenterWeights(model=str(tmp_path / "made"))).model
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 

@@ -9,7 +9,7 @@ from groundingdino.util.slconfig import SLConfig
 from stages.models.grounding import GroundingConfig, load_detector
 from stages.models.grounding import architecture as grounding
 from stages.models.grounding.compat import TextEncoder, fit_sine_embeddings, groundingdino, sine_embedding
-from stages.models.grounding.detector import Detector, preprocess
+from stages.models.grounding.published_detector import PublishedDetector, preprocess
 from stages.models.grounding.words import caption_of
 from tests.stages.tiny_models import DETECTOR, save_detector, save_text_encoder
 from toybox.world.render import render
@@ -97,7 +97,7 @@ def test_a_score_is_the_mean_over_the_words_of_the_phrase_alone(detector):
 @pytest.mark.parametrize("threshold", ["box_threshold", "text_threshold"])
 def test_each_threshold_rejects_but_the_nearest_miss_is_known(detector, threshold):
     config = GroundingConfig(model="", **{**EVERYTHING, threshold: 1.0})
-    strict = Detector(detector.model, DETECTOR.image, config)
+    strict = PublishedDetector(detector.model, DETECTOR.image, config)
     [found] = strict.find(pictures(1), ["a red car"], 1)
     [all_found] = detector.find(pictures(1), ["a red car"], 1)
     assert found.boxes.shape == (0, 4)

@@ -11,7 +11,7 @@ from stages.models.clip import Clip
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
 from stages.models.grounding import GroundingConfig, load_detector
-from stages.models.segmenter import Segmenter
+from stages.models.segmenter import SegmenterWeights, load_segmenter
 from stages.models.weights import Weights
 from toybox.world.render import render
 from toybox.world.scene import sample_scene
@@ -37,7 +37,7 @@ def detections(scene):
 
 
 def masks(scene):
-    model = Segmenter.load(Weights(model="toybox/weights/segmenter")).model
+    model = load_segmenter(SegmenterWeights(model="toybox/weights/segmenter")).model
     picture = torch.from_numpy(scene.image).permute(2, 0, 1).float()
     for batch in BATCHES:
         with torch.inference_mode():

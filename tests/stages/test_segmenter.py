@@ -3,8 +3,8 @@ import pytest
 import torch
 from segment_anything import SamPredictor, sam_model_registry
 
-from stages.base import Weights
-from stages.models.segmenter import Architecture, Segmenter, build
+from stages.models.segmenter import SegmenterWeights, load_segmenter
+from stages.models.segmenter.architecture import Architecture, build
 from tests.stages.tiny_models import save_segmenter
 
 
@@ -12,7 +12,7 @@ from tests.stages.tiny_models import save_segmenter
 def segmenter(tmp_path_factory):
     folder = tmp_path_factory.mktemp("segmenter")
     save_segmenter(folder)
-    return Segmenter.load(Weights(model=str(folder)))
+    return load_segmenter(SegmenterWeights(model=str(folder)))
 
 
 def pictures(count, height=64, width=64):
@@ -57,7 +57,7 @@ def test_no_box_at_all_needs_no_forward(segmenter):
 
 def test_missing_weights_name_the_manifest_key(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"mask\.segmenter\.model.*config\.json"):
-        Segmenter.load(Weights(model=str(tmp_path)))
+        load_segmenter(SegmenterWeights(model=str(tmp_path)))
 
 
 @pytest.mark.parametrize(

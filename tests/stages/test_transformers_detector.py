@@ -61,6 +61,9 @@ def test_both_find_the_same_boxes(twins):
         assert other.best_score == pytest.approx(one.best_score, abs=1e-4)
 
 
-def test_a_hub_name_is_only_a_name_in_that_library():
-    assert GroundingConfig(model="a/b", library="transformers").from_hub
-    assert not GroundingConfig(model="a/b").from_hub
+def test_the_library_is_told_by_the_model(twins, tmp_path):
+    assert GroundingConfig(model="IDEA-Research/grounding-dino-base").library == "transformers"
+    assert GroundingConfig(model="IDEA-Research/grounding-dino-base").path is None
+    assert GroundingConfig(model="toybox/weights/detector").library == "groundingdino"
+    assert GroundingConfig(model=str(tmp_path)).library == "groundingdino"
+    assert not GroundingConfig(model="a/b", library="groundingdino").from_hub

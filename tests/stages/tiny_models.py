@@ -7,8 +7,8 @@ from safetensors.torch import save_model
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, PreTrainedTokenizerFast
 
-from stages.models import segmenter
 from stages.models.grounding import architecture as grounding
+from stages.models.segmenter import architecture as segmenter
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "?", "a", "the", "red", "blue", "striped", "car"]
 

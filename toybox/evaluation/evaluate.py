@@ -27,7 +27,7 @@ from stages.models.chat.sampling import Sampling
 from stages.models.chat.transformers_chat import TransformersChat, load
 from stages.models.diffusion.model import Diffusion
 from stages.models.grounding import load_detector
-from stages.models.segmenter import Segmenter
+from stages.models.segmenter import load_segmenter
 from stages.score.stage import ScoreConfig
 from stages.source.stage import SourceConfig
 from stages.task_check.stage import TaskCheck, TaskCheckConfig
@@ -118,7 +118,7 @@ def segmenter_figures(manifest: Manifest, pictures: Labelled) -> Figures:
     weights = manifest.section("mask", MaskConfig).segmenter
     truth = [mask > 127 for mask in pictures.masks[:, 0]]
     boxes = [np.array([box_of(mask)], np.float32) for mask in truth]
-    found = Segmenter.load(weights).segment(list(pictures.images), boxes, BATCH)
+    found = load_segmenter(weights).segment(list(pictures.images), boxes, BATCH)
     ious = [(m[0] & t).sum() / (m[0] | t).sum() for m, t in zip(found, truth, strict=True)]
     return {"mean_iou": float(np.mean(ious))}
 

@@ -25,7 +25,7 @@ from transformers import BertConfig, PreTrainedTokenizerFast
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.architecture import TEXT_ENCODER, Architecture, Backbone, ImageInput, build
 from stages.models.grounding.compat import groundingdino
-from stages.models.grounding.detector import Detector, preprocess
+from stages.models.grounding.published_detector import PublishedDetector, preprocess
 from toybox.recipes.labelled import Labelled, degraded, held_out_pictures, training_pictures
 from toybox.recipes.set_prediction import Example, set_loss
 from toybox.recipes.training import BUILD, DEVICE, WEIGHTS, Schedule, Training, first_step, half
@@ -175,7 +175,7 @@ def loss_of_batch(predict: Predictions, examples: list[Example]) -> dict[str, Te
 def evaluate(model: groundingdino.GroundingDINO, pictures: Labelled) -> dict[str, float]:
     """Ask for one object that is present and one that is absent, picture by picture, as the stages do."""
     rng = np.random.default_rng(8)
-    detector = Detector(model, ARCHITECTURE.image, THRESHOLDS)
+    detector = PublishedDetector(model, ARCHITECTURE.image, THRESHOLDS)
     present = [present_phrase(scene.things[0], rng) for scene in pictures.scenes]
     absent = [absent_phrase(scene, rng) for scene in pictures.scenes]
     images = list(pictures.images)

@@ -14,7 +14,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.models.segmenter import Architecture, Encoder, Segmenter, build
+from stages.models.segmenter.architecture import Architecture, Encoder, build
+from stages.models.segmenter.published_segmenter import PublishedSegmenter
 from toybox.recipes.labelled import Labelled, degraded, held_out_pictures, training_pictures
 from toybox.recipes.training import DEVICE, WEIGHTS, Schedule, Training, first_step, half
 from toybox.world.scene import SIZE, box_of
@@ -107,7 +108,7 @@ def evaluate(model: Sam, pictures: Labelled) -> dict[str, float]:
     rng = np.random.default_rng(9)
     truth = pictures.masks[:, 0] > 127
     boxes = [jittered(box_of(mask), rng)[None] for mask in truth]
-    found = Segmenter(model).segment(list(pictures.images), boxes, BATCH)
+    found = PublishedSegmenter(model).segment(list(pictures.images), boxes, BATCH)
     filled = [cv2.boundingRect(mask.astype(np.uint8)) for mask in truth]
     ious = [(m[0] & t).sum() / (m[0] | t).sum() for m, t in zip(found, truth, strict=True)]
     full = [t.sum() / (w * h) for t, (_, _, w, h) in zip(truth, filled, strict=True)]
@@ -119,7 +120,7 @@ def evaluate(model: Sam, pictures: Labelled) -> dict[str, float]:
 
 
 def save(model: Sam, folder: Path) -> None:
-    """Write the files that ``Segmenter.load`` reads."""
+    """Write the files that ``load_segmenter`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(ARCHITECTURE.model_dump_json(indent=2) + "\n")
     save_model(half(model), str(folder / "model.safetensors"))

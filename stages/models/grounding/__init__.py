@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from stages.base import Weights
+from stages.models.weight_files import is_of_transformers
 
 if TYPE_CHECKING:
     from stages.models.grounding.detector import Detector
@@ -16,11 +17,15 @@ class GroundingConfig(Weights):
     Both thresholds apply to sigmoid scores in [0,1]. ``box_threshold`` applies to a box's best word, as in
     GroundingDINO's own inference. ``text_threshold`` applies to the mean over all words of the phrase, so "a
     blue car" is not found if only "car" fits.
+
+    Without ``library``, a folder of ``editpairs convert`` belongs to groundingdino-py, and everything else to
+    transformers.
     """
 
-    library: Literal["groundingdino", "transformers"] = Field(
-        "groundingdino",
-        description="groundingdino: a folder of `editpairs convert`; transformers: a hub name or a folder",
+    library: Literal["transformers", "groundingdino"] = Field(
+        default_factory=lambda found: "transformers" if is_of_transformers(found) else "groundingdino",
+        description="transformers: a hub name or a folder; groundingdino: a folder of `editpairs convert`; "
+        "by default as the model is",
     )
     box_threshold: float = Field(0.35, ge=0, le=1, description="least score of a box's best word")
     text_threshold: float = Field(0.25, ge=0, le=1, description="least mean score over the phrase's words")
@@ -40,6 +45,6 @@ def load_detector(config: GroundingConfig) -> "Detector":
         from stages.models.grounding.transformers_detector import TransformersDetector
 
         return TransformersDetector.load(config)
-    from stages.models.grounding.detector import Detector
+    from stages.models.grounding.published_detector import PublishedDetector
 
-    return Detector.load(config)
+    return PublishedDetector.load(config)

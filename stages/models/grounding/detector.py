@@ -1,30 +1,19 @@
-"""Finding a phrase in a picture with GroundingDINO."""
+"""Finding a phrase in a picture: what both libraries' GroundingDINO have in common."""
 
 import math
-import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from groundingdino.util.misc import NestedTensor, nested_tensor_from_tensor_list
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
 
 from stages.models.batches import full_batches, without_rest
-from stages.models.device import default_device
 from stages.models.grounding import GroundingConfig
-from stages.models.grounding.architecture import (
-    TEXT_ENCODER,
-    Architecture,
-    ImageInput,
-    build,
-    groundingdino,
-)
-from stages.models.grounding.words import caption_of, words_of
-from stages.models.weights import fill_from_folder, require_files
+from stages.models.grounding.words import caption_of
 from stages.pictures.masks import share_within
 from stages.unknown_words import unknown_words
 
@@ -66,27 +55,16 @@ class Detections:
         return float(self.all_scores[inside].max(initial=0))
 
 
-class Detector:
+class Detector(ABC):
     """GroundingDINO with its thresholds and preprocessing."""
 
-    def __init__(
-        self, model: "groundingdino.GroundingDINO", image: ImageInput, config: GroundingConfig
-    ) -> None:
-        self.model, self.image, self.config = model.eval(), image, config
-        self.device = next(model.parameters()).device
+    config: GroundingConfig
+    device: torch.device
 
     @property
+    @abstractmethod
     def tokenizer(self) -> Any:
-        return self.model.tokenizer.tokenizer
-
-    @classmethod
-    def load(cls, config: GroundingConfig) -> "Detector":
-        """Load a weights folder, described in ``stages.models.grounding.architecture``."""
-        folder = require_files(config, "grounding.model", "config.json", "model.safetensors", TEXT_ENCODER)
-        architecture = Architecture.model_validate_json((folder / "config.json").read_bytes())
-        model = build(architecture, folder / TEXT_ENCODER)
-        fill_from_folder(model, config, "grounding.model")
-        return cls(model.to(default_device()), architecture.image, config)
+        """Its tokenizer, of transformers."""
 
     def find(self, images: Sequence[np.ndarray], phrases: Sequence[str], batch: int) -> list[Detections]:
         """Search for ``phrases[i]`` in ``images[i]`` (uint8 RGB [h,w,3]), ``batch`` pictures per pass.
@@ -110,21 +88,13 @@ class Detector:
                 found.append(self._select(boxes[k], word_scores[k][:, words[k]], size))
         return found
 
-    @torch.inference_mode()
+    @abstractmethod
     def predict(self, images: Sequence[np.ndarray], phrases: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
         """One forward pass: boxes [b,q,4] (centre and size, as fractions), scores [b,q,t], words [b,t].
 
         ``words`` is True for the tokens of the phrase (:func:`stages.models.grounding.words.words_of`). A
         score is NaN if its logit is not finite.
         """
-        captions = [caption_of(phrase) for phrase in phrases]
-        pictures = preprocess(images, self.image, self.device)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            output = self.model(pictures, captions=captions)
-        tokens = self.model.tokenizer(captions)["input_ids"].to(self.device)
-        words = words_of(self.tokenizer, captions, tokens)
-        return output["pred_boxes"], scores_of(output["pred_logits"], words), words
 
     def _select(self, boxes: Tensor, word_scores: Tensor, size: tuple[int, int]) -> Detections:
         """Apply the thresholds to boxes [q,4] with scores [q, words of the phrase]."""
@@ -165,19 +135,3 @@ def scores_of(logits: Tensor, words: Tensor) -> Tensor:
     """
     logits = logits[..., : words.shape[1]]
     return logits.sigmoid().masked_fill(words[:, None] & ~logits.isfinite(), math.nan)
-
-
-def preprocess(images: Sequence[np.ndarray], config: ImageInput, device: torch.device) -> NestedTensor:
-    """Resize, normalise and pad uint8 RGB pictures [h,w,3] to one batch of tensors [3,h',w']."""
-    return nested_tensor_from_tensor_list([_normalised(image, config, device) for image in images])
-
-
-def _normalised(image: np.ndarray, config: ImageInput, device: torch.device) -> Tensor:
-    pixels = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).to(device).float() / 255
-    height, width = image.shape[:2]
-    factor = min(config.shortest_side / min(height, width), config.longest_side / max(height, width))
-    size = (round(height * factor), round(width * factor))
-    if size != (height, width):
-        pixels = F.interpolate(pixels[None], size, mode="bilinear", antialias=True)[0]
-    mean, std = (torch.tensor(v, device=device)[:, None, None] for v in (config.mean, config.std))
-    return (pixels - mean) / std
