@@ -111,8 +111,8 @@ def test_a_later_field_counts_only_where_it_differs_from_older_runs():
     detector = {"model": "IDEA-Research/grounding-dino-base"}
     published, hub = {"model": "toybox/weights/segmenter"}, {"model": "facebook/sam-vit-huge"}
     older, newer = (
-        stage_identity("mask", Mask, MaskConfig.model_validate({"grounding": detector, "segmenter": each}), {})
-        for each in (published, hub)
+        stage_identity("mask", Mask, MaskConfig.model_validate({"grounding": detector, "segmenter": sam}), {})
+        for sam in (published, hub)
     )
     assert "mask.segmenter.library" not in older
     assert newer["mask.segmenter.library"] == "transformers"
