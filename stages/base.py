@@ -1,20 +1,35 @@
-"""The contract of a stage, the decision about a row, and the settings that every stage has."""
+"""The contract of a stage, and the decision about a row."""
 
-import os
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
-from typing_extensions import Self
 
 from stages.section import Section
-from stages.shipped import resolve
+from stages.settings import AUTO, Dtype, Resources, StageConfig, Weights
 from stages.tasks import Tasks
+
+__all__ = [
+    "AUTO",
+    "DECISION_FIELDS",
+    "ConfigT",
+    "Decision",
+    "Dtype",
+    "Resources",
+    "Section",
+    "Stage",
+    "StageConfig",
+    "Weights",
+    "failed",
+    "kept",
+    "output_schema",
+    "rejected",
+    "storable",
+    "to_table",
+]
 
 DECISION_FIELDS = [
     pa.field("id", pa.string(), nullable=False),
@@ -22,85 +37,6 @@ DECISION_FIELDS = [
     pa.field("reason", pa.string(), nullable=False),
 ]
 """The columns that every stage writes in addition to its own."""
-
-
-class Weights(Section):
-    """A section that names a model's weights. Their identity is part of the fingerprint."""
-
-    model: str = Field(description="a local folder, or a hub name")
-    revision: str | None = Field(default=None, description="the hub revision; None for local folders")
-
-    @property
-    def from_hub(self) -> bool:
-        """Whether ``model`` can be a hub name; otherwise it is always a path."""
-        return True
-
-    @property
-    def path(self) -> Path | None:
-        """The local path of the weights with ``~`` expanded, or None for a hub name.
-
-        ``model`` is a path if it starts with ``.``, ``/`` or ``~``, if its first folder exists in the working
-        folder (a cluster's workers use the same one), or if it belongs to editpairs (:mod:`stages.shipped`).
-        """
-        path = resolve(Path(self.model))
-        here = self.model.startswith((".", "/", "~")) or (bool(path.parts) and os.path.exists(path.parts[0]))
-        return path if here or path.is_absolute() or not self.from_hub else None
-
-    @property
-    def name(self) -> str:
-        """The name given to ``from_pretrained``: the path, or the hub name."""
-        return self.model if self.path is None else str(self.path)
-
-    @property
-    def source(self) -> dict[str, Any]:
-        """Further arguments of ``from_pretrained``: the revision, and no hub access for a local path."""
-        return {"revision": self.revision, "local_files_only": self.path is not None}
-
-
-class Resources(Section):
-    """The resources of one worker of a stage. Not part of the fingerprint."""
-
-    identity: ClassVar[bool] = False
-
-    workers: int = Field(default=1, ge=1, le=4096, description="number of workers that run at once")
-    gpus: float = Field(
-        default=0, ge=0, le=64, description="GPUs per worker, or a share of one; no CPUs are counted then"
-    )
-    cpus: float = Field(default=1, ge=0, le=1024, description="CPUs per worker")
-    hang_seconds: float = Field(
-        default=1800,
-        gt=0,
-        le=30 * 86_400,
-        description="a worker that takes longer for one batch, including loading its models, is ended",
-    )
-    threads: int = Field(
-        default=1, ge=1, le=1024, description="threads per worker; torch takes a power of two"
-    )
-
-    @model_validator(mode="after")
-    def _shares_of_one(self) -> Self:
-        """Check Ray's limits: it counts in ten-thousandths, and shares one GPU but never several."""
-        for key, value in (("gpus", self.gpus), ("cpus", self.cpus)):
-            if 0 < value < 1e-4:
-                raise ValueError(f"{key} must be 0 or at least 0.0001, not {value:g}")
-        if self.gpus > 1 and not self.gpus.is_integer():
-            raise ValueError(f"gpus must be a whole number or less than 1, not {self.gpus:g}")
-        return self
-
-
-class StageConfig(Section):
-    """Settings that every stage has."""
-
-    batch: int = Field(default=8, ge=1, le=10_000, description="rows per call of the stage")
-    resources: Resources = Resources()
-
-    @property
-    def made_for(self) -> Mapping[str, str]:
-        """Models of other stages that the settings were made for: manifest key -> revision or content hash.
-
-        A run with other models, or without one of them, is refused.
-        """
-        return {}
 
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)

@@ -31,6 +31,7 @@ CONTRACT = {
     "stages.publisher",
     "stages.tasks",
     "stages.section",
+    "stages.settings",
     "stages.seeds",
     "stages.shipped",
     "stages.strict_yaml",

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.engine.given import given_rows
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.preflight import check_light_stages
+from pipeline.engine.sizing import sized
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
@@ -71,6 +72,7 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
         if "smallest_batch" in footer:
             smallest = footer["smallest_batch"]
             why += f"{'; ' if why else ''}memory was too small: batches down to {smallest} rows"
+        config = sized(config, footer.get("smallest_batch"))
         limit_threads(config.resources.threads)
         ids = pa.array([row_id])
         (rows,) = given_rows(state.folder, step, placed, part, ids, config.batch, {})

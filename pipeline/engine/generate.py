@@ -13,6 +13,7 @@ from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
 from pipeline.engine.replacing import refuse_to_replace
 from pipeline.engine.reuse import remembers
+from pipeline.engine.sizing import fitted_batch, sized
 from pipeline.engine.state import RunState
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.fingerprint import models_of
@@ -24,7 +25,7 @@ from pipeline.store.folder import RunFolder
 from pipeline.store.location import exists, remove
 from pipeline.store.new_file import write_text
 from pipeline.store.parts import Footer
-from stages.base import StageConfig
+from stages.base import AUTO, StageConfig
 from stages.placed import Chain
 
 
@@ -192,13 +193,15 @@ def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> 
 
 
 def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, progress: Progress) -> None:
+    config = run.manifest.section(step.stage, StageConfig)
+    fitted = fitted_batch(run.folder.events, step.name) if config.batch == AUTO else None
     job = Job(
         folder=run.folder,
         plan=run.plan,
         steps=run.steps,
         step=step,
         placed=run.stages[step.name],
-        config=run.manifest.section(step.stage, StageConfig),
+        config=sized(config, fitted),
         tasks=run.tasks,
         models=models_of(run.identities.values()),
     )
@@ -228,9 +231,10 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
                 **({"smallest_batch": result.smallest_batch} if result.smallest_batch else {}),
             )
             if result.smallest_batch:
+                advice = "" if config.batch == AUTO else f": lower {step.name}.batch"
                 progress.note(
                     f"{step.name}: memory was too small in {result.unit:05d}; batches down to "
-                    f"{result.smallest_batch} of {job.config.batch} rows: lower {step.name}.batch"
+                    f"{result.smallest_batch} of {job.config.batch} rows{advice}"
                 )
             where = f"{step.name}/{run.state.path(step, result.unit).name}"
             progress.detail(f"{where}: {result.rows} rows, {result.seconds:.1f} s of a worker")

@@ -1,7 +1,8 @@
 """Running a stage's batches: the result is one record per row, even if the stage raises.
 
 If a batch raises, its rows run one by one, so that only the row at fault fails. If a batch runs out of
-memory, it is halved until it fits. Rows from a halved batch are outside the promise of equal bytes.
+memory, it is halved until it fits, and later batches have the size that fit. Rows from a halved batch are
+outside the promise of equal bytes.
 """
 
 from typing import Any
@@ -32,12 +33,21 @@ class ContractError(Exception):
 
 
 class Guarded:
-    """A loaded stage. ``smallest`` is the smallest batch that memory allowed; None if every batch fit."""
+    """A loaded stage with a batch size that memory may lower."""
 
     def __init__(self, name: str, stage: Stage[Any], batch: int) -> None:
-        self._name, self._stage, self._batch = name, stage, batch
+        self._name, self._stage, self._wanted, self.batch = name, stage, batch, batch
         self._expected = output_schema(stage.schema)
-        self.smallest: int | None = None
+        self._tried = batch
+
+    @property
+    def smallest(self) -> int | None:
+        """The smallest batch since ``start``; None if no batch was smaller than wanted."""
+        return None if self._tried == self._wanted else self._tried
+
+    def start(self) -> None:
+        """Begin a file: ``smallest`` is about the batches from here on."""
+        self._tried = self.batch
 
     def take_tokens(self) -> dict[str, int]:
         """The tokens that the stage's model has taken since the last call, as keys of an event."""
@@ -55,9 +65,13 @@ class Guarded:
             KeyboardInterrupt: the user or the system ends this process. A row's own KeyboardInterrupt is
                 caught.
         """
-        return self._run(rows, self._batch)
+        if rows.num_rows > self.batch:
+            return self._in_pieces(rows, self.batch)
+        return self._run(rows)
 
-    def _run(self, rows: pa.Table, batch: int) -> tuple[pa.Table, list[BaseException]]:
+    def _run(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
+        """Run at most ``batch`` rows."""
+        batch = self.batch
         try:
             records = self._checked(rows)
         except StageError:
@@ -76,28 +90,33 @@ class Guarded:
         # Outside the handler, because the error's frames keep the batch's allocations alive.
         if out_of_memory:
             return self._in_halves(rows, batch)
-        records, errors = self._in_pieces(rows, 1, batch)
+        pieces = [self._run(rows.slice(start, 1)) for start in range(rows.num_rows)]
+        records, errors = _together(pieces)
         if broken is not None and not errors:
             raise StageError(f"{self._name} broke its contract over a batch, not over its rows: {broken}")
         return records, errors
 
     def _in_halves(self, rows: pa.Table, batch: int) -> tuple[pa.Table, list[BaseException]]:
-        smaller = batch // 2
-        self._resize(smaller)
-        try:
-            result = self._in_pieces(rows, smaller, smaller)
-        finally:
+        """Run rows in half as large batches. If a row does not even fit alone, the size is restored."""
+        self._resize(batch // 2)
+        result = self._in_pieces(rows, self.batch)
+        if any(_is_out_of_memory(error) for error in result[1]):
             self._resize(batch)
-        self.smallest = min(self.smallest or smaller, smaller)
         return result
 
     def _resize(self, batch: int) -> None:
         with stopping(self._name, f"work in batches of {batch} rows"):
             self._stage.resize(batch)
+        self.batch, self._tried = batch, min(self._tried, batch)
 
-    def _in_pieces(self, rows: pa.Table, size: int, batch: int) -> tuple[pa.Table, list[BaseException]]:
-        pieces = [self._run(rows.slice(start, size), batch) for start in range(0, rows.num_rows, size)]
-        return pa.concat_tables(table for table, _ in pieces), [error for _, es in pieces for error in es]
+    def _in_pieces(self, rows: pa.Table, size: int) -> tuple[pa.Table, list[BaseException]]:
+        """Run rows in batches of ``size``, or of what memory has lowered it to on the way."""
+        pieces, start = [], 0
+        while start < rows.num_rows:
+            size = min(size, self.batch)
+            pieces.append(self._run(rows.slice(start, size)))
+            start += size
+        return _together(pieces)
 
     def _checked(self, rows: pa.Table) -> pa.Table:
         """The stage's output, checked: one record per row, in order, with the stage's schema."""
@@ -121,6 +140,10 @@ class Guarded:
 
     def _broken(self, what: str) -> ContractError:
         return ContractError(f"{self._name} broke its contract: {what}")
+
+
+def _together(pieces: list[tuple[pa.Table, list[BaseException]]]) -> tuple[pa.Table, list[BaseException]]:
+    return pa.concat_tables(table for table, _ in pieces), [error for _, es in pieces for error in es]
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

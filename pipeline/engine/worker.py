@@ -76,7 +76,8 @@ class Worker:
     def _write(self, unit: Unit) -> Result:
         started, cpu_started = time.monotonic(), time.process_time()
         guarded = self._guarded = self._guarded or self._load()
-        guarded.smallest, self._finished = None, 0
+        guarded.start()
+        self._finished = 0
         step = self.job.step
         path = self._state.path(step, unit.number)
         self._make = guarded

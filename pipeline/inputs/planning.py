@@ -19,7 +19,7 @@ from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
 from pipeline.store.plan import PLACE, SCHEMA, Plan, check_plan, read_plan
 from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
-from stages.seeds import derive_seed
+from stages.seeds import derive_seed, shape_of
 
 
 def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
@@ -68,7 +68,12 @@ def plan_settings(manifest: Manifest) -> dict[str, Any]:
         "repeats": manifest.repeats,
         "rows_per_part": manifest.rows_per_part,
         "tasks.mixture": dict(manifest.tasks.mixture),
+        **({"shapes of pictures": shapes} if (shapes := _shapes(manifest)) > 1 else {}),
     }
+
+
+def _shapes(manifest: Manifest) -> int:
+    return max((config.shapes for config in manifest.sections.values()), default=1)
 
 
 def rows_by_task(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
@@ -111,6 +116,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
                 index % manifest.repeats,
                 manifest.seed,
             )
+            table = _by_shape(table, _shapes(manifest))
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(
                     f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "
@@ -146,6 +152,14 @@ def _part_table(
         ],
         schema=SCHEMA,
     )
+
+
+def _by_shape(table: pa.Table, shapes: int) -> pa.Table:
+    """A part's rows with those of one shape of picture next to each other, so that batches are full."""
+    if shapes == 1:
+        return table
+    of_rows = np.array([shape_of(seed, shapes) for seed in table["seed"].to_pylist()])
+    return table.take(pa.array(np.argsort(of_rows, kind="stable"))).combine_chunks()
 
 
 def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
+import math
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -18,7 +19,7 @@ from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
 from stages.edit.stage import EditConfig
 from stages.finite import NotFiniteError
-from stages.models.batches import filled
+from stages.models.batches import by_shape, filled
 from stages.models.diffusion.model import Diffusion
 from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
@@ -53,15 +54,17 @@ class Drawing:
         """
         fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
-        if fitting:
-            pictures, finite = self._sample(filled(fitting, self.config.batch))
+        for group in by_shape(fitting, [row.picture for row in fitting]):
+            pictures, finite = self._sample(filled(group, self.config.batch))
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV releases the GIL
-                made = threads.map(self._decide, fitting, pictures, finite)
-                decisions |= {row.id: decision for row, decision in zip(fitting, made, strict=True)}
+                made = threads.map(self._decide, group, pictures, finite)
+                decisions |= {row.id: decision for row, decision in zip(group, made, strict=True)}
         return decisions
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows: uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
+        """Draw rows of one size.
+
+        Returns uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
 
         There is a slot for each candidate of the task that has the most in this round.
 
@@ -74,6 +77,8 @@ class Drawing:
         """
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
         slots = self.candidates.most(rows[0].round)
+        size = (rows[0].picture.shape[0], rows[0].picture.shape[1])
+        area = size[0] * size[1] / model.side**2
         firsts = [row.history[0] if turns else row.turn for row in rows]
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
@@ -100,17 +105,17 @@ class Drawing:
             edits,
             len(rows),
             settings.steps,
-            self.config.self_max_tokens,
+            math.floor(self.config.self_max_tokens * area),
             model.device,
             model.dtype,
             guided=model.guided,
             mask_attention=self.config.mask_attention,
             fusion=self.config.fusion,
-            blend_tokens=self.config.blend_tokens,
+            blend_tokens=round(self.config.blend_tokens * area),
         )
         for layer in self.layers:
             layer.control = control
-        noise, past_rows = model.initial_latents(seeds), 1 + turns
+        noise, past_rows = model.initial_latents(seeds, size), 1 + turns
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         latents = model.sample(

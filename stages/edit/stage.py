@@ -37,7 +37,11 @@ class EditConfig(StageConfig):
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
-        256, ge=1, le=1 << 16, description="self-attention is controlled in layers of at most so many tokens"
+        256,
+        ge=1,
+        le=1 << 16,
+        description="self-attention is controlled in layers of at most so many tokens, "
+        "in a picture of the model's own size",
     )
     candidates: Mapping[str, Several[Candidate]] = Field(
         {}, description="by task: candidates that replace the task file's"
@@ -55,7 +59,8 @@ class EditConfig(StageConfig):
         256,
         ge=1,
         le=1 << 16,
-        description="LocalBlend uses the cross-attention layers with so many tokens",
+        description="LocalBlend uses the cross-attention layers with so many tokens, "
+        "in a picture of the model's own size",
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="second version of every candidate with unchanged pixels restored; for sessions"

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
+import numpy as np
+
 Item = TypeVar("Item")
 
 ROWS_OF_WHOLE_REGISTERS = 8
@@ -26,3 +28,11 @@ def full_batches(items: Sequence[Item], batch: int) -> Iterator[tuple[Sequence[I
     for start in range(0, len(items), batch):
         part = items[start : start + batch]
         yield part, filled(part, batch)
+
+
+def by_shape(items: Sequence[Item], pictures: Sequence[np.ndarray]) -> list[list[Item]]:
+    """The items in groups whose pictures have one shape, in the order of the first of each shape."""
+    groups: dict[tuple[int, ...], list[Item]] = {}
+    for item, picture in zip(items, pictures, strict=True):
+        groups.setdefault(picture.shape, []).append(item)
+    return list(groups.values())

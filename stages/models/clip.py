@@ -12,6 +12,7 @@ from PIL import Image
 
 from stages.base import Weights
 from stages.models.batches import full_batches
+from stages.models.device import computing_in
 from stages.models.weights import load_clip
 from stages.unknown_words import unknown_words
 
@@ -19,8 +20,8 @@ from stages.unknown_words import unknown_words
 class Clip:
     """A CLIP model with its own preprocessing and tokenizer."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Any) -> None:
-        self.model, self.tokenizer = model.eval(), tokenizer
+    def __init__(self, model: torch.nn.Module, tokenizer: Any, dtype: str = "float32") -> None:
+        self.model, self.tokenizer, self.dtype = model.eval(), tokenizer, dtype
         self.device = next(model.parameters()).device
         preprocessing = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
         self.preprocess = image_transform_v2(preprocessing, is_train=False)
@@ -28,9 +29,15 @@ class Clip:
         """Side in pixels of the square that the model sees."""
 
     @classmethod
-    def load(cls, weights: Weights, key: str = "clip.model") -> "Clip":
-        """Load a model, by default the manifest's; raises the errors of ``load_clip``."""
-        return cls(*load_clip(weights, key))
+    def load(cls, weights: Weights, key: str = "clip.model", dtype: str = "float32") -> "Clip":
+        """Load a model, by default the manifest's; raises the errors of ``load_clip``.
+
+        Args:
+            weights: the model.
+            key: its manifest key, for errors.
+            dtype: the precision in which it computes.
+        """
+        return cls(*load_clip(weights, key), dtype)
 
     def knows(self, text: str) -> bool:
         """Whether the tokenizer has a token for every word.
@@ -62,7 +69,8 @@ class Clip:
         """Encode ``batch`` inputs per forward pass. The last batch is filled up, so all have one shape."""
         parts = []
         for part, filled_part in full_batches(inputs, batch):
-            features = encode(torch.stack(filled_part).to(self.device), normalize=True)
+            with computing_in(self.dtype, self.device):
+                features = encode(torch.stack(filled_part).to(self.device), normalize=True)
             parts.append(features[: len(part)].float().cpu().numpy())
         return np.concatenate(parts)
 

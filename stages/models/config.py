@@ -1,6 +1,10 @@
 """Manifest sections of models that are one folder or one file."""
 
-from stages.base import Weights
+from typing import ClassVar
+
+from pydantic import Field
+
+from stages.base import Dtype, Weights
 
 
 class ClipConfig(Weights):
@@ -8,6 +12,10 @@ class ClipConfig(Weights):
 
     For a name, such as ``ViT-L-14``, ``revision`` is the tag of its weights, such as ``openai``.
     """
+
+    implied: ClassVar = {"dtype": "float32"}
+
+    dtype: Dtype = Field("float32", description="precision of its computations; weights stay as they are")
 
 
 class ProbeWeights(Weights):

@@ -90,11 +90,12 @@ def is_of_transformers(found: Mapping[str, Any]) -> bool:
         return False
 
 
-def check_saved_model(folder: Path, name: str = "model") -> None:
+def check_saved_model(folder: Path, name: str = "model", variant: str | None = None) -> None:
     """Check files written by ``save_pretrained``: ``<name>.safetensors``, or several files and an index."""
-    index = folder / f"{name}.safetensors.index.json"
+    infix = "" if variant is None else f".{variant}"
+    index = folder / f"{name}.safetensors.index{infix}.json"
     if not index.is_file():
-        check_tensors(folder / f"{name}.safetensors")
+        check_tensors(folder / f"{name}{infix}.safetensors")
         return
     pieces = read_json(index).get("weight_map")
     if not isinstance(pieces, dict) or not pieces:

@@ -63,7 +63,7 @@ class Score(Stage[ScoreConfig]):
         check_metrics(tasks)
         from stages.models.clip import Clip
 
-        self.clip = Clip.load(config.clip)
+        self.clip = Clip.load(config.clip, dtype=config.clip.dtype)
         self.detector = load_detector(config.grounding) if _detects(tasks) else None
         self.optional = OptionalModels(config, self.clip.width)
 

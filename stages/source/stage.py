@@ -20,9 +20,13 @@ class SourceConfig(StageConfig):
 
     diffusion: DiffusionConfig
 
+    @property
+    def shapes(self) -> int:
+        return len(self.diffusion.sizes)
+
 
 class Source(Stage[SourceConfig]):
-    """Draws one picture per row.
+    """Draws one picture per row, in the size that the row's seed chooses (``diffusion.buckets``).
 
     It is used for grounding, and drawn again beside its edits in the edit stage.
     """
@@ -52,24 +56,26 @@ class Source(Stage[SourceConfig]):
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         decisions: list[Decision | None] = [None] * len(records)
-        prompts, seeds, drawn = [], [], []
+        drawn: dict[tuple[int, int] | None, list[tuple[int, str]]] = {}
         for index, row in enumerate(records):
             both = anchor_and_edit_prompts(self.tasks[row["task"]], row)
             if all(self.model.prompts.fits(prompt) for prompt in both):
-                prompts.append(both[0])
-                seeds.append(row["seed"])
-                drawn.append(index)
+                drawn.setdefault(self.config.diffusion.size_of(row["seed"]), []).append((index, both[0]))
             else:
                 decisions[index] = rejected("caption_exceeds_text_encoder")
-        if drawn:
-            for index, image, finite in zip(drawn, *self._draw(prompts, seeds), strict=True):
+        for size, group in drawn.items():
+            seeds = [records[index]["seed"] for index, _ in group]
+            images, whole = self._draw([prompt for _, prompt in group], seeds, size)
+            for (index, _), image, finite in zip(group, images, whole, strict=True):
                 if finite:
                     decisions[index] = kept(source_image=encode_png(image))
                 else:
                     decisions[index] = failed(NotFiniteError("source", "the drawn picture"))
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d], self.schema)
 
-    def _draw(self, prompts: list[str], seeds: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    def _draw(
+        self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Draw prompts as pictures uint8 [n,H,W,3], and tell which are finite, bool [n].
 
         The batch is filled to its fixed size with copies of the last row.
@@ -80,7 +86,7 @@ class Source(Stage[SourceConfig]):
         prompts, seeds = filled(prompts, self.config.batch), filled(seeds, self.config.batch)
         model, settings = self.model, self.config.diffusion
         latents = model.sample(
-            model.initial_latents(seeds),
+            model.initial_latents(seeds, size),
             model.prompts.encode(prompts),
             torch.full((len(prompts),), settings.guidance_scale),
             seeds,

@@ -30,12 +30,14 @@ class Hungry:
     def __init__(self, room: int, batch: int = 8, broken: int | None = None) -> None:
         self.room, self.config, self.broken = room, StageConfig(batch=batch), broken
         self.given: list[int] = []
+        self.calls = 0
 
     def resize(self, batch: int) -> None:
         self.config = self.config.model_copy(update={"batch": batch})
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         assert rows.num_rows <= self.config.batch
+        self.calls += 1
         if self.config.batch > self.room:
             raise OutOfMemoryError("CUDA out of memory")
         numbers = rows["number"].to_pylist()
@@ -50,14 +52,37 @@ def table(count: int) -> pa.Table:
 
 
 @pytest.mark.parametrize(("room", "given"), [(8, [8]), (7, [4, 4]), (3, [2, 2, 2, 2]), (1, [1] * 8)])
-def test_a_batch_is_halved_until_it_fits_and_the_next_starts_whole(room, given):
+def test_a_batch_is_halved_until_it_fits_and_stays_halved(room, given):
     stage = Hungry(room)
     guarded = Guarded("draw", stage, 8)
+    calls = 0
+    for _ in range(3):
+        guarded.start()
+        stage.given.clear()
+        records, errors = guarded(table(8))
+        assert records["number"].to_pylist() == list(range(8))
+        assert (stage.given, errors) == (given, [])
+        assert guarded.smallest == (None if room == 8 else given[0])
+        assert stage.config.batch == given[0]
+        calls = calls or stage.calls
+    assert stage.calls == calls + 2 * len(given), "later batches are not tried whole"
+
+
+def test_a_row_that_does_not_even_fit_alone_does_not_make_the_batches_of_others_small():
+    class Greedy(Hungry):
+        """Row 5 needs more memory than there is."""
+
+        def __call__(self, rows: pa.Table) -> pa.Table:
+            if 5 in rows["number"].to_pylist():
+                raise OutOfMemoryError("CUDA out of memory")
+            return super().__call__(rows)
+
+    stage = Greedy(8)
+    guarded = Guarded("draw", stage, 8)
     records, errors = guarded(table(8))
-    assert records["number"].to_pylist() == list(range(8))
-    assert (stage.given, errors) == (given, [])
-    assert guarded.smallest == (None if room == 8 else given[0])
-    assert stage.config.batch == 8
+    assert [r["id"] for r in records.to_pylist() if r["status"] == "failed"] == ["row 5"]
+    assert len(errors) == 1
+    assert stage.config.batch == guarded.batch == 8
 
 
 def test_a_few_rows_are_padded_to_the_batch_and_so_are_halved_too():

@@ -1,3 +1,4 @@
+import operator
 from collections import Counter
 from fractions import Fraction
 
@@ -12,6 +13,8 @@ from pipeline.store.folder import RunFolder
 from pipeline.store.plan import PLACE, read_plan
 from pipeline.store.sealed import read_metadata, read_table
 from pipeline.store.sealed_writer import SealedWriter
+from stages.seeds import shape_of
+from tests.pipeline.fake_stages import Write
 from tests.pipeline.runs import FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)
@@ -171,3 +174,18 @@ def test_a_part_whose_captions_fill_no_row_group_is_refused(run, monkeypatch):
 
 def test_there_is_no_plan_in_an_empty_folder(tmp_path):
     assert read_plan(tmp_path / "plan.parquet") is None
+
+
+def test_rows_of_one_shape_of_picture_lie_side_by_side_in_their_part(make_run, monkeypatch):
+    """A part has the same rows, and full batches of each shape."""
+    plain, rows = plan_of(make_run("one shape"), "rows_per_part=10")
+    monkeypatch.setattr(Write.Config, "shapes", property(lambda _: 3))
+    plan, sorted_rows = plan_of(make_run("three shapes"), "rows_per_part=10")
+    assert plan.settings["shapes of pictures"] == 3
+    assert "shapes of pictures" not in plain.settings
+    for part in (slice(0, 10), slice(10, 20)):
+        shapes = [shape_of(row["seed"], 3) for row in sorted_rows[part]]
+        assert shapes == sorted(shapes)
+        assert len(set(shapes)) > 1
+        key = operator.itemgetter("row")
+        assert sorted(sorted_rows[part], key=key) == rows[part]

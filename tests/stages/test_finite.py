@@ -44,8 +44,8 @@ def spoil_noise(monkeypatch, value: float) -> None:
     """One number of the first latents of the sick row."""
     whole = Diffusion.initial_latents
 
-    def spoiled(model: Diffusion, seeds: list[int]) -> torch.Tensor:
-        latents = whole(model, seeds)
+    def spoiled(model: Diffusion, seeds: list[int], size=None) -> torch.Tensor:
+        latents = whole(model, seeds, size)
         for row, seed in enumerate(seeds):
             if seed == SICK:
                 latents[row, 0, 0, 0] = value
@@ -106,7 +106,7 @@ def test_an_edit_that_is_not_finite_fails_its_row_alone(folder, monkeypatch):
 def test_a_decoder_that_overflows_fails_what_it_decodes(folder):
     stage = Source(Source.Config(diffusion=drawing(folder), batch=2), TASKS)
     with torch.no_grad():
-        stage.model.vae.decoder.conv_out.bias.fill_(float("inf"))
+        stage.model.decoder.vae.decoder.conv_out.bias.fill_(float("inf"))
     names = ("id", "caption", "task", "seed", "output_caption", "surroundings")
     rows = pa.table({name: column for name, column in plan(1, 2).items() if name in names})
     assert stage(rows)["status"].to_pylist() == ["failed"] * 2

@@ -23,7 +23,7 @@ from stages.models.grounding import GroundingConfig, load_detector
 from stages.models.grounding.architecture import TEXT_ENCODER
 from stages.models.pose import PoseEstimator
 from stages.models.probe import Probe
-from stages.models.segmenter.published_segmenter import PublishedSegmenter
+from stages.models.segmenter import SegmenterWeights, load_segmenter
 from stages.models.weights import load_model, load_processor
 from tests.stages.detector_weights import in_transformers
 from tests.stages.tiny_clip import save_tiny_clip
@@ -64,7 +64,11 @@ LOADERS: dict[str, tuple[str, Callable[[Path], object], Callable[[Weights], obje
         _save_transformers_detector,
         lambda weights: load_detector(GroundingConfig(model=weights.model, library="transformers")),
     ),
-    "SAM": ("mask.segmenter.model", save_segmenter, lambda weights: PublishedSegmenter.load(weights)),
+    "SAM": (
+        "mask.segmenter.model",
+        save_segmenter,
+        lambda weights: load_segmenter(SegmenterWeights(model=weights.model, library="segment-anything")),
+    ),
     "CLIP": ("clip.model", save_tiny_clip, lambda weights: Clip.load(weights)),
     "DINOv2": ("score.dino.model", save_tiny_dino, lambda weights: Dino(weights, "score.dino.model")),
     "depth": (

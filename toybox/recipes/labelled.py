@@ -84,7 +84,7 @@ def redrawn(diffusion: Diffusion, images: np.ndarray, captions: list[str], steps
 
     The results look generated, and every object keeps its place (Meng et al. 2022, SDEdit).
     """
-    latents = diffusion.vae.encode(to_tensor(images)).latent_dist.mean
+    latents = diffusion.decoder.vae.encode(to_tensor(images)).latent_dist.mean
     diffusion.scheduler.set_timesteps(diffusion.config.steps)
     timesteps = diffusion.scheduler.timesteps[-steps:]
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(steps)).to(latents)

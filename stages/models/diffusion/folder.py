@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.memory import latent_multiple, pixels_per_latent, size_problems
 from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
@@ -18,15 +19,17 @@ _LCM_STEPS = 50
 
 def diffusion_problems(config: DiffusionConfig) -> Iterator[str]:
     """Problems in the manifest's section ``diffusion``."""
-    found = [*problems_of("diffusion", config, _check_pipeline)]
+    found = [*problems_of("diffusion", config, lambda folder: _check_pipeline(folder, config.variant))]
     yield from found
     if config.path is not None and config.path.exists() and not found:
         most, why = _most_steps(config, read_json(config.path / "scheduler" / "scheduler_config.json"))
         if config.steps > most:
             yield f"diffusion.steps: at most {most} ({why} of {config.model}), not {config.steps}"
+        vae, unet = (read_json(config.path / part / "config.json") for part in ("vae", "unet"))
+        yield from size_problems(config, latent_multiple(unet) * pixels_per_latent(vae))
 
 
-def _check_pipeline(folder: Path) -> None:
+def _check_pipeline(folder: Path, variant: str | None) -> None:
     index = read_json(folder / "model_index.json")
     for part in _NEEDED:
         if not _is_used(index.get(part)):
@@ -41,7 +44,9 @@ def _check_pipeline(folder: Path) -> None:
             config = read_json(folder / part / "config.json")
             if not {"_class_name", "model_type"} & set(config):
                 raise ValueError(f"{folder / part / 'config.json'} names no kind of model")
-            check_saved_model(folder / part, _SAVED_AS.get(part, "model"))
+            name = _SAVED_AS.get(part, "model")
+            varied = variant is not None and any((folder / part).glob(f"{name}.{variant}*"))
+            check_saved_model(folder / part, name, variant if varied else None)
     read_json(folder / "scheduler" / "scheduler_config.json")
     for part, encoder in _TOKENIZERS.items():
         if _is_used(index.get(part)):

@@ -7,9 +7,10 @@ from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from stages.finite import finite_rows
 from stages.models.device import default_device
 from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.decoder import Decoder
+from stages.models.diffusion.memory import latent_multiple, size_problems
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
 from stages.models.weights import load_model
@@ -35,15 +36,15 @@ class Diffusion:
             config,
             "diffusion.model",
             dtype=self.dtype,
+            variant=config.variant,
             safety_checker=None,  # otherwise Stable Diffusion's would be downloaded and not used
             low_cpu_mem_usage=False,
         ).to(self.device)
         self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
         if config.compile:
             self.unet = torch.compile(self.unet)
-        self.vae = pipeline.vae.eval().requires_grad_(False)
-        if self.vae.config.get("force_upcast") and self.dtype == torch.float16:
-            self.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
+        self.decoder = Decoder(pipeline.vae, config)
+        self._check_sizes()
         self.prompts = PromptEncoder(pipeline)
         options = {"clip_sample": False} if config.sampler == "ddim" else {}
         self.scheduler = SCHEDULERS[config.sampler].from_config(pipeline.scheduler.config, **options)
@@ -51,10 +52,20 @@ class Diffusion:
         wanted = config.guidance_scale > 1 if guided is None else guided
         self.guided = wanted and not distilled
 
-    def initial_latents(self, row_seeds: list[int]) -> torch.Tensor:
-        """Gaussian noise [n,c,h,w] in float32; each row has its own CPU generator."""
-        side = self.unet.config.sample_size
-        shape = (1, self.unet.config.in_channels, side, side)
+    @property
+    def side(self) -> int:
+        """The side in pixels of the pictures that the model was trained on."""
+        return int(self.unet.config.sample_size) * self.decoder.scale
+
+    def initial_latents(self, row_seeds: list[int], size: tuple[int, int] | None = None) -> torch.Tensor:
+        """Gaussian noise [n,c,h,w] in float32; each row has its own CPU generator.
+
+        Args:
+            row_seeds: the rows' seeds.
+            size: height and width of the pictures in pixels; None: the model's own.
+        """
+        height, width = (pixels // self.decoder.scale for pixels in size or (self.side, self.side))
+        shape = (1, self.unet.config.in_channels, height, width)
         noise = []
         for seed in row_seeds:
             generator = torch.Generator().manual_seed(derive_seed(seed, "latents"))
@@ -80,7 +91,7 @@ class Diffusion:
             pooled = prompts.pooled
             if self.guided and empty.pooled is not None:
                 pooled = torch.cat([empty.pooled, pooled])
-            added = {"text_embeds": pooled, "time_ids": self._time_ids().expand(len(pooled), -1)}
+            added = {"text_embeds": pooled, "time_ids": self._time_ids(latents).expand(len(pooled), -1)}
         return sample(
             self.unet,
             self.scheduler,
@@ -95,23 +106,19 @@ class Diffusion:
             timestep_cond=self._guidance_embedding(guidance_scale),
         )
 
-    @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        """Decode latents [n,c,h,w] to pictures, uint8 [n,H,W,3], and tell which are finite, bool [n].
+        """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""
+        return self.decoder.decode(latents)
 
-        A picture is not finite if its latents or decoded values contain NaN or infinity, for example after an
-        overflow in half precision. Its pixels are then black and must not be used.
-        """
-        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
-        decoded = self.vae.decode(scaled).sample.float()
-        finite = finite_rows(latents) & finite_rows(decoded)
-        pixels = ((decoded.nan_to_num(-1).clamp(-1, 1) + 1) * 127.5).round().byte()
-        return pixels.permute(0, 2, 3, 1).cpu().numpy(), finite
+    def _check_sizes(self) -> None:
+        multiple = latent_multiple(self.unet.config) * self.decoder.scale
+        for problem in size_problems(self.config, multiple):
+            raise ValueError(problem)
 
-    def _time_ids(self) -> torch.Tensor:
+    def _time_ids(self, latents: torch.Tensor) -> torch.Tensor:
         """SDXL's size conditions: original size, crop offset and target size, for an uncropped picture."""
-        side = self.unet.config.sample_size * 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return torch.tensor([[side, side, 0, 0, side, side]], device=self.device, dtype=self.dtype)
+        height, width = (side * self.decoder.scale for side in latents.shape[-2:])
+        return torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=self.dtype)
 
     def _guidance_embedding(self, guidance_scale: torch.Tensor) -> torch.Tensor | None:
         """Embedded guidance scale for a model distilled with guidance (Luo et al. 2023, LCM); else None."""

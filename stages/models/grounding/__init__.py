@@ -1,10 +1,10 @@
 """Open-vocabulary detection with GroundingDINO, shared by the mask and score stages."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.base import Weights
+from stages.base import Dtype, Weights
 from stages.models.weight_files import is_of_transformers
 
 if TYPE_CHECKING:
@@ -22,11 +22,14 @@ class GroundingConfig(Weights):
     transformers.
     """
 
+    implied: ClassVar = {"dtype": "float32"}
+
     library: Literal["transformers", "groundingdino"] = Field(
         default_factory=lambda found: "transformers" if is_of_transformers(found) else "groundingdino",
         description="transformers: a hub name or a folder; groundingdino: a folder of `editpairs convert`; "
         "by default as the model is",
     )
+    dtype: Dtype = Field("float32", description="precision of its computations; weights stay as they are")
     box_threshold: float = Field(0.35, ge=0, le=1, description="least score of a box's best word")
     text_threshold: float = Field(0.25, ge=0, le=1, description="least mean score over the phrase's words")
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_convert, clip_boxes_to_image, nms, remove_small_boxes
 
-from stages.models.batches import full_batches, without_rest
+from stages.models.batches import by_shape, full_batches, without_rest
+from stages.models.device import computing_in
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.words import caption_of
 from stages.pictures.masks import share_within
@@ -73,19 +74,22 @@ class Detector(ABC):
         shape. On a CPU, the batch is rounded up to a multiple of 8, so that a row's place does not matter. A
         phrase with a word that the detector does not know is not found (``unknown``).
         """
-        found = []
+        found = [NOTHING] * len(images)
         if self.device.type == "cpu":
             batch = without_rest(batch)
-        for rows, filled_rows in full_batches(range(len(images)), batch):
-            boxes, word_scores, words = self.predict(
-                [images[i] for i in filled_rows], [phrases[i] for i in filled_rows]
-            )
+        # Pictures of several shapes would be padded to the largest, so that a row depended on its neighbours.
+        groups = by_shape(range(len(images)), images)
+        for rows, filled_rows in (part for group in groups for part in full_batches(group, batch)):
+            with computing_in(self.config.dtype, self.device):
+                boxes, word_scores, words = self.predict(
+                    [images[i] for i in filled_rows], [phrases[i] for i in filled_rows]
+                )
             for k, i in enumerate(rows):
                 if unknown := unknown_words(self.tokenizer, caption_of(phrases[i])):
-                    found.append(replace(NOTHING, unknown=unknown))
+                    found[i] = replace(NOTHING, unknown=unknown)
                     continue
                 size = (images[i].shape[0], images[i].shape[1])
-                found.append(self._select(boxes[k], word_scores[k][:, words[k]], size))
+                found[i] = self._select(boxes[k], word_scores[k][:, words[k]], size)
         return found
 
     @abstractmethod
@@ -102,7 +106,7 @@ class Detector(ABC):
             return NOTHING
         if not (boxes.isfinite().all() and word_scores.isfinite().all()):
             return replace(NOTHING, best_score=math.nan)
-        height, width = size
+        boxes, (height, width) = boxes.float(), size
         scale = boxes.new_tensor([width, height, width, height])
         pixels = clip_boxes_to_image(box_convert(boxes, "cxcywh", "xyxy") * scale, size)
         scores, best_words = word_scores.mean(1), word_scores.amax(1)
@@ -133,5 +137,5 @@ def scores_of(logits: Tensor, words: Tensor) -> Tensor:
 
     (Padding has logits of minus infinity in both libraries.)
     """
-    logits = logits[..., : words.shape[1]]
+    logits = logits[..., : words.shape[1]].float()
     return logits.sigmoid().masked_fill(words[:, None] & ~logits.isfinite(), math.nan)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from stages.base import Weights
+from stages.base import Dtype, Weights
 from stages.models.weight_files import is_of_transformers
 
 if TYPE_CHECKING:
@@ -18,13 +18,14 @@ class SegmenterWeights(Weights):
     transformers.
     """
 
-    implied: ClassVar = {"library": "segment-anything"}
+    implied: ClassVar = {"library": "segment-anything", "dtype": "float32"}
 
     library: Literal["transformers", "segment-anything"] = Field(
         default_factory=lambda found: "transformers" if is_of_transformers(found) else "segment-anything",
         description="transformers: a hub name or a folder, SAM or SAM 2; segment-anything: a folder of "
         "`editpairs convert`; by default as the model is",
     )
+    dtype: Dtype = Field("float32", description="precision of its computations; weights stay as they are")
 
     @property
     def from_hub(self) -> bool:

@@ -8,8 +8,8 @@ from segment_anything.modeling import Sam
 from torch import Tensor
 from torch.nn import functional as F
 
-from stages.base import Weights
 from stages.models.device import default_device
+from stages.models.segmenter import SegmenterWeights
 from stages.models.segmenter.architecture import Architecture, build
 from stages.models.segmenter.segmenter import Segmenter
 from stages.models.weights import fill_from_folder, require_files
@@ -18,11 +18,12 @@ from stages.models.weights import fill_from_folder, require_files
 class PublishedSegmenter(Segmenter):
     """A ``Sam`` of segment-anything."""
 
-    def __init__(self, model: Sam) -> None:
+    def __init__(self, model: Sam, dtype: str = "float32") -> None:
         self.model, self.threshold = model.eval(), model.mask_threshold
+        self.device, self.dtype = model.device, dtype
 
     @classmethod
-    def load(cls, weights: Weights) -> "PublishedSegmenter":
+    def load(cls, weights: SegmenterWeights) -> "PublishedSegmenter":
         """Load a weights folder.
 
         Raises:
@@ -32,7 +33,7 @@ class PublishedSegmenter(Segmenter):
         folder = require_files(weights, key, "config.json", "model.safetensors")
         sam = build(Architecture.model_validate_json((folder / "config.json").read_bytes()))
         fill_from_folder(sam, weights, key)
-        return cls(sam.to(default_device()))
+        return cls(sam.to(default_device()), weights.dtype)
 
     def _encode(self, images: list[np.ndarray]) -> Sequence[tuple[Tensor, tuple[int, int]]]:
         """Embeddings with the sizes at which they were computed."""

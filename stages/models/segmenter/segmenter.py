@@ -9,10 +9,17 @@ import torch
 from torch import Tensor
 
 from stages.models.batches import full_batches
+from stages.models.device import computing_in
 
 
 class Segmenter(ABC):
     """A SAM that turns boxes into masks."""
+
+    threshold: float
+    """The logit above which a pixel belongs to the mask."""
+    device: torch.device
+    dtype: str = "float32"
+    """The precision in which it computes."""
 
     @torch.inference_mode()
     def segment(
@@ -32,14 +39,13 @@ class Segmenter(ABC):
         masks: list[np.ndarray | None] = [np.zeros((0, *image.shape[:2]), bool) for image in images]
         boxed = [i for i, found in enumerate(boxes) if len(found)]
         for rows, filled_rows in full_batches(boxed, batch):
-            encoded = self._encode([images[i] for i in filled_rows])
+            with computing_in(self.dtype, self.device):
+                encoded = self._encode([images[i] for i in filled_rows])
             for i, one in zip(rows, encoded, strict=False):
-                logits = self._decode(one, boxes[i].astype(np.float32), images[i].shape[:2])
+                with computing_in(self.dtype, self.device):
+                    logits = self._decode(one, boxes[i].astype(np.float32), images[i].shape[:2]).float()
                 masks[i] = (logits > self.threshold).cpu().numpy() if logits.isfinite().all() else None
         return masks
-
-    threshold: float
-    """The logit above which a pixel belongs to the mask."""
 
     @abstractmethod
     def _encode(self, images: list[np.ndarray]) -> Sequence[Any]:

@@ -22,8 +22,9 @@ class TransformersSegmenter(Segmenter):
 
     threshold = 0.0
 
-    def __init__(self, model: SamModel | Sam2Model, processor: Any) -> None:
+    def __init__(self, model: SamModel | Sam2Model, processor: Any, dtype: str = "float32") -> None:
         self.model, self.processor = model.eval(), processor
+        self.device, self.dtype = model.device, dtype
         self.whole = isinstance(model, Sam2Model)
         """Whether pictures are stretched to the model's square; SAM keeps their shape and pads them."""
 
@@ -40,7 +41,8 @@ class TransformersSegmenter(Segmenter):
         if kind not in _CLASSES:
             raise ValueError(f"{key}: {weights.model} is a {kind}; the kinds are {', '.join(_CLASSES)}")
         model = load_model(_CLASSES[kind], weights, key)
-        return cls(model.to(default_device()), load_processor(AutoImageProcessor, weights, key))
+        processor = load_processor(AutoImageProcessor, weights, key)
+        return cls(model.to(default_device()), processor, weights.dtype)
 
     def _encode(self, images: list[np.ndarray]) -> Sequence[tuple[Any, tuple[int, int]]]:
         """Embeddings with the sizes at which they were computed."""
