@@ -110,6 +110,14 @@ class Stage(ABC, Generic[ConfigT]):
         return ()
 
     @classmethod
+    def activations(cls, config: ConfigT, tasks: Tasks) -> int | None:
+        """Estimate the bytes of memory that one call takes beyond the models' weights; None: not known.
+
+        Called in the driver, like ``problems``, after these found nothing.
+        """
+        return None
+
+    @classmethod
     def conflicts(cls, config: ConfigT, tasks: Tasks, sections: Mapping[str, StageConfig]) -> Iterable[str]:
         """Conflicts between the stage's section and other stages' sections; otherwise as ``problems``.
 

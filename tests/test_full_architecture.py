@@ -11,14 +11,27 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from safetensors.torch import save_file, save_model
-from transformers import AutoTokenizer, BertConfig, CLIPTextConfig, CLIPTextModel
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+)
 
 from benchmarks.models import FAMILIES
 from stages.base import Weights
 from stages.edit.draw import Drawing
 from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.request import EditRequest, Turn
 from stages.edit.stage import EditConfig
 from stages.models.clip import Clip
 from stages.models.convert import GROUNDING, SEGMENTERS
@@ -29,6 +42,7 @@ from stages.models.grounding.transformers_detector import TransformersDetector
 from stages.models.segmenter import SegmenterWeights, load_segmenter
 from stages.models.segmenter import architecture as segmenter
 from stages.pictures.png import decode_rgb
+from stages.pictures.region import MaskedRegion
 from stages.tasks import Tasks
 from tests.stages.detector_weights import in_transformers
 from tests.stages.tiny_models import save_text_encoder
@@ -86,12 +100,11 @@ def test_stable_diffusion_draws_an_edit(stable_diffusion):
         "edited_object": "a blue boat",
         "original_object": "a red car",
         "seed": 5,
-        "source_image": PICTURES[0],
-        "history": [],
-        "boxes": np.array([[0, 0, 256, 512]], np.float32),
-        **dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), half),
+        "surroundings": "",
+        "instruction": "make the car a boat",
     }
-    columns = drawing.edit([row])["a"].columns
+    region = MaskedRegion(half, np.float32([[0, 0, 256, 512]]), half, half)
+    columns = drawing.edit([EditRequest(Turn(row, region), PICTURES[0], ())])["a"].columns
     anchor, edited = decode_rgb(columns["anchor"]), decode_rgb(columns["candidates"][0]["image"])
     assert anchor.shape == edited.shape == (512, 512, 3)
     assert (anchor[:, :256] != edited[:, :256]).any()
@@ -178,3 +191,87 @@ def test_sdxl_takes_its_conditioning_on_the_meta_device():
             added_cond_kwargs={"text_embeds": torch.empty(2, 1280), "time_ids": torch.empty(2, 6)},
         ).sample
     assert predicted.shape == (2, 4, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def sdxl(tmp_path_factory) -> Path:
+    """SDXL's U-Net, VAE and both text encoders, in bfloat16 so that 8 GB of memory are enough."""
+    folder, tokenizer = tmp_path_factory.mktemp("sdxl"), build_tokenizer()
+    torch.manual_seed(0)
+    small = {"vocab_size": len(tokenizer), "max_position_embeddings": tokenizer.model_max_length}
+    small |= {name: getattr(tokenizer, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        StableDiffusionXLPipeline(
+            vae=AutoencoderKL(
+                down_block_types=("DownEncoderBlock2D",) * 4,
+                up_block_types=("UpDecoderBlock2D",) * 4,
+                block_out_channels=(128, 256, 512, 512),
+                layers_per_block=2,
+                latent_channels=4,
+                sample_size=1024,
+                scaling_factor=0.13025,
+                force_upcast=True,
+            ),
+            text_encoder=CLIPTextModel(
+                CLIPTextConfig(
+                    hidden_size=768,
+                    intermediate_size=3072,
+                    num_hidden_layers=12,
+                    num_attention_heads=12,
+                    **small,
+                )
+            ),
+            text_encoder_2=CLIPTextModelWithProjection(
+                CLIPTextConfig(
+                    hidden_size=1280,
+                    intermediate_size=5120,
+                    num_hidden_layers=32,
+                    num_attention_heads=20,
+                    projection_dim=1280,
+                    **small,
+                )
+            ),
+            tokenizer=tokenizer,
+            tokenizer_2=tokenizer,
+            unet=UNet2DConditionModel(layers_per_block=2, **FAMILIES["sdxl"]),
+            scheduler=DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"),
+        ).save_pretrained(folder)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    return folder
+
+
+def test_sdxl_draws_a_pair_of_768_x_1344(sdxl):
+    """The recipe's own call at a size of SDXL's list: two steps, attention control, LocalBlend, chunks."""
+    candidate = {"mask": "soft", "cross_until": 1, "self_until": 0.5, "blend": 0.3}
+    task = tiny_task(composite=True, candidates=[candidate])
+    size = {"height": 768, "width": 1344}
+    diffusion = DiffusionConfig(
+        model=str(sdxl), steps=2, guidance_scale=1.0, dtype="bfloat16", vae_chunk=1, **size
+    )
+    config = EditConfig(diffusion=diffusion, batch=1, self_max_tokens=1024, blend_tokens=1024)
+    drawing = Drawing(config, Tasks({"local": task}))
+    assert sum(p.numel() for p in drawing.model.unet.parameters()) == pytest.approx(2567.5e6, rel=0.001)
+    left = np.zeros((768, 1344), np.float32)
+    left[:, :672] = 1
+    region = MaskedRegion(left, np.float32([[0, 0, 672, 768]]), left, left)
+    row = {
+        "id": "a",
+        "task": "local",
+        "seed": 1,
+        "caption": "a red car",
+        "output_caption": "a blue car",
+        "original_object": "a red car",
+        "edited_object": "a blue car",
+        "surroundings": "",
+        "instruction": "make the car blue",
+    }
+    picture = np.zeros((768, 1344, 3), np.uint8)
+    [decision] = drawing.edit([EditRequest(Turn(row, region), picture, ())]).values()
+    assert decision.status == "kept", decision.reason
+    anchor = decode_rgb(decision.columns["anchor"])
+    target = decode_rgb(decision.columns["candidates"][0]["image"])
+    assert anchor.shape == target.shape == (768, 1344, 3)
+    assert (anchor[:, 724:] == target[:, 724:]).all(), "outside the mask, the source is pasted"
+    assert (anchor[:, :640] != target[:, :640]).any()

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
+from pipeline.audit.memory import memory_table
 from pipeline.engine.ledger import StageCount, count_run
 from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.ray_start import cluster_problems
@@ -77,6 +78,8 @@ def check(
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
     console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
     console.print(_model_table(identities))
+    console.print("Memory of a worker by counting, without CUDA's own; the VAE decodes in chunks that fit:")
+    console.print(memory_table(stages, manifest.configs(stages), tasks))
     _print_cost(manifest, stages, identities, console)
 
 

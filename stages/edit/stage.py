@@ -159,6 +159,17 @@ class Edit(Stage[EditConfig]):
         yield from diffusion_problems(config.diffusion)
         yield from annotation_problems(config, tasks)
 
+    @classmethod
+    def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
+        from stages.edit.rounds import RoundCandidates
+        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.weight_files import folder_of
+
+        folder = folder_of(config.diffusion)
+        drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+        rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
+        return folder and drawing_bytes(config.diffusion, folder, rows)
+
     def resize(self, batch: int) -> None:
         super().resize(batch)
         self.drawing.config = self.config

@@ -5,6 +5,7 @@ run in milliseconds. For a hub name, only its form is checked.
 """
 
 import json
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,45 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
         if not any(name.startswith(prefix) for name in names):
             raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")
     return names
+
+
+def folder_of(weights: Weights) -> Path | None:
+    """The folder of weights on this machine: a path, or the hub's cache; None if they are not here."""
+    if weights.path is not None:
+        return weights.path if weights.path.exists() else None
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(weights.model, revision=weights.revision, local_files_only=True))
+    except (OSError, ValueError, HfHubHTTPError):
+        return None
+
+
+def parameters_in(folder: Path, variant: str | None = None) -> dict[str, int]:
+    """The number of parameters in the safetensors files of a folder, by the data type they are stored in.
+
+    Files of another variant than asked for are left out, where the asked one exists beside them.
+    """
+    from safetensors import safe_open
+
+    counts: dict[str, int] = {}
+    for file in [folder] if folder.is_file() else sorted(folder.rglob("*.safetensors")):
+        if variant is None and _varied(file):
+            continue
+        if variant is not None and not _varied(file) and any(file.parent.glob(f"*.{variant}*.safetensors")):
+            continue
+        with safe_open(file, framework="np") as tensors:
+            for name in tensors.keys():  # noqa: SIM118 - it is no dict
+                slices = tensors.get_slice(name)
+                kind = slices.get_dtype()
+                counts[kind] = counts.get(kind, 0) + math.prod(slices.get_shape())
+    return counts
+
+
+def _varied(file: Path) -> bool:
+    """Whether a file's name has a variant: ``model.fp16.safetensors``, and not ``model-00001-of-2``."""
+    return "." in file.name.removesuffix(".safetensors")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -53,6 +53,15 @@ class Source(Stage[SourceConfig]):
 
         return diffusion_problems(config.diffusion)
 
+    @classmethod
+    def activations(cls, config: SourceConfig, tasks: Tasks) -> int | None:
+        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.weight_files import folder_of
+
+        folder = folder_of(config.diffusion)
+        guided = config.diffusion.guidance_scale > 1
+        return folder and drawing_bytes(config.diffusion, folder, config.batch * (2 if guided else 1))
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         decisions: list[Decision | None] = [None] * len(records)

@@ -9,7 +9,6 @@ from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
-from stages.mask.stage import MaskConfig
 from stages.sessions.turns import unrolled
 from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import MANIFESTS, ROOT
@@ -87,9 +86,4 @@ def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, mon
             url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"
             overrides.append(f"instruct.endpoint.base_url={url}")
         manifest = read_manifest(path, overrides, STAGES)
-        for key, own in (("grounding", "detector"), ("segmenter", "segmenter")):
-            folder = tmp_path / getattr(manifest.section("mask", MaskConfig), key).model
-            if not folder.exists():
-                folder.parent.mkdir(exist_ok=True)
-                folder.symlink_to(ROOT / "toybox" / "weights" / own)
         assert "up to" in checked(manifest, unrolled(1), Machine(cpus=64, gpus=8), elsewhere=True)

@@ -20,6 +20,7 @@ class DiffusionConfig(Weights):
     """A diffusers pipeline of the Stable Diffusion or SDXL family, and its sampling settings."""
 
     implied: ClassVar = {
+        "negative_prompt": "",
         "height": None,
         "width": None,
         "buckets": (),
@@ -33,6 +34,9 @@ class DiffusionConfig(Weights):
     steps: int = Field(50, ge=1, le=MOST_STEPS, description="denoising steps")
     guidance_scale: GuidanceScale = Field(7.5, description="classifier-free guidance; off up to 1")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    negative_prompt: str = Field(
+        "", max_length=2000, description="what guidance leads away from; takes the empty prompt's place"
+    )
     height: int | None = Field(None, ge=8, le=8192, description="pixels; by default the model's own")
     width: int | None = Field(None, ge=8, le=8192, description="pixels; by default the model's own")
     buckets: Several[Size] = Field(
@@ -70,6 +74,11 @@ class DiffusionConfig(Weights):
         if self.buckets and self.height is not None:
             raise ValueError("diffusion.buckets are sizes instead of height and width: take one of them out")
         return self
+
+    @property
+    def halved(self) -> bool:
+        """Whether the weights themselves are loaded in half precision."""
+        return self.dtype != "float32"
 
     @property
     def sizes(self) -> tuple[tuple[int, int] | None, ...]:

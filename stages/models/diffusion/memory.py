@@ -4,13 +4,19 @@ No model library is imported, so that ``editpairs check`` can tell them.
 """
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
+from stages.models.weight_files import read_json
 
 DECODED_COPIES = 4
 """Full-size tensors that the decoder's last block holds at once: input, shortcut, convolution and its
-workspace. Measured 3.7 in float32 on a CPU (docs/benchmarks.md)."""
+workspace."""
+ATTENDED_COPIES = 21
+"""Tensors of a transformer block's width that its widest moment amounts to, in the U-Net's first level with
+attention. Counted by torch's MemTracker on fake tensors in float32: 20.6 for SD 1.5 at 512 px (130 MiB a row
+in all), 21.1 for SDXL at 1024 px (316 MiB)."""
 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
@@ -41,3 +47,35 @@ def decoding_bytes(vae: Mapping[str, Any], pixels: int, itemsize: int) -> int:
     channels = vae["block_out_channels"]
     widest = channels[min(1, len(channels) - 1)]  # the channels that arrive at the last block, at full size
     return int(pixels * widest * itemsize * DECODED_COPIES)
+
+
+def sampling_bytes(unet: Mapping[str, Any], latents: int, itemsize: int) -> int:
+    """The largest memory of the activations of one row of the U-Net's batch, with so many latents."""
+    channels, layers = unet["block_out_channels"], unet.get("layers_per_block", 2)
+    kinds = unet.get("down_block_types", ())
+    levels = [width * latents / 4**level for level, width in enumerate(channels)]
+    attended = [size for size, kind in zip(levels, kinds, strict=False) if "Attn" in kind]
+    kept = (layers + 1) * sum(levels)  # for the way up
+    return int(itemsize * (kept + ATTENDED_COPIES * max(attended, default=levels[0])))
+
+
+def drawing_bytes(config: DiffusionConfig, folder: Path, rows: int) -> int:
+    """The largest memory of activations of drawing, from the configurations in a pipeline's folder.
+
+    Args:
+        config: the section ``diffusion``.
+        folder: the pipeline.
+        rows: rows of the U-Net's batch.
+
+    Raises:
+        ValueError: a configuration is missing or damaged.
+    """
+    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+    scale, own = pixels_per_latent(vae), int(unet["sample_size"])
+    sizes = [size or (own * scale, own * scale) for size in config.sizes]
+    pixels = max(height * width for height, width in sizes)
+    itemsize = {"float32": 4}.get(config.dtype, 2)
+    vae_itemsize = {"float32": 4}.get(config.vae_dtype or config.dtype, 2)
+    tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
+    decoded = decoding_bytes(vae, tile, vae_itemsize) * (config.vae_chunk or 1)
+    return max(decoded, rows * sampling_bytes(unet, pixels // scale**2, itemsize))

@@ -46,6 +46,15 @@ class Diffusion:
         self.decoder = Decoder(pipeline.vae, config)
         self._check_sizes()
         self.prompts = PromptEncoder(pipeline)
+        if not self.prompts.fits(config.negative_prompt):
+            raise ValueError(
+                "diffusion.negative_prompt is longer than the model's text encoder reads "
+                f"({self.prompts.context_length} tokens): shorten it"
+            )
+        self.unwanted = (
+            self.prompts.encode([config.negative_prompt]) if config.negative_prompt else self.prompts.empty
+        )
+        """The prompt of the unconditional rows."""
         options = {"clip_sample": False} if config.sampler == "ddim" else {}
         self.scheduler = SCHEDULERS[config.sampler].from_config(pipeline.scheduler.config, **options)
         distilled = self.unet.config.time_cond_proj_dim is not None
@@ -85,7 +94,7 @@ class Diffusion:
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
         """
         rows = len(latents)
-        empty = self.prompts.empty.expand(rows)
+        empty = self.unwanted.expand(rows)
         added = None
         if prompts.pooled is not None:
             pooled = prompts.pooled
