@@ -11,10 +11,12 @@ from stages.mask.stage import Mask
 from stages.score.stage import Score
 from stages.select.stage import Select
 from stages.shards.stage import Shards
+from stages.shorten.stage import Shorten
 from stages.source.stage import Source
 from stages.task_check.stage import TaskCheck
 
 STAGES: dict[str, type[Stage[Any]]] = {
+    "shorten": Shorten,
     "instruct": Instruct,
     "task_check": TaskCheck,
     "source": Source,

@@ -1,6 +1,6 @@
 """The instruct stage: a language model turns captions into edit instructions, and its answers are checked."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -75,6 +75,10 @@ class Instruct(Stage[InstructConfig]):
         else:
             yield from problems_of("instruct", config, check_chat)
 
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return InstructShort if "shorten" in stages else cls
+
     def resize(self, batch: int) -> None:
         super().resize(batch)
         self.chat.batch = batch
@@ -136,6 +140,12 @@ class Instruct(Stage[InstructConfig]):
             surroundings=asked.answer.surroundings,
             **made,
         )
+
+
+class InstructShort(Instruct):
+    """The instruct stage in a run with short captions: it reads those of the shorten stage."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"shorten": ["caption"], "plan": ["task", "seed"]}
 
 
 def _without_exemplars(tasks: Tasks) -> Iterator[str]:
