@@ -23,6 +23,7 @@ from pipeline.views.summary import RunStatus, summarize
 from stages import STAGES
 from stages.placed import Chain
 from stages.sessions.turns import unrolled
+from stages.shards.columns import KEPT
 from stages.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ def load_manifest(manifest: str | os.PathLike[str], settings: Sequence[str] = ()
 
 def chain_of(manifest: Manifest) -> Chain:
     """The stages of a manifest's run by step, in order."""
-    return unrolled(manifest.turns, manifest.rounds, manifest.sections)
+    traits = (KEPT,) if manifest.captions.keep else ()
+    return unrolled(manifest.turns, manifest.rounds, manifest.sections, traits)
 
 
 def generate(

@@ -97,7 +97,10 @@ class Stage(ABC, Generic[ConfigT]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":
-        """The class to use in a run of these stages. Beside an optional stage it can read or write more."""
+        """The class to use in a run of these stages. Beside an optional stage it can read or write more.
+
+        ``stages`` also has traits of the run that are no stages, such as ``captions.keep``.
+        """
         return cls
 
     @classmethod

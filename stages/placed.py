@@ -1,6 +1,6 @@
 """A stage at its place in a run: its turn and round, the rows it is given, and the steps it reads from."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +81,9 @@ Chain = Mapping[str, PlacedStage]
 """The stages of a run by step name, in order."""
 
 
-def first_turn(stages: Mapping[str, type[Stage[Any]]]) -> dict[str, PlacedStage]:
-    """The stages of a run of one turn."""
-    there = {name: stage.beside(stages) for name, stage in stages.items()}
+def first_turn(
+    stages: Mapping[str, type[Stage[Any]]], traits: Collection[str] = ()
+) -> dict[str, PlacedStage]:
+    """The stages of a run of one turn; ``traits`` are seen beside them by ``Stage.beside``."""
+    there = {name: stage.beside({*stages, *traits}) for name, stage in stages.items()}
     return {name: PlacedStage(name, stage, 1, stage.reads) for name, stage in there.items()}

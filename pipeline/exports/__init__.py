@@ -25,7 +25,7 @@ from pipeline.views.rows import bounds_of, calibrated
 from stages.filter.model import Models
 from stages.pictures.png import png_size
 from stages.shards.card import PICTURE, Columns
-from stages.shards.columns import columns_of, schema_of
+from stages.shards.columns import KEPT, columns_of, schema_of
 from stages.tasks import Bounds, Tasks
 
 Side = Literal["train", "test"]
@@ -56,7 +56,7 @@ class Export:
     @cached_property
     def columns(self) -> Columns:
         """Type and meaning of the published columns."""
-        return columns_of(self.stages)
+        return columns_of(self.stages | ({KEPT} if self.manifest.captions.keep else set()))
 
     @cached_property
     def schema(self) -> pa.Schema:

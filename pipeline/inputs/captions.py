@@ -34,7 +34,7 @@ def read_captions(path: Location, column: str) -> pa.ChunkedArray:
     """
     chunks: list[pa.Array] = []
     for file in caption_files(path):
-        with _named(file):
+        with named(file):
             read = format_of(file)
             assert read is not None
             captions = read(file, column)
@@ -58,7 +58,7 @@ def content_hash(path: Location) -> str:
     common = os.path.commonpath([os.path.dirname(name) for name in names])
     content = hashlib.blake2b(digest_size=16)
     for file, name in zip(files, names, strict=True):
-        with _named(file), file.open("rb") as stream:
+        with named(file), file.open("rb") as stream:
             if files != [path]:
                 header = f"{os.path.relpath(name, common)}\x1f{file.stat().st_size}\x1f"
                 content.update(header.encode(errors="surrogateescape"))
@@ -76,7 +76,7 @@ def caption_files(path: Location) -> list[Location]:
         UserError: there is no file, the formats differ, or the format is unknown.
     """
     folder = False
-    with _named(path):
+    with named(path):
         if not exists(path):
             files = _matches(path)
         elif path.is_dir():
@@ -106,7 +106,7 @@ def caption_files(path: Location) -> list[Location]:
 
 def _is_file(file: Location) -> bool:
     """Whether a path is a file. A link to nowhere is an error: its captions are missing."""
-    with _named(file):
+    with named(file):
         return not is_local(file) or stat.S_ISREG(file.stat().st_mode)
 
 
@@ -131,7 +131,7 @@ def _formats() -> str:
 
 
 @contextmanager
-def _named(path: Location) -> Iterator[None]:
+def named(path: Location) -> Iterator[None]:
     """Turn errors while reading ``path`` into a UserError that names the file."""
     try:
         with reached(path):

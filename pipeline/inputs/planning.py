@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
+from pipeline.inputs.kept_columns import read_kept
 from pipeline.manifest.manifest import Manifest
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
-from pipeline.store.plan import PLACE, SCHEMA, Plan, check_plan, read_plan
+from pipeline.store.plan import KEPT, PLACE, SCHEMA, Plan, check_plan, read_plan
 from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
 from stages.seeds import derive_seed, shape_of
 
@@ -68,6 +69,7 @@ def plan_settings(manifest: Manifest) -> dict[str, Any]:
         "repeats": manifest.repeats,
         "rows_per_part": manifest.rows_per_part,
         "tasks.mixture": dict(manifest.tasks.mixture),
+        **({"captions.keep": list(manifest.captions.keep)} if manifest.captions.keep else {}),
         **({"shapes of pictures": shapes} if (shapes := _shapes(manifest)) > 1 else {}),
     }
 
@@ -95,6 +97,11 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     captions = read_captions(manifest.captions.location, manifest.captions.column)
     if content_hash(manifest.captions.location) != settings["captions.file (content)"]:
         raise UserError(f"captions.file: {manifest.captions.file} was changed while it was read: run again")
+    keep = manifest.captions.keep
+    others = read_kept(manifest.captions.location, keep) if keep else None
+    if others is not None and len(others) != len(captions):
+        raise UserError(f"captions.keep: {manifest.captions.file} was changed while it was read: run again")
+    schema = SCHEMA.append(KEPT) if keep else SCHEMA
     rows = _kept_rows(captions, manifest.captions.duplicates)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats
@@ -105,7 +112,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
     np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)
     part_rows = manifest.rows_per_part // manifest.repeats * manifest.repeats
-    with SealedWriter(path, SCHEMA) as writer:
+    with SealedWriter(path, schema) as writer:
         for start in range(0, planned, part_rows):
             index = np.arange(start, min(start + part_rows, planned))
             chosen = rows[index // manifest.repeats]
@@ -116,6 +123,8 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
                 index % manifest.repeats,
                 manifest.seed,
             )
+            if others is not None:
+                table = table.append_column(KEPT, _taken(others, chosen).cast(pa.string()))
             table = _by_shape(table, _shapes(manifest))
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(

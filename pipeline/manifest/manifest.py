@@ -4,12 +4,10 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
-    AfterValidator,
     Field,
-    Strict,
     ValidationError,
     create_model,
     field_validator,
@@ -18,12 +16,12 @@ from pydantic import (
 from typing_extensions import Self
 
 from pipeline.errors import UserError
+from pipeline.manifest.captions import Captions, Folder, Place
 from pipeline.manifest.manifest_errors import MOST_SHOWN, explain
-from pipeline.store.location import Location, is_local, locate
+from pipeline.store.location import Location, locate
 from stages.base import ConfigT, Stage, StageConfig
 from stages.placed import Chain
 from stages.section import Section
-from stages.shipped import resolve
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
 from stages.tasks import TaskError, Tasks, load_tasks
 
@@ -34,32 +32,6 @@ MOST_LEVELS = 20
 """Most levels of a dotted key."""
 Stages = Mapping[str, type[Stage[Any]]]
 """Stage classes by name, in the order of the pipeline."""
-
-
-def _folder(path: Path) -> Path:
-    if any(ord(character) < 32 for character in str(path)):
-        raise ValueError("a path cannot contain control characters")
-    return Path(os.path.expanduser(path))
-
-
-Place = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00-\x1f]*$")]
-"""A path, or the URL of an object store."""
-Folder = Annotated[Path, Strict(False), AfterValidator(_folder)]
-
-
-class Captions(Section):
-    file: Place = Field(
-        description="parquet, jsonl, json, csv, tsv or txt (text also as .gz, .bz2, .zst), a folder of such "
-        "files, or a pattern such as captions/*.csv; a path or a URL such as s3://bucket/file"
-    )
-
-    @property
-    def location(self) -> Location:
-        place = locate(self.file)
-        return resolve(place) if is_local(place) else place
-
-    column: str = Field(default="caption", description="not used for txt")
-    duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")
 
 
 class Mixture(Section):
@@ -108,6 +80,12 @@ class Manifest(Section):
     )
     tasks: Mixture
     ray: RayOptions = RayOptions()
+
+    @model_validator(mode="after")
+    def _kept_columns_are_of_pictures(self) -> Self:
+        if self.captions.keep and self.turns > 1:
+            raise ValueError("captions.keep: the turns of a session are not published with them: take it out")
+        return self
 
     @model_validator(mode="after")
     def _repeats_fit(self) -> Self:

@@ -33,6 +33,8 @@ SCHEMA = pa.schema(
     ]
 )
 """``row`` is the caption's index in its file. All randomness of a row derives from ``seed``."""
+KEPT = pa.field("kept_columns", pa.string())
+"""JSON of the caption file's other columns, in the plan of a run with ``captions.keep``."""
 
 
 @dataclass(frozen=True)

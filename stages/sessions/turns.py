@@ -18,7 +18,9 @@ SOURCE = "source"
 """The stage that begins a turn. In later turns it takes the place of the plan."""
 
 
-def unrolled(turns: int, rounds: int = 1, sections: Collection[str] = ()) -> dict[str, PlacedStage]:
+def unrolled(
+    turns: int, rounds: int = 1, sections: Collection[str] = (), traits: Collection[str] = ()
+) -> dict[str, PlacedStage]:
     """The stages of a run by step, in order: the first turn's, then ``source.2``, ``instruct.2``, ...
 
     With several rounds, each turn repeats its drawing stages (:mod:`stages.rounds`). In the first turn these
@@ -28,9 +30,10 @@ def unrolled(turns: int, rounds: int = 1, sections: Collection[str] = ()) -> dic
         turns: edits in a row.
         rounds: how often a row is drawn at most.
         sections: the manifest's sections; an optional stage runs if it has one.
+        traits: what stages can see beside them besides other stages (``Stage.beside``).
     """
     runs = {name: stage for name, stage in STAGES.items() if not stage.needs_section or name in sections}
-    of_first = first_turn(runs)
+    of_first = first_turn(runs, traits)
     before = Rounds(1, rounds, _from("source", runs), SOURCE, "plan")
     placed = before.unroll(list(of_first.values()), SourceAgain)
     for turn in range(2, turns + 1):

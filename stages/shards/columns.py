@@ -52,9 +52,17 @@ JUDGED_COLUMNS: Columns = {
 """The same in a run with a judge."""
 
 
+KEPT = "captions.keep"
+"""Among a run's stages, it says that other columns of the captions travel to the published rows."""
+KEPT_COLUMNS: Columns = {
+    "kept_columns": (pa.string(), "JSON: other columns of the caption's file, such as url and licence")
+}
+
+
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column that a run of these stages publishes."""
-    return JUDGED_COLUMNS if "judge" in stages else COLUMNS
+    columns = JUDGED_COLUMNS if "judge" in stages else COLUMNS
+    return columns | KEPT_COLUMNS if KEPT in stages else columns
 
 
 def schema_of(columns: Columns) -> pa.Schema:

@@ -30,7 +30,15 @@ from stages.shards.card import (
     front_matter,
     provenance,
 )
-from stages.shards.columns import COLUMNS, JUDGED_COLUMNS, SCHEMA, huggingface_metadata, schema_of
+from stages.shards.columns import (
+    COLUMNS,
+    JUDGED_COLUMNS,
+    KEPT,
+    KEPT_COLUMNS,
+    SCHEMA,
+    huggingface_metadata,
+    schema_of,
+)
 from stages.tasks import Task
 
 
@@ -74,6 +82,8 @@ class Shards(Publisher[ShardsConfig]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        if KEPT in stages:
+            return KeptJudgedShards if "judge" in stages else KeptShards
         return JudgedShards if "judge" in stages else cls
 
     def __call__(self, rows: pa.Table) -> pa.Table:
@@ -155,6 +165,38 @@ class JudgedShards(Shards):
             "instruction_origin": "judge",
             "T_asked": row["instruction"],
         }
+
+
+def _with_kept(reads: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
+    return {**reads, "plan": [*reads["plan"], *KEPT_COLUMNS]}
+
+
+class KeptShards(Shards):
+    """The shards stage in a run with ``captions.keep``: other columns of the captions are published too."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(Shards.reads)
+    columns: ClassVar[Columns] = COLUMNS | KEPT_COLUMNS
+    schema: ClassVar[pa.Schema] = schema_of(columns)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
+        pa.schema([("id", pa.string()), *schema])
+    )
+
+    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._published(row) | {name: row[name] for name in KEPT_COLUMNS}
+
+
+class KeptJudgedShards(JudgedShards):
+    """The same with a judge."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(JudgedShards.reads)
+    columns: ClassVar[Columns] = JUDGED_COLUMNS | KEPT_COLUMNS
+    schema: ClassVar[pa.Schema] = schema_of(columns)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
+        pa.schema([("id", pa.string()), *schema])
+    )
+
+    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        return super()._published(row) | {name: row[name] for name in KEPT_COLUMNS}
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:

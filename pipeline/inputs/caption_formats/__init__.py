@@ -3,9 +3,10 @@
 A reader returns one column, or an error that names the wrong line.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -38,6 +39,14 @@ def read_parquet(file: Location, column: str) -> pa.ChunkedArray:
     if not any(is_text(text) for is_text in (pa.types.is_string, pa.types.is_large_string, _is_view)):
         raise UserError(f"captions.column: {column!r} in {file} holds {kind}, not text")
     return pq.read_table(arrow_source(file), columns=[column])[column]
+
+
+def parquet_records(file: Location, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """The rows of a parquet file, with some columns of any type."""
+    for name in columns:
+        require(name, pq.read_schema(arrow_source(file)).names, file, "captions.keep")
+    for batch in pq.ParquetFile(arrow_source(file)).iter_batches(columns=list(columns)):
+        yield from batch.to_pylist()
 
 
 def read_text(file: Location, column: str) -> pa.ChunkedArray:

@@ -48,12 +48,10 @@ def check_encoding(file: Location) -> None:
         )
 
 
-def require(column: str, columns: list[str], file: Location) -> None:
+def require(column: str, columns: list[str], file: Location, key: str = "captions.column") -> None:
     if column not in columns:
         raise UserError(
-            f"captions.column: {file} has no column {column!r}; it has {', '.join(map(repr, columns))[:500]}"
+            f"{key}: {file} has no column {column!r}; it has {', '.join(map(repr, columns))[:500]}"
         )
     if columns.count(column) > 1:
-        raise UserError(
-            f"captions.column: {file} has several columns {column!r}: give them names of their own"
-        )
+        raise UserError(f"{key}: {file} has several columns {column!r}: give them names of their own")
