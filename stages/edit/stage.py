@@ -168,7 +168,7 @@ class Edit(Stage[EditConfig]):
         folder = folder_of(config.diffusion)
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
-        return folder and drawing_bytes(config.diffusion, folder, rows)
+        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)

@@ -62,7 +62,7 @@ KEPT_COLUMNS: Columns = {
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column that a run of these stages publishes."""
     columns = JUDGED_COLUMNS if "judge" in stages else COLUMNS
-    return columns | KEPT_COLUMNS if KEPT in stages else columns
+    return {**columns, **KEPT_COLUMNS} if KEPT in stages else columns
 
 
 def schema_of(columns: Columns) -> pa.Schema:

@@ -175,7 +175,7 @@ class KeptShards(Shards):
     """The shards stage in a run with ``captions.keep``: other columns of the captions are published too."""
 
     reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(Shards.reads)
-    columns: ClassVar[Columns] = COLUMNS | KEPT_COLUMNS
+    columns: ClassVar[Columns] = {**COLUMNS, **KEPT_COLUMNS}
     schema: ClassVar[pa.Schema] = schema_of(columns)
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
         pa.schema([("id", pa.string()), *schema])
@@ -189,7 +189,7 @@ class KeptJudgedShards(JudgedShards):
     """The same with a judge."""
 
     reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(JudgedShards.reads)
-    columns: ClassVar[Columns] = JUDGED_COLUMNS | KEPT_COLUMNS
+    columns: ClassVar[Columns] = {**JUDGED_COLUMNS, **KEPT_COLUMNS}
     schema: ClassVar[pa.Schema] = schema_of(columns)
     schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
         pa.schema([("id", pa.string()), *schema])

@@ -149,9 +149,9 @@ class Shorten(Stage[ShortenConfig]):
         told, short = _EXAMPLE
         return [
             Message(role="system", content=self.config.system),
-            Message(role="user", content=quoted({"caption": told, "words": words})),
+            Message(role="user", content=quoted({"caption": told, "words": str(words)})),
             Message(role="assistant", content=json.dumps({"caption": short})),
-            Message(role="user", content=quoted({"caption": row["caption"], "words": words})),
+            Message(role="user", content=quoted({"caption": row["caption"], "words": str(words)})),
         ], seed
 
     def _answer(self, row: Mapping[str, Any], reply: str) -> str:

@@ -60,7 +60,8 @@ class Source(Stage[SourceConfig]):
 
         folder = folder_of(config.diffusion)
         guided = config.diffusion.guidance_scale > 1
-        return folder and drawing_bytes(config.diffusion, folder, config.batch * (2 if guided else 1))
+        rows = config.batch * (2 if guided else 1)
+        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()

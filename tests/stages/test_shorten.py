@@ -67,7 +67,7 @@ def test_an_answer_that_is_no_short_form_is_asked_again_and_then_rejected(tokeni
     [row], chat = run(tokenizer, said(answer), LONG, attempts=2)
     assert (row["status"], row["reason"], row["caption"]) == ("rejected", reason, None)
     assert len(chat.asked) == row["attempts"] == 2
-    words = [json.loads(messages[-1]["content"])["words"] for messages, _ in chat.asked]
+    words = [int(json.loads(messages[-1]["content"])["words"]) for messages, _ in chat.asked]
     assert words[1] < words[0], "the next attempt asks for less"
 
 
