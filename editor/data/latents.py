@@ -82,6 +82,10 @@ class LatentCache:
         """Every instruction, in order."""
         return list(self.table["instruction"].to_pylist())
 
+    def captions(self) -> frozenset[str]:
+        """The captions of all pictures that an example begins with."""
+        return frozenset(caption for caption in self.table["before_caption"].to_pylist() if caption)
+
 
 def fingerprint(reading: Reading, config: DataConfig, vae: torch.nn.Module) -> str:
     """A hash of what the cached latents depend on: the files, the settings and the autoencoder's weights."""
