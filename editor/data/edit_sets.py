@@ -115,7 +115,8 @@ class EditSet:
             (example,) = row.examples
             captions = row.input_caption, row.output_caption
             group, text = row.input_caption, example.instruction
-            yield Edit(row.id, group, text, row.before, row.after, *captions, example.index)
+            name = row.id if row.turn == 1 else f"{row.id}-turn{row.turn}"  # ids are unique within a turn
+            yield Edit(name, group, text, row.before, row.after, *captions, example.index)
 
     def _foreign(self) -> Iterator[Edit]:
         files = pair_files(self.path)

@@ -53,6 +53,7 @@ class PairRow:
     output_caption: str
     side: Side
     examples: Sequence[Example]
+    turn: int = 1
 
 
 @dataclass
@@ -113,6 +114,7 @@ class Reading:
             record["output_caption"] or "",
             side_of(caption, self.test_share),
             examples,
+            record["turn"] or 1,
         )
 
     def _examples(self, record: Mapping[str, Any]) -> Iterator[Example]:
