@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
 
 from editor.evaluation.intervals import Interval, mean_intervals
 from editor.model.loading import load_editor, load_guidance
 from editor.model.network import EditorNetwork, Guidance
+from pipeline.shown import plain_table
 from stages.base import Weights
 from stages.pictures.pixel_threshold import keep_unchanged
 from stages.tasks import load_tasks
@@ -139,10 +139,10 @@ def main() -> None:
     options = parser.parse_args()
     network = load_editor(Weights(model=str(options.editor.resolve())))
     guidance = load_guidance(options.editor)
-    sessions, console, content = sample_sessions(options.sessions), Console(), dict[str, Any]()
+    sessions, console, content = sample_sessions(options.sessions), Console(width=150), dict[str, Any]()
     masks = np.stack([untouched(session) for session in sessions])
     console.print(f"{len(sessions)} sessions; {masks.mean():.0%} of the pixels untouched")
-    shown = Table("thresholding", *(f"turn {turn}" for turn in range(1, len(TURNS) + 1)), "kept")
+    shown = plain_table("thresholding", *(f"turn {turn}" for turn in range(1, len(TURNS) + 1)), "kept")
     for setting in track(SETTINGS, "editing"):
         found = drift(network, sessions, guidance, setting)
         kept = f"{np.mean(found.kept):.2f}"
@@ -151,7 +151,7 @@ def main() -> None:
     console.print(shown)
     edits = sample_edits(options.each)
     lost = eaten(edits, edited(network, edits, guidance))
-    shown = Table("thresholding", "task", "done", "eaten", "mended")
+    shown = plain_table("thresholding", "task", "done", "eaten", "mended")
     for name, by_task in lost.items():
         for task, counts in by_task.items():
             shown.add_row(name, task, *map(str, counts))
