@@ -22,8 +22,8 @@ from pipeline.errors import StageError, UserError
 LOGGED = 50
 """Steps between two lines of progress."""
 PROBES = 32
-"""Examples, each with noise of its own, on which starts and progress are measured. They stay the same, because
-the loss of new noise varies more from step to step than a vector can change it."""
+"""Examples, each with its own noise, on which starts and progress are measured. They stay the same: new noise
+changes the loss more from step to step than a vector can."""
 _NOTHING_DROPPED = Dropout(text=0, image=0, both=0)
 
 

@@ -2,9 +2,9 @@
 
     python -m toybox.studies.inversion EDITOR --pairs PAIRS --task color --known toybox/weights/editor
 
-EDITOR was trained without the task, the editor ``--known`` with it. The examples are pairs of a run. The judge
-looks at held-out edits of the task. "0 examples" is the vector that inversion begins at; "doing nothing"
-leaves the picture as it was.
+EDITOR was trained without the task, the editor ``--known`` with it. The examples are pairs of a run. The
+judge looks at held-out edits of the task. "0 examples" is the vector that inversion begins at; "doing
+nothing" leaves the picture as it was.
 """
 
 import argparse
