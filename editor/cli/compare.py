@@ -41,7 +41,7 @@ def compare(
 
     After any interruption, the same command continues.
     """
-    from editor.comparison.arms import read_arms
+    from editor.comparison.arms import folder_of, read_arms
     from editor.comparison.compare import Plan, measure_all, train_all
     from editor.comparison.paired import paired
     from editor.comparison.results import RESULTS, SHEET, Arms, difference_table, write_json, write_sheet
@@ -51,9 +51,9 @@ def compare(
     from pipeline.store.lock import held
 
     read = read_arms(find_manifest(manifest), [*(overrides or []), f"name={name}"], arms)
-    shared = read[0].manifest
-    numbers = range(shared.seed, shared.seed + seeds)
-    plan = Plan(shared.folder, read, numbers, on, side, rows, predictor)
+    first_seed = read[0].manifest.seed
+    numbers = range(first_seed, first_seed + seeds)
+    plan = Plan(folder_of(read), read, numbers, on, side, rows, predictor)
     kind = EditSet(on).format
     measures = Measures(chosen_models(clip, CLIPS), chosen_models(dino, DINOS))
     with held(plan.folder):
@@ -61,7 +61,11 @@ def compare(
         figures = measure_all(plan, trained, measures, console)
         first, *others = read
         found = {arm.label: paired(figures[first.label], figures[arm.label]) for arm in others}
-        about = {"edits": f"{on} ({kind})", "models and the pixels they see": measures.models}
+        about = {
+            "edits": f"{on} ({kind})",
+            "models and the pixels they see": measures.models,
+            "editors": {arm.label: [str(plan.editor(arm, seed)) for seed in numbers] for arm in read},
+        }
         told = Arms({arm.label: arm.text for arm in read}, numbers)
         write_json(plan.folder / RESULTS, told, found, about)
         write_sheet(plan, trained)

@@ -69,9 +69,19 @@ def read_arms(path: Path, overrides: Sequence[str], texts: Sequence[str]) -> lis
             if other.manifest == manifest:
                 raise UserError(f"the arms {other.label} ({other.text}) and {label} ({text}) are the same")
         arms.append(Arm(label, text, manifest))
-    if not is_local(arms[0].manifest.folder):
-        raise UserError(f"runs: {arms[0].manifest.runs} is no local or shared folder")
     return arms
+
+
+def folder_of(arms: Sequence[Arm]) -> Path:
+    """The comparison's folder.
+
+    Raises:
+        UserError: it is not on a disk.
+    """
+    folder = arms[0].manifest.folder
+    if not is_local(folder):
+        raise UserError(f"runs: {folder} is no local or shared folder; latents are read from a disk")
+    return folder
 
 
 def _settings(text: str) -> list[str]:

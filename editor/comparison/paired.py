@@ -65,9 +65,14 @@ def paired(first: Sequence[Figures], second: Sequence[Figures]) -> Differences:
         chosen = [groups[row] for row in rows]
         intervals = [mean_intervals(x[rows], chosen) for x in (first_mean, second_mean, mean)]
         found[task] = {
-            column: Difference(*parts, [_mean(seed[rows][~lost[rows, k], k]) for seed in change])
-            for k, (column, parts) in enumerate(zip(columns, zip(*intervals, strict=True), strict=True))
-            if parts[2].count
+            column: Difference(
+                intervals[0][k],
+                intervals[1][k],
+                intervals[2][k],
+                [_mean(seed[rows][~lost[rows, k], k]) for seed in change],
+            )
+            for k, column in enumerate(columns)
+            if intervals[2][k].count
         }
     return found
 

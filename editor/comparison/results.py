@@ -12,6 +12,7 @@ import numpy as np
 
 from editor.comparison.compare import Plan
 from editor.comparison.paired import Difference, Differences
+from editor.data.edit_sets import Edit
 from editor.editing.editor import Editor
 from editor.evaluation.evaluate import ALL, evaluate
 from editor.evaluation.intervals import Interval
@@ -84,7 +85,7 @@ def _interval(found: Interval) -> dict[str, float]:
 def write_sheet(plan: Plan, trained: frozenset[str], count: int = 24) -> None:
     """Draw the first edits that every arm can make, by the editors of the first seed."""
     pictures: list[dict[str, np.ndarray]] = []
-    shown = {}
+    shown: dict[str, Edit] = {}
     for arm in plan.arms:
         editor = Editor.from_pretrained(plan.editor(arm, plan.seeds[0]), plan.predictor)
         edits, nothing = plan.edit_set(trained), Measures([], [])

@@ -1,6 +1,7 @@
 """Comparing editors: arms, paired differences, and the command from trainings to differences."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,6 +130,7 @@ def test_the_command_trains_measures_and_tells_the_differences(tmp_path, command
     found = json.loads((folder / "comparison.json").read_text())
     assert found["seeds"] == [0, 1]
     assert found["arms"] == {"A": "training.task_embedding=true", "B": "training.task_embedding=false"}
+    assert [[Path(name).is_dir() for name in each] for each in found["editors"].values()] == [[True] * 2] * 2
     line = found["differences"]["B"]["all"]["l1"]
     evaluations = sorted(folder.glob("*/evaluation"))
     assert len(evaluations) == 4

@@ -50,7 +50,8 @@ class Drift:
 
 def sample_sessions(count: int, seed: int = 37) -> list[Session]:
     """Sessions of six edits of a scene with two objects. The result is always the same."""
-    known, sessions = load_tasks(PROMPTS), []
+    known = load_tasks(PROMPTS)
+    sessions: list[Session] = []
     for number in range(count):
         rng = np.random.default_rng([seed, number])
         scene, description = sample_held_out_scene(rng, things=2), sample_description(rng)
