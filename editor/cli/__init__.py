@@ -1,5 +1,6 @@
 """The editor's commands of ``editpairs``. Each imports large libraries only when it runs."""
 
-from editor.cli import train, edit, evaluate, invert  # noqa: I001 - the order in which --help lists them
+# In the order in which --help lists them.
+from editor.cli import train, train_predictor, edit, evaluate, compare, invert  # noqa: I001
 
-__all__ = ["edit", "evaluate", "invert", "train"]
+__all__ = ["compare", "edit", "evaluate", "invert", "train", "train_predictor"]

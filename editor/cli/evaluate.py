@@ -4,7 +4,17 @@ from typing import Annotated
 
 import typer
 
-from editor.cli.options import ImageGuidance, Model, Predictor, Seed, Steps, TextGuidance
+from editor.cli.options import (
+    Clip,
+    Dino,
+    ImageGuidance,
+    Model,
+    Predictor,
+    Seed,
+    Steps,
+    TextGuidance,
+    chosen_models,
+)
 from pipeline.cli.app import app, console
 from pipeline.cli.options import Out
 
@@ -23,12 +33,8 @@ def evaluate(
         ),
     ],
     out: Out = "evaluation",
-    clip: Annotated[
-        list[str] | None, typer.Option(help="a CLIP: a folder or NAME@TAG; may be repeated; none: no CLIP")
-    ] = None,
-    dino: Annotated[
-        list[str] | None, typer.Option(help="a DINO: a folder or hub name; may be repeated; none: no DINO")
-    ] = None,
+    clip: Clip = None,
+    dino: Dino = None,
     test_share: Annotated[
         float, typer.Option(min=0, max=1, help="of pairs of ours: the held-out share; 1: all pairs")
     ] = 0.02,
@@ -59,7 +65,7 @@ def evaluate(
     edits = EditSet(pairs, test_share, split, side)
     data = edits.format
     with new_folder(locate(out)) as folder:
-        measures = Measures(_chosen(clip, CLIPS), _chosen(dino, DINOS))
+        measures = Measures(chosen_models(clip, CLIPS), chosen_models(dino, DINOS))
         editor = Editor.from_pretrained(model, predictor).with_guidance(text_guidance, image_guidance, steps)
         found = run(
             editor, edits, measures, rows=rows, predict=predict_tasks, seed=seed, batch=batch, told=_count
@@ -80,11 +86,6 @@ def evaluate(
     for reason, count in {**found.skipped, **edits.notes}.items():
         console.print(f"{count} edits: {reason}")
     console.print(f"wrote {out}: report.html, sheet.png, results.json, edits.parquet", soft_wrap=True)
-
-
-def _chosen(names: list[str] | None, default: tuple[str, ...]) -> tuple[str, ...]:
-    """Models named by a repeated option; ``none`` names no model."""
-    return default if not names else tuple(name for name in names if name != "none")
 
 
 def _count(edits: int) -> None:

@@ -26,10 +26,10 @@ def invert(
     instruction: Annotated[str | None, typer.Option(help="of examples that have none of their own")] = None,
     index: Annotated[int | None, typer.Option(min=0, help="its index (TI); default: the next free")] = None,
     steps: Annotated[int, typer.Option(min=1, max=1_000_000)] = 500,
-    batch: Annotated[int, typer.Option(min=1, max=512, help="examples a step")] = 4,
+    batch: Annotated[int, typer.Option(min=1, max=512, help="examples a step")] = 8,
     learning_rate: Annotated[
-        float, typer.Option(min=1e-6, max=1, help="as a share of the usual norm of a task's vector")
-    ] = 0.01,
+        float, typer.Option(min=1e-6, max=1, help="a step, as a share of the usual norm of a task's vector")
+    ] = 0.03,
     norm_penalty: Annotated[
         float, typer.Option(min=0, help="against a vector that grows beyond the others")
     ] = 1.0,

@@ -51,6 +51,7 @@ class EditSet:
         path: a run, an export, a folder of parquet files, or one file.
         test_share: of pairs of ours, only those whose caption is held out at this share.
         split: of Emu Edit's test set, only rows of this split.
+        trained: captions of input pictures that an editor was trained on; their edits are left out.
         side: cut the centre square out of every picture and resize it to this many pixels; None: as they are.
     """
 
@@ -58,6 +59,7 @@ class EditSet:
     test_share: float = 1.0
     split: str = "test"
     side: int | None = None
+    trained: frozenset[str] = frozenset()
     skipped: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
     """Further counts that a reader should know."""
@@ -99,6 +101,9 @@ class EditSet:
             UserError: a file is damaged, or the columns are unknown.
         """
         for edit in self._ours() if self.format == "editpairs" else self._foreign():
+            if edit.before_caption in self.trained:
+                self.skipped["caption that an editor was trained on"] += 1
+                continue
             yield edit if self.side is None else _squared(edit, self.side)
 
     def _ours(self) -> Iterator[Edit]:
@@ -110,7 +115,8 @@ class EditSet:
             (example,) = row.examples
             captions = row.input_caption, row.output_caption
             group, text = row.input_caption, example.instruction
-            yield Edit(row.id, group, text, row.before, row.after, *captions, example.index)
+            name = row.id if row.turn == 1 else f"{row.id}-turn{row.turn}"  # ids are unique within a turn
+            yield Edit(name, group, text, row.before, row.after, *captions, example.index)
 
     def _foreign(self) -> Iterator[Edit]:
         files = pair_files(self.path)

@@ -53,6 +53,7 @@ class PairRow:
     output_caption: str
     side: Side
     examples: Sequence[Example]
+    turn: int = 1
 
 
 @dataclass
@@ -81,19 +82,36 @@ class Reading:
         Raises:
             UserError: a file is damaged, or a column is missing.
         """
+        for caption, record in self._records(_COLUMNS, batch):
+            row = self._row(record, caption)
+            if row is not None:
+                yield row
+
+    def instructions(self) -> Iterator[tuple[Side, Example]]:
+        """The side and the example of every instruction. No picture is read.
+
+        Raises:
+            UserError: as :meth:`rows`.
+        """
+        columns = pa.schema([field for field in _COLUMNS if field.type != PICTURE])
+        for caption, record in self._records(columns, 1024):
+            for example in self._examples(record):
+                yield side_of(caption, self.test_share), example
+
+    def _records(self, columns: pa.Schema, batch: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """Every record, with the caption that decides about its side."""
         for path in self.paths:
             captions: dict[str, str] = {}
             for file in pair_files(path):
-                with open_parquet(file, _COLUMNS) as opened:
-                    for records in opened.iter_batches(batch_size=batch, columns=_COLUMNS.names):
+                with open_parquet(file, columns) as opened:
+                    for records in opened.iter_batches(batch_size=batch, columns=columns.names):
                         for record in records.to_pylist():
-                            row = self._row(record, captions)
-                            if row is not None:
-                                yield row
+                            # A session's first caption decides about all of its turns. The first turn's
+                            # files come first.
+                            name, own = record["session"] or record["id"] or "", record["input_caption"] or ""
+                            yield captions.setdefault(name, own), record
 
-    def _row(self, record: Mapping[str, Any], captions: dict[str, str]) -> PairRow | None:
-        # A session's first caption decides about all of its turns. The first turn's files come first.
-        caption = captions.setdefault(record["session"] or record["id"] or "", record["input_caption"] or "")
+    def _row(self, record: Mapping[str, Any], caption: str) -> PairRow | None:
         examples = list(self._examples(record))
         if not examples:
             return None
@@ -113,6 +131,7 @@ class Reading:
             record["output_caption"] or "",
             side_of(caption, self.test_share),
             examples,
+            record["turn"] or 1,
         )
 
     def _examples(self, record: Mapping[str, Any]) -> Iterator[Example]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from editor.data.examples import PairRow, Reading
 from editor.model.network import EditorNetwork
 from pipeline.errors import UserError
 from pipeline.exports import Side
+from pipeline.store.location import Location
 from stages.tasks import Tasks
 
 _LATENTS, _EXAMPLES, _ABOUT = "latents.f16", "examples.parquet", "cache.json"
@@ -82,17 +83,26 @@ class LatentCache:
         """Every instruction, in order."""
         return list(self.table["instruction"].to_pylist())
 
+    def captions(self) -> frozenset[str]:
+        """The captions of all pictures that an example begins with."""
+        return frozenset(caption for caption in self.table["before_caption"].to_pylist() if caption)
 
-def fingerprint(reading: Reading, config: DataConfig, vae: torch.nn.Module) -> str:
-    """A hash of what the cached latents depend on: the files, the settings and the autoencoder's weights."""
-    content = hashlib.blake2b(digest_size=16)
-    settings = config.model_dump(exclude={"batch", "pairs"}, mode="json")
-    content.update(json.dumps(settings, sort_keys=True).encode())
-    for file in reading.files:
+
+def content_of(files: Sequence[Location], settings: str = "") -> Any:
+    """A hash object of settings and of the content of parquet files, told by their sizes and ends."""
+    content = hashlib.blake2b(settings.encode(), digest_size=16)
+    for file in files:
         with file.open("rb") as stream:
             size = stream.seek(0, 2)
             stream.seek(max(0, size - _TAIL))
             content.update(f"{size}\x1f".encode() + stream.read())
+    return content
+
+
+def fingerprint(reading: Reading, config: DataConfig, vae: torch.nn.Module) -> str:
+    """A hash of what the cached latents depend on: the files, the settings and the autoencoder's weights."""
+    settings = config.model_dump(exclude={"batch", "pairs"}, mode="json")
+    content = content_of(reading.files, json.dumps(settings, sort_keys=True))
     for name, tensor in sorted(vae.state_dict().items()):
         content.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return content.hexdigest()

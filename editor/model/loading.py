@@ -94,6 +94,7 @@ def new_editor(
     kind: Any = _EDITORS[wide]
     options = {} if wide else {"requires_safety_checker": False}
     pipeline = kind(**parts, unet=unet, scheduler=scheduler, **options)
+    pipeline.set_progress_bar_config(disable=True)
     names = sorted(tasks, key=lambda name: tasks[name].index)
     table = TaskTable(names, [tasks[name].index for name in names], token_width(unet)).to(dtype)
     return EditorNetwork(pipeline, table).to(default_device())

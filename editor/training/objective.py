@@ -65,7 +65,7 @@ def draw(
 class Objective(nn.Module):
     """Loss of each example. Its parameters are those of the U-Net, the task table and the text encoders."""
 
-    def __init__(self, network: EditorNetwork, task_embedding: bool = True) -> None:
+    def __init__(self, network: EditorNetwork) -> None:
         super().__init__()
         self.network = network
         self.unet, self.table = network.unet, network.table
@@ -74,7 +74,6 @@ class Objective(nn.Module):
         self.encoders = nn.ModuleDict(
             {name: encoder for name, encoder in found.items() if encoder is not None}
         )
-        self.task_embedding = task_embedding
         self.register_buffer("signal", network.scheduler.alphas_cumprod.to(network.device), persistent=False)
         self.predicts_v = network.scheduler.config.prediction_type == "v_prediction"
 
@@ -93,7 +92,7 @@ class Objective(nn.Module):
         target = share.sqrt() * noise - (1 - share).sqrt() * after if self.predicts_v else noise
         texts = ["" if empty else text for text, empty in zip(batch.instructions, draws.no_text, strict=True)]
         if vectors is None:
-            vectors = network.vectors(batch.rows) * (1.0 if self.task_embedding else 0.0)
+            vectors = network.vectors(batch.rows)
         conditions = network.conditions(texts, vectors)
         height, width = (side * network.scale for side in after.shape[-2:])
         added = network.added_conditions(conditions.pooled, height, width)

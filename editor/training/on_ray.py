@@ -13,8 +13,8 @@ from pipeline.manifest.manifest import RayOptions
 _ERROR = "error.txt"
 
 
-def train_on_ray(manifest: EditorManifest, folder: Path) -> None:
-    """Run ``training.workers`` workers. Their folder must be one that all of them reach.
+def train_on_ray(manifest: EditorManifest, folder: Path, cache: Path | None = None) -> None:
+    """Run ``training.workers`` workers. Their folders must be ones that all of them reach.
 
     Raises:
         UserError: a worker reports one.
@@ -29,7 +29,11 @@ def train_on_ray(manifest: EditorManifest, folder: Path) -> None:
     told.unlink(missing_ok=True)
     trainer = TorchTrainer(
         _work,
-        train_loop_config={"manifest": manifest.model_dump(mode="json"), "folder": str(folder.resolve())},
+        train_loop_config={
+            "manifest": manifest.model_dump(mode="json"),
+            "folder": str(folder.resolve()),
+            "cache": None if cache is None else str(cache.resolve()),
+        },
         scaling_config=ScalingConfig(num_workers=manifest.training.workers, use_gpu=manifest.training.gpus),
         run_config=RunConfig(name="ray", storage_path=str(folder.resolve())),
     )
@@ -57,7 +61,8 @@ def _work(config: dict[str, Any]) -> None:
     with _reported(folder / _ERROR):
         manifest = parse_editor_manifest(config["manifest"], "the manifest")
         world = World(place.get_world_rank(), place.get_world_size())
-        Trainer(manifest, folder, terminal(), world).run()
+        cache = None if config["cache"] is None else Path(config["cache"])
+        Trainer(manifest, folder, terminal(), world, cache).run()
 
 
 @contextlib.contextmanager

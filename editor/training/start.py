@@ -9,8 +9,11 @@ from pipeline.store.location import is_local
 from pipeline.store.lock import held
 
 
-def train(manifest: EditorManifest, console: Terminal) -> Path:
+def train(manifest: EditorManifest, console: Terminal, cache: Path | None = None) -> Path:
     """Train an editor, or continue its training.
+
+    Args:
+        cache: a folder for latents that several trainings on the same pairs share; None: the training's own.
 
     Returns:
         The editor's folder.
@@ -28,9 +31,9 @@ def train(manifest: EditorManifest, console: Terminal) -> Path:
             from editor.training.trainer import Trainer
             from editor.training.world import World
 
-            Trainer(manifest, folder, console, World()).run()
+            Trainer(manifest, folder, console, World(), cache).run()
         else:
             from editor.training.on_ray import train_on_ray
 
-            train_on_ray(manifest, folder)
+            train_on_ray(manifest, folder, cache)
     return folder / "editor"

@@ -35,27 +35,35 @@ _BETAS = (0.9, 0.99)
 class Trainer:
     """Trains the editor of a manifest in its folder, which holds:
 
-    cache/              latents and examples
+    cache/              latents and examples, unless ``cache`` names another folder, which trainings share
     state.safetensors   the last checkpoint
     editor/             the averaged weights at the last samples
     samples/            contact sheets of held-out edits
     log.jsonl           losses by noise level and task
     """
 
-    def __init__(self, manifest: EditorManifest, folder: Path, console: Terminal, world: World) -> None:
+    def __init__(
+        self,
+        manifest: EditorManifest,
+        folder: Path,
+        console: Terminal,
+        world: World,
+        cache: Path | None = None,
+    ) -> None:
         self.manifest, self.folder, self.console, self.world = manifest, folder, console, world
+        cache = cache or folder / "cache"
         training, tasks = manifest.training, manifest.tasks
         known = tasks if manifest.data.tasks is None else {name: tasks[name] for name in manifest.data.tasks}
         torch.manual_seed(manifest.seed)
         self.network = load_or_begin(manifest.base, "base.model", known, training.zero_terminal_snr)
         folder.mkdir(parents=True, exist_ok=True)
         if world.first:
-            pairs = ensure_cache(folder / "cache", manifest.data, self.network, tasks, self._encoded)
+            pairs = ensure_cache(cache, manifest.data, self.network, tasks, self._encoded)
         world.wait()
         if not world.first:
-            pairs = ensure_cache(folder / "cache", manifest.data, self.network, tasks)
-        self.examples = LatentCache(folder / "cache", "train")
-        self.held_out = LatentCache(folder / "cache", "test")
+            pairs = ensure_cache(cache, manifest.data, self.network, tasks)
+        self.examples = LatentCache(cache, "train")
+        self.held_out = LatentCache(cache, "test")
         self.about = {
             **manifest.model_dump(mode="json", include={"seed", "base", "training"}),
             "pairs": pairs,
@@ -65,7 +73,7 @@ class Trainer:
         if training.new_words and training.text_encoder:
             torch.manual_seed(manifest.seed)
             add_words(self.network, self.examples.instructions())
-        self.objective = Objective(self.network, training.task_embedding)
+        self.objective = Objective(self.network)
         self.parameters = self._prepare()
         self.average = EMAModel(self.parameters, decay=training.ema, use_ema_warmup=False)
         self.optimizer = self._optimizer()
@@ -186,6 +194,8 @@ class Trainer:
         self.objective.requires_grad_(False)
         network.unet.requires_grad_(True)
         network.table.requires_grad_(training.task_embedding)
+        if not training.task_embedding:
+            torch.nn.init.zeros_(network.table.vectors.weight)
         if training.text_encoder:
             for encoder in self.objective.encoders.values():
                 encoder.requires_grad_(True)

@@ -1,6 +1,7 @@
 """A sequence classifier of transformers, used as task predictor."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
@@ -28,21 +29,30 @@ class SequenceClassifier:
 
     @torch.no_grad()
     def predict(self, instructions: Sequence[str], batch: int) -> list[Mapping[str, float]]:
-        """Probabilities by label; empty for a text with a word that the tokenizer does not know.
+        """Probabilities by label; empty for a text that the tokenizer cannot read.
+
+        These are texts with a word that it does not know, or with one of its special tokens: a T5, for
+        example, accepts only texts with one end token.
 
         Batches have a fixed shape, so that no row depends on its neighbours.
         """
         probabilities: list[Mapping[str, float]] = []
         for texts, filled_texts in full_batches(instructions, batch):
+            reads = [readable(self.tokenizer, text) for text in filled_texts]
             encoded = self.tokenizer(
-                filled_texts,
+                [text if whole else "" for text, whole in zip(filled_texts, reads, strict=True)],
                 padding="max_length",
                 truncation=True,
                 max_length=self.max_tokens,
                 return_tensors="pt",
             ).to(self.model.device)
             shares = self.model(encoded.input_ids, attention_mask=encoded.attention_mask).logits.softmax(-1)
-            for text, row in zip(texts, shares.tolist(), strict=False):
-                known = not unknown_words(self.tokenizer, text)
-                probabilities.append(dict(zip(self.labels, row, strict=True)) if known else {})
+            for row, whole in zip(shares.tolist()[: len(texts)], reads, strict=False):
+                probabilities.append(dict(zip(self.labels, row, strict=True)) if whole else {})
         return probabilities
+
+
+def readable(tokenizer: Any, text: str) -> bool:
+    """Whether a tokenizer knows all words of a text, and the text holds none of its special tokens."""
+    special = any(token in text for token in tokenizer.all_special_tokens)
+    return not special and not unknown_words(tokenizer, text)

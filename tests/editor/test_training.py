@@ -187,19 +187,13 @@ def test_the_loss_is_the_squared_error_of_noise_or_of_v(tmp_path, predicts_v):
     assert torch.allclose(losses, (predicted - target).pow(2).mean((1, 2, 3)), rtol=1e-4)
 
 
-def test_without_task_embedding_every_task_is_the_same(tmp_path):
-    network = trainer(manifest_for(tmp_path)).network
-    torch.nn.init.normal_(network.table.vectors.weight)
-    random = torch.Generator().manual_seed(0)
-    latents = torch.randn(2, 4, 8, 8, generator=random)
-    draws = draw(0, 0, 2, slice(0, 2), (4, 8, 8), 1000, 1.0, Dropout(text=0, image=0, both=0))
-    for embedding in (True, False):
-        objective = Objective(network, embedding)
-        with torch.no_grad():
-            losses = [
-                objective(Batch(latents, latents, ["a", "a"], rows), draws) for rows in ([0, 0], [1, 2])
-            ]
-        assert torch.equal(*losses) != embedding
+@pytest.mark.parametrize("embedding", [True, False])
+def test_without_task_embedding_the_vectors_are_zero_in_training_and_in_the_editor(tmp_path, embedding):
+    manifest = manifest_for(tmp_path, training={"task_embedding": embedding, "steps": 2})
+    torch.nn.init.normal_((training := trainer(manifest)).network.unet.task_projection.weight)
+    training.run()
+    for table in (training.network.table, load_editor(Weights(model=str(manifest.folder / "editor"))).table):
+        assert bool((table.vectors.weight == 0).all()) != embedding
 
 
 def test_the_learning_rate_warms_up_stays_and_decays():

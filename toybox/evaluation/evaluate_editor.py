@@ -28,14 +28,26 @@ BATCH = 35
 
 
 def edited(
-    network: EditorNetwork, edits: Sequence[HeldOutEdit], guidance: Guidance, seed: int = 0
+    network: EditorNetwork,
+    edits: Sequence[HeldOutEdit],
+    guidance: Guidance,
+    seed: int = 0,
+    inputs: Sequence[np.ndarray] | None = None,
+    tasks: Sequence[str] | None = None,
 ) -> list[np.ndarray]:
-    """The editor's pictures, uint8 [h,w,3]."""
+    """The editor's pictures, uint8 [h,w,3].
+
+    Args:
+        inputs: pictures to edit; None: the true pictures before each edit.
+        tasks: the tasks that the editor is told; None: the true ones.
+    """
+    inputs = inputs or [edit.pictures[0] for edit in edits]
+    tasks = tasks or [edit.task for edit in edits]
     found: list[np.ndarray] = []
     for start in range(0, len(edits), BATCH):
         part = edits[start : start + BATCH]
-        latents = network.encode(np.stack([edit.pictures[0] for edit in part]))
-        vectors = network.vectors([network.table.row(edit.task) for edit in part])
+        latents = network.encode(np.stack(inputs[start : start + BATCH]))
+        vectors = network.vectors([network.table.row(task) for task in tasks[start : start + BATCH]])
         texts = [edit.instruction for edit in part]
         seeds = range(seed + start, seed + start + len(part))
         found += list(network.edit(latents, texts, vectors, guidance, seeds))

@@ -1,0 +1,1 @@
+"""Comparing editors that were trained on different sets of pairs, or with one setting changed."""
