@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.filter.choice import choose, rank
+from stages.filter.choice import broken_bound, choose, rank
 from stages.filter.model import FilterModel, model_of
 from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
 from stages.tasks import Bounds, Task, Tasks, Threshold
@@ -51,10 +51,12 @@ class Filter(Stage[FilterConfig]):
 
     ``choice`` is the candidate within all bounds with the highest rank (:mod:`stages.filter.choice`).
     ``rank`` is its ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate
-    is right, and a row is also rejected as ``calibrated_low``. The pictures' hashes are for the select stage.
+    is right, and a row is also rejected as ``calibrated_low``. ``inverse_reason`` is the first violated bound
+    of the pair backwards (``Metric.backward``), or empty; it rejects no row. The pictures' hashes are for the
+    select stage.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
@@ -65,6 +67,7 @@ class Filter(Stage[FilterConfig]):
         [
             ("choice", pa.int32()),
             ("rank", pa.float32()),
+            ("inverse_reason", pa.string()),
             ("anchor_hash", pa.int64()),
             ("target_hash", pa.int64()),
         ]
@@ -97,7 +100,8 @@ class Filter(Stage[FilterConfig]):
                         f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
-        for name, resolved in self.bounds.items():
+        self.backward = {task.name: resolve_bounds(task, config, backward=True) for task in tasks.values()}
+        for name, resolved in (*self.bounds.items(), *self.backward.items()):
             for metric, bound in resolved.items():
                 if bound.min is not None and bound.max is not None and bound.min > bound.max:
                     raise ValueError(
@@ -145,6 +149,7 @@ class Filter(Stage[FilterConfig]):
         return kept(
             choice=choice.index,
             rank=rank(scores[choice.index], model),
+            inverse_reason=broken_bound(scores[choice.index], self.backward[row["task"]]),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
@@ -171,12 +176,16 @@ def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
     return missing if "judge" in sections else missing | dict.fromkeys(JUDGED, "judge.model")
 
 
-def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
-    """The bounds of a task's metrics in the order of METRICS, after all overrides."""
+def resolve_bounds(task: Task, config: FilterConfig, backward: bool = False) -> dict[str, Bounds]:
+    """The bounds of a task's metrics in the order of METRICS, after all overrides.
+
+    Args:
+        backward: whether the bounds of the pair backwards are wanted, instead of those of the pair itself.
+    """
     model = None if config.model is None else config.model.tasks.get(task.name)
     by_hand = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
-    for metric in (metric.name for metric in metrics_of(task)):
+    for metric in (metric.name for metric in metrics_of(task) if metric.backward == backward):
         stated: dict[str, Any] = {}
         layers = [] if model is not None and metric in model.replaces else by_hand
         for layer in [*layers, {} if model is None else model.bounds]:

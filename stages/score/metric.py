@@ -47,6 +47,8 @@ class Metric:
     """Whether its bounds stay in force beside a calibrated filter.
 
     It finds faults that candidates hardly have, so verdicts about candidates say little of it."""
+    backward: bool = False
+    """Whether it measures the pair backwards, from Tar to I. Its bounds decide about ``T_inverse`` alone."""
     look: Callable[[Task], Look | None] = _nothing_sought
     """The question to the detector for a task; None: no question."""
     unsuited: Callable[[Task], str] = _suits

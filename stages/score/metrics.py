@@ -3,12 +3,14 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stages.score.families import change, clip, defects, detector, judge, optional
+from stages.score.families import backward, change, clip, defects, detector, judge, optional
 from stages.score.metric import Metric, Need
 from stages.tasks import Bounds, Task, Tasks
 
 MEASURED: dict[str, Metric] = {
-    metric.name: metric for family in (clip, change, detector, defects, optional) for metric in family.METRICS
+    metric.name: metric
+    for family in (clip, change, detector, defects, optional, backward)
+    for metric in family.METRICS
 }
 """The metrics of the score stage by name, in the order in which they are published."""
 JUDGED: dict[str, Metric] = {metric.name: metric for metric in judge.METRICS}

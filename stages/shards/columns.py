@@ -17,9 +17,11 @@ COLUMNS: Columns = {
     "TI": (pa.int16(), "task index"),
     "T_inverse": (
         pa.string(),
-        "edit instruction from Tar back to I; null if it makes no sense or the task was moved",
+        "edit instruction from Tar back to I; null if it makes no sense, the task was moved, or the pair "
+        "backwards was rejected",
     ),
     "TI_inverse": (pa.int16(), "task index of the pair backwards"),
+    "T_inverse_rejected": (pa.string(), "why the filter rejected the pair backwards; null otherwise"),
     "mask": (PICTURE, "how freely each pixel could change (8-bit grey PNG, 255 = fully)"),
     "task": (pa.string(), "name of the task"),
     "task_planned": (pa.string(), "the task that the pair was made for, before the task check"),

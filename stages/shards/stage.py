@@ -25,6 +25,7 @@ from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.shards.card import (
     Columns,
     audit_section,
+    code,
     columns_table,
     dataset_card,
     front_matter,
@@ -52,7 +53,7 @@ class Shards(Publisher[ShardsConfig]):
     the end it asks for a card about all shards (:meth:`describe`).
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task", "seed"],
@@ -60,7 +61,7 @@ class Shards(Publisher[ShardsConfig]):
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
         "score": [SCORE_COLUMNS["score"]],
-        "filter": ["choice"],
+        "filter": ["choice", "inverse_reason"],
         "task_check": ["checked_task"],
         "run": ["models"],
     }
@@ -85,6 +86,8 @@ class Shards(Publisher[ShardsConfig]):
         pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
         labelled = self.tasks[row["checked_task"]]
         backwards = inverse_instruction(task, row) if labelled is task else None
+        flaw = row["inverse_reason"] if backwards else None
+        backwards = None if flaw else backwards
         return {
             "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
             "T": row["instruction"],
@@ -92,6 +95,7 @@ class Shards(Publisher[ShardsConfig]):
             "TI": labelled.index,
             "T_inverse": backwards,
             "TI_inverse": task.inverse.index if backwards and task.inverse else None,
+            "T_inverse_rejected": flaw or None,
             "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
             "task": labelled.name,
             "task_planned": task.name,
@@ -116,12 +120,18 @@ class Shards(Publisher[ShardsConfig]):
     @classmethod
     def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
         """The dataset card of a run; see :class:`stages.publisher.Publisher`."""
-        tasks: Counter[str] = Counter()
+        tasks, backward = Counter[str](), Counter[str]()
         for folder, files in summary["files"].items():
             for shard in files:
                 with (run / folder / shard["name"]).open("rb") as file:
-                    tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
-        return _card(summary, tasks, cls.columns)
+                    table = pq.read_table(file, columns=["task", "TI_inverse", "T_inverse_rejected"])
+                tasks.update(table["task"].to_pylist())
+                backward.update(flaw for flaw in table["T_inverse_rejected"].to_pylist() if flaw)
+                backward[""] += table.num_rows - table["TI_inverse"].null_count
+        return _card(summary, tasks, backward, cls.columns)
+
+
+_OF_THE_ASKED_EDIT = ("edited_object", "original_object", "T_inverse", "TI_inverse", "T_inverse_rejected")
 
 
 class JudgedShards(Shards):
@@ -149,7 +159,7 @@ class JudgedShards(Shards):
             return columns
         return {
             **columns,
-            **dict.fromkeys(("edited_object", "original_object", "T_inverse", "TI_inverse")),
+            **dict.fromkeys(_OF_THE_ASKED_EDIT),
             "T": other["instruction"],
             "output_caption": other["output_caption"],
             "instruction_origin": "judge",
@@ -170,15 +180,28 @@ rows = pandas.read_parquet("{folder}")  # pictures are in rows.I[0]["bytes"]
 ```
 
 Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
-captions swapped."""
+captions swapped. These are {backward} pairs{flaws}."""
 
 
-def _card(summary: Mapping[str, Any], tasks: Mapping[str, int], columns: Columns) -> str:
+def _card(
+    summary: Mapping[str, Any], tasks: Mapping[str, int], backward: Mapping[str, int], columns: Columns
+) -> str:
+    """The card.
+
+    Args:
+        tasks: pairs by task.
+        backward: pairs by the reason why they are rejected backwards; of the reason "", those that are not.
+    """
     what, told, by_task, models = provenance(summary, tasks)
     header = front_matter(
         summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
     )
-    example = _EXAMPLE.format(folder=next(iter(summary["files"])))
+    flaws = ", ".join(f"{count} {code(flaw)}" for flaw, count in sorted(backward.items()) if flaw)
+    example = _EXAMPLE.format(
+        folder=next(iter(summary["files"])),
+        backward=backward.get("", 0),
+        flaws=f"; the filter rejected others backwards: {flaws}" if flaws else "",
+    )
     end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
     audited = audit_section(summary)
     return dataset_card(header, what, told, example, by_task, *audited, models, columns_table(columns), end)

@@ -58,6 +58,14 @@ def test_a_pair_that_is_good_backwards_says_so_with_its_own_instruction():
     assert (one("detect")["T_inverse"], one("detect")["TI_inverse"]) == (None, None)
 
 
+def test_a_pair_that_is_rejected_backwards_says_why_and_has_no_way_back():
+    row = one("remove", inverse_reason="inverse_present_low")
+    assert (row["T_inverse"], row["TI_inverse"]) == (None, None)
+    assert row["T_inverse_rejected"] == "inverse_present_low"
+    assert one("remove")["T_inverse_rejected"] is None
+    assert one("detect", inverse_reason="inverse_present_low")["T_inverse_rejected"] is None, "no way back"
+
+
 OTHER = {
     "instruction": "add a ship",
     "output_caption": "a ship",
