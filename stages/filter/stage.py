@@ -15,7 +15,17 @@ from typing_extensions import Self
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.filter.choice import broken_bound, choose, rank
 from stages.filter.model import FilterModel, model_of
-from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
+from stages.score.metric import OPTIONAL
+from stages.score.metrics import (
+    FURTHER,
+    JUDGED,
+    METRICS,
+    SCORE_COLUMNS,
+    check_bounds,
+    metrics_of,
+    optional_scores,
+    scores_of,
+)
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 
@@ -76,7 +86,7 @@ class Filter(Stage[FilterConfig]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        return JudgedFilter if "judge" in stages else cls
+        return _BESIDE[optional_scores(stages)]
 
     def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
@@ -90,14 +100,14 @@ class Filter(Stage[FilterConfig]):
                 if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
-                        f"add it to 'metrics' in prompts/{name}.yaml"
+                        f"{_way_out(metric, tasks[name])}"
                     )
         for name, model in self.models.items():
             for metric in {*model.curves, *model.bounds} if name in tasks else ():
                 if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.model.tasks.{name}: the task does not compute the metric {metric}; "
-                        f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
+                        f"calibrate again, or {_way_out(metric, tasks[name])}"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
         self.backward = {task.name: resolve_bounds(task, config, backward=True) for task in tasks.values()}
@@ -155,10 +165,37 @@ class Filter(Stage[FilterConfig]):
         )
 
 
+class MeasuredFilter(Filter):
+    """The filter stage in a run with the measure stage."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**Filter.reads, "measure": [SCORE_COLUMNS["measure"]]}
+
+
 class JudgedFilter(Filter):
     """The filter stage in a run with a judge."""
 
     reads: ClassVar[Mapping[str, Sequence[str]]] = {**Filter.reads, "judge": [SCORE_COLUMNS["judge"]]}
+
+
+class MeasuredJudgedFilter(Filter):
+    """The filter stage in a run with the measure stage and a judge."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**MeasuredFilter.reads, **JudgedFilter.reads}
+
+
+_BESIDE: Mapping[tuple[str, ...], type[Filter]] = {
+    (): Filter,
+    ("measure",): MeasuredFilter,
+    ("judge",): JudgedFilter,
+    ("measure", "judge"): MeasuredJudgedFilter,
+}
+"""The class for each choice of optional scoring stages."""
+
+
+def _way_out(metric: str, task: Task) -> str:
+    if metric in FURTHER:
+        return f"take the bound out: the metric {METRICS[metric].unsuited(task)}"
+    return f"add it to 'metrics' in prompts/{task.name}.yaml"
 
 
 def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
@@ -167,12 +204,12 @@ def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
     Args:
         sections: the sections of the run's stages, by stage.
     """
-    score = sections.get("score")
-    missing = {
-        name: f"score.{metric.needs}"
-        for name, metric in METRICS.items()
-        if metric.optional and score is not None and not getattr(score, metric.needs, None)
-    }
+    missing = {}
+    for name, metric in METRICS.items():
+        if metric.optional:
+            stage, key = OPTIONAL[metric.needs].split(".")
+            if (stage in sections or stage == "measure") and not getattr(sections.get(stage), key, None):
+                missing[name] = OPTIONAL[metric.needs]
     return missing if "judge" in sections else missing | dict.fromkeys(JUDGED, "judge.model")
 
 

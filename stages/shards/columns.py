@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.score.metrics import JUDGED, MEASURED
+from stages.score.metrics import FURTHER, JUDGED, MEASURED
 from stages.shards.card import PICTURE, Columns
 
 COLUMNS: Columns = {
@@ -42,21 +42,26 @@ COLUMNS: Columns = {
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
     "turn": (pa.int16(), "number of the turn in its session, from 1"),
 }
-"""Type and meaning of every published column, in a run without a judge."""
+"""Type and meaning of every published column, in a run without optional stages."""
 
-JUDGED_COLUMNS: Columns = {
-    **COLUMNS,
+FURTHER_COLUMNS: Columns = {
+    name: (pa.float32(), f"score: {metric.meaning}") for name, metric in FURTHER.items()
+}
+"""The further columns in a run with the measure stage."""
+
+JUDGE_COLUMNS: Columns = {
     **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in JUDGED.items()},
     "judge_reason": (pa.string(), "why the judge gave these marks, in its own words"),
     "instruction_origin": (pa.string(), "who wrote T: instruct, or the judge for a pair of another edit"),
     "T_asked": (pa.string(), "the instruction that the pair was drawn for, where T is another one"),
 }
-"""The same in a run with a judge."""
+"""The further columns in a run with a judge."""
 
 
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column that a run of these stages publishes."""
-    return JUDGED_COLUMNS if "judge" in stages else COLUMNS
+    measured = FURTHER_COLUMNS if "measure" in stages else {}
+    return {**COLUMNS, **measured, **(JUDGE_COLUMNS if "judge" in stages else {})}
 
 
 def schema_of(columns: Columns) -> pa.Schema:
@@ -65,7 +70,7 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 
 SCHEMA = schema_of(COLUMNS)
-"""Schema of the published rows, without ``id``, in a run without a judge."""
+"""Schema of the published rows, without ``id``, in a run without optional stages."""
 
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
@@ -83,3 +88,8 @@ def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """Schema metadata that tells ``datasets`` which columns are pictures."""
     features = {field.name: _feature(field.type) for field in schema}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def metadata_of(columns: Columns) -> dict[bytes, bytes]:
+    """The schema metadata of a run's files with these columns."""
+    return huggingface_metadata(pa.schema([("id", pa.string()), *schema_of(columns)]))

@@ -21,7 +21,7 @@ from stages.pair import as_pair, inverse_instruction
 from stages.pictures.png import encode_png
 from stages.pictures.region import MaskedRegion
 from stages.publisher import Publisher, PublisherConfig
-from stages.score.metrics import SCORE_COLUMNS, scores_of
+from stages.score.metrics import SCORE_COLUMNS, optional_scores, scores_of
 from stages.shards.card import (
     Columns,
     audit_section,
@@ -31,7 +31,7 @@ from stages.shards.card import (
     front_matter,
     provenance,
 )
-from stages.shards.columns import COLUMNS, JUDGED_COLUMNS, SCHEMA, huggingface_metadata, schema_of
+from stages.shards.columns import COLUMNS, SCHEMA, columns_of, metadata_of, schema_of
 from stages.tasks import Task
 
 
@@ -67,15 +67,13 @@ class Shards(Publisher[ShardsConfig]):
     }
     task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
     schema: ClassVar[pa.Schema] = SCHEMA
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *SCHEMA])
-    )
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = metadata_of(COLUMNS)
     Config: ClassVar[type[StageConfig]] = ShardsConfig
     columns: ClassVar[Columns] = COLUMNS
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        return JudgedShards if "judge" in stages else cls
+        return _BESIDE[optional_scores(stages)]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
@@ -134,6 +132,15 @@ class Shards(Publisher[ShardsConfig]):
 _OF_THE_ASKED_EDIT = ("edited_object", "original_object", "T_inverse", "TI_inverse", "T_inverse_rejected")
 
 
+class MeasuredShards(Shards):
+    """The shards stage in a run with the measure stage: its metrics are published too."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**Shards.reads, "measure": [SCORE_COLUMNS["measure"]]}
+    columns: ClassVar[Columns] = columns_of(["measure"])
+    schema: ClassVar[pa.Schema] = schema_of(columns)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = metadata_of(columns)
+
+
 class JudgedShards(Shards):
     """The shards stage in a run with a judge: its marks and its words are published too.
 
@@ -145,11 +152,9 @@ class JudgedShards(Shards):
         **Shards.reads,
         "judge": [SCORE_COLUMNS["judge"], "judge_reasons", "recaptions"],
     }
-    columns: ClassVar[Columns] = JUDGED_COLUMNS
-    schema: ClassVar[pa.Schema] = schema_of(JUDGED_COLUMNS)
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *schema])
-    )
+    columns: ClassVar[Columns] = columns_of(["judge"])
+    schema: ClassVar[pa.Schema] = schema_of(columns)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = metadata_of(columns)
 
     def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
         columns = super()._published(row)
@@ -165,6 +170,24 @@ class JudgedShards(Shards):
             "instruction_origin": "judge",
             "T_asked": row["instruction"],
         }
+
+
+class MeasuredJudgedShards(JudgedShards):
+    """The shards stage in a run with the measure stage and a judge."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**MeasuredShards.reads, **JudgedShards.reads}
+    columns: ClassVar[Columns] = columns_of(["measure", "judge"])
+    schema: ClassVar[pa.Schema] = schema_of(columns)
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = metadata_of(columns)
+
+
+_BESIDE: Mapping[tuple[str, ...], type[Shards]] = {
+    (): Shards,
+    ("measure",): MeasuredShards,
+    ("judge",): JudgedShards,
+    ("measure", "judge"): MeasuredJudgedShards,
+}
+"""The class for each choice of optional scoring stages."""
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,7 @@ limits = st.none() | st.floats(-1, 1)
 bounds = st.dictionaries(st.sampled_from(list(METRICS)), st.builds(Bounds, min=limits, max=limits))
 
 
-def run(rows: list[tuple[str, list[dict]]], tasks=None, tasks_=None, **config) -> list[dict]:
+def run(rows: list[tuple[str, list[dict]]], of: Tasks | None = None, **config) -> list[dict]:
     schema = pa.list_(pa.struct([(name, pa.float32()) for name in METRICS]))
     scores = [[{**dict.fromkeys(METRICS), **c} for c in candidates] for _, candidates in rows]
     table = pa.table(
@@ -38,8 +38,7 @@ def run(rows: list[tuple[str, list[dict]]], tasks=None, tasks_=None, **config) -
             "candidate_hashes": pa.array([list(range(len(c))) for _, c in rows], pa.list_(pa.int64())),
         }
     )
-    config |= {} if tasks_ is None else {"tasks": tasks_}
-    return Filter(FilterConfig(**config), tasks or Tasks({"local": TASK}))(table).to_pylist()
+    return Filter(FilterConfig(**config), of or Tasks({"local": TASK}))(table).to_pylist()
 
 
 def within(scores: dict, limits: dict) -> bool:
@@ -204,7 +203,7 @@ def test_a_pair_bad_backwards_is_kept_and_its_way_back_rejected():
         GOOD | {"inverse_present": 0.5, "inverse_absent": 0.3},
         GOOD | {"inverse_absent": 0.1},
     ]
-    kept = run([("local", [candidate]) for candidate in candidates], tasks=tasks)
+    kept = run([("local", [candidate]) for candidate in candidates], of=tasks)
     assert {row["status"] for row in kept} == {"kept"}
     assert [row["inverse_reason"] for row in kept] == [
         "",
@@ -213,6 +212,6 @@ def test_a_pair_bad_backwards_is_kept_and_its_way_back_rejected():
         "inverse_present_missing",
     ]
     [looser] = run(
-        [("local", [candidates[1]])], tasks=tasks, tasks_={"local": {"inverse_present": {"min": 0.05}}}
+        [("local", [candidates[1]])], of=tasks, tasks={"local": {"inverse_present": {"min": 0.05}}}
     )
     assert looser["inverse_reason"] == "", "a manifest's bound replaces the task file's"
