@@ -41,8 +41,6 @@ class Counts:
     n(I) - asked|``. A phrase with a word that the detector does not know cannot be counted.
     """
 
-    metrics = ("count_error",)
-
     def __init__(self, detector: "Detector") -> None:
         self.detector = detector
 

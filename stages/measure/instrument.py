@@ -11,12 +11,10 @@ Values = list[list[Scores]]
 
 
 class Instrument(Protocol):
-    """Measures a batch of rows. ``metrics`` are the names of what it measures."""
-
-    metrics: tuple[str, ...]
+    """Measures some metrics of the stage."""
 
     def measure(self, rows: Sequence[Row], batch: int) -> Values:
-        """The values of ``metrics`` for each candidate.
+        """The values of its metrics for each candidate of a batch of rows.
 
         A metric is left out where it cannot be measured, or does not suit the row's task.
         """

@@ -12,12 +12,11 @@ from stages.measure.instrument import Values, suits
 from stages.models.dino import Dino
 from stages.models.lpips import Lpips
 from stages.score.evidence import Row
+from stages.score.metric import Scores
 
 
 class LpipsOutside:
     """The mean of LPIPS's map over the outside."""
-
-    metrics = ("lpips_outside",)
 
     def __init__(self, lpips: Lpips) -> None:
         self.lpips = lpips
@@ -37,8 +36,6 @@ class LpipsOutside:
 class DinoOutside:
     """One minus the cosine of the embeddings."""
 
-    metrics = ("dino_outside",)
-
     def __init__(self, dino: Dino) -> None:
         self.dino = dino
 
@@ -52,7 +49,7 @@ class DinoOutside:
         found: Values = []
         for row, of_row in zip(rows, shown, strict=True):
             encoded = [next(embeddings) for _ in of_row]
-            distances = [{"dino_outside": float(1 - encoded[0] @ one)} for one in encoded[1:]]
+            distances: list[Scores] = [{"dino_outside": float(1 - encoded[0] @ one)} for one in encoded[1:]]
             found.append(distances or [{} for _ in row.pairs])
         return found
 

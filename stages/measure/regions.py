@@ -29,8 +29,6 @@ def words_for(task: Task) -> tuple[str, str]:
 class Regions:
     """Compares the cut pictures with the words for what the place shows before and after."""
 
-    metrics = ("region_text", "region_direction")
-
     def __init__(self, clip: Clip) -> None:
         self.clip = clip
 

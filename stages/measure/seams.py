@@ -13,8 +13,6 @@ from stages.score.metric import Scores
 class Seams:
     """Compares each candidate with the anchor along the edge of the candidate's own mask."""
 
-    metrics = ("seam",)
-
     def measure(self, rows: Sequence[Row], batch: int) -> Values:
         return [_of_row(row) for row in rows]
 

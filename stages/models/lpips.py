@@ -4,7 +4,7 @@ torchmetrics ships the linear heads. It would download the backbone as a pickle;
 with torchvision's names (``features.0.weight``, ...), such as timm's ``vgg16.tv_in1k``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -61,7 +61,11 @@ def _network(tensors: Mapping[str, torch.Tensor]) -> torch.nn.Module:
     """LPIPS with spatial output, and the backbone that ``tensors`` hold."""
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     network = _LPIPS(net=backbone_of(shapes), spatial=True, pnet_rand=True)
-    # A layer of the backbone is "slice2.7" there and "features.7" here.
-    wanted = {f"features.{name.partition('.')[2]}": name for name in network.net.state_dict()}
-    network.net.load_state_dict({ours: tensors[theirs] for theirs, ours in wanted.items()})
+    names = backbone_names(network.net.state_dict())
+    network.net.load_state_dict({ours: tensors[theirs] for ours, theirs in names.items()})
     return network
+
+
+def backbone_names(ours: Iterable[str]) -> dict[str, str]:
+    """torchvision's name of each tensor of LPIPS's backbone: ``slice2.7.weight`` is ``features.7.weight``."""
+    return {name: f"features.{name.partition('.')[2]}" for name in ours}

@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
+import timm
 import torch
 import torchvision
 from safetensors.torch import save_file
@@ -14,7 +15,8 @@ from stages.measure.regions import MARGIN, words_for
 from stages.measure.stage import Measure
 from stages.models.clip import direction, similarity
 from stages.models.grounding.detector import NOTHING
-from stages.models.lpips import Lpips
+from stages.models.lpips import Lpips, backbone_names
+from stages.models.lpips_files import backbone_of
 from stages.pictures.crop import square_around
 from stages.pictures.png import encode_png
 from stages.pictures.region import Region
@@ -267,6 +269,15 @@ def test_lpips_is_that_of_torchmetrics_and_differs_where_the_pictures_do(folders
     with torch.inference_mode():
         expected = library(tensor(first), tensor(other))[0, 0].numpy()
     np.testing.assert_allclose(changed, expected, atol=1e-5)
+
+
+def test_the_vgg_of_the_hub_has_the_names_and_shapes_of_a_backbone():
+    with torch.device("meta"):
+        published = timm.create_model("vgg16.tv_in1k").state_dict()
+        network = _LPIPS(net="vgg", spatial=True, pnet_rand=True, pretrained=False).net.state_dict()
+    assert backbone_of({name: tuple(tensor.shape) for name, tensor in published.items()}) == "vgg"
+    for ours, theirs in backbone_names(network).items():
+        assert published[theirs].shape == network[ours].shape
 
 
 def test_what_changes_inside_is_invisible_to_the_metrics_of_the_outside(folders):

@@ -11,7 +11,7 @@ DINOv2 are left out: no weights could be had where this was written.
 import argparse
 import hashlib
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -27,6 +27,7 @@ from pipeline.verdicts.population import reviewable
 from pipeline.verdicts.verdict import Verdict
 from pipeline.views.rows import rows
 from stages.filter.stage import FilterConfig
+from stages.measure.config import MeasureConfig
 from stages.measure.stage import Measure
 from stages.pictures.fidelity import as_float, mean_change, roughness
 from stages.pictures.region import MaskedRegion
@@ -48,7 +49,7 @@ class Measured:
     """Judged rows with the further metrics, in two halves by caption; seconds of CPU by key."""
 
     halves: tuple[Sequence[Known], Sequence[Known]]
-    seconds: Counter[str]
+    seconds: Mapping[str, float]
     rows: int
     seams: Sequence[tuple[Mapping[str, float], Mapping[str, float]]]
     """Pixel metrics of right candidates, and of the same with a planted seam."""
@@ -63,7 +64,7 @@ def read(folder: Path, judge: Judge) -> Measured:
         for row, candidate, verdict, _ in verdict_lines(folder, judge)
     ]
     known = known_rows(population, verdicts)
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     right = {(row.row.id, k) for row in known for k, is_right in enumerate(row.right) if is_right}
     wanted = {row.row.id for row in known}
     values, seams = {}, []
@@ -93,7 +94,7 @@ def read(folder: Path, judge: Judge) -> Measured:
 def measure_stage(run: Run) -> Measure:
     """The stage with everything that needs no other model than the run has."""
     score = run.manifest.section("score", ScoreConfig)
-    section = Measure.Config(
+    section = MeasureConfig(
         clip=score.clip, grounding=score.grounding, seam=True, counts=True, region_clip=True
     )
     return Measure(section, run.tasks)
@@ -109,7 +110,7 @@ def _pictures(run: Run, wanted: set[str]) -> Iterator[Row]:
                     yield Row(run.tasks[record["task"]], record)
 
 
-def _measure(stage: Measure, row: Row, seconds: Counter[str]) -> list[dict[str, float | None]]:
+def _measure(stage: Measure, row: Row, seconds: dict[str, float]) -> list[dict[str, float | None]]:
     found: list[dict[str, float | None]] = [dict.fromkeys(FURTHER) for _ in row.pairs]
     for key, instrument in zip(KEYS, stage.instruments, strict=True):
         begun = time.process_time()
@@ -156,8 +157,7 @@ def main() -> None:
     train = first.halves[0]
     test = [*first.halves[1], *(row for other in others for half in other.halves for row in half)]
     total = sum(each.rows for each in (first, *others))
-    spent = sum((each.seconds for each in (first, *others)), Counter())
-    cost = {key: spent[key] / total for key in KEYS}
+    cost = {key: sum(each.seconds[key] for each in (first, *others)) / total for key in KEYS}
     config = opened.manifest.section("filter", FilterConfig)
     filters = "\n".join(filter_table(train, test, opened.tasks, config, cost))
     singles = "\n".join(single_table(test))

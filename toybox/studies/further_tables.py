@@ -11,6 +11,7 @@ from pipeline.calibration.crossed import decide
 from pipeline.calibration.figures import measured
 from pipeline.verdicts.estimate import Known
 from stages.filter.stage import FilterConfig
+from stages.score.metrics import METRICS
 from stages.tasks import Tasks
 
 PRECISION = 0.95
