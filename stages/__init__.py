@@ -8,6 +8,7 @@ from stages.filter.stage import Filter
 from stages.instruct.stage import Instruct
 from stages.judge.stage import JudgeStage
 from stages.mask.stage import Mask
+from stages.measure.stage import Measure
 from stages.score.stage import Score
 from stages.select.stage import Select
 from stages.shards.stage import Shards
@@ -23,6 +24,7 @@ STAGES: dict[str, type[Stage[Any]]] = {
     "mask": Mask,
     "edit": Edit,
     "score": Score,
+    "measure": Measure,
     "judge": JudgeStage,
     "filter": Filter,
     "select": Select,

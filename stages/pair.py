@@ -1,14 +1,23 @@
 """Which picture is I and which is Tar, for the score stage, inspect and shards; and the pair backwards."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from stages.tasks import SLOTS, Task
+from stages.tasks import Task
+from stages.wording import a_picture, definite, phrase_in_a_sentence, shown_in
 
 _SLOT = re.compile(r"{(\w+)}")
-_POSSESSIVES = ("my", "your", "his", "her", "its", "our", "their")
+_FILL: Mapping[str, tuple[str, Callable[[str], str]]] = {
+    "a_picture": ("caption", a_picture),
+    "shown": ("caption", shown_in),
+    "caption": ("caption", phrase_in_a_sentence),
+    "original_object": ("original_object", phrase_in_a_sentence),
+    "edited_object": ("edited_object", phrase_in_a_sentence),
+    "the_edited_object": ("edited_object", definite),
+}
+"""For each slot of ``stages.tasks.SLOTS``: the row's column, and its words in a sentence."""
 
 Image = TypeVar("Image")
 
@@ -60,17 +69,28 @@ def inverse_instruction(task: Task, row: Mapping[str, Any]) -> str | None:
     """
     if task.inverse is None:
         return None
-    slots = {name: row[name] or "" for name in ("caption", "original_object", "edited_object")}
-    slots["the_edited_object"] = definite(slots["edited_object"])
-    named = [slots[name] for name in SLOTS if f"{{{name}}}" in task.inverse.instruction]
-    if not all(phrase.strip() for phrase in named):
+    return _worded(task.inverse.instruction, row)
+
+
+def inverse_captions(task: Task, row: Mapping[str, Any]) -> tuple[str, str] | None:
+    """The captions of Tar and of I for the pair backwards; None if the task has no way back.
+
+    They are those of the pair forwards, swapped. A task whose two captions are equal, such as ``sketch``, has
+    a template for the caption of Tar.
+
+    Args:
+        row: ``caption`` and ``output_caption``.
+    """
+    if task.inverse is None:
         return None
-    return _SLOT.sub(lambda match: slots[match[1]], task.inverse.instruction)
+    before = row["output_caption"]
+    if task.inverse.caption is not None:
+        before = _worded(task.inverse.caption, row)
+    return None if before is None else (before, row["caption"])
 
 
-def definite(phrase: str) -> str:
-    """``a red car`` becomes ``the red car``; possessives stay (``her hat``)."""
-    first, _, rest = phrase.strip().partition(" ")
-    if first.casefold() in ("a", "an", "the") and rest:
-        return f"the {rest}"
-    return phrase.strip() if first.casefold() in _POSSESSIVES or not first else f"the {phrase.strip()}"
+def _worded(template: str, row: Mapping[str, Any]) -> str | None:
+    """A template with its slots filled; None if a slot has no words."""
+    found = set(_SLOT.findall(template))
+    slots = {name: fill(row[source] or "") for name, (source, fill) in _FILL.items() if name in found}
+    return _SLOT.sub(lambda match: slots[match[1]], template) if all(slots.values()) else None

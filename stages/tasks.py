@@ -20,8 +20,8 @@ Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
     "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
 ]
-SLOTS = ("caption", "original_object", "edited_object", "the_edited_object")
-"""Slots in an inverse's instruction, written in braces."""
+SLOTS = ("caption", "a_picture", "shown", "original_object", "edited_object", "the_edited_object")
+"""Slots in an inverse's instruction and caption, written in braces (:mod:`stages.wording` fills them)."""
 MOST_INDEX = 2**15 - 1
 """Largest task index: TI is published as a 16-bit integer."""
 
@@ -80,12 +80,14 @@ class Inverse(Section):
 
     index: int = Field(ge=0, le=MOST_INDEX, description="TI of the backward pair")
     instruction: str = Field(description=f"with slots: {', '.join(f'{{{slot}}}' for slot in SLOTS)}")
+    caption: str | None = Field(None, description="caption of Tar if the output caption describes I as well")
 
     @model_validator(mode="after")
     def _known_slots(self) -> Self:
-        named = set(re.findall(r"{(.*?)}", self.instruction))
-        if not named or not named <= set(SLOTS):
-            raise ValueError(f"'instruction' needs slots of {', '.join(SLOTS)}; it has {sorted(named)}")
+        for key, template in (("instruction", self.instruction), ("caption", self.caption)):
+            named = set(re.findall(r"{(.*?)}", template or ""))
+            if template is not None and not (named and named <= set(SLOTS)):
+                raise ValueError(f"{key!r} needs slots of {', '.join(SLOTS)}; it has {sorted(named)}")
         return self
 
 

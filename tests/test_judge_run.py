@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from pipeline.api import open_run
 from pipeline.cli import app
 from pipeline.store import events
-from stages.shards.columns import JUDGED_COLUMNS
+from stages.shards.columns import columns_of
 from tests.stages.chat_server import ChatServer, completion, said, then
 from tests.toybox_runs import ROOT, STAGES, Run
 from toybox.evaluation.judge import FILE
@@ -75,7 +75,7 @@ def test_a_judge_added_to_a_run_and_taken_out_again(run, server):
     assert scored.judge_quality.notna().sum() == sum(len(s or []) for s in judged(run.folder, "judge_scores"))
     card = (run.folder / "README.md").read_text(encoding="utf-8")
     assert "| judge.model | `toybox@main` |" in card
-    assert all(f"`{name}`" in card for name in JUDGED_COLUMNS)
+    assert all(f"`{name}`" in card for name in columns_of(["judge"]))
     for command in (["validate"], ["report"], ["cost"], ["inspect"]):
         told = CliRunner().invoke(app, [command[0], str(run.folder)])
         assert told.exit_code == 0, (command, told.output)

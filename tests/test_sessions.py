@@ -17,7 +17,7 @@ from stages.tasks import load_tasks
 from tests.toybox_runs import ROOT, Run
 
 SETTINGS = (
-    *("rows=10", "rows_per_part=10", "turns=2", "rounds=2", "edit.pixel_threshold.kernel=3"),
+    *("rows=10", "rows_per_part=10", "turns=2", "rounds=2", "edit.pixel_threshold.kernel=0.05"),
     "tasks.mixture={remove: 1, add: 1, color: 1, local: 1, detect: 1}",
     *("filter.default.clip_text_input=0.7", "filter.default.clip_text_output=0.8"),  # many a second turn
     *("filter.default.clip_direction=0.7", "filter.default.present=0.2"),

@@ -24,7 +24,7 @@ from pipeline.store.reading import open_parquet
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.shards.columns import JUDGED_COLUMNS, SCHEMA, schema_of
+from stages.shards.columns import SCHEMA, columns_of, schema_of
 from stages.tasks import Tasks
 
 CHECKS = {
@@ -47,7 +47,11 @@ CHECKS = {
 """The checks, in the order of the table."""
 _ROWS = 64
 _SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
-_JUDGED = pa.schema([pa.field("id", pa.string()), *schema_of(JUDGED_COLUMNS)])
+_SCHEMAS = [
+    pa.schema([pa.field("id", pa.string()), *schema_of(columns_of(stages))])
+    for stages in ((), ("measure",), ("judge",), ("measure", "judge"))
+]
+"""The schema of a shard for each choice of optional stages."""
 DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 
 
@@ -111,7 +115,7 @@ def _rows(path: Location, findings: Findings) -> Iterator[dict[str, Any]]:
     """Yield the rows of a shard, if the shard has the published schema."""
     try:
         with open_parquet(path, _SHARD) as file:
-            fine = dict(_types(file.schema_arrow)) in (dict(_types(_SHARD)), dict(_types(_JUDGED)))
+            fine = dict(_types(file.schema_arrow)) in [dict(_types(schema)) for schema in _SCHEMAS]
             findings.see("schema", fine, path.name)
             if fine:
                 for batch in file.iter_batches(batch_size=_ROWS):

@@ -46,7 +46,7 @@ def examples_of(known: Sequence[Known], tasks: Tasks) -> dict[str, Examples]:
     for row in clear:
         by_task.setdefault(row.row.task, []).append(row)
     return {
-        task: _of_task(rows, [metric.name for metric in metrics_of(tasks[task])], len(clear) / total)
+        task: _of_task(rows, [m.name for m in metrics_of(tasks[task]) if not m.backward], len(clear) / total)
         for task, rows in sorted(by_task.items())
     }
 

@@ -18,5 +18,6 @@ def model_json(model: FilterModel) -> str:
 def score_models(state: RunState) -> dict[str, str]:
     """The models that computed the run's scores: manifest key -> revision, or hash of the files."""
     identities = read_lock(state.folder.lock).get("identities", {})
-    scoring = [step for step in state.steps.values() if step.stage == "score" and step.turn == 1]
+    stages = ("score", "measure")
+    scoring = [step for step in state.steps.values() if step.stage in stages and step.turn == 1]
     return models_of(identities.get(step.fingerprint, {}) for step in scoring)

@@ -12,7 +12,7 @@ from pipeline.exports.parquet import write_files
 from pipeline.views.rows import kept_rows
 from stages.filter.choice import objection
 from stages.pair import as_pair
-from stages.score.metrics import MEASURED, METRICS, score_columns, scores_of
+from stages.score.metrics import metrics_in, score_columns, scores_of
 from stages.shards.card import PICTURE, Columns
 
 READS = {
@@ -24,8 +24,7 @@ READS = {
 
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column, in an export of a run of these stages."""
-    metrics = METRICS if "judge" in stages else MEASURED
-    scores = pa.struct([(metric, pa.float32()) for metric in metrics])
+    scores = pa.struct([(metric, pa.float32()) for metric in metrics_in(stages)])
     return {
         "id": (pa.string(), "the row's name"),
         "task": (pa.string(), "name of the task"),

@@ -14,7 +14,7 @@ from pipeline.shown import DataTable, brief
 from pipeline.store.location import Location, list_folder
 from pipeline.store.reading import open_parquet
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.score.metrics import JUDGED, MEASURED, METRICS
+from stages.score.metrics import MEASURED, METRICS
 from stages.shards.columns import SCHEMA
 
 _COLUMNS = ["id", "task", "T", "I", "Tar", "mask", "input_caption", "output_caption", *MEASURED]
@@ -120,8 +120,9 @@ def each_pair(path: Location, task: str | None = None) -> Iterator[Pair]:
 
 
 def _columns(file: pq.ParquetFile) -> list[str]:
-    """The columns to read. Only a run with a judge publishes its marks."""
-    return _COLUMNS + [name for name in JUDGED if name in file.schema_arrow.names]
+    """The columns to read. The metrics of optional stages are published by runs with these stages alone."""
+    optional = [name for name in METRICS if name not in MEASURED]
+    return _COLUMNS + [name for name in optional if name in file.schema_arrow.names]
 
 
 def _matching(file: pq.ParquetFile, group: int, task: str | None) -> np.ndarray:

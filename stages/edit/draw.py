@@ -25,7 +25,7 @@ from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, contrast, mean_change
-from stages.pictures.pixel_threshold import keep_unchanged
+from stages.pictures.pixel_threshold import keep_unchanged, kernel_of
 from stages.pictures.png import encode_png
 from stages.tasks import Tasks
 
@@ -188,12 +188,12 @@ class Drawing:
             contrast_raw = contrast(as_float(image))
             if task.composite:
                 image = paste_outside(anchor, image, region.edit_mask(task.region, candidate.mask))
-            for thresholded, version in enumerate(self._versions(anchor, image)):
+            for thresholded, version in self._versions(anchor, image):
                 candidates.append(
                     {
                         "image": encode_png(version),
                         "candidate": number,
-                        "thresholded": bool(thresholded),
+                        "thresholded": thresholded,
                         "mask": candidate.mask,
                         "cross_until": strength.cross_until,
                         "self_until": strength.self_until,
@@ -205,13 +205,15 @@ class Drawing:
         drift = float(np.abs(as_float(drawn[0]) - as_float(row.picture)).mean())
         return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
 
-    def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[np.ndarray]:
-        """The picture as drawn; with ``edit.pixel_threshold``, also with unchanged pixels restored."""
+    def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[tuple[bool, np.ndarray]]:
+        """The published versions of a drawn picture, each with whether unchanged pixels were restored."""
         settings = self.config.pixel_threshold
         if settings is None:
-            return [image]
-        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, settings.kernel)
-        return [image, np.round(held * 255).astype(np.uint8)]
+            return [(False, image)]
+        kernel = kernel_of(settings.kernel, anchor.shape)
+        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, kernel)
+        restored = (True, np.round(held * 255).astype(np.uint8))
+        return [restored] if settings.mode == "always" else [(False, image), restored]
 
 
 def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:

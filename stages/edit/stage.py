@@ -4,8 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field, model_validator
-from typing_extensions import Self
+from pydantic import Field
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
@@ -13,7 +12,7 @@ from stages.edit.annotations.marks import Annotation, Subject
 from stages.edit.request import EditRequest
 from stages.finite import NotFiniteError
 from stages.models.diffusion import DiffusionConfig
-from stages.pictures.pixel_threshold import ALPHA
+from stages.pictures.pixel_threshold import ALPHA, KERNEL
 from stages.pictures.png import encode_png
 from stages.tasks import Candidate, Tasks
 from stages.written_text import AnnotationError
@@ -23,13 +22,17 @@ class PixelThreshold(Section):
     """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
 
     alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
-    kernel: int = Field(5, ge=1, le=255, description="side of the averaged neighbourhood in pixels, odd")
-
-    @model_validator(mode="after")
-    def _odd(self) -> Self:
-        if self.kernel % 2 == 0:
-            raise ValueError(f"edit.pixel_threshold.kernel must be odd, not {self.kernel}")
-        return self
+    kernel: float = Field(
+        KERNEL,
+        ge=0,
+        le=0.5,
+        description="side of the averaged neighbourhood, as a fraction of the picture's shorter side",
+    )
+    mode: Literal["candidate", "always"] = Field(
+        "candidate",
+        description="candidate: a second version of every candidate, between which the filter chooses; "
+        "always: this version alone, as in Emu Edit",
+    )
 
 
 class EditConfig(StageConfig):
@@ -63,7 +66,7 @@ class EditConfig(StageConfig):
         "in a picture of the model's own size",
     )
     pixel_threshold: PixelThreshold | None = Field(
-        None, description="second version of every candidate with unchanged pixels restored; for sessions"
+        None, description="restores the pixels that an edit hardly changed; for sessions"
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
@@ -78,7 +81,7 @@ class Edit(Stage[EditConfig]):
     In a later turn of a session, the earlier turns are drawn again from the first turn's noise, and each turn
     reads the attention of the turn before. The anchor is then the picture that the turn before published;
     ``source_drift`` is the difference between this picture and the decoded latents. With ``pixel_threshold``,
-    each candidate is followed by a second version, marked ``thresholded``.
+    each candidate is followed by a second version, marked ``thresholded``, or replaced by it (``mode``).
 
     In a later round the candidates are others (:mod:`stages.edit.rounds`).
 

@@ -13,9 +13,19 @@ from pydantic import BeforeValidator, Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
-from stages.filter.choice import choose, rank
+from stages.filter.choice import broken_bound, choose, rank
 from stages.filter.model import FilterModel, model_of
-from stages.score.metrics import JUDGED, METRICS, SCORE_COLUMNS, check_bounds, metrics_of, scores_of
+from stages.score.metric import OPTIONAL
+from stages.score.metrics import (
+    FURTHER,
+    JUDGED,
+    METRICS,
+    SCORE_COLUMNS,
+    check_bounds,
+    metrics_of,
+    optional_scores,
+    scores_of,
+)
 from stages.tasks import Bounds, Task, Tasks, Threshold
 
 
@@ -51,10 +61,12 @@ class Filter(Stage[FilterConfig]):
 
     ``choice`` is the candidate within all bounds with the highest rank (:mod:`stages.filter.choice`).
     ``rank`` is its ``clip_direction``. In a task of ``filter.model`` it is the probability that the candidate
-    is right, and a row is also rejected as ``calibrated_low``. The pictures' hashes are for the select stage.
+    is right, and a row is also rejected as ``calibrated_low``. ``inverse_reason`` is the first violated bound
+    of the pair backwards (``Metric.backward``), or empty; it rejects no row. The pictures' hashes are for the
+    select stage.
     """
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task"],
@@ -65,6 +77,7 @@ class Filter(Stage[FilterConfig]):
         [
             ("choice", pa.int32()),
             ("rank", pa.float32()),
+            ("inverse_reason", pa.string()),
             ("anchor_hash", pa.int64()),
             ("target_hash", pa.int64()),
         ]
@@ -73,7 +86,7 @@ class Filter(Stage[FilterConfig]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        return JudgedFilter if "judge" in stages else cls
+        return _BESIDE[optional_scores(stages)]
 
     def __init__(self, config: FilterConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
@@ -87,17 +100,18 @@ class Filter(Stage[FilterConfig]):
                 if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.tasks.{name}.{metric}: the task does not compute this metric; "
-                        f"add it to 'metrics' in prompts/{name}.yaml"
+                        f"{_way_out(metric, tasks[name])}"
                     )
         for name, model in self.models.items():
             for metric in {*model.curves, *model.bounds} if name in tasks else ():
                 if METRICS[metric] not in metrics_of(tasks[name]):
                     raise ValueError(
                         f"filter.model.tasks.{name}: the task does not compute the metric {metric}; "
-                        f"calibrate again, or add it to 'metrics' in prompts/{name}.yaml"
+                        f"calibrate again, or {_way_out(metric, tasks[name])}"
                     )
         self.bounds = {task.name: resolve_bounds(task, config) for task in tasks.values()}
-        for name, resolved in self.bounds.items():
+        self.backward = {task.name: resolve_bounds(task, config, backward=True) for task in tasks.values()}
+        for name, resolved in (*self.bounds.items(), *self.backward.items()):
             for metric, bound in resolved.items():
                 if bound.min is not None and bound.max is not None and bound.min > bound.max:
                     raise ValueError(
@@ -145,9 +159,16 @@ class Filter(Stage[FilterConfig]):
         return kept(
             choice=choice.index,
             rank=rank(scores[choice.index], model),
+            inverse_reason=broken_bound(scores[choice.index], self.backward[row["task"]]),
             anchor_hash=row["anchor_hash"],
             target_hash=row["candidate_hashes"][choice.index],
         )
+
+
+class MeasuredFilter(Filter):
+    """The filter stage in a run with the measure stage."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**Filter.reads, "measure": [SCORE_COLUMNS["measure"]]}
 
 
 class JudgedFilter(Filter):
@@ -156,27 +177,52 @@ class JudgedFilter(Filter):
     reads: ClassVar[Mapping[str, Sequence[str]]] = {**Filter.reads, "judge": [SCORE_COLUMNS["judge"]]}
 
 
+class MeasuredJudgedFilter(Filter):
+    """The filter stage in a run with the measure stage and a judge."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {**MeasuredFilter.reads, **JudgedFilter.reads}
+
+
+_BESIDE: Mapping[tuple[str, ...], type[Filter]] = {
+    (): Filter,
+    ("measure",): MeasuredFilter,
+    ("judge",): JudgedFilter,
+    ("measure", "judge"): MeasuredJudgedFilter,
+}
+"""The class for each choice of optional scoring stages."""
+
+
+def _way_out(metric: str, task: Task) -> str:
+    if metric in FURTHER:
+        return f"take the bound out: the metric {METRICS[metric].unsuited(task)}"
+    return f"add it to 'metrics' in prompts/{task.name}.yaml"
+
+
 def unmeasured(sections: Mapping[str, StageConfig]) -> dict[str, str]:
     """The metrics that a run does not measure, each with the manifest key that would have it measured.
 
     Args:
         sections: the sections of the run's stages, by stage.
     """
-    score = sections.get("score")
-    missing = {
-        name: f"score.{metric.needs}"
-        for name, metric in METRICS.items()
-        if metric.optional and score is not None and not getattr(score, metric.needs, None)
-    }
+    missing = {}
+    for name, metric in METRICS.items():
+        if metric.optional:
+            stage, key = OPTIONAL[metric.needs].split(".")
+            if (stage in sections or stage == "measure") and not getattr(sections.get(stage), key, None):
+                missing[name] = OPTIONAL[metric.needs]
     return missing if "judge" in sections else missing | dict.fromkeys(JUDGED, "judge.model")
 
 
-def resolve_bounds(task: Task, config: FilterConfig) -> dict[str, Bounds]:
-    """The bounds of a task's metrics in the order of METRICS, after all overrides."""
+def resolve_bounds(task: Task, config: FilterConfig, backward: bool = False) -> dict[str, Bounds]:
+    """The bounds of a task's metrics in the order of METRICS, after all overrides.
+
+    Args:
+        backward: whether the bounds of the pair backwards are wanted, instead of those of the pair itself.
+    """
     model = None if config.model is None else config.model.tasks.get(task.name)
     by_hand = [task.thresholds, config.default, config.tasks.get(task.name, {})]
     resolved = {}
-    for metric in (metric.name for metric in metrics_of(task)):
+    for metric in (metric.name for metric in metrics_of(task) if metric.backward == backward):
         stated: dict[str, Any] = {}
         layers = [] if model is not None and metric in model.replaces else by_hand
         for layer in [*layers, {} if model is None else model.bounds]:

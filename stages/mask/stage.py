@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -30,10 +30,22 @@ class SoftMaskWeights(Section):
         total = self.precise + self.smooth + self.box
         if abs(total - 1) > 1e-6:
             raise ValueError(
-                f"mask.weights: precise, smooth and box must sum to 1, not {total:g}; "
+                f"weights: precise, smooth and box must sum to 1, not {total:g}; "
                 "change one of them so that they do"
             )
         return self
+
+
+Dilate = Annotated[float, Field(ge=0, le=0.5, description="radius, as a fraction of the shorter side")]
+Blur = Annotated[float, Field(ge=0, le=0.25, description="sigma, as a fraction of the shorter side")]
+
+
+class TaskMask(Section):
+    """The soft mask of one task. A key that is not stated is that of the section ``mask``."""
+
+    weights: SoftMaskWeights | None = None
+    dilate: Dilate | None = None
+    blur: Blur | None = None
 
 
 class MaskConfig(StageConfig):
@@ -42,8 +54,11 @@ class MaskConfig(StageConfig):
     grounding: GroundingConfig
     segmenter: SegmenterWeights
     weights: SoftMaskWeights = SoftMaskWeights(precise=0.5, smooth=0.3, box=0.2)
-    dilate: float = Field(0.06, ge=0, le=0.5, description="radius, as a fraction of the shorter side")
-    blur: float = Field(0.02, ge=0, le=0.25, description="sigma, as a fraction of the shorter side")
+    dilate: Dilate = 0.06
+    blur: Blur = 0.02
+    tasks: Mapping[str, TaskMask] = Field(
+        default={}, description="by task: weights, dilate or blur that replace those for all tasks"
+    )
     specks: float = Field(
         0.05, ge=0, lt=1, description="smaller holes and islands go, as a fraction of the precise mask"
     )
@@ -59,6 +74,12 @@ class MaskConfig(StageConfig):
                 "nothing could pass"
             )
         return self
+
+    def of(self, task: str) -> "MaskConfig":
+        """The section with the values of a task."""
+        stated = self.tasks.get(task, TaskMask())
+        values = {name: getattr(stated, name) for name in TaskMask.model_fields}
+        return self.model_copy(update={name: value for name, value in values.items() if value is not None})
 
 
 class Mask(Stage[MaskConfig]):
@@ -92,6 +113,7 @@ class Mask(Stage[MaskConfig]):
 
     def __init__(self, config: MaskConfig, tasks: Tasks, *, turn: int = 1) -> None:
         super().__init__(config, tasks, turn=turn)
+        tasks.check_known(config.tasks, "mask.tasks")
         self.detector = load_detector(config.grounding)
         self.segmenter = load_segmenter(config.segmenter)
 
@@ -100,6 +122,10 @@ class Mask(Stage[MaskConfig]):
         from stages.models.grounding.folder import grounding_problems
         from stages.models.segmenter.folder import segmenter_problems
 
+        try:
+            tasks.check_known(config.tasks, "mask.tasks")
+        except ValueError as error:
+            yield str(error)
         yield from grounding_problems(config.grounding)
         yield from segmenter_problems(config.segmenter)
 
@@ -116,18 +142,19 @@ class Mask(Stage[MaskConfig]):
                 phrases[i] = record[ground].strip()
             else:
                 decisions[i] = rejected("not_grounded", phrase="")
-        for i, decision in zip(phrases, self._ground(images, phrases), strict=True):
+        names = [records[i]["task"] for i in phrases]
+        for i, decision in zip(phrases, self._ground(images, phrases, names), strict=True):
             decisions[i] = decision
         return to_table(rows["id"].to_pylist(), [d for d in decisions if d is not None], self.schema)
 
-    def _ground(self, images: list[np.ndarray], phrases: dict[int, str]) -> list[Decision]:
-        """Decide the rows whose index is a key of ``phrases``."""
+    def _ground(self, images: list[np.ndarray], phrases: dict[int, str], tasks: list[str]) -> list[Decision]:
+        """Decide the rows whose index is a key of ``phrases``; ``tasks`` are these rows' tasks."""
         pictures = [images[i] for i in phrases]
         found = self.detector.find(pictures, list(phrases.values()), self.config.batch)
         prompts = [f.boxes if len(f.boxes) <= self.config.max_boxes else f.boxes[:0] for f in found]
         masks = self.segmenter.segment(pictures, prompts, self.config.batch)
         decisions = []
-        for phrase, detections, instances in zip(phrases.values(), found, masks, strict=True):
+        for phrase, task, detections, instances in zip(phrases.values(), tasks, found, masks, strict=True):
             boxes, scores = detections.boxes, detections.scores
             columns = {"phrase": phrase, "boxes": boxes.tolist(), "box_scores": scores.tolist()}
             if detections.unknown:
@@ -143,13 +170,15 @@ class Mask(Stage[MaskConfig]):
                 decisions.append(rejected("too_many_boxes", **columns))
             else:
                 whole = [without_specks(mask, self.config.specks) for mask in instances]
-                decisions.append(self._decide(np.any(whole, axis=0), boxes, columns))
+                decisions.append(self._decide(np.any(whole, axis=0), boxes, columns, self.config.of(task)))
         return decisions
 
-    def _decide(self, union: np.ndarray, boxes: np.ndarray, columns: dict[str, Any]) -> Decision:
+    def _decide(
+        self, union: np.ndarray, boxes: np.ndarray, columns: dict[str, Any], config: MaskConfig
+    ) -> Decision:
         precise = union.astype(np.float32)
-        smooth = smooth_mask(precise, self.config.dilate, self.config.blur)
-        weights = self.config.weights
+        smooth = smooth_mask(precise, config.dilate, config.blur)
+        weights = config.weights
         mixed = (weights.precise, weights.smooth, weights.box)
         soft = soft_mask(precise, smooth, fill_boxes(boxes, union.shape), mixed)
         area = float(precise.mean())

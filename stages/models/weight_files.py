@@ -44,6 +44,19 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
     Raises:
         ValueError: the file is damaged, or holds another model.
     """
+    names = list(tensor_shapes(file))
+    for prefix in prefixes:
+        if not any(name.startswith(prefix) for name in names):
+            raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")
+    return names
+
+
+def tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:
+    """The shape of each tensor in a safetensors file, from its header.
+
+    Raises:
+        ValueError: the file is missing or damaged.
+    """
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -51,12 +64,9 @@ def check_tensors(file: Path, prefixes: Iterable[str] = ()) -> list[str]:
     try:
         with safe_open(file, framework="np") as tensors:
             names = list(tensors.keys())
+            return {name: tuple(tensors.get_slice(name).get_shape()) for name in names}
     except SafetensorError as error:
         raise ValueError(f"{file} is damaged, or not a safetensors file: {error}") from error
-    for prefix in prefixes:
-        if not any(name.startswith(prefix) for name in names):
-            raise ValueError(f"{file} is of another model: it has no tensors {prefix}*")
-    return names
 
 
 def folder_of(weights: Weights) -> Path | None:

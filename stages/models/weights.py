@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from safetensors.torch import load_model as fill
 
 from stages.base import Weights
@@ -19,6 +20,8 @@ from stages.models.tokenizer_files import require_words
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of files that can run code while they are read."""
+FILE = "model.safetensors"
+"""The file of a folder's weights, where a folder holds one model without parts."""
 _REFUSED = {"trust_remote_code": False}
 """Stated explicitly: otherwise transformers asks at the terminal."""
 
@@ -94,6 +97,24 @@ def require_files(weights: Weights, key: str, *names: str) -> Path:
             _refuse_pickles(folder, key)
             raise FileNotFoundError(f"manifest key {key}: {folder} has no {name}")
     return folder
+
+
+def read_tensors(weights: Weights, key: str) -> dict[str, torch.Tensor]:
+    """The tensors of ``model.safetensors`` in a folder or of a hub model.
+
+    Raises:
+        OSError: the file is missing or cannot be read, or the hub cannot be reached.
+    """
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        if weights.path is not None:
+            return load_file(require_files(weights, key, FILE) / FILE)
+        return load_file(hf_hub_download(weights.model, FILE, revision=weights.revision))
+    except (OSError, SafetensorError, HFValidationError) as error:  # the hub's other errors are OSErrors
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"{key}: {weights.model} cannot be loaded: {reason}") from error
 
 
 def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:

@@ -5,6 +5,9 @@ import numpy as np
 
 ALPHA = 0.03
 """Emu Edit's value."""
+KERNEL = 0.08
+"""Side of the averaged neighbourhood, as a fraction of the picture's shorter side (5 pixels of 64). Emu Edit
+gives none."""
 
 
 def keep_unchanged(
@@ -31,3 +34,8 @@ def keep_unchanged(
     difference = np.abs(after.astype(np.float64) - before).sum(-1)
     smooth = cv2.blur(difference, (kernel, kernel), borderType=cv2.BORDER_REFLECT)
     return np.where((smooth < alpha)[..., None], before, after)
+
+
+def kernel_of(fraction: float, shape: tuple[int, ...]) -> int:
+    """The side of a neighbourhood in pixels, odd: a fraction of the shorter side of a picture [H,W,...]."""
+    return 2 * max(0, round((fraction * min(shape[:2]) - 1) / 2)) + 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from stages.pair import EditPair, as_pair
+from stages.pair import EditPair, as_pair, inverse_captions
 from stages.pictures.masks import fill_boxes
 from stages.pictures.png import decode_rgb
 from stages.pictures.region import Region
@@ -45,6 +45,12 @@ class Row:
         """One pair per candidate; its pictures are indices into ``images``."""
         captions = self.record["caption"], self.record["output_caption"]
         return [as_pair(self.task, 0, k, *captions) for k in range(1, len(self.images))]
+
+    @property
+    def backward_captions(self) -> tuple[str, ...]:
+        """The captions of the pairs backwards, if a metric of the task compares them."""
+        listed = "inverse_direction" in self.task.metrics
+        return (inverse_captions(self.task, self.record) or ()) if listed else ()
 
     @cached_property
     def region(self) -> Region:

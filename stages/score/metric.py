@@ -8,11 +8,37 @@ from typing import Literal
 from stages.score.evidence import Evidence, Look
 from stages.tasks import Task
 
-Need = Literal["pictures", "clip", "detector", "dino", "depth", "ocr", "aesthetic", "nsfw", "judge"]
+Need = Literal[
+    "pictures",
+    "clip",
+    "detector",
+    "dino",
+    "depth",
+    "ocr",
+    "aesthetic",
+    "nsfw",
+    "measure.seam",
+    "measure.counts",
+    "measure.region_clip",
+    "measure.lpips",
+    "measure.dino",
+    "judge",
+]
 """A metric's model, by its key in the section ``score``. ``pictures``: none. ``detector``: ``grounding``.
-``judge``: the model of the section ``judge``."""
-OPTIONAL_MODELS = ("dino", "depth", "ocr", "aesthetic", "nsfw")
-"""Models that a manifest may leave out."""
+``measure.*``: a key of the section ``measure``. ``judge``: the model of the section ``judge``."""
+OPTIONAL: Mapping[Need, str] = {
+    "dino": "score.dino",
+    "depth": "score.depth",
+    "ocr": "score.ocr",
+    "aesthetic": "score.aesthetic",
+    "nsfw": "score.nsfw",
+    "measure.seam": "measure.seam",
+    "measure.counts": "measure.counts",
+    "measure.region_clip": "measure.region_clip",
+    "measure.lpips": "measure.lpips",
+    "measure.dino": "measure.dino",
+}
+"""What a manifest may leave out, with the key that turns it on."""
 Sense = Literal["more", "less", "unknown"]
 """Whether a greater value speaks for a right pair (``more``), against it (``less``), or neither."""
 Scores = Mapping[str, float | None]
@@ -47,6 +73,8 @@ class Metric:
     """Whether its bounds stay in force beside a calibrated filter.
 
     It finds faults that candidates hardly have, so verdicts about candidates say little of it."""
+    backward: bool = False
+    """Whether it measures the pair backwards, from Tar to I. Its bounds decide about ``T_inverse`` alone."""
     look: Callable[[Task], Look | None] = _nothing_sought
     """The question to the detector for a task; None: no question."""
     unsuited: Callable[[Task], str] = _suits
@@ -54,11 +82,11 @@ class Metric:
 
     @property
     def optional(self) -> bool:
-        """Whether the metric is null if the section ``score`` names no model for it.
+        """Whether the metric is null unless the manifest turns it on.
 
         A missing value of any other metric could not be measured and violates a bound.
         """
-        return self.needs in OPTIONAL_MODELS
+        return self.needs in OPTIONAL
 
 
 def needs_boxes(task: Task) -> str:

@@ -3,18 +3,24 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from stages.score.families import change, clip, defects, detector, judge, optional
+from stages.score.families import backward, change, clip, defects, detector, further, judge, optional
 from stages.score.metric import Metric, Need
 from stages.tasks import Bounds, Task, Tasks
 
 MEASURED: dict[str, Metric] = {
-    metric.name: metric for family in (clip, change, detector, defects, optional) for metric in family.METRICS
+    metric.name: metric
+    for family in (clip, change, detector, defects, optional, backward)
+    for metric in family.METRICS
 }
 """The metrics of the score stage by name, in the order in which they are published."""
 JUDGED: dict[str, Metric] = {metric.name: metric for metric in judge.METRICS}
 """The metrics of the judge stage. They apply to every task, in runs with this stage."""
-METRICS: dict[str, Metric] = MEASURED | JUDGED
-SCORE_COLUMNS: Mapping[str, str] = {"score": "scores", "judge": "judge_scores"}
+FURTHER: dict[str, Metric] = {metric.name: metric for metric in further.METRICS}
+"""The metrics of the measure stage. They apply to every task that they suit, in runs with this stage."""
+METRICS: dict[str, Metric] = MEASURED | FURTHER | JUDGED
+BY_STAGE: Mapping[str, Mapping[str, Metric]] = {"score": MEASURED, "measure": FURTHER, "judge": JUDGED}
+"""The metrics that each stage computes."""
+SCORE_COLUMNS: Mapping[str, str] = {"score": "scores", "measure": "measures", "judge": "judge_scores"}
 """The column with scores that a stage writes, by stage. It holds one struct of metrics per candidate."""
 
 
@@ -23,8 +29,24 @@ def metrics_of(task: Task, need: Need | None = None) -> list[Metric]:
     return [
         metric
         for metric in METRICS.values()
-        if (metric.name in task.metrics or metric.name in JUDGED) and (need is None or metric.needs == need)
+        if (need is None or metric.needs == need) and _belongs(metric, task)
     ]
+
+
+def _belongs(metric: Metric, task: Task) -> bool:
+    if metric.name in FURTHER:
+        return not metric.unsuited(task)
+    return metric.name in JUDGED or metric.name in task.metrics
+
+
+def metrics_in(stages: Collection[str]) -> dict[str, Metric]:
+    """The metrics of a run of these stages by name, in the order in which they are published."""
+    return {name: metric for stage in BY_STAGE if stage in stages for name, metric in BY_STAGE[stage].items()}
+
+
+def optional_scores(stages: Collection[str]) -> tuple[str, ...]:
+    """The scoring stages besides ``score`` in a run of these stages."""
+    return tuple(stage for stage in SCORE_COLUMNS if stage != "score" and stage in stages)
 
 
 def score_columns(stages: Collection[str]) -> dict[str, list[str]]:

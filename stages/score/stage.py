@@ -100,6 +100,7 @@ class Score(Stage[ScoreConfig]):
         """Embeddings by caption, for captions in which CLIP knows every word."""
         pairs = [pair for row in work for pair in row.pairs]
         captions = [c for pair in pairs for c in (pair.input_caption, pair.output_caption)]
+        captions += [caption for row in work for caption in row.backward_captions]
         texts = list(dict.fromkeys(captions))
         encoded = zip(texts, self.clip.encode_texts(texts, self.config.batch), strict=True)
         return {text: features for text, features in encoded if self.clip.knows(text)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from stages.score.metrics import JUDGED, MEASURED
+from stages.score.metrics import FURTHER, JUDGED, MEASURED
 from stages.shards.card import PICTURE, Columns
 
 COLUMNS: Columns = {
@@ -17,9 +17,11 @@ COLUMNS: Columns = {
     "TI": (pa.int16(), "task index"),
     "T_inverse": (
         pa.string(),
-        "edit instruction from Tar back to I; null if it makes no sense or the task was moved",
+        "edit instruction from Tar back to I; null if it makes no sense, the task was moved, or the pair "
+        "backwards was rejected",
     ),
     "TI_inverse": (pa.int16(), "task index of the pair backwards"),
+    "T_inverse_rejected": (pa.string(), "why the filter rejected the pair backwards; null otherwise"),
     "mask": (PICTURE, "how freely each pixel could change (8-bit grey PNG, 255 = fully)"),
     "task": (pa.string(), "name of the task"),
     "task_planned": (pa.string(), "the task that the pair was made for, before the task check"),
@@ -40,16 +42,20 @@ COLUMNS: Columns = {
     "session": (pa.string(), "the same in all turns of a session; a later turn's I is the Tar before it"),
     "turn": (pa.int16(), "number of the turn in its session, from 1"),
 }
-"""Type and meaning of every published column, in a run without a judge."""
+"""Type and meaning of every published column, in a run without optional stages."""
 
-JUDGED_COLUMNS: Columns = {
-    **COLUMNS,
+FURTHER_COLUMNS: Columns = {
+    name: (pa.float32(), f"score: {metric.meaning}") for name, metric in FURTHER.items()
+}
+"""The further columns in a run with the measure stage."""
+
+JUDGE_COLUMNS: Columns = {
     **{name: (pa.float32(), f"score: {metric.meaning}") for name, metric in JUDGED.items()},
     "judge_reason": (pa.string(), "why the judge gave these marks, in its own words"),
     "instruction_origin": (pa.string(), "who wrote T: instruct, or the judge for a pair of another edit"),
     "T_asked": (pa.string(), "the instruction that the pair was drawn for, where T is another one"),
 }
-"""The same in a run with a judge."""
+"""The further columns in a run with a judge."""
 
 
 KEPT = "captions.keep"
@@ -61,8 +67,11 @@ KEPT_COLUMNS: Columns = {
 
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column that a run of these stages publishes."""
-    columns = JUDGED_COLUMNS if "judge" in stages else COLUMNS
-    return {**columns, **KEPT_COLUMNS} if KEPT in stages else columns
+    columns = dict(COLUMNS)
+    for stage, others in (("measure", FURTHER_COLUMNS), ("judge", JUDGE_COLUMNS), (KEPT, KEPT_COLUMNS)):
+        if stage in stages:
+            columns |= others
+    return columns
 
 
 def schema_of(columns: Columns) -> pa.Schema:
@@ -71,7 +80,7 @@ def schema_of(columns: Columns) -> pa.Schema:
 
 
 SCHEMA = schema_of(COLUMNS)
-"""Schema of the published rows, without ``id``, in a run without a judge."""
+"""Schema of the published rows, without ``id``, in a run without optional stages."""
 
 
 def _feature(dtype: pa.DataType) -> dict[str, Any]:
@@ -89,3 +98,8 @@ def huggingface_metadata(schema: pa.Schema) -> dict[bytes, bytes]:
     """Schema metadata that tells ``datasets`` which columns are pictures."""
     features = {field.name: _feature(field.type) for field in schema}
     return {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+
+
+def metadata_of(columns: Columns) -> dict[bytes, bytes]:
+    """The schema metadata of a run's files with these columns."""
+    return huggingface_metadata(pa.schema([("id", pa.string()), *schema_of(columns)]))

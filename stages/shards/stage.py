@@ -6,6 +6,7 @@ All rows of all tasks have one Arrow schema with typed columns. Pictures are ``s
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,6 +26,7 @@ from stages.score.metrics import SCORE_COLUMNS, scores_of
 from stages.shards.card import (
     Columns,
     audit_section,
+    code,
     columns_table,
     dataset_card,
     front_matter,
@@ -32,13 +34,12 @@ from stages.shards.card import (
 )
 from stages.shards.columns import (
     COLUMNS,
-    JUDGED_COLUMNS,
-    KEPT,
-    KEPT_COLUMNS,
     SCHEMA,
-    huggingface_metadata,
+    columns_of,
+    metadata_of,
     schema_of,
 )
+from stages.shards.others import OTHERS
 from stages.tasks import Task
 
 
@@ -60,7 +61,7 @@ class Shards(Publisher[ShardsConfig]):
     the end it asks for a card about all shards (:meth:`describe`).
     """
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     light: ClassVar[bool] = True
     reads: ClassVar[Mapping[str, Sequence[str]]] = {
         "plan": ["task", "seed"],
@@ -68,23 +69,21 @@ class Shards(Publisher[ShardsConfig]):
         "mask": ["precise_mask", "smooth_mask", "soft_mask", "boxes"],
         "edit": ["anchor", "candidates"],
         "score": [SCORE_COLUMNS["score"]],
-        "filter": ["choice"],
+        "filter": ["choice", "inverse_reason"],
         "task_check": ["checked_task"],
         "run": ["models"],
     }
     task_keys: ClassVar[Sequence[str]] = ("index", "method", "direction", "region", "inverse")
     schema: ClassVar[pa.Schema] = SCHEMA
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *SCHEMA])
-    )
+    schema_metadata: ClassVar[Mapping[bytes, bytes]] = metadata_of(COLUMNS)
     Config: ClassVar[type[StageConfig]] = ShardsConfig
     columns: ClassVar[Columns] = COLUMNS
+    others: ClassVar[tuple[str, ...]] = ()
+    """Optional stages of the run, and other options that add columns."""
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        if KEPT in stages:
-            return KeptJudgedShards if "judge" in stages else KeptShards
-        return JudgedShards if "judge" in stages else cls
+        return _BESIDE[tuple(name for name in OTHERS if name in stages)]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
@@ -95,13 +94,16 @@ class Shards(Publisher[ShardsConfig]):
         pair = as_pair(task, row["anchor"], candidate["image"], row["caption"], row["output_caption"])
         labelled = self.tasks[row["checked_task"]]
         backwards = inverse_instruction(task, row) if labelled is task else None
-        return {
+        flaw = row["inverse_reason"] if backwards else None
+        backwards = None if flaw else backwards
+        columns = {
             "I": {"bytes": pair.input, "path": f"{row['id']}-input.png"},
             "T": row["instruction"],
             "Tar": {"bytes": pair.target, "path": f"{row['id']}-target.png"},
             "TI": labelled.index,
             "T_inverse": backwards,
             "TI_inverse": task.inverse.index if backwards and task.inverse else None,
+            "T_inverse_rejected": flaw or None,
             "mask": {"bytes": _mask(task, candidate["mask"], row), "path": f"{row['id']}-mask.png"},
             "task": labelled.name,
             "task_planned": task.name,
@@ -122,81 +124,49 @@ class Shards(Publisher[ShardsConfig]):
             "turn": self.turn,
             **scores_of(row)[row["choice"]],
         }
+        for name in self.others:
+            columns |= OTHERS[name].columns(row, columns)
+        return columns
 
     @classmethod
     def describe(cls, run: Path | UPath, summary: Mapping[str, Any]) -> str:
         """The dataset card of a run; see :class:`stages.publisher.Publisher`."""
-        tasks: Counter[str] = Counter()
+        tasks, backward = Counter[str](), Counter[str]()
         for folder, files in summary["files"].items():
             for shard in files:
                 with (run / folder / shard["name"]).open("rb") as file:
-                    tasks.update(pq.read_table(file, columns=["task"])["task"].to_pylist())
-        return _card(summary, tasks, cls.columns)
+                    table = pq.read_table(file, columns=["task", "TI_inverse", "T_inverse_rejected"])
+                tasks.update(table["task"].to_pylist())
+                backward.update(flaw for flaw in table["T_inverse_rejected"].to_pylist() if flaw)
+                backward[""] += table.num_rows - table["TI_inverse"].null_count
+        return _card(summary, tasks, backward, cls.columns)
 
 
-class JudgedShards(Shards):
-    """The shards stage in a run with a judge: its marks and its words are published too.
-
-    If the judge wrote another instruction for a pair, T and the output caption are the judge's. The phrases
-    of the asked edit and the way back do not describe the pair then, and are null.
-    """
-
-    reads: ClassVar[Mapping[str, Sequence[str]]] = {
-        **Shards.reads,
-        "judge": [SCORE_COLUMNS["judge"], "judge_reasons", "recaptions"],
+def _class_beside(others: tuple[str, ...]) -> type[Shards]:
+    if not others:
+        return Shards
+    reads: dict[str, Sequence[str]] = dict(Shards.reads)
+    for stage, names in (entry for name in others for entry in OTHERS[name].reads.items()):
+        reads[stage] = [*reads.get(stage, ()), *names]
+    columns = columns_of(others)
+    content = {
+        "__module__": __name__,
+        "__doc__": f"The shards stage in a run with {', '.join(others)}.",
+        "others": others,
+        "reads": reads,
+        "columns": columns,
+        "schema": schema_of(columns),
+        "schema_metadata": metadata_of(columns),
     }
-    columns: ClassVar[Columns] = JUDGED_COLUMNS
-    schema: ClassVar[pa.Schema] = schema_of(JUDGED_COLUMNS)
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *schema])
-    )
-
-    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        columns = super()._published(row)
-        columns |= {"judge_reason": row["judge_reasons"][row["choice"]], "instruction_origin": "instruct"}
-        other = row["recaptions"][row["choice"]]
-        if other is None or not other["taken"]:
-            return columns
-        return {
-            **columns,
-            **dict.fromkeys(("edited_object", "original_object", "T_inverse", "TI_inverse")),
-            "T": other["instruction"],
-            "output_caption": other["output_caption"],
-            "instruction_origin": "judge",
-            "T_asked": row["instruction"],
-        }
+    return type("Shards", (Shards,), content)
 
 
-def _with_kept(reads: Mapping[str, Sequence[str]]) -> Mapping[str, Sequence[str]]:
-    return {**reads, "plan": [*reads["plan"], *KEPT_COLUMNS]}
-
-
-class KeptShards(Shards):
-    """The shards stage in a run with ``captions.keep``: other columns of the captions are published too."""
-
-    reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(Shards.reads)
-    columns: ClassVar[Columns] = {**COLUMNS, **KEPT_COLUMNS}
-    schema: ClassVar[pa.Schema] = schema_of(columns)
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *schema])
-    )
-
-    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return super()._published(row) | {name: row[name] for name in KEPT_COLUMNS}
-
-
-class KeptJudgedShards(JudgedShards):
-    """The same with a judge."""
-
-    reads: ClassVar[Mapping[str, Sequence[str]]] = _with_kept(JudgedShards.reads)
-    columns: ClassVar[Columns] = {**JUDGED_COLUMNS, **KEPT_COLUMNS}
-    schema: ClassVar[pa.Schema] = schema_of(columns)
-    schema_metadata: ClassVar[Mapping[bytes, bytes]] = huggingface_metadata(
-        pa.schema([("id", pa.string()), *schema])
-    )
-
-    def _published(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        return super()._published(row) | {name: row[name] for name in KEPT_COLUMNS}
+_BESIDE = {
+    others: _class_beside(others)
+    for count in range(len(OTHERS) + 1)
+    for others in combinations(OTHERS, count)
+}
+"""The class for each choice of optional stages: what a stage reads and writes belongs to its class."""
 
 
 def _mask(task: Task, policy: Policy, row: Mapping[str, Any]) -> bytes:
@@ -212,15 +182,28 @@ rows = pandas.read_parquet("{folder}")  # pictures are in rows.I[0]["bytes"]
 ```
 
 Where `T_inverse` is not null, the pair is good backwards too: `(Tar, T_inverse, I, TI_inverse)`, with the
-captions swapped."""
+captions swapped. These are {backward} pairs{flaws}."""
 
 
-def _card(summary: Mapping[str, Any], tasks: Mapping[str, int], columns: Columns) -> str:
+def _card(
+    summary: Mapping[str, Any], tasks: Mapping[str, int], backward: Mapping[str, int], columns: Columns
+) -> str:
+    """The card.
+
+    Args:
+        tasks: pairs by task.
+        backward: pairs by the reason why they are rejected backwards; of the reason "", those that are not.
+    """
     what, told, by_task, models = provenance(summary, tasks)
     header = front_matter(
         summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
     )
-    example = _EXAMPLE.format(folder=next(iter(summary["files"])))
+    flaws = ", ".join(f"{count} {code(flaw)}" for flaw, count in sorted(backward.items()) if flaw)
+    example = _EXAMPLE.format(
+        folder=next(iter(summary["files"])),
+        backward=backward.get("", 0),
+        flaws=f"; the filter rejected others backwards: {flaws}" if flaws else "",
+    )
     end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
     audited = audit_section(summary)
     return dataset_card(header, what, told, example, by_task, *audited, models, columns_table(columns), end)

@@ -13,7 +13,7 @@ from pipeline.inputs.kept_columns import LONGEST, read_kept
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.shards.columns import COLUMNS, KEPT, columns_of
-from stages.shards.stage import KeptJudgedShards, KeptShards, Shards, ShardsConfig
+from stages.shards.stage import Shards, ShardsConfig
 from tests.pipeline.runs import ROOT
 from tests.pipeline.test_planning import plan_of
 from tests.stages.tiny_shards import TASKS, given_row
@@ -91,11 +91,11 @@ def shards_of(*overrides):
 def test_the_shards_stage_publishes_them_only_where_they_are_kept():
     assert shards_of().stage is Shards
     kept = shards_of("captions.keep=[url]")
-    assert kept.stage is KeptShards
+    assert kept.stage is Shards.beside([KEPT])
     assert kept.reads["plan"] == ["task", "seed", "kept_columns"]
-    assert KeptShards.schema.names == [*Shards.schema.names, "kept_columns"]
+    assert kept.stage.schema.names == [*Shards.schema.names, "kept_columns"]
     assert list(columns_of({KEPT})) == [*COLUMNS, "kept_columns"]
-    assert KeptJudgedShards.schema.names[-1] == "kept_columns"
+    assert Shards.beside(["judge", "measure", KEPT]).schema.names[-1] == "kept_columns"
 
 
 def test_sessions_are_refused():
@@ -104,7 +104,7 @@ def test_sessions_are_refused():
 
 
 def test_a_published_row_has_its_values():
-    stage = KeptShards(ShardsConfig(), TASKS)
+    stage = Shards.beside([KEPT])(ShardsConfig(), TASKS)
     kept = json.dumps({"url": "https://a.example/1.jpg"})
     rows = [given_row("remove", 0, kept_columns=kept), given_row("add", 1, kept_columns=None)]
     published = stage(pa.Table.from_pylist(rows)).to_pylist()

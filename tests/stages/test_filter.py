@@ -26,7 +26,7 @@ limits = st.none() | st.floats(-1, 1)
 bounds = st.dictionaries(st.sampled_from(list(METRICS)), st.builds(Bounds, min=limits, max=limits))
 
 
-def run(rows: list[tuple[str, list[dict]]], **config) -> list[dict]:
+def run(rows: list[tuple[str, list[dict]]], of: Tasks | None = None, **config) -> list[dict]:
     schema = pa.list_(pa.struct([(name, pa.float32()) for name in METRICS]))
     scores = [[{**dict.fromkeys(METRICS), **c} for c in candidates] for _, candidates in rows]
     table = pa.table(
@@ -38,7 +38,7 @@ def run(rows: list[tuple[str, list[dict]]], **config) -> list[dict]:
             "candidate_hashes": pa.array([list(range(len(c))) for _, c in rows], pa.list_(pa.int64())),
         }
     )
-    return Filter(FilterConfig(**config), Tasks({"local": TASK}))(table).to_pylist()
+    return Filter(FilterConfig(**config), of or Tasks({"local": TASK}))(table).to_pylist()
 
 
 def within(scores: dict, limits: dict) -> bool:
@@ -190,3 +190,28 @@ def test_a_further_stage_s_scores_are_read_beside_the_first_one_s(monkeypatch):
     row = {"scores": [{"change": 0.1}, {"change": 0.2}], "judgements": [{"judged": 1.0}, {"judged": 0.0}]}
     assert scores_of(row) == [{"change": 0.1, "judged": 1.0}, {"change": 0.2, "judged": 0.0}]
     assert scores_of({"scores": None}) == []
+
+
+def test_a_pair_bad_backwards_is_kept_and_its_way_back_rejected():
+    metrics = (*LISTED, "inverse_present", "inverse_absent")
+    bounds = {"inverse_present": {"min": 0.3}, "inverse_absent": {"max": 0.2}}
+    back = {"index": 1, "instruction": "add {original_object}"}
+    tasks = Tasks({"local": tiny_task(metrics=metrics, thresholds=bounds, inverse=back)})
+    candidates = [
+        GOOD | {"inverse_present": 0.5, "inverse_absent": 0.1},
+        GOOD | {"inverse_present": 0.1, "inverse_absent": 0.1},
+        GOOD | {"inverse_present": 0.5, "inverse_absent": 0.3},
+        GOOD | {"inverse_absent": 0.1},
+    ]
+    kept = run([("local", [candidate]) for candidate in candidates], of=tasks)
+    assert {row["status"] for row in kept} == {"kept"}
+    assert [row["inverse_reason"] for row in kept] == [
+        "",
+        "inverse_present_low",
+        "inverse_absent_high",
+        "inverse_present_missing",
+    ]
+    [looser] = run(
+        [("local", [candidates[1]])], of=tasks, tasks={"local": {"inverse_present": {"min": 0.05}}}
+    )
+    assert looser["inverse_reason"] == "", "a manifest's bound replaces the task file's"

@@ -4,8 +4,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.manifest.fingerprint import stage_identity
 from stages.base import output_schema
-from stages.mask.stage import Mask
+from stages.mask.stage import Mask, TaskMask
 from stages.models.grounding.detector import Detections
 from stages.pictures.masks import without_specks
 from stages.pictures.png import decode_grey, encode_png
@@ -150,3 +151,36 @@ def test_finds_the_things_of_the_drawn_world():
     assert np.mean([(found & truth).sum() / (found | truth).sum() for found, truth in kept]) > 0.7
     present, absent = (np.mean([max(row["box_scores"]) for row in rows]) for rows in (written, ground(wrong)))
     assert present > absent + 0.03
+
+
+def test_a_task_s_own_weights_dilation_and_blur_make_its_soft_mask(folder):
+    precise = {"weights": {"precise": 1, "smooth": 0, "box": 0}}
+    both = table(["local", "add"], IMAGE, edited="a red car")
+    plain = stage(folder)(both).to_pylist()
+    wide = {"dilate": 0.2, "blur": 0.05}
+    local, add = stage(folder, tasks={"local": precise, "add": wide})(both).to_pylist()
+    assert local["soft_mask"] == local["precise_mask"] == plain[0]["precise_mask"]
+    assert local["smooth_mask"] == plain[0]["smooth_mask"], "keys that are not stated stay"
+    [again] = stage(folder, **wide)(table(["add"], IMAGE, edited="a red car")).to_pylist()
+    assert (add["smooth_mask"], add["soft_mask"]) == (again["smooth_mask"], again["soft_mask"])
+    assert add["soft_mask"] != plain[1]["soft_mask"]
+
+
+def test_a_run_without_values_by_task_keeps_its_fingerprint(folder):
+    def identity(**keys):
+        return stage_identity("mask", Mask, stage(folder, **keys).config, TASKS)
+
+    assert not [key for key in identity() if "tasks" in key]
+    assert identity(tasks={"local": {"dilate": 0.1}})["mask.tasks.local.dilate"] == 0.1
+
+
+def test_values_for_a_task_that_does_not_exist_are_refused(folder):
+    with pytest.raises(ValueError, match=r"mask\.tasks\.locl: there is no such task"):
+        stage(folder, tasks={"locl": {"dilate": 0.1}})
+    config = stage(folder).config.model_copy(update={"tasks": {"locl": TaskMask()}})
+    assert any("mask.tasks.locl" in problem for problem in Mask.problems(config, TASKS))
+
+
+def test_a_task_s_weights_sum_to_one(folder):
+    with pytest.raises(ValueError, match=r"must sum to 1, not 0\.5"):
+        stage(folder, tasks={"local": {"weights": {"precise": 0.5, "smooth": 0, "box": 0}}})

@@ -1,6 +1,4 @@
-import pytest
-
-from stages.pair import EditPair, anchor_and_edit_prompts, as_pair, definite, inverse_instruction
+from stages.pair import EditPair, anchor_and_edit_prompts, as_pair, inverse_captions, inverse_instruction
 from tests.stages.tiny_tasks import tiny_task
 
 FORWARD, REVERSE = tiny_task("remove"), tiny_task("add", direction="reverse")
@@ -37,24 +35,27 @@ def test_the_picture_without_the_object_is_drawn_from_its_surroundings():
     assert anchor_and_edit_prompts(adding, row) == ("a red car and a ball", "a meadow")
 
 
-@pytest.mark.parametrize(
-    ("phrase", "known"),
-    [
-        ("a red car", "the red car"),
-        ("An owl", "the owl"),
-        ("the sea", "the sea"),
-        ("her hat", "her hat"),
-        ("blueberries", "the blueberries"),
-        ("", ""),
-    ],
-)
-def test_a_phrase_becomes_definite(phrase, known):
-    assert definite(phrase) == known
-
-
 def test_an_inverse_is_worded_by_the_task_s_template_and_braces_in_phrases_are_data():
     row = {"caption": "c", "original_object": "a {caption} car", "edited_object": "a blue car"}
     task = tiny_task(inverse={"index": 3, "instruction": "turn {the_edited_object} into {original_object}"})
     assert inverse_instruction(task, row) == "turn the blue car into a {caption} car"
     assert inverse_instruction(task, {**row, "original_object": None}) is None
     assert inverse_instruction(tiny_task(), row) is None
+
+
+def test_the_way_back_from_a_sketch_names_the_picture_once():
+    sketch = tiny_task(
+        "sketch",
+        inverse={"index": 3, "instruction": "turn it into {a_picture}", "caption": "a sketch of {shown}"},
+    )
+    row = {"caption": "A photo of a red car.", "output_caption": "A photo of a red car."}
+    assert inverse_instruction(sketch, row) == "turn it into a photo of a red car"
+    assert inverse_captions(sketch, row) == ("a sketch of a red car", "A photo of a red car.")
+    assert inverse_instruction(sketch, {"caption": " "}) is None
+
+
+def test_the_captions_backwards_are_those_forwards_swapped():
+    row = {"caption": "before", "output_caption": "after"}
+    task = tiny_task(inverse={"index": 3, "instruction": "add {original_object}"})
+    assert inverse_captions(task, row) == ("after", "before")
+    assert inverse_captions(tiny_task(), row) is None

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from stages.pictures.pixel_threshold import keep_unchanged
+from stages.pictures.pixel_threshold import KERNEL, keep_unchanged, kernel_of
 
 PICTURES = arrays(np.float32, (9, 7, 3), elements=st.floats(0, 1, width=32))
 
@@ -59,3 +59,14 @@ def test_a_kernel_is_odd(kernel):
 def test_pictures_are_of_one_size():
     with pytest.raises(ValueError, match="size"):
         keep_unchanged(np.zeros((4, 4, 3)), np.zeros((4, 5, 3)))
+
+
+@given(st.floats(0, 0.5), st.integers(1, 2048), st.integers(1, 2048))
+def test_a_kernel_is_the_odd_number_nearest_to_its_share_of_the_shorter_side(fraction, height, width):
+    kernel = kernel_of(fraction, (height, width, 3))
+    assert kernel % 2 == 1
+    assert kernel == 1 or abs(kernel - fraction * min(height, width)) <= 1
+
+
+def test_the_kernel_grows_with_the_picture():
+    assert [kernel_of(KERNEL, (side, 2 * side, 3)) for side in (64, 512, 1024)] == [5, 41, 81]

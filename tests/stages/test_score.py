@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from stages.models.clip import direction
 from stages.models.config import ClipConfig, ProbeWeights
 from stages.models.grounding import GroundingConfig
 from stages.models.grounding.detector import NOTHING
@@ -371,3 +372,52 @@ def test_both_pictures_answer_for_what_both_are_published_with(score, tmp_path):
 
 def test_quotes_of_a_task_that_writes_nothing_are_not_read(score):
     scores_of(score, row("local", picture(), picture(seed=1), edited_object='a 5" blue car'))
+
+
+def test_the_way_back_is_measured_in_the_input(clip_folder, detector):
+    tasks = Tasks(
+        {
+            "local": tiny_task(
+                metrics=("clip_direction", "inverse_direction", "inverse_present", "inverse_absent"),
+                inverse={"index": 0, "instruction": "replace {the_edited_object} with {original_object}"},
+            ),
+            "sketch": tiny_task(
+                "sketch",
+                fields=SAME_FIELDS,
+                method="sketch",
+                candidates=(),
+                metrics=("clip_direction", "inverse_direction"),
+                inverse={"index": 1, "instruction": "back to {a_picture}", "caption": "a sketch of {shown}"},
+            ),
+        }
+    )
+    config = Score.Config(
+        batch=4, clip=ClipConfig(model=str(clip_folder)), grounding=GroundingConfig(model="not loaded")
+    )
+    stage = Score(config, tasks)
+    same = {"output_caption": "a red car in a meadow"}
+    pictures = picture(red=255), picture(red=51, seed=1)
+    [[local], [sketch]] = scores_of(stage, row("local", *pictures), row("sketch", *pictures, **same))
+    assert local["inverse_direction"] == pytest.approx(local["clip_direction"], abs=1e-6)
+    assert local["inverse_present"] == local["inverse_absent"] == pytest.approx(1.0), "I alone is all red"
+    assert detector.asked == ["a red car", "a blue car"]
+    assert sketch["clip_direction"] is None
+    clip = stage.clip
+    before, after = clip.encode_texts(["a sketch of a red car in a meadow", "a red car in a meadow"], 4)
+    i, tar = clip.encode_images(list(pictures), 4)
+    assert sketch["inverse_direction"] == pytest.approx(direction(tar, i, before, after), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("metric", "keys", "told"),
+    [
+        ("inverse_present", {"inverse": None}, "needs 'inverse'"),
+        ("inverse_absent", {"fields": REMOVE_FIELDS}, "edited_object: in_output"),
+        ("inverse_present", {"fields": ADD_FIELDS}, "original_object: in_input"),
+        ("inverse_direction", {"fields": SAME_FIELDS}, "inverse.caption"),
+    ],
+)
+def test_a_task_without_the_way_back_that_a_metric_measures_is_refused(metric, keys, told):
+    back = {"inverse": {"index": 1, "instruction": "add {original_object}"}}
+    with pytest.raises(ValueError, match=told):
+        check_metrics(Tasks({"local": tiny_task(metrics=(metric,), **{**back, **keys})}))

@@ -11,10 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from PIL import Image
+from ray import cloudpickle
 
+from stages.filter.stage import Filter
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.score.metrics import MEASURED
-from stages.shards.stage import JudgedShards, Shards, ShardsConfig
+from stages.score.metrics import BY_STAGE, FURTHER, JUDGED, MEASURED, SCORE_COLUMNS
+from stages.shards.columns import KEPT, columns_of
+from stages.shards.stage import Shards, ShardsConfig
 from tests.stages.tiny_shards import SIDE, TASKS, flat, given_row, mask, published, write_shards
 
 ALL = [given_row(task, number) for number, task in enumerate(TASKS)]
@@ -58,6 +61,23 @@ def test_a_pair_that_is_good_backwards_says_so_with_its_own_instruction():
     assert (one("detect")["T_inverse"], one("detect")["TI_inverse"]) == (None, None)
 
 
+def test_a_pair_that_is_rejected_backwards_says_why_and_has_no_way_back():
+    row = one("remove", inverse_reason="inverse_present_low")
+    assert (row["T_inverse"], row["TI_inverse"]) == (None, None)
+    assert row["T_inverse_rejected"] == "inverse_present_low"
+    assert one("remove")["T_inverse_rejected"] is None
+    assert one("detect", inverse_reason="inverse_present_low")["T_inverse_rejected"] is None, "no way back"
+
+
+def test_the_card_counts_the_pairs_that_are_good_backwards_and_says_why_others_are_not(tmp_path):
+    flaws = ["", "", "inverse_present_low", "inverse_absent_high", "inverse_present_low"]
+    rows = [given_row("remove", k, inverse_reason=flaw) for k, flaw in enumerate(flaws)]
+    path = write_shards(tmp_path / "shards", [[*rows, given_row("detect", 9)]])[0]
+    card = Shards.describe(tmp_path, SUMMARY | {"files": {"shards": [{"name": path.name}]}})
+    assert "These are 2 pairs; the filter rejected others backwards: " in card
+    assert "1 `inverse_absent_high`, 2 `inverse_present_low`." in card
+
+
 OTHER = {
     "instruction": "add a ship",
     "output_caption": "a ship",
@@ -75,7 +95,7 @@ def judged(**columns) -> dict:
     reasons = ["first", "second", "third"]
     said = {"judge_scores": marks, "judge_reasons": reasons, "recaptions": [OTHER, None, OTHER]}
     row = given_row("remove", **{**said, **columns})
-    [made] = JudgedShards(ShardsConfig(), TASKS)(pa.Table.from_pylist([row])).to_pylist()
+    [made] = Shards.beside(["judge"])(ShardsConfig(), TASKS)(pa.Table.from_pylist([row])).to_pylist()
     return made
 
 
@@ -97,6 +117,24 @@ def test_the_judge_s_instruction_is_published_beside_the_asked_one_where_it_was_
     assert row["input_caption"] == "the caption"
     untaken = judged(choice=2, recaptions=[None, None, OTHER | {"taken": False}])
     assert (untaken["T"], untaken["instruction_origin"]) == ("remove it, number 0", "instruct")
+
+
+@pytest.mark.parametrize("stages", [(), ("measure",), ("judge",), ("measure", "judge")])
+def test_beside_optional_stages_their_scores_are_filtered_and_published(stages):
+    shards, filtering = Shards.beside(["score", *stages]), Filter.beside(["score", *stages])
+    for stage in ("measure", "judge"):
+        assert (SCORE_COLUMNS[stage] in shards.reads.get(stage, [])) == (stage in stages)
+        assert (SCORE_COLUMNS[stage] in filtering.reads.get(stage, [])) == (stage in stages)
+        assert (set(BY_STAGE[stage]) <= set(shards.schema.names)) == (stage in stages)
+    assert list(shards.columns) == ["id", *shards.schema.names]
+    row = given_row("remove")
+    measures = [dict.fromkeys(FURTHER) | {"seam": k / 8} for k in range(3)]
+    marks = [dict.fromkeys(JUDGED, 4.0)] * 3
+    said = {"judge_scores": marks, "judge_reasons": [""] * 3, "recaptions": [None] * 3}
+    row |= ({"measures": measures} if "measure" in stages else {}) | (said if "judge" in stages else {})
+    [made] = shards(ShardsConfig(), TASKS)(pa.Table.from_pylist([row])).to_pylist()
+    assert made.get("seam") == (0.125 if "measure" in stages else None)
+    assert made.get("judge_quality") == (4.0 if "judge" in stages else None)
 
 
 def test_every_task_has_one_schema_and_no_column_is_typed_null():
@@ -181,3 +219,13 @@ def test_a_picture_s_path_is_its_row_s(shard):
     frame = pd.read_parquet(shard)
     assert frame["I"][0]["path"] == f"{frame['id'][0]}-input.png"
     assert Image.open(BytesIO(frame["mask"][0]["bytes"])).mode == "L"
+
+
+def test_the_class_beside_optional_stages_can_be_sent_to_a_worker():
+    for others in ([], ["judge"], ["measure", KEPT], ["measure", "judge", KEPT]):
+        stage = Shards.beside(["score", *others])
+        [sent, again] = cloudpickle.loads(cloudpickle.dumps([stage, stage]))
+        assert sent is again
+        assert sent.schema == stage.schema
+        assert sent.reads == stage.reads
+        assert sent.schema.names == [name for name in columns_of(others) if name != "id"]

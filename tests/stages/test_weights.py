@@ -259,7 +259,10 @@ LOADING = (
     "safe_open",
 )
 ALLOWED = {
-    "weights.py": {"kind.from_pretrained", "fill", "open_clip.create_model", "open_clip.get_tokenizer"},
+    "weights.py": {
+        *("kind.from_pretrained", "fill", "open_clip.create_model", "open_clip.get_tokenizer"),
+        "load_file",  # of safetensors
+    },
     "convert.py": {"torch.load"},  # with weights_only=True (tests/test_safety.py)
     "probe.py": {"load_file"},  # of safetensors
     "weight_files.py": {"safe_open"},

@@ -64,6 +64,7 @@ def given_row(task: str, number: int = 0, **columns) -> dict:
             {**dict.fromkeys(MEASURED), "clip_direction": k / 4, "change_inside": 0.5} for k in range(3)
         ],
         "choice": 1,
+        "inverse_reason": "",
         **columns,
     }
 

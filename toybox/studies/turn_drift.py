@@ -1,12 +1,14 @@
 """How far do untouched pixels drift if every turn of a session decodes and encodes the picture?
 
-    python -m toybox.studies.turn_drift          # writes docs/turn-drift.md and docs/turn-drift.png
+    python -m toybox.studies.turn_drift runs/sessions-*    # writes docs/turn-drift.md and docs/turn-drift.png
 
 The chain imitates an editor without raw latents: each turn paints something into the picture and passes the
 picture through the autoencoder once. The drift is measured against the first picture, where nothing was ever
-painted, with and without per-pixel thresholding (:mod:`stages.pictures.pixel_threshold`).
+painted, with and without per-pixel thresholding (:mod:`stages.pictures.pixel_threshold`). The same is
+measured in the sessions of finished runs (:mod:`toybox.studies.session_drift`).
 """
 
+import argparse
 from datetime import date
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from rich.progress import track
 
 from stages.pictures.pixel_threshold import ALPHA, keep_unchanged
 from toybox.recipes.train_autoencoder import load_autoencoder, round_trip
+from toybox.studies.session_drift import session_table
 from toybox.world.render import render
 from toybox.world.scene import COLORS, SIZE, sample_held_out_scene
 
@@ -101,6 +104,9 @@ def draw_sheet(first: np.ndarray, chains: dict[int | None, np.ndarray], path: Pa
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="*", help="folders of runs with several turns")
+    options = parser.parse_args()
     rng = np.random.default_rng(21)
     first = np.stack([render(sample_held_out_scene(rng)).image for _ in range(PICTURES)])
     edits = sample_edits(rng)
@@ -114,13 +120,16 @@ def main() -> None:
         lines.append(f"| {label} |{figures}")
     table = "\n".join(lines)
     Console(soft_wrap=True).print(table, markup=False)
+    names = "".join(f" runs/{run.name}" for run in options.runs)
+    sessions = "\n".join(session_table(options.runs)) if options.runs else ""
     (DOCS / "turn-drift.md").write_text(
         "# Drift of untouched pixels, turn by turn\n\n"
-        f"`python -m toybox.studies.turn_drift`, {date.today()}: {PICTURES} pictures, {TURNS} turns. Each\n"
+        f"`python -m toybox.studies.turn_drift{names}`,\n"
+        f"{date.today()}: {PICTURES} pictures, {TURNS} turns. Each\n"
         "turn paints something and passes the picture through the toybox's autoencoder once. Mean\n"
         "difference from the first picture, in [0,1], where nothing was ever painted "
         f"({mask.mean():.0%} of the pixels).\n\n" + table + "\n\n"
-        "![pictures by turn](turn-drift.png)\n",
+        "![pictures by turn](turn-drift.png)\n" + sessions,
         encoding="utf-8",
     )
     draw_sheet(first, chains, DOCS / "turn-drift.png")
