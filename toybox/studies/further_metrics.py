@@ -187,7 +187,8 @@ TEXT = """\
 Filters were calibrated to the independent judge's verdicts about {train} rows (half of the captions of the
 first run; wanted precision {precision:g}) and applied to {test} rows that they have not seen: the other half,
 and the other runs. *Ranked right* is how often a right candidate is more probable than a wrong one. CPU-s are
-those of the measure stage alone, on one core.
+those of the instruments alone, on one core, for one row after the other; in batches they are fewer
+([metrics.md](metrics.md)).
 
 {filters}
 
