@@ -71,4 +71,4 @@ def test_a_report_of_a_run_is_written_from_the_halves_of_its_captions(tmp_path, 
     assert f" of {len(plan)}, " in told
     rows = {line[1]: line for line in cells(told.splitlines()) if line[0] == "toybox, seed 0, other captions"}
     recalls = {name: float(line[4].split()[0]) for name, line in rows.items()}
-    assert recalls["every pair"] >= recalls["calibrated"] > recalls["by hand"] + 0.1
+    assert recalls["calibrated"] > recalls["by hand"] + 0.1
