@@ -27,6 +27,7 @@ from pipeline.store.plan import read_part
 from pipeline.verdicts.estimate import Known, known_rows
 from pipeline.verdicts.population import reviewable
 from pipeline.verdicts.verdict import Verdict
+from stages.filter.choice import rank
 from stages.filter.model import FilterModel
 from stages.filter.stage import FilterConfig
 from stages.tasks import Tasks
@@ -91,8 +92,7 @@ def everything(rows: Sequence[Known]) -> list[Known]:
     """Every row kept with the candidate of the highest ``clip_direction``."""
 
     def best(row: Known) -> int:
-        directions = [scores.get("clip_direction") for scores in row.row.scores]
-        return max(range(len(directions)), key=lambda k: -2.0 if directions[k] is None else directions[k])
+        return max(range(len(row.row.scores)), key=lambda place: rank(row.row.scores[place]))
 
     return [replace(row, row=replace(row.row, choice=best(row))) for row in rows]
 
@@ -178,9 +178,9 @@ The filter was calibrated to the independent judge's verdicts about one half of 
 ({name}: {rows} rows, {candidates} candidates, {wrong} of them wrong). The wanted precision was {precision:g}.
 All figures are of rows that the calibration has not seen. Truth is the judge's reading of both pictures, of
 which no score of the filter knows. It reads objects, colours, places and times. It does not see whether a
-mountain or a moon has moved, so by eye some of these pairs are worse. Two constants of the calibration, the
-share of right candidates that bounds peel off and how far below the wanted precision a row may be, were chosen
-with these rows and the planted faults in view.
+mountain or a moon has moved, so by eye some of these pairs are worse. Two constants of the calibration were
+chosen with these rows and the planted faults in view: the share of right candidates that bounds peel off, and
+how far below the wanted precision a row may be.
 
 {overall}
 
