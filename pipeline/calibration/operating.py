@@ -6,7 +6,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-SLACK = 0.1
+SLACK = 0.05
 """No row is kept that is less likely right than the wanted precision by more than this.
 
 Otherwise a task of few wrong candidates would keep them all, and any fault with them."""

@@ -63,7 +63,7 @@ def test_calibrate_then_rerun_keeps_more_right_pairs_and_the_lock_holds_the_coef
     assert rerun_filter(tmp_path, f"filter.model={out}").exit_code == 0
     after = kept_of(run)
     right = [sum(is_right(seeds[row], choice) for row, choice in kept.items()) for kept in (before, after)]
-    assert right[1] > 1.2 * right[0]
+    assert right[1] > 1.1 * right[0]
     assert right[1] / len(after) > 0.93
     written = json.loads(out.read_text())
     out.unlink()
