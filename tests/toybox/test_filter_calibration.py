@@ -6,11 +6,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.calibration.calibrate import calibrate
+from stages.filter.model import read_model
 from stages.filter.stage import FilterConfig
 from tests.pipeline.judged_rows import TASKS, judged, sampled
 from tests.pipeline.runs import ROOT
 from tests.pipeline.scored_runs import is_right, scored_run
+from toybox.studies import by_eye
 from toybox.studies import filter_calibration as study
+from toybox.studies.filter_tables import Judged, everything, overall_table, task_table
 from toybox.studies.score_additions import additions_table, ranked_right
 
 
@@ -41,11 +44,9 @@ def test_a_right_candidate_is_ranked_before_a_wrong_one_as_often_as_the_model_sa
 
 def test_every_pair_is_kept_with_its_highest_direction():
     rows = [judged(0, [{"clip_direction": 0.1}, {"clip_direction": 0.3}, {}], [False, True, True])]
-    [kept] = study.everything(rows)
+    [kept] = everything(rows)
     assert kept.row.choice == 1
-    [line] = cells(study.overall_table([study.Judged("a run", rows, 4)], {"every pair": study.everything}))[
-        2:
-    ]
+    [line] = cells(overall_table([Judged("a run", rows, 4)], {"every pair": everything}))[2:]
     assert line[:3] == ["a run", "every pair", "1 of 4, 0.25"]
     assert line[3].startswith("1.00")
 
@@ -60,6 +61,7 @@ def test_a_report_of_a_run_is_written_from_the_halves_of_its_captions(tmp_path, 
     monkeypatch.setattr(study, "verdict_lines", lambda run, judge: lines)
     monkeypatch.setattr(study.Judge, "load", lambda: None)
     monkeypatch.setattr(study, "REPORT", tmp_path / "report.md")
+    monkeypatch.setattr(study, "MODEL", tmp_path / "model.json")
     halves = study.judged_halves(run.folder, None)
     captions = [{row.row.caption for row in half.rows} for half in halves]
     assert captions[0].isdisjoint(captions[1])
@@ -71,4 +73,43 @@ def test_a_report_of_a_run_is_written_from_the_halves_of_its_captions(tmp_path, 
     assert f" of {len(plan)}, " in told
     rows = {line[1]: line for line in cells(told.splitlines()) if line[0] == "toybox, seed 0, other captions"}
     recalls = {name: float(line[4].split()[0]) for name, line in rows.items()}
-    assert recalls["calibrated"] > recalls["by hand"] + 0.1
+    assert recalls["calibrated"] > recalls["by hand"] + 0.05
+    assert set(read_model(tmp_path / "model.json").tasks) == {"color", "local"}
+
+
+def test_a_task_whose_kept_pairs_are_worse_than_the_drawn_ones_is_named():
+    scores = [{"clip_direction": 0.1}, {"clip_direction": 0.3}]
+    right = [judged(n, scores, [True, True], task="color") for n in range(3)]
+    worse = [judged(n, scores, [True, False], task="local") for n in range(3, 6)]
+    told = [*task_table([*right, *worse], {"every pair": everything})]
+    assert told[-1].endswith("below the share right of drawn in: local, every pair.")
+    assert [line[:3] for line in cells(told)[2:4]] == [["color", "3", "1.00"], ["local", "3", "0.50"]]
+    assert [*task_table(right, {"every pair": everything})][-1].endswith("never below it.")
+
+
+def test_a_verdict_by_eye_takes_the_place_of_the_judge_s(monkeypatch):
+    rows = [judged(n, [{}, {}], [True, True], task="global" if n else "color") for n in range(3)]
+    monkeypatch.setattr(by_eye, "read_verdicts", lambda draw: {rows[1].row.id: {1: (False, 4.0)}})
+    color, seen = by_eye.with_eyes(rows)
+    assert color is rows[0]
+    assert (seen.row, seen.weight) == (rows[1].row, 4.0), "a global row that nobody saw is left out"
+    assert seen.right == (None, False), "nobody saw the first candidate"
+
+
+def test_agreement_counts_only_candidates_that_the_eye_was_sure_of(monkeypatch):
+    rows = [judged(n, [{}, {}], [True, False], task="global" if n else "color") for n in range(3)]
+    ids = [row.row.id for row in rows]
+    seen = {ids[0]: {0: (True, 1.0), 1: (None, 1.0)}, ids[1]: {0: (False, 1.0), 1: (True, 1.0)}}
+    monkeypatch.setattr(by_eye, "read_verdicts", lambda draw: seen if draw == "kept" else {})
+    assert cells(by_eye.agreement_table(rows))[2:] == [
+        ["global", "0", "1", "1", "0"],
+        ["others", "1", "0", "0", "0"],
+    ]
+
+
+def test_the_verdicts_by_eye_stand_for_what_their_sheet_says():
+    draws = {draw: by_eye.read_verdicts(draw) for draw in ("train", "kept")}
+    assert [sum(map(len, draws[draw].values())) for draw in draws] == [60, 90]
+    assert draws["train"].keys().isdisjoint(draws["kept"])
+    wrong = [right for row in draws["train"].values() for right, _ in row.values()].count(False)
+    assert 0.6 < wrong / 60 < 0.7, "two thirds of the drawn global edits, the document says"

@@ -1,21 +1,21 @@
 """Calibrated filters against verdicts by eye: a section of ``docs/filter-calibration.md``.
 
-``verdicts-by-eye.csv`` holds 150 verdicts, given without knowing decisions or scores. Lines drawn as ``train``
-are global edits of the half that calibrates; lines drawn as ``kept`` were kept by a filter calibrated to the
-judge, and ``stands_for`` is the number of such rows per line. ``docs/verdicts-by-eye.png`` shows them by number.
+``verdicts-by-eye.csv`` holds 150 verdicts, given without knowing decisions or scores. Lines drawn as
+``train`` are global edits of the half that calibrates; lines drawn as ``kept`` were kept by a filter
+calibrated to the judge, and ``stands_for`` is the number of such rows per line.
+``docs/verdicts-by-eye.png`` shows them by number.
 """
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
-from pipeline.calibration.calibrate import calibrate
-from pipeline.calibration.crossed import decide
 from pipeline.calibration.figures import measured
 from pipeline.verdicts.estimate import Known
-from stages.filter.stage import FilterConfig
-from stages.tasks import Tasks
+from toybox.studies.filter_tables import Filter
 
 FILE = Path(__file__).with_name("verdicts-by-eye.csv")
 
@@ -45,28 +45,40 @@ def by_eye(rows: Sequence[Known], verdicts: Verdicts) -> list[Known]:
     return seen
 
 
-def eye_table(
-    train: Sequence[Known], test: Sequence[Known], tasks: Tasks, config: FilterConfig, precision: float
-) -> Iterator[str]:
-    """What filters keep of the test rows, right by eye; one calibrated to the judge, one also by eye."""
-    rows, seen = by_eye(test, read_verdicts("kept")), by_eye(train, read_verdicts("train"))
+def with_eyes(train: Sequence[Known]) -> list[Known]:
+    """The rows that calibrate; in the tasks that were judged by eye, only rows and verdicts by eye."""
+    seen = by_eye(train, read_verdicts("train"))
     looked_at = {row.row.task for row in seen}
-    mixed = [row for row in train if row.row.task not in looked_at] + seen
-    judge, eye = (calibrate(known, tasks, config, precision) for known in (train, mixed))
-    filters = {
-        "by hand": None,
-        "calibrated to the judge": judge.model,
-        "calibrated to the judge, global by eye": eye.model,
-    }
+    return [row for row in train if row.row.task not in looked_at] + seen
+
+
+def eye_table(test: Sequence[Known], filters: Mapping[str, Filter]) -> Iterator[str]:
+    """What filters keep of the test rows that were judged by eye, and how much of it is right by eye."""
+    rows = by_eye(test, read_verdicts("kept"))
     yield "| filter | global: kept | right by eye | other tasks: kept | right by eye |"
     yield "|---|---:|---|---:|---|"
-    for name, model in filters.items():
-        decided = decide(rows, tasks, config, model)
-        cells = []
-        for within in (True, False):
-            part = [row for row in decided if (row.row.task in looked_at) == within]
-            kept = sum(row.row.kept and row.got is not None for row in part)
-            cells.append(f"{kept} of {len(part)} | {measured(part).precision}")
-        yield f"| {name} | {' | '.join(cells)} |"
-    for task, why in eye.left_out.items():
-        yield f"\nBy eye, {task} keeps its bounds: {why}."
+    for name, filter_ in filters.items():
+        decided = filter_(rows)
+        parts = [[row for row in decided if (row.row.task == "global") == is_global] for is_global in (1, 0)]
+        yield f"| {name} | {' | '.join(_cells(part) for part in parts)} |"
+
+
+def agreement_table(rows: Sequence[Known]) -> Iterator[str]:
+    """The judge's verdicts beside those by eye, candidates that the eye was sure of."""
+    counts: Counter[tuple[bool, bool | None, bool | None]] = Counter()
+    for draw in ("train", "kept"):
+        verdicts = read_verdicts(draw)
+        there = [row for row in rows if row.row.id in verdicts]
+        for row, seen in zip(there, by_eye(there, verdicts), strict=True):
+            pairs = zip(row.right, seen.right, strict=True)
+            counts.update((row.row.task == "global", *pair) for pair in pairs)
+    yield "| edits | right for both | only for the judge | only by eye | wrong for both |"
+    yield "|---|---:|---:|---:|---:|"
+    for name, is_global in (("global", True), ("others", False)):
+        cells = [counts[is_global, judge, eye] for judge, eye in product((True, False), repeat=2)]
+        yield f"| {name} | {' | '.join(map(str, cells))} |"
+
+
+def _cells(rows: Sequence[Known]) -> str:
+    kept = sum(row.row.kept and row.got is not None for row in rows)
+    return f"{kept} of {len(rows)} | {measured(rows).precision if rows else '-'}"
