@@ -1,7 +1,7 @@
 """Do the default filters find faults? Faults are planted in the kept pairs of a run.
 
     python -m toybox.studies.planted_faults runs/toybox-eval          # writes docs/planted-faults.md
-    python -m toybox.studies.planted_faults runs/toybox-eval --model model.json
+    python -m toybox.studies.planted_faults runs/toybox-eval --model manifests/toybox-filter.json
 
 Each fault spoils a kept Prompt-to-Prompt pair. The manifest's score and filter stages then decide about the
 spoiled pair as about any other. Vision tasks are left out: their targets are computed.
@@ -214,8 +214,8 @@ def main() -> None:
     command = f"python -m toybox.studies.planted_faults runs/{options.run.name}"
     calibrated = ""
     if options.model:
-        command += " --model model.json"
-        calibrated = " The\ncalibrated filter is that of `editpairs calibrate` on the same run."
+        command += f" --model {options.model}"
+        calibrated = f"\nThe last two columns are of the calibrated filter `{options.model}`."
     REPORT.write_text(
         f"# Planted faults\n\n`{command}`, {date.today()}. Faults were\n"
         f"planted in {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter stages\n"
