@@ -128,6 +128,13 @@ def test_a_model_for_other_scores_is_refused(run, tmp_path):
     assert "calibrate again" in told.output.replace("\n", " ")
 
 
+def test_the_shipped_filter_is_for_the_shipped_weights(run, tmp_path):
+    before = kept_of(run)
+    told = rerun_filter(tmp_path, "filter.model=manifests/toybox-filter.json")
+    assert told.exit_code == 0, told.output
+    assert kept_of(run) != before
+
+
 def test_what_is_missing_is_one_message(run, tmp_path):
     told = command("calibrate", str(run.folder))
     assert (told.exit_code, told.output.count("error:")) == (2, 1)

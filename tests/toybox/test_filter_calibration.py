@@ -46,7 +46,7 @@ def test_every_pair_is_kept_with_its_highest_direction():
     rows = [judged(0, [{"clip_direction": 0.1}, {"clip_direction": 0.3}, {}], [False, True, True])]
     [kept] = everything(rows)
     assert kept.row.choice == 1
-    [line] = cells(overall_table([Judged("a run", rows, 4)], {"every pair": everything}))[2:]
+    [line] = cells(overall_table([Judged("run", "a run", rows, 4)], {"every pair": everything}))[2:]
     assert line[:3] == ["a run", "every pair", "1 of 4, 0.25"]
     assert line[3].startswith("1.00")
 
@@ -82,34 +82,35 @@ def test_a_task_whose_kept_pairs_are_worse_than_the_drawn_ones_is_named():
     right = [judged(n, scores, [True, True], task="color") for n in range(3)]
     worse = [judged(n, scores, [True, False], task="local") for n in range(3, 6)]
     told = [*task_table([*right, *worse], {"every pair": everything})]
-    assert told[-1].endswith("below the share right of drawn in: local, every pair.")
+    assert told[-1].endswith("below the share right of drawn in: local, every pair (0.000 of 0.500).")
     assert [line[:3] for line in cells(told)[2:4]] == [["color", "3", "1.00"], ["local", "3", "0.50"]]
     assert [*task_table(right, {"every pair": everything})][-1].endswith("never below it.")
 
 
-def test_a_verdict_by_eye_takes_the_place_of_the_judge_s(monkeypatch):
+def test_a_verdict_by_eye_takes_the_place_of_the_judge_s():
     rows = [judged(n, [{}, {}], [True, True], task="global" if n else "color") for n in range(3)]
-    monkeypatch.setattr(by_eye, "read_verdicts", lambda draw: {rows[1].row.id: {1: (False, 4.0)}})
-    color, seen = by_eye.with_eyes(rows)
-    assert color is rows[0]
-    assert (seen.row, seen.weight) == (rows[1].row, 4.0), "a global row that nobody saw is left out"
+    [(judge_s, seen)] = by_eye.by_eye(rows, {rows[1].row.id: {1: (False, 4.0)}})
+    assert judge_s is rows[1]
+    assert (seen.row, seen.weight) == (rows[1].row, 4.0)
     assert seen.right == (None, False), "nobody saw the first candidate"
+    assert by_eye.with_eyes(rows, [seen]) == [rows[0], seen], "a global row that nobody saw is left out"
 
 
-def test_agreement_counts_only_candidates_that_the_eye_was_sure_of(monkeypatch):
-    rows = [judged(n, [{}, {}], [True, False], task="global" if n else "color") for n in range(3)]
-    ids = [row.row.id for row in rows]
-    seen = {ids[0]: {0: (True, 1.0), 1: (None, 1.0)}, ids[1]: {0: (False, 1.0), 1: (True, 1.0)}}
-    monkeypatch.setattr(by_eye, "read_verdicts", lambda draw: seen if draw == "kept" else {})
-    assert cells(by_eye.agreement_table(rows))[2:] == [
+def test_agreement_counts_only_candidates_that_the_eye_was_sure_of():
+    rows = [judged(n, [{}, {}], [True, False], task="global" if n else "color") for n in range(2)]
+    first, second = (row.row.id for row in rows)
+    verdicts = {first: {0: (True, 1.0), 1: (None, 1.0)}, second: {0: (False, 1.0), 1: (True, 1.0)}}
+    assert cells(by_eye.agreement_table(by_eye.by_eye(rows, verdicts)))[2:] == [
         ["global", "0", "1", "1", "0"],
         ["others", "1", "0", "0", "0"],
     ]
 
 
 def test_the_verdicts_by_eye_stand_for_what_their_sheet_says():
-    draws = {draw: by_eye.read_verdicts(draw) for draw in ("train", "kept")}
-    assert [sum(map(len, draws[draw].values())) for draw in draws] == [60, 90]
-    assert draws["train"].keys().isdisjoint(draws["kept"])
-    wrong = [right for row in draws["train"].values() for right, _ in row.values()].count(False)
+    runs = ("editor-pairs", "toybox", "toybox-77")
+    draws = [[by_eye.read_verdicts(draw, run) for run in runs] for draw in ("train", "kept")]
+    assert [sum(map(len, of_run.values())) for draw in draws for of_run in draw] == [60, 0, 0, 79, 4, 7]
+    train, kept = (draw[0] for draw in draws)
+    assert train.keys().isdisjoint(kept)
+    wrong = [right for row in train.values() for right, _ in row.values()].count(False)
     assert 0.6 < wrong / 60 < 0.7, "two thirds of the drawn global edits, the document says"

@@ -8,7 +8,7 @@ calibrated to the judge, and ``stands_for`` is the number of such rows per line.
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -23,38 +23,38 @@ Verdicts = Mapping[str, Mapping[int, tuple[bool | None, float]]]
 """By row and candidate: right, wrong or unsure, and the number of rows that the verdict stands for."""
 
 
-def read_verdicts(draw: str) -> Verdicts:
+def read_verdicts(draw: str, run: str) -> Verdicts:
+    """The verdicts of a draw about a run. Rows of runs with different seeds can have the same id."""
     found: dict[str, dict[int, tuple[bool | None, float]]] = {}
     clear = {"right": True, "wrong": False, "unsure": None}
     with FILE.open(newline="") as file:
         for line in csv.DictReader(file):
-            if line["draw"] == draw:
+            if (line["draw"], line["run"]) == (draw, run):
                 of_row = found.setdefault(line["id"], {})
                 of_row[int(line["candidate"])] = clear[line["verdict"]], float(line["stands_for"])
     return found
 
 
-def by_eye(rows: Sequence[Known], verdicts: Verdicts) -> list[Known]:
-    """The rows that have a verdict by eye, with it in the place of the judge's."""
-    seen = []
+def by_eye(rows: Sequence[Known], verdicts: Verdicts) -> list[tuple[Known, Known]]:
+    """Rows of a run that have a verdict by eye: each as it is, and with it in the place of the judge's."""
+    pairs = []
     for row in rows:
         given = verdicts.get(row.row.id)
         if given is not None:
             right = tuple(given.get(k, (None, 0.0))[0] for k in range(len(row.right)))
-            seen.append(replace(row, right=right, weight=max(weight for _, weight in given.values())))
-    return seen
+            weight = max(weight for _, weight in given.values())
+            pairs.append((row, replace(row, right=right, weight=weight)))
+    return pairs
 
 
-def with_eyes(train: Sequence[Known]) -> list[Known]:
+def with_eyes(train: Sequence[Known], seen: Sequence[Known]) -> list[Known]:
     """The rows that calibrate; in the tasks that were judged by eye, only rows and verdicts by eye."""
-    seen = by_eye(train, read_verdicts("train"))
     looked_at = {row.row.task for row in seen}
-    return [row for row in train if row.row.task not in looked_at] + seen
+    return [row for row in train if row.row.task not in looked_at] + [*seen]
 
 
-def eye_table(test: Sequence[Known], filters: Mapping[str, Filter]) -> Iterator[str]:
-    """What filters keep of the test rows that were judged by eye, and how much of it is right by eye."""
-    rows = by_eye(test, read_verdicts("kept"))
+def eye_table(rows: Sequence[Known], filters: Mapping[str, Filter]) -> Iterator[str]:
+    """What filters keep of rows that were judged by eye, and how much of it is right by eye."""
     yield "| filter | global: kept | right by eye | other tasks: kept | right by eye |"
     yield "|---|---:|---|---:|---|"
     for name, filter_ in filters.items():
@@ -63,15 +63,12 @@ def eye_table(test: Sequence[Known], filters: Mapping[str, Filter]) -> Iterator[
         yield f"| {name} | {' | '.join(_cells(part) for part in parts)} |"
 
 
-def agreement_table(rows: Sequence[Known]) -> Iterator[str]:
-    """The judge's verdicts beside those by eye, candidates that the eye was sure of."""
+def agreement_table(pairs: Iterable[tuple[Known, Known]]) -> Iterator[str]:
+    """The judge's verdicts beside those by eye: candidates that the eye was sure of."""
     counts: Counter[tuple[bool, bool | None, bool | None]] = Counter()
-    for draw in ("train", "kept"):
-        verdicts = read_verdicts(draw)
-        there = [row for row in rows if row.row.id in verdicts]
-        for row, seen in zip(there, by_eye(there, verdicts), strict=True):
-            pairs = zip(row.right, seen.right, strict=True)
-            counts.update((row.row.task == "global", *pair) for pair in pairs)
+    for judged, seen in pairs:
+        both = zip(judged.right, seen.right, strict=True)
+        counts.update((seen.row.task == "global", *verdicts) for verdicts in both)
     yield "| edits | right for both | only for the judge | only by eye | wrong for both |"
     yield "|---|---:|---:|---:|---:|"
     for name, is_global in (("global", True), ("others", False)):

@@ -34,7 +34,7 @@ from stages.filter.stage import FilterConfig
 from stages.tasks import Tasks
 from toybox.evaluation.judge import Judge
 from toybox.evaluation.verdicts import WHO, verdict_lines
-from toybox.studies.by_eye import agreement_table, eye_table, with_eyes
+from toybox.studies.by_eye import agreement_table, by_eye, eye_table, read_verdicts, with_eyes
 from toybox.studies.filter_tables import Filter, Judged, everything, overall_table, points_table, task_table
 from toybox.studies.score_additions import additions_table
 
@@ -58,14 +58,16 @@ def judged_halves(run: Path, judge: Judge) -> tuple[Judged, Judged]:
     planned = [*_planned(state, tasks)]
     name = f"{opened.manifest.name}, seed {opened.manifest.seed}"
     first, second = (
-        Judged(name, [row for row in known if half_of(row.row.caption) == half], planned.count(half))
+        Judged(
+            run.name, name, [row for row in known if half_of(row.row.caption) == half], planned.count(half)
+        )
         for half in (0, 1)
     )
     return first, second
 
 
 def joined(first: Judged, second: Judged) -> Judged:
-    return Judged(first.name, [*first.rows, *second.rows], first.planned + second.planned)
+    return Judged(first.run, first.name, [*first.rows, *second.rows], first.planned + second.planned)
 
 
 def half_of(caption: str) -> int:
@@ -97,7 +99,11 @@ def main() -> None:
         return lambda rows: decide(rows, tasks, config, model)
 
     fitted = {wanted: calibrate(train.rows, tasks, config, wanted).model for wanted in POINTS}
-    eye = calibrate(with_eyes(train.rows), tasks, config, PRECISION)
+    looked_at = by_eye(train.rows, read_verdicts("train", train.run))
+    eye = calibrate(with_eyes(train.rows, [seen for _, seen in looked_at]), tasks, config, PRECISION)
+    looked_at_kept = [
+        pair for each in (other, *unseen) for pair in by_eye(each.rows, read_verdicts("kept", each.run))
+    ]
     shipped = eye.model.model_copy(update={"scored_by": score_models(opened.state)})
     MODEL.write_text(model_json(shipped), encoding="utf-8")
     hand, judged, looked = "by hand", "calibrated", "calibrated, global by eye"
@@ -120,8 +126,8 @@ def main() -> None:
         overall="\n".join(overall_table(tested, {"every pair": everything, **filters})),
         by_task="\n".join(task_table(rows, two)),
         points="\n".join(points_table(rows, fitted, use)),
-        eye="\n".join(eye_table(rows, filters)),
-        agreement="\n".join(agreement_table([*train.rows, *rows])),
+        eye="\n".join(eye_table([seen for _, seen in looked_at_kept], filters)),
+        agreement="\n".join(agreement_table([*looked_at, *looked_at_kept])),
         left_out="; ".join(f"{task} ({why})" for task, why in eye.left_out.items()),
         additions="\n".join(additions_table(train.rows, rows, tasks, config, PRECISION)),
     )

@@ -17,6 +17,8 @@ Filter = Callable[[Sequence[Known]], list[Known]]
 class Judged:
     """Rows with the judge's verdicts about every candidate, and the number of edits planned for them."""
 
+    run: str
+    """The name of the run's folder."""
     name: str
     rows: Sequence[Known]
     planned: int
@@ -54,7 +56,11 @@ def task_table(rows: Sequence[Known], filters: Mapping[str, Filter]) -> Iterator
         cells = [f"{of_task[task].precision} | {of_task[task].recall}" for of_task in found.values()]
         yield f"| {task} | {len(each)} | {drawn:.2f} | {' | '.join(cells)} |"
         shares = {name: of_task[task].precision.value for name, of_task in found.items()}
-        below += [f"{task}, {n}" for n, share in shares.items() if share is not None and share < drawn]
+        below += [
+            f"{task}, {name} ({share:.3f} of {drawn:.3f})"
+            for name, share in shares.items()
+            if share is not None and share < drawn
+        ]
     worse = f"below the share right of drawn in: {'; '.join(below)}" if below else "never below it"
     yield f"\nThe precision of kept pairs is {worse}."
 
