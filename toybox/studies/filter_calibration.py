@@ -151,8 +151,10 @@ how far below the wanted precision a row may be. Seed 101 was drawn after that.
 {overall}
 
 *Every pair* keeps the candidate with the highest `clip_direction`. *By hand* are the bounds of the manifest.
-Planned edits also count that were never drawn: no instruction, or no object found. *Global by eye* is
-explained below; `manifests/toybox-filter.json` is this filter.
+Planned edits also count that were never drawn, because there was no instruction or no object was found: those
+that *every pair* does not keep. *Global by eye* is explained below; `manifests/toybox-filter.json` is this
+filter. A run uses it with `--set filter.model=manifests/toybox-filter.json`. The manifest itself has bounds
+by hand, which `editpairs sweep` varies and `--set filter.default...` changes; a model would replace them.
 
 ## The runs
 
