@@ -62,6 +62,8 @@ def test_a_report_of_a_run_is_written_from_the_halves_of_its_captions(tmp_path, 
     monkeypatch.setattr(study.Judge, "load", lambda: None)
     monkeypatch.setattr(study, "REPORT", tmp_path / "report.md")
     monkeypatch.setattr(study, "MODEL", tmp_path / "model.json")
+    monkeypatch.setattr(study, "POINTS", (study.PRECISION,))
+    monkeypatch.setattr(study, "additions_table", lambda *of_study: [])  # many fits, tested above
     halves = study.judged_halves(run.folder, None)
     captions = [{row.row.caption for row in half.rows} for half in halves]
     assert captions[0].isdisjoint(captions[1])
