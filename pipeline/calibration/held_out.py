@@ -16,8 +16,6 @@ from stages.tasks import Tasks
 
 SIZES = (0.1, 0.3, 1.0)
 """Expected sizes of a slope that are tried, in log-odds per spread of the metric."""
-NOTHING = 1e-3
-"""A curve whose slopes are all smaller is left out."""
 
 Needed = Mapping[str, Collection[str]]
 """By task, the metrics without which a candidate is rejected."""
@@ -58,7 +56,10 @@ def held_out(known: Sequence[Known], tasks: Tasks, needed: Needed) -> HeldOut:
 
 
 def fitted(examples: Mapping[str, Examples], needed: Needed, size: float) -> dict[str, TaskModel]:
-    """Intercept and curves by task, not recalibrated; with neither bounds nor a threshold."""
+    """Intercept and curves by task, not recalibrated; with neither bounds nor a threshold.
+
+    A metric that tells nothing has a flat curve, so that its bounds by hand are replaced too.
+    """
     hinges = hinges_of(examples, needed)
     found = fit(examples, hinges, size)
     return {
@@ -68,7 +69,6 @@ def fitted(examples: Mapping[str, Examples], needed: Needed, size: float) -> dic
             curves={
                 of_metric.metric: of_metric.curve(slopes)
                 for of_metric, slopes in zip(hinges[task], found.slopes[task], strict=True)
-                if np.abs(slopes).max() > NOTHING
             },
         )
         for task in examples

@@ -6,8 +6,10 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-LEAST = 0.5
-"""Least threshold: what is more likely wrong than right is not kept."""
+SLACK = 0.05
+"""No row is kept that is less likely right than the wanted precision by more than this.
+
+Otherwise a task of few wrong candidates would keep them all, and any fault with them."""
 PRIOR = 0.5
 """Standard deviation of offset and factor around 0 and 1: few verdicts hardly move them."""
 
@@ -49,7 +51,7 @@ def least_probability(
         precision: wanted, in [0,1].
 
     Returns:
-        a threshold between two rows, at least ``LEAST``; None if no threshold is high enough.
+        a threshold between two rows, at least ``precision - SLACK``; None if no threshold is high enough.
     """
     order = np.argsort(-np.asarray(probabilities), kind="stable")
     best, weight = np.asarray(probabilities)[order], np.asarray(weights)[order]
@@ -60,4 +62,4 @@ def least_probability(
         return None
     last = int(np.flatnonzero(enough)[-1])
     following = float(best[last + 1]) if last + 1 < len(best) else 0.0
-    return max(LEAST, (float(best[last]) + following) / 2)
+    return max(precision - SLACK, (float(best[last]) + following) / 2)

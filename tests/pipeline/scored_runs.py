@@ -8,9 +8,11 @@ import pyarrow as pa
 import pytest
 
 import stages
+import stages.sessions.turns
 from pipeline.api import Run, generate
 from stages import STAGES
 from stages.base import Stage, kept, to_table
+from stages.rounds.again import SourceAgain
 from stages.score.metrics import MEASURED
 from tests.pipeline.runs import ROOT
 from tests.stages.tiny_shards import given_row
@@ -82,6 +84,8 @@ def scored_run(folder: Path, patch: pytest.MonkeyPatch, *settings: str) -> Run:
     """A finished run of ``manifests/toybox.yaml`` in ``folder``, made in a second."""
     for name in BEFORE_FILTER:
         patch.setitem(STAGES, name, _imitation(name, stages.STAGES[name]))
+    again = type("ImitationAgain", (SourceAgain, STAGES["source"]), {})  # in a later round, from another seed
+    patch.setattr(stages.sessions.turns, "SourceAgain", again)
     return generate(
         ROOT / "manifests" / "toybox.yaml",
         settings=settings_of(folder, *settings),

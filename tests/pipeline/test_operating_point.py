@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from pipeline.calibration.calibrate import Calibrated
 from pipeline.calibration.figures import measured
-from pipeline.calibration.operating import LEAST, least_probability, recalibrate
+from pipeline.calibration.operating import SLACK, least_probability, recalibrate
 from pipeline.calibration.summary import reached, summary
 from pipeline.shown import terminal
 from pipeline.verdicts.estimate import Estimate, Share, estimate
@@ -25,17 +25,18 @@ def test_the_threshold_is_the_lowest_that_keeps_the_wanted_share(rows, precision
     values, weights = (np.array(column) for column in zip(*rows, strict=True))
     threshold = least_probability(values, weights, precision)
 
-    def kept_share(least: float) -> float:
-        kept = values >= least
+    def kept_share(lowest: float) -> float:
+        kept = values >= lowest
         return values[kept] @ weights[kept] / weights[kept].sum()
 
     if threshold is None:
         assert values.max() < precision + 1e-9
         return
-    assert threshold >= LEAST
+    least = precision - SLACK
+    assert threshold >= least
     if (values >= threshold).any():
         assert kept_share(threshold) >= precision - 1e-9
-    for lower in values[(values < threshold) & (values >= LEAST)]:
+    for lower in values[(values < threshold) & (values >= least)]:
         assert kept_share(lower) < precision + 1e-9
 
 

@@ -6,7 +6,7 @@ import pytest
 from stages.pictures.png import decode_rgb, encode_png
 from tests.stages.tiny_tasks import tiny_task
 from toybox.studies.mask_ablation import interval
-from toybox.studies.planted_faults import FAULTS, Pair
+from toybox.studies.planted_faults import FAULTS, Pair, cells, plant
 
 RNG = np.random.default_rng(0)
 SIDE = 64
@@ -82,3 +82,19 @@ def test_an_interval_holds_the_mean_and_narrows_with_more_values():
     low, high = (float(value) for value in many[7:-1].split("-"))
     assert 0.45 < low < 0.5 < high < 0.55
     assert interval([1.0, float("nan")]) == "1.000 (1.000-1.000)"
+
+
+def test_a_fault_is_planted_once_in_every_pair_to_which_it_applies():
+    pairs = [pair("color"), pair("remove", seed=2)]
+    labels = {label[0]: fault for label, fault in FAULTS.items() if fault is not None}
+    assert [row["task"] for row in plant(labels["g"], pairs, RNG)] == ["remove"]
+    assert [row["task"] for row in plant(labels["a"], pairs, RNG)] == ["color", "remove"]
+    assert len(plant(None, pairs, RNG)) == 2
+
+
+def test_a_line_tells_the_rejected_share_the_reasons_and_what_was_missed():
+    rows = [{"task": "color"}, {"task": "color"}, {"task": "local"}, {"task": "local"}]
+    reasons = ["clip_image_low", "calibrated_low", "calibrated_low", ""]
+    assert cells(rows, reasons, True) == "0.750 | calibrated_low 2, clip_image_low 1 (kept: local 1)"
+    assert cells(rows, reasons, False) == "0.750 | calibrated_low 2, clip_image_low 1"
+    assert cells([], [], True) == "0.000 | "

@@ -23,13 +23,14 @@ from rich.console import Console
 from rich.progress import track
 
 from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
-from pipeline.views.rows import bounds_of, calibrated, rows_of_run
+from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.candidate import Policy
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit, EditConfig
-from stages.filter.choice import choose
+from stages.filter.model import read_model
+from stages.filter.stage import Filter, FilterConfig
 from stages.pair import as_pair
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, ssim
@@ -113,14 +114,20 @@ TUNING_VARIANTS = [
 
 
 def measure(
-    rows: Sequence[Row], tasks: Tasks, config: EditConfig, manifest: Manifest, judge: Judge, label: str
+    rows: Sequence[Row],
+    tasks: Tasks,
+    config: EditConfig,
+    manifest: Manifest,
+    judge: Judge,
+    label: str,
+    filters: Mapping[str, Filter],
 ) -> dict[str, list[float]]:
-    """For each row's single candidate: ``right``, ``l1``, ``ssim`` (outside, before pasting) and ``kept``."""
+    """For each row's single candidate: ``right``, ``l1`` and ``ssim`` (outside, before pasting), and by the
+    name of each filter whether it keeps the candidate."""
     unpasted = {name: task.model_copy(update={"composite": False}) for name, task in tasks.items()}
     edit = Edit(config.model_copy(update={"candidates": {}}), Tasks(unpasted, tasks.known))
     score = Score(manifest.section("score", ScoreConfig), tasks)
-    bounds, models = bounds_of(manifest, tasks), calibrated(manifest)
-    figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], "kept": []}
+    figures: dict[str, list[float]] = {"right": [], "l1": [], "ssim": [], **{name: [] for name in filters}}
     for start in track(range(0, len(rows), config.batch), label):
         part = [dict(row) for row in rows[start : start + config.batch]]
         drawn = edit(pa.Table.from_pylist(part)).to_pylist()
@@ -135,10 +142,9 @@ def measure(
             figures["right"].append(float(is_right(judge, task, pair)))
             candidate["image"] = encode_png(published)
             row |= {"anchor": made["anchor"], "candidates": [candidate]}
-        for scores, row in zip(score(pa.Table.from_pylist(part))["scores"].to_pylist(), part, strict=True):
-            figures["kept"].append(
-                float(not choose(scores, bounds[row["task"]], models.get(row["task"])).reason)
-            )
+        scored = score(pa.Table.from_pylist(part)).append_column("task", [[row["task"] for row in part]])
+        for name, filter_ in filters.items():
+            figures[name] += [float(not reason) for reason in filter_(scored)["reason"].to_pylist()]
     return figures
 
 
@@ -169,6 +175,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a finished run of the toybox's manifest")
     parser.add_argument("--edits", type=int, default=1000, help="at most so many edits a row of the table")
     parser.add_argument("--tune", action="store_true", help="other weights and gates, not other masks")
+    parser.add_argument("--model", help="a file of editpairs calibrate: what it keeps is told too")
     parser.add_argument("--half", choices=["all", "tune", "report"], default="all", help="of the captions")
     options = parser.parse_args()
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
@@ -180,26 +187,32 @@ def main() -> None:
         if row["task"] in TASKS and options.half in ("all", half_of(row))
     ][: options.edits]
     variants = TUNING_VARIANTS if options.tune else POLICY_VARIANTS
+    by_hand = manifest.section("filter", FilterConfig)
+    filters = {"kept": Filter(by_hand, tasks)}
+    if options.model:
+        model = read_model(Path(options.model))
+        filters["kept, calibrated"] = Filter(by_hand.model_copy(update={"model": model}), tasks)
     lines = [
-        "| mask | edits | success | L1 outside | SSIM outside | kept |",
-        "|---|---:|---:|---:|---:|---:|",
+        f"| mask | edits | success | L1 outside | SSIM outside | {' | '.join(filters)} |",
+        "|---|---:|---:|---:|---:|" + "---:|" * len(filters),
     ]
     for variant in variants:
         drawn = [variant.row(row) for row in rows]
         fused = config.model_copy(update={"fusion": variant.fusion})
-        figures = measure(drawn, variant.tasks(tasks), fused, manifest, judge, variant.label)
-        cells = [interval(figures[name]) for name in ("right", "l1", "ssim", "kept")]
+        figures = measure(drawn, variant.tasks(tasks), fused, manifest, judge, variant.label, filters)
+        cells = [interval(values) for values in figures.values()]
         lines.append(f"| {variant.label} | {len(rows)} | {' | '.join(cells)} |")
     Console(soft_wrap=True).print("\n".join(lines), markup=False)
     title = "The soft mask, tuned" if options.tune else "Masks, compared"
     flags = f"--half {options.half}{' --tune' if options.tune else ''}"
+    flags += f" --model {options.model}" if options.model else ""
     (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
         f"# {title}\n\n`python -m toybox.studies.mask_ablation runs/{options.run.name} {flags}`, "
         f"{date.today()}.\n\n"
         "Every line uses the same rows, noise and grounding. Success: the independent judge finds the\n"
         "edit right in the picture as published. L1 and SSIM: outside the edited region, the same region\n"
         "in every line, before the outside is pasted from the source. Kept: the share that the filter\n"
-        "keeps. Means with 95 % bootstrap intervals. Tasks: "
+        "keeps, with the bounds by hand and calibrated. Means with 95 % bootstrap intervals. Tasks: "
         f"{', '.join(TASKS)}.\n\n" + "\n".join(lines) + "\n",
         encoding="utf-8",
     )

@@ -1,15 +1,17 @@
 """Do the default filters find faults? Faults are planted in the kept pairs of a run.
 
     python -m toybox.studies.planted_faults runs/toybox-eval          # writes docs/planted-faults.md
+    python -m toybox.studies.planted_faults runs/toybox-eval --model manifests/toybox-filter.json
 
 Each fault spoils a kept Prompt-to-Prompt pair. The manifest's score and filter stages then decide about the
 spoiled pair as about any other. Vision tasks are left out: their targets are computed.
 """
 
 import argparse
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,19 @@ import pyarrow as pa
 from rich.console import Console
 from rich.progress import track
 
+from pipeline.api import open_run
 from pipeline.manifest.manifest import read_manifest, tasks_of
-from pipeline.views.rows import rows_of_run
+from pipeline.views.rows import kept_rows
 from stages import STAGES
 from stages.edit.annotations.adjust import Adjustment, adjust
+from stages.filter.model import read_model
 from stages.filter.stage import Filter, FilterConfig
 from stages.pair import as_pair
 from stages.pictures.fidelity import as_float, mean_change
 from stages.pictures.png import decode_rgb, encode_png
 from stages.pictures.region import Region
 from stages.score.stage import Score, ScoreConfig
-from stages.tasks import Task
+from stages.tasks import Task, Tasks
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "docs" / "planted-faults.md"
@@ -142,56 +146,83 @@ FAULTS: dict[str, Fault | None] = {
 }
 
 
-def decide(rows: Sequence[Row], score: Score, filter_: Filter) -> list[str]:
-    """The decisions of score and filter about rows with one candidate; an empty reason means kept."""
-    reasons: list[str] = []
+def decide(rows: Sequence[Row], score: Score, filters: Sequence[Filter]) -> list[list[str]]:
+    """The reasons of each filter for rejecting rows with one candidate; empty for a row that it keeps."""
+    reasons: list[list[str]] = [[] for _ in filters]
     for start in range(0, len(rows), BATCH):
         part = [dict(row) for row in rows[start : start + BATCH]]
         judged = score(pa.Table.from_pylist(part)).append_column("task", [[r["task"] for r in part]])
-        reasons += filter_(judged)["reason"].to_pylist()
+        for found, filter_ in zip(reasons, filters, strict=True):
+            found += filter_(judged)["reason"].to_pylist()
     return reasons
+
+
+def plant(fault: Fault | None, pairs: Sequence[Pair], rng: np.random.Generator) -> list[Row]:
+    """The pairs to which a fault applies, each spoiled once; None spoils nothing."""
+    rows = []
+    for index, pair in enumerate(pairs):
+        other = pairs[(index + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)]
+        row = pair.with_pictures(pair.input, pair.target) if fault is None else fault(pair, other, rng)
+        if row is not None:
+            rows.append(row)
+    return rows
+
+
+def cells(rows: Sequence[Row], reasons: Sequence[str], planted: bool) -> str:
+    """The rejected share, the commonest reasons, and the tasks of spoiled pairs that were kept."""
+    counts = Counter(reason for reason in reasons if reason)
+    shown = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(4))
+    missed = Counter(row["task"] for row, reason in zip(rows, reasons, strict=True) if not reason)
+    if planted and missed:
+        shown += f" (kept: {', '.join(f'{task} {n}' for task, n in missed.items())})"
+    return f"{counts.total() / max(len(rows), 1):.3f} | {shown}"
+
+
+def kept_pairs(run: Path, tasks: Tasks, most: int) -> list[Pair]:
+    """The first kept Prompt-to-Prompt pairs of the parts that the filter of a run has decided."""
+    state = open_run(run).state
+    done = [part for part in range(state.plan.parts) if state.done(state.steps["filter"], part)]
+    rows = (row for part in done for row in kept_rows(state, part, "filter", READS))
+    drawn = (row for row in rows if tasks[row["task"]].method == "prompt2prompt")
+    return [Pair(row, tasks[row["task"]]) for row in islice(drawn, most)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("run", type=Path, help="the folder of a finished run of the toybox's manifest")
-    run = parser.parse_args().run
+    parser.add_argument("run", type=Path, help="the folder of a run of a toybox manifest")
+    parser.add_argument("--model", help="a file of editpairs calibrate: its decisions are told too")
+    parser.add_argument("--pairs", type=int, default=200, help="spoil at most so many pairs")
+    options = parser.parse_args()
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
-    tasks = tasks_of(manifest)
-    kept = [row for row in rows_of_run(run, "filter", READS) if tasks[row["task"]].method == "prompt2prompt"]
-    pairs = [Pair(row, tasks[row["task"]]) for row in kept]
+    tasks, config = tasks_of(manifest), manifest.section("filter", FilterConfig)
+    filters = [Filter(config, tasks)]
+    heads = ["rejected", "by the reason"]
+    if options.model:
+        model = read_model(Path(options.model))
+        filters.append(Filter(config.model_copy(update={"model": model}), tasks))
+        heads += ["rejected, calibrated", "by the reason"]
+    pairs = kept_pairs(options.run, tasks, options.pairs)
     score = Score(manifest.section("score", ScoreConfig), tasks)
-    filter_ = Filter(manifest.section("filter", FilterConfig), tasks)
     rng = np.random.default_rng(0)
-    lines = ["| fault | planted | rejected | by the reason |", "|---|---:|---:|---|"]
+    lines = [f"| fault | planted | {' | '.join(heads)} |", "|---|---:" + "|---:|---" * len(filters) + "|"]
     for name, fault in track(FAULTS.items(), "planting faults"):
-        by_row: dict[str, Row] = {}
-        for index, pair in enumerate(pairs):
-            other = pairs[(index + 1 + int(rng.integers(len(pairs) - 1))) % len(pairs)]
-            spoiled = (
-                pair.with_pictures(pair.input, pair.target) if fault is None else fault(pair, other, rng)
-            )
-            if spoiled is not None:
-                by_row[pair.row["id"]] = spoiled
-        reasons = decide(list(by_row.values()), score, filter_)
-        counts = Counter(reason for reason in reasons if reason)
-        shown = ", ".join(f"{reason} {n}" for reason, n in counts.most_common(4))
-        lines.append(f"| {name} | {len(reasons)} | {counts.total() / len(reasons):.3f} | {shown} |")
-        missed: dict[str, int] = defaultdict(int)
-        for row, reason in zip(by_row.values(), reasons, strict=True):
-            missed[row["task"]] += not reason
-        if fault is not None and any(missed.values()):
-            lines[-1] = lines[-1][:-2] + f" (kept: {', '.join(f'{t} {n}' for t, n in missed.items() if n)}) |"
+        rows = plant(fault, pairs, rng)
+        found = [cells(rows, reasons, fault is not None) for reasons in decide(rows, score, filters)]
+        lines.append(f"| {name} | {len(rows)} | {' | '.join(found)} |")
     table = "\n".join(lines)
     Console(soft_wrap=True).print(table, markup=False)
-    text = (
-        f"# Planted faults\n\n`python -m toybox.studies.planted_faults runs/{run.name}`, "
-        f"{date.today()}. Faults\n"
-        f"were planted in the {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter "
-        "stages of\n`manifests/toybox.yaml` then decided about them. A row gives the number of spoiled "
-        "pairs, the rejected share,\nand the bound that rejected them.\n\n" + table + "\n"
+    command = f"python -m toybox.studies.planted_faults runs/{options.run.name}"
+    calibrated = ""
+    if options.model:
+        command += f" --model {options.model}"
+        calibrated = f"\nThe last two columns are of the calibrated filter `{options.model}`."
+    REPORT.write_text(
+        f"# Planted faults\n\n`{command}`, {date.today()}. Faults were\n"
+        f"planted in {len(pairs)} kept Prompt-to-Prompt pairs of a toybox run. The score and filter stages\n"
+        "of `manifests/toybox.yaml` then decided about them. A row gives the number of spoiled pairs, the\n"
+        f"rejected share, and the bounds that rejected them.{calibrated}\n\n{table}\n",
+        encoding="utf-8",
     )
-    REPORT.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
