@@ -101,7 +101,7 @@ def test_soft_mask_is_the_weighted_sum():
 
 @pytest.mark.parametrize("wrong", [{"precise": 0.9}, {"smooth": -0.3, "box": 0.8}])
 def test_weights_that_are_no_mixture_are_refused(wrong):
-    with pytest.raises(ValidationError, match="must sum to 1|greater than or equal"):
+    with pytest.raises(ValidationError, match=r"must sum to 1|greater than or equal"):
         SoftMaskWeights(**wrong)
 
 
