@@ -176,7 +176,10 @@ captions swapped."""
 def _card(summary: Mapping[str, Any], tasks: Mapping[str, int], columns: Columns) -> str:
     what, told, by_task, models = provenance(summary, tasks)
     header = front_matter(
-        summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
+        summary["name"],
+        {"train": [f"{name}/train-*.parquet" for name in summary["files"]]},
+        summary["published"],
+        pa.schema([(name, dtype) for name, (dtype, _) in columns.items()]),
     )
     example = _EXAMPLE.format(folder=next(iter(summary["files"])))
     end = "A score that does not apply to a task is null. `sha256sum -c SHA256SUMS` checks the files."
