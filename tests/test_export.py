@@ -29,8 +29,10 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.engine.state import RunState
-from pipeline.exports import file_key, parquet, preference, side_of
+from pipeline.errors import UserError
+from pipeline.exports import SIDES, file_key, parquet, preference, side_of
 from pipeline.exports.card import licence_of
+from pipeline.exports.names import Writers, numbered
 from pipeline.store.outputs import new_folder
 from stages.shards.card import PICTURE
 from tests.toybox_runs import ROOT, Run
@@ -63,6 +65,20 @@ def load(folder: Path, cache: Path) -> datasets.DatasetDict:
 def pixels(data: dict | Image.Image) -> np.ndarray:
     picture = Image.open(BytesIO(data["bytes"])) if isinstance(data, dict) else data
     return np.array(picture.convert("RGB"))
+
+
+@given(st.lists(st.sets(st.sampled_from(SIDES)), max_size=12))
+def test_files_of_a_side_are_numbered_without_gaps_whichever_have_rows(sides):
+    names = numbered([sorted(present) for present in sides], ".tar")
+    assert [set(named) for named in names] == sides
+    for side in SIDES:
+        of_side = [named[side] for named in names if side in named]
+        assert of_side == [f"{side}-{k:05d}-of-{len(of_side):05d}.tar" for k in range(len(of_side))]
+
+
+def test_a_run_that_changes_while_it_is_exported_is_one_message():
+    with pytest.raises(UserError, match="changed while it was exported"):
+        Writers({"train": 1})["test"]
 
 
 @given(st.text(max_size=40), st.floats(0, 1), st.floats(0, 1))

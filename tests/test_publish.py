@@ -240,6 +240,15 @@ def test_a_folder_that_is_no_whole_export_is_refused_before_anything_is_sent(fol
         read_export(folder)
 
 
+def test_a_folder_in_a_store_is_refused():
+    from pipeline.errors import UserError
+    from pipeline.exports.folder import read_export
+    from pipeline.store.location import locate
+
+    with pytest.raises(UserError, match="is a local one"):
+        read_export(locate("s3://pairs/x"))
+
+
 def test_tars_are_counted_by_their_samples(tmp_path):
     from pipeline.errors import UserError
     from pipeline.exports.folder import read_export
