@@ -11,7 +11,12 @@ import editor.cli  # noqa: F401 - adds its commands
 from pipeline.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "toybox" / "README.md"]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "toybox" / "README.md",
+]
 COMMANDS = typer.main.get_command(app).commands
 OURS = ("editor", "pipeline", "stages", "toybox", "benchmarks", "tests")
 

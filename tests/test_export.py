@@ -1,10 +1,15 @@
 """Exports of a toybox run, each read back by the package that its users have."""
 
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
+from argparse import Namespace
+from collections.abc import Iterator
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 
 import datasets
@@ -16,6 +21,7 @@ import pytest
 import torch
 import webdataset
 import yaml
+from huggingface_hub import DatasetCard
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,9 +29,15 @@ from typer.testing import CliRunner
 
 from pipeline.cli import app
 from pipeline.engine.state import RunState
-from pipeline.exports import file_key, parquet, preference, side_of
+from pipeline.errors import UserError
+from pipeline.exports import SIDES, file_key, parquet, preference, side_of
 from pipeline.exports.card import licence_of
+from pipeline.exports.names import Writers, numbered
+from pipeline.store.outputs import new_folder
+from stages.shards.card import PICTURE
 from tests.toybox_runs import ROOT, Run
+
+FORMATS = ["datasets", "webdataset", "magicbrush", "preference"]
 
 
 @pytest.fixture(autouse=True)
@@ -55,6 +67,20 @@ def pixels(data: dict | Image.Image) -> np.ndarray:
     return np.array(picture.convert("RGB"))
 
 
+@given(st.lists(st.sets(st.sampled_from(SIDES)), max_size=12))
+def test_files_of_a_side_are_numbered_without_gaps_whichever_have_rows(sides):
+    names = numbered([sorted(present) for present in sides], ".tar")
+    assert [set(named) for named in names] == sides
+    for side in SIDES:
+        of_side = [named[side] for named in names if side in named]
+        assert of_side == [f"{side}-{k:05d}-of-{len(of_side):05d}.tar" for k in range(len(of_side))]
+
+
+def test_a_run_that_changes_while_it_is_exported_is_one_message():
+    with pytest.raises(UserError, match="changed while it was exported"):
+        Writers({"train": 1})["test"]
+
+
 @given(st.text(max_size=40), st.floats(0, 1), st.floats(0, 1))
 def test_a_larger_share_only_adds_captions_to_the_test_side(caption, first, second):
     low, high = sorted((first, second))
@@ -82,7 +108,7 @@ def test_datasets_reads_both_sides_and_no_caption_is_on_both(toybox_run, tmp_pat
             assert np.array_equal(pixels(row["Tar"]), pixels(shard["Tar"]))
 
 
-@pytest.mark.parametrize("to", ["datasets", "webdataset", "magicbrush", "preference"])
+@pytest.mark.parametrize("to", FORMATS)
 def test_the_same_run_gives_the_same_bytes(toybox_run, tmp_path, to):
     files = [
         {path.relative_to(out): path.read_bytes() for path in sorted(out.rglob("*")) if path.is_file()}
@@ -117,6 +143,82 @@ def test_pandas_and_arrow_read_every_parquet_layout(toybox_run, tmp_path, to):
     assert all(file.num_row_groups == 1 for file in files), "a few rows are one row group"
 
 
+@pytest.mark.parametrize("to", FORMATS)
+def test_files_are_numbered_without_gaps_and_the_counts_told_are_those_of_the_files(toybox_run, tmp_path, to):
+    out = tmp_path / "out"
+    told = export(toybox_run, to, out)
+    names = [path.name for path in out.rglob("*-of-*")]
+    for side in ("train", "test"):
+        of_side = sorted(name for name in names if name.startswith(side))
+        suffix = "tar" if to == "webdataset" else "parquet"
+        total = len(of_side)
+        assert of_side == [f"{side}-{k:05d}-of-{total:05d}.{suffix}" for k in range(total)]
+    rows = {side: len(table) for side, table in load(out, tmp_path / "cache").items()}
+    table = re.search(r"^task +train +test *\n(.*)^wrote", told.output, re.DOTALL | re.MULTILINE)
+    *tasks, total = (line.split() for line in table[1].splitlines())
+    assert total == ["all", str(rows.get("train", 0)), str(rows.get("test", 0))]
+    sums = [sum(int(line[column]) for line in tasks) for column in (1, 2)]
+    assert sums == [int(word) for word in total[1:]]
+    assert f"{sum(rows.values())} rows in {len(names)} files" in told.output
+
+
+@pytest.mark.parametrize("to", FORMATS)
+def test_the_card_s_snippet_runs_and_its_features_are_those_of_the_files(toybox_run, tmp_path, to):
+    folder = exported(toybox_run, to, tmp_path / "out")
+    card = DatasetCard.load(folder / "README.md")
+    (code,) = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
+    home = {**os.environ, "HF_HOME": str(tmp_path / "hub"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, env=home)
+    assert done.returncode == 0, done.stderr
+    assert "(64, 64) (64, 64)" in done.stdout
+    told = datasets.Features._from_yaml_list(card.data.to_dict()["dataset_info"]["features"])
+    for side in load(folder, tmp_path / "cache").values():
+        assert side.features == told
+    columns = re.findall(r"^\| `([^`]+)` \|", card.text.partition("## Thresholds")[0], re.MULTILINE)
+    flat = [f"json.{name}" for name in told["json"]] if to == "webdataset" else []
+    assert {*told, *flat} - {"json", "__key__", "__url__"} <= {*columns}
+    assert card.data.license == "other"
+    assert card.data.size_categories == ["n<1K"]
+
+
+def test_a_licence_is_the_one_that_was_given(toybox_run, tmp_path):
+    command = ["export", str(toybox_run.folder), "--to", "datasets", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, [*command, "--license", "cc-by-4.0"]).exit_code == 0
+    assert DatasetCard.load(tmp_path / "out" / "README.md").data.license == "cc-by-4.0"
+
+
+def test_a_file_has_a_page_index_and_keeps_its_pages_where_rows_before_them_change(tmp_path):
+    """Of a file whose first row is gone, most pages are those of before: a store keeps them once."""
+    noise = np.random.default_rng(0)
+    schema = pa.schema([("T", pa.string()), ("I", PICTURE)])
+    rows = [{"T": f"row {n}", "I": {"bytes": noise.bytes(20_000), "path": "p"}} for n in range(300)]
+
+    def written(name: str, rows: list[dict]) -> bytes:
+        with new_folder(tmp_path / name) as folder:
+            table = pa.Table.from_pylist(rows, schema)
+            parquet.write_files(Namespace(folder=folder), schema, [["train"]], [iter([("train", table)])])
+        return (tmp_path / name / "data" / "train-00000-of-00001.parquet").read_bytes()
+
+    before, after = written("before", rows), written("after", rows[1:])
+    index = pq.ParquetFile(BytesIO(before)).metadata.row_group(0).column(0)
+    assert index.has_offset_index
+    assert index.has_column_index
+    assert shared_chunks(before, after) > 0.8
+
+
+def shared_chunks(before: bytes, after: bytes) -> float:
+    """The share of pages of ``after`` that ``before`` has too, of all bytes of the pictures."""
+    pages = [*pages_of(after)]
+    return sum(len(page) for page in pages if page in before) / sum(map(len, pages))
+
+
+def pages_of(content: bytes) -> Iterator[bytes]:
+    """The bytes between zstd's magic numbers: a frame for each page."""
+    starts = [match.start() for match in re.finditer(re.escape(b"\x28\xb5\x2f\xfd"), content)]
+    for start, end in pairwise([*starts, len(content)]):
+        yield content[start : end - 64]  # the next page's header follows, with its sizes
+
+
 def test_row_groups_are_bounded_by_rows_and_by_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet, "GROUP_ROWS", 10)
     monkeypatch.setattr(parquet, "GROUP_BYTES", 5000)
@@ -136,7 +238,7 @@ def test_row_groups_are_bounded_by_rows_and_by_bytes(tmp_path, monkeypatch):
 
 
 def test_an_export_without_rows_is_an_error(toybox_run, tmp_path, monkeypatch):
-    monkeypatch.setattr(preference, "_preference", lambda *_: None)
+    monkeypatch.setattr(preference, "_rejected", lambda *_: None)
     told = export(toybox_run, "preference", tmp_path / "out")
     assert told.exit_code == 2
     assert "no rows" in told.output

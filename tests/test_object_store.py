@@ -288,7 +288,7 @@ def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path)
     assert locate(f"{out}/a.html").read_bytes() == locate(f"{run}/report.html").read_bytes()
     assert Image.open(locate(f"{out}/c.png").open("rb")).size[0] > 300
     names = {path.name for path in files_below(locate(out))}
-    assert {"README.md", "train-00000.parquet", "train-00000.tar"} <= names
+    assert {"README.md", "train-00000-of-00001.parquet", "train-00000-of-00001.tar"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
     again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
     assert "exists already" in again.output

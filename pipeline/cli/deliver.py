@@ -125,6 +125,9 @@ def export(
     test_share: Annotated[
         float, typer.Option(min=0, max=1, help="share of captions in test, by hash")
     ] = 0.02,
+    licence: Annotated[
+        str, typer.Option("--license", help="the Hub's name of the licence that you give the pairs")
+    ] = "other",
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -133,6 +136,7 @@ def export(
     from pipeline.engine.ledger import count_run, published
     from pipeline.engine.progress import Progress
     from pipeline.exports import Export, formats
+    from pipeline.exports.counts import counts_table
     from pipeline.store.location import locate
     from pipeline.store.outputs import new_folder
 
@@ -149,7 +153,7 @@ def export(
         new_folder(locate(out)) as folder,
         progress.stage(to.value, files, pairs) as advance,
     ):
-        exported = Export(state, opened.manifest, opened.tasks, folder, test_share, advance)
+        exported = Export(state, opened.manifest, opened.tasks, folder, test_share, advance, licence)
         formats()[to.value](exported)
         rows = exported.written.total()
         if not rows:
@@ -157,4 +161,42 @@ def export(
     for name in folder.names:
         progress.detail(f"{out}/{name}")
     if not quiet:
-        console.print(f"wrote {out} ({to.value}): {rows} rows", soft_wrap=True)
+        console.print(counts_table(exported.written))
+        console.print(
+            f"wrote {out} ({to.value}): {rows} rows in {len(folder.names) - 1} files", soft_wrap=True
+        )
+
+
+@app.command(
+    epilog="Examples:\n\n  editpairs publish toybox-dataset me/toybox-pairs --dry-run\n\n"
+    "  editpairs publish toybox-dataset me/toybox-pairs --private"
+)
+def publish(
+    folder: Annotated[str, typer.Argument(metavar="FOLDER", help="a folder that export wrote")],
+    repository: Annotated[str, typer.Argument(metavar="OWNER/NAME", help="a dataset repository on the Hub")],
+    private: Annotated[bool, typer.Option("--private", help="make a new repository private")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check the folder and send nothing")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Send an export to the Hugging Face Hub. After an interruption the same command goes on."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import disable_progress_bars
+
+    from pipeline.exports.folder import read_export
+    from pipeline.exports.upload import check_repository, send
+    from pipeline.store.location import locate
+
+    check_repository(repository)
+    export = read_export(locate(folder))
+    if not quiet:
+        console.print(export.table())
+        if export.licence == "other":
+            console.print("the card names no licence: give export --license, such as cc-by-4.0")
+    if dry_run:
+        console.print(f"{len(export.names)} files would go to {constants.ENDPOINT}/datasets/{repository}")
+        return
+    if quiet:
+        disable_progress_bars()
+    where = send(export, repository, private)
+    if not quiet:
+        console.print(f"published {where}", soft_wrap=True)

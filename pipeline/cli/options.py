@@ -31,7 +31,9 @@ Set = Annotated[
 EngineOption = Annotated[
     EngineName, typer.Option(help="ray: all workers and GPUs; local: a plain loop, for debugging")
 ]
-Out = Annotated[str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder, local or s3://")]
+Out = Annotated[
+    str, typer.Option("--out", metavar="PATH_OR_URL", help="a new folder: local, s3://, gs:// or hf://")
+]
 Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="draws the pairs")]
 Replace = Annotated[bool, typer.Option("--replace", help="allow committed parts to be made again")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="no progress and no tables")]

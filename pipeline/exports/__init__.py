@@ -45,8 +45,10 @@ class Export:
     folder: NewFolder
     test_share: float
     done: Callable[[int], None]
-    written: Counter[str] = field(default_factory=Counter)
-    """Number of rows written, by task."""
+    licence: str = "other"
+    """Identifier for the card, as the Hub knows it. ``other``: whoever publishes has not chosen one."""
+    written: Counter[tuple[str, Side]] = field(default_factory=Counter)
+    """Number of rows written, by task and side."""
 
     @property
     def stages(self) -> set[str]:
@@ -81,6 +83,18 @@ class Export:
                     if self.state.done(step, unit):
                         yield step, unit
 
+    def present(self, step: Step, unit: int) -> list[Side]:
+        """The sides that a published file has rows of. Only the ids are read.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        sides = self.sides(step, unit)
+        with open_parquet(self.state.path(step, unit), self.schema) as file:
+            ids = [i for batch in file.iter_batches(columns=["id"]) for i in batch["id"].to_pylist()]
+        there = {sides.get(row_id) for row_id in ids}
+        return [side for side in SIDES if side in there]
+
     def tables(self, step: Step, unit: int) -> Iterator[tuple[Side, pa.Table]]:
         """Yield a published file in small tables; all rows of a table are on one side (train or test).
 
@@ -100,7 +114,7 @@ class Export:
                 for side in SIDES:
                     rows = table.filter(pa.array([sides[row_id] == side for row_id in ids]))
                     if rows.num_rows:
-                        self.written.update(rows["task"].to_pylist())
+                        self.written.update((task, side) for task in rows["task"].to_pylist())
                         yield side, rows
                 self.done(table.num_rows)
 

@@ -1,5 +1,6 @@
 """The dataset card of an export: number of rows, thresholds, licences and known limits."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,6 @@ from stages.shards.card import (
     code,
     columns_table,
     dataset_card,
-    features,
     front_matter,
     plain,
     provenance,
@@ -35,12 +35,25 @@ LIMITS = """## Known limits
 - Licences and terms of use of the models and captions apply to the pairs as well."""
 
 
-def write_card(export: Export, columns: Columns, read: pa.Schema | None = None) -> None:
+_LOADING = """import os
+from datasets import load_dataset
+
+pairs = load_dataset(os.getcwd(), split="{{side}}")  # in this folder; or the name of a repository on the Hub
+print(pairs[0]["{instruction}"], pairs[0]["{before}"].size, pairs[0]["{after}"].size)"""
+
+
+def example(instruction: str, before: str, after: str) -> str:
+    """A snippet that loads the pairs with ``datasets`` and reads these columns of the first."""
+    return _LOADING.format(instruction=instruction, before=before, after=after)
+
+
+def write_card(export: Export, columns: Columns, schema: pa.Schema, snippet: str) -> None:
     """Write ``README.md``. Its front matter tells ``datasets`` which files are train and which are test.
 
     Args:
-        columns: the columns of the rows.
-        read: the schema for ``datasets``, if the files do not contain it.
+        columns: the columns of the rows, as the card lists them.
+        schema: of a row as ``datasets`` reads it.
+        snippet: Python code that reads a pair, run in the export's folder. ``{side}`` stands for a split.
     """
     data_files: dict[str, str] = {}
     for side in SIDES:
@@ -48,20 +61,22 @@ def write_card(export: Export, columns: Columns, read: pa.Schema | None = None) 
         if names:
             folder, _, name = names[0].rpartition("/")
             data_files[side] = f"{folder + '/' if folder else ''}{side}-*.{name.rpartition('.')[2]}"
-    header = front_matter(export.manifest.name, data_files)
-    if read is not None:
-        header["dataset_info"] = {"features": features(read)}
+    tasks: Counter[str] = Counter()
+    for (task, _), rows in export.written.items():
+        tasks[task] += rows
     summary = _summary(export)
     text = dataset_card(
-        header,
-        *provenance(summary, export.written),
+        front_matter(export.manifest.name, data_files, tasks.total(), schema, export.licence),
+        *provenance(summary, tasks),
         *audit_section(summary),
+        f"```python\n{snippet.format(side=next(iter(data_files), 'train'))}\n```",
         columns_table(columns),
         "A score that does not apply to a task is null.",
         f"Split by the hash of the caption: {export.test_share:.0%} of the captions are in `test`.",
         "## Thresholds",
         _thresholds(export),
         "## Licences",
+        "Whoever publishes the pairs chooses their licence, within those of the models and of the captions.",
         _licences(export),
         LIMITS,
     )

@@ -7,7 +7,7 @@ freely it could change.
 import pyarrow as pa
 
 from pipeline.exports import Export
-from pipeline.exports.card import write_card
+from pipeline.exports.card import example, write_card
 from pipeline.exports.parquet import write_sides
 from stages.shards.card import PICTURE
 from stages.shards.columns import COLUMNS
@@ -34,7 +34,8 @@ SCHEMA = pa.schema(
 
 def write(export: Export) -> None:
     write_sides(export, SCHEMA, _converted)
-    write_card(export, {name: (SCHEMA.field(name).type, COLUMNS[ours][1]) for name, ours in NAMES.items()})
+    columns = {name: (SCHEMA.field(name).type, COLUMNS[ours][1]) for name, ours in NAMES.items()}
+    write_card(export, columns, SCHEMA, example("instruction", "source_img", "target_img"))
 
 
 def _converted(table: pa.Table) -> pa.Table:

@@ -1,13 +1,14 @@
 """Parquet files for ``datasets.load_dataset(folder)``, split into train and test."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.exports import Export, Side
-from pipeline.exports.card import write_card
+from pipeline.exports.card import example, write_card
+from pipeline.exports.names import Writers, numbered
 from pipeline.manifest.steps import Step
 from stages.shards.columns import huggingface_metadata
 
@@ -20,33 +21,66 @@ GROUP_BYTES = 64 * 2**20
 def write(export: Export) -> None:
     """Write the published columns unchanged."""
     write_sides(export, export.schema, lambda table: table.select(export.schema.names))
-    write_card(export, export.columns)
+    write_card(export, export.columns, export.schema, example("T", "I", "Tar"))
 
 
 def write_sides(export: Export, schema: pa.Schema, convert: Callable[[pa.Table], pa.Table]) -> None:
-    """Convert each table and write ``data/<side>-<number>.parquet``, one per published file and side."""
+    """Convert each table and write one file per published file and side."""
 
     def tables(step: Step, unit: int) -> Iterator[tuple[Side, pa.Table]]:
         for side, table in export.tables(step, unit):
             yield side, convert(table)
 
-    write_files(export, schema, (tables(step, unit) for step, unit in export.files()))
+    files = list(export.files())
+    sides = [export.present(step, unit) for step, unit in files]
+    write_files(export, schema, sides, (tables(step, unit) for step, unit in files))
 
 
-def write_files(export: Export, schema: pa.Schema, files: Iterator[Iterator[tuple[Side, pa.Table]]]) -> None:
-    """Write tables that are already converted. A file that would be empty is not written."""
+def write_files(
+    export: Export,
+    schema: pa.Schema,
+    sides: Sequence[Sequence[Side]],
+    files: Iterable[Iterator[tuple[Side, pa.Table]]],
+) -> None:
+    """Write tables that are already converted, as ``data/train-00000-of-00002.parquet`` and so on.
+
+    Args:
+        sides: the sides that have rows, for each of ``files``. A file that would be empty is not written.
+    """
     described = schema.with_metadata(huggingface_metadata(schema))
-    for number, tables in enumerate(files):
-        writers: dict[Side, RowGroups] = {}
+    for names, tables in zip(numbered(sides, ".parquet"), files, strict=True):
         with ExitStack() as open_files:
+            writers: Writers[RowGroups] = Writers()
+            for side, name in names.items():
+                file = open_files.enter_context(_parquet(export, f"data/{name}", described))
+                writers[side] = RowGroups(file)
             for side, table in tables:
-                if side not in writers:
-                    file = open_files.enter_context(export.folder.file(f"data/{side}-{number:05d}.parquet"))
-                    parquet = pq.ParquetWriter(file, described, compression="zstd")
-                    writers[side] = RowGroups(open_files.enter_context(parquet))
                 writers[side].write(table.cast(described))
             for writer in writers.values():
                 writer.flush()
+
+
+@contextmanager
+def _parquet(export: Export, name: str, schema: pa.Schema) -> Iterator[pq.ParquetWriter]:
+    """A parquet file as the Hub wants it.
+
+    With the page index, a reader finds the pages of some rows without reading the others. Pages are cut where
+    the content says so: after a change of some rows, the other pages have the bytes that they had, and are
+    not stored or sent again. Pictures have no dictionary, which such a change would rewrite.
+    """
+    text = [field.name for field in schema if pa.types.is_string(field.type)]
+    with (
+        export.folder.file(name) as file,
+        pq.ParquetWriter(
+            file,
+            schema,
+            compression="zstd",
+            use_dictionary=text,
+            write_page_index=True,
+            use_content_defined_chunking=True,
+        ) as writer,
+    ):
+        yield writer
 
 
 class RowGroups:

@@ -1,13 +1,13 @@
 """Preference pairs: the published target, and a candidate of the same row that the filter rejects."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports import Export, Side, picture, side_of
-from pipeline.exports.card import write_card
+from pipeline.exports import SIDES, Export, Side, picture, side_of
+from pipeline.exports.card import example, write_card
 from pipeline.exports.parquet import write_files
 from pipeline.views.rows import kept_rows
 from stages.filter.choice import objection
@@ -18,7 +18,6 @@ from stages.shards.card import PICTURE, Columns
 READS = {
     "plan": ["task", "caption"],
     "instruct": ["instruction"],
-    "edit": ["anchor", "candidates"],
 }
 
 
@@ -48,42 +47,61 @@ def write(export: Export) -> None:
     """
     parts = export.state.plan.parts
     publishing = next(step for step in export.state.steps.values() if step.publishes)
-    units = (publishing.parts(unit, parts) for unit in range(publishing.unit_count(parts)))
+    units = [publishing.parts(unit, parts) for unit in range(publishing.unit_count(parts))]
     columns = columns_of(export.stages)
     schema = pa.schema([(name, dtype) for name, (dtype, _) in columns.items()])
     write_files(
         export,
         schema,
+        [_present(export, unit) for unit in units],
         (chain.from_iterable(_tables(export, schema, part) for part in unit) for unit in units),
     )
-    write_card(export, columns)
+    write_card(export, columns, schema, example("instruction", "input", "chosen"))
 
 
-def _tables(export: Export, schema: pa.Schema, part: int) -> Iterator[tuple[Side, pa.Table]]:
+def _present(export: Export, parts: Iterable[int]) -> list[Side]:
+    """The sides that the parts have pairs on, read without pictures."""
+    there = {
+        side_of(row["caption"], export.test_share)
+        for part in parts
+        for row in _rows(export, part, {"edit": []})
+        if _rejected(export, row)
+    }
+    return [side for side in SIDES if side in there]
+
+
+def _rows(export: Export, part: int, reads: Mapping[str, Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """The selected rows of a part; ``reads`` adds columns to those that the choice needs, by stage."""
     state = export.state
     if not state.done(state.steps["select"], part):
         return
-    reads = {**READS, **score_columns(export.stages), "filter": ["choice"]}
-    if "judge" in reads:
-        reads["judge"] = [*reads["judge"], "recaptions"]
-    for row in kept_rows(state, part, "select", reads):
-        pair = _preference(export, row)
-        if pair is not None:
-            export.written[row["task"]] += 1
+    columns = {**READS, **score_columns(export.stages), "filter": ["choice"], **reads}
+    if "judge" in columns:
+        columns["judge"] = [*columns["judge"], "recaptions"]
+    yield from kept_rows(state, part, "select", columns)
+
+
+def _tables(export: Export, schema: pa.Schema, part: int) -> Iterator[tuple[Side, pa.Table]]:
+    for row in _rows(export, part, {"edit": ["anchor", "candidates"]}):
+        if rejected := _rejected(export, row):
             side = side_of(row["caption"], export.test_share)
-            yield side, pa.Table.from_pylist([pair], schema=schema)
+            export.written[row["task"], side] += 1
+            yield side, pa.Table.from_pylist([_preference(export, row, *rejected)], schema=schema)
         export.done(1)
 
 
-def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
+def _rejected(export: Export, row: Mapping[str, Any]) -> tuple[int, str] | None:
+    """The first candidate that the filter rejects, and why; None if the row gives no pair."""
     task = export.tasks[row["task"]]
     if task.direction == "reverse" or _rewritten(row):
         return None
-    scores, bounds, model = scores_of(row), export.bounds[task.name], export.models.get(task.name)
-    broken = {k: reason for k, s in enumerate(scores) if (reason := objection(s, bounds, model))}
-    if not broken:
-        return None
-    chosen, rejected = row["choice"], min(broken)
+    bounds, model = export.bounds[task.name], export.models.get(task.name)
+    reasons = enumerate(objection(scores, bounds, model) for scores in scores_of(row))
+    return next(((number, reason) for number, reason in reasons if reason), None)
+
+
+def _preference(export: Export, row: Mapping[str, Any], rejected: int, reason: str) -> dict[str, Any]:
+    task, scores, chosen = export.tasks[row["task"]], scores_of(row), row["choice"]
     pictures = {
         side: as_pair(task, row["anchor"], row["candidates"][k]["image"], "", "")
         for side, k in (("chosen", chosen), ("rejected", rejected))
@@ -97,7 +115,7 @@ def _preference(export: Export, row: dict[str, Any]) -> dict[str, Any] | None:
         "id": row["id"],
         "task": task.name,
         "instruction": row["instruction"],
-        "rejected_reason": broken[rejected],
+        "rejected_reason": reason,
         "chosen_scores": scores[chosen],
         "rejected_scores": scores[rejected],
         **{name: picture(row["id"], name, data) for name, data in named.items()},

@@ -5,11 +5,19 @@ from contextlib import ExitStack
 import pyarrow as pa
 from webdataset import TarWriter
 
-from pipeline.exports import Export, Side, file_key
+from pipeline.exports import Export, file_key
 from pipeline.exports.card import write_card
+from pipeline.exports.names import Writers, numbered
 from stages.shards.card import PICTURE
 
 PICTURES = {"I": "input.png", "Tar": "target.png", "mask": "mask.png"}
+EXAMPLE = """import glob
+import webdataset
+
+files = sorted(glob.glob("{side}-*.tar"))  # in this folder
+pairs = webdataset.WebDataset(files, shardshuffle=False).decode("pil")
+pair = next(iter(pairs))
+print(pair["json"]["T"], pair["input.png"].size, pair["target.png"].size)"""
 
 
 def read_schema(published: pa.Schema) -> pa.Schema:
@@ -25,18 +33,20 @@ def read_schema(published: pa.Schema) -> pa.Schema:
 
 def write(export: Export) -> None:
     """Write one tar per published file and side. A sample's key is ``<id>-<turn>``."""
-    for number, (step, unit) in enumerate(export.files()):
-        writers: dict[Side, TarWriter] = {}
+    files = list(export.files())
+    named = numbered([export.present(step, unit) for step, unit in files], ".tar")
+    for (step, unit), names in zip(files, named, strict=True):
+        writers: Writers[TarWriter] = Writers()
         with ExitStack() as open_files:
+            for side, name in names.items():
+                file = open_files.enter_context(export.folder.file(name))
+                writer = TarWriter(file, mtime=0, user="editpairs", group="editpairs")
+                writers[side] = open_files.enter_context(writer)
             for side, table in export.tables(step, unit):
-                if side not in writers:
-                    file = open_files.enter_context(export.folder.file(f"{side}-{number:05d}.tar"))
-                    writer = TarWriter(file, mtime=0, user="editpairs", group="editpairs")
-                    writers[side] = open_files.enter_context(writer)
                 for row in table.to_pylist():
                     pictures = {name: row.pop(column)["bytes"] for column, name in PICTURES.items()}
                     key = f"{file_key(row['id'])}-{row['turn']}"
                     writers[side].write({"__key__": key, **pictures, "json": row})
     texts = {f"json.{name}": column for name, column in export.columns.items() if name not in PICTURES}
     pictures_read = {name: (PICTURE, export.columns[column][1]) for column, name in PICTURES.items()}
-    write_card(export, {**pictures_read, **texts}, read_schema(export.schema))
+    write_card(export, {**pictures_read, **texts}, read_schema(export.schema), EXAMPLE)

@@ -1,8 +1,10 @@
-"""Locations of runs and captions: a local or shared folder, or an object store (``s3://bucket/folder``).
+"""Locations of runs, captions and exports: a local or shared folder, or a URL.
 
-Both kinds are paths with pathlib's methods (universal_pathlib over fsspec). This module holds the operations
-that differ between them. Credentials and endpoints of an object store come from the environment
-(``AWS_PROFILE``, ``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT_URL``, ...), so no file of a run can contain them.
+A URL names an object store (``s3://bucket/folder``, ``gs://bucket/folder``) or a repository of the Hugging
+Face Hub (``hf://datasets/owner/name/folder``). All kinds are paths with pathlib's methods (universal_pathlib
+over fsspec). This module holds the operations that differ between them. Credentials and endpoints come from
+the environment (``AWS_PROFILE``, ``GOOGLE_APPLICATION_CREDENTIALS``, ``HF_TOKEN``, ...), so no file of a
+run can contain them.
 
 A file counts as missing only if the system raises ``FileNotFoundError``. Every other error is raised.
 pathlib's and fsspec's own ``exists`` and ``glob`` treat an unreadable path as missing, so they are not used.
@@ -26,8 +28,15 @@ from pipeline.errors import UserError
 Location: TypeAlias = Path | UPath
 SETTLED_S = 2.0
 """Seconds: the coarsest timestamp of the file systems in use."""
+EXTRAS = ("gs", "s3")
+"""Protocols that an extra of this package installs."""
 SMALL = 5 << 20
 """Bytes. An object store appends to a larger object without reading it."""
+_ENVIRONMENT = {
+    "s3": "such as AWS_PROFILE and AWS_ENDPOINT_URL",
+    "gs": "such as GOOGLE_APPLICATION_CREDENTIALS",
+    "hf": "HF_TOKEN or hf auth login, and HF_ENDPOINT",
+}
 
 
 def _ignore(_file: AbstractBufferedFile) -> None:
@@ -71,7 +80,8 @@ def locate(location: str | os.PathLike[str] | UPath) -> Location:
         path = UPath(text, use_listings_cache=False)  # other processes write to the store too
         path.fs  # noqa: B018 - imports the protocol's package, and may connect to a server
     except ImportError as error:
-        raise UserError(f"{text}: {error}; pip install 'editpairs[{protocol}]'") from error
+        how = f"; pip install 'editpairs[{protocol}]'" if protocol in EXTRAS else ""
+        raise UserError(f"{text}: {error}{how}") from error
     except Exception as error:  # each protocol raises its own kinds
         raise UserError(f"{text}: {error}") from error
     if is_local(path):
@@ -258,5 +268,5 @@ def reached(location: Location) -> Iterator[None]:
             raise
         raise UserError(
             f"{location} cannot be reached: {type(error).__name__}: {error} (credentials and endpoint come "
-            "from the environment, such as AWS_PROFILE and AWS_ENDPOINT_URL)"
+            f"from the environment, {_ENVIRONMENT.get(str(location.protocol), 'as its package says')})"
         ) from error

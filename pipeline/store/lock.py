@@ -108,6 +108,10 @@ def _is_open_file(path: Path, descriptor: int) -> bool:
 
 @contextmanager
 def _object_lock(folder: UPath) -> Iterator[Check]:
+    if folder.protocol == "hf":  # it overwrites what it should create, and every small file would be a commit
+        raise UserError(
+            f"{folder}: no run is written to the Hub; write it elsewhere, then export and publish it"
+        )
     lock: UPath = folder / ".lock"
     owner = _this_process()
     content = json.dumps(owner)

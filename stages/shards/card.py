@@ -6,10 +6,10 @@ front matter.
 
 import re
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import pyarrow as pa
-import yaml
 
 PICTURE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 """A published picture. ``datasets`` shows it as a picture, pandas gives its bytes."""
@@ -18,24 +18,51 @@ Columns = Mapping[str, tuple[pa.DataType, str]]
 """Type and meaning of columns by name."""
 
 
+_POWERS = ("1K", "10K", "100K", "1M", "10M", "100M", "1B", "10B", "100B", "1T")
+SIZES = ("n<1K", *(f"{low}<n<{high}" for low, high in pairwise(_POWERS)), "n>1T")
+"""The Hub's ``size_categories``, in order."""
+
+
 def dataset_card(header: Mapping[str, Any], *sections: str) -> str:
-    """A card from a front matter and sections in Markdown."""
-    return f"---\n{yaml.safe_dump(dict(header), sort_keys=False)}---\n\n" + "\n\n".join(sections) + "\n"
+    """A card from a front matter and sections in Markdown. The Hub's own library writes the front matter."""
+    from huggingface_hub import DatasetCard, DatasetCardData
+
+    body = "\n\n".join(sections)
+    return str(DatasetCard(f"---\n{DatasetCardData(**header).to_yaml()}\n---\n\n{body}\n"))
 
 
-def front_matter(name: str, data_files: Mapping[str, str | Sequence[str]]) -> dict[str, Any]:
-    """The front matter for ``datasets``.
+def front_matter(
+    name: str,
+    data_files: Mapping[str, str | Sequence[str]],
+    rows: int,
+    schema: pa.Schema,
+    licence: str = "other",
+) -> dict[str, Any]:
+    """The front matter for the Hub and for ``datasets``.
 
     Args:
         name: the run's name.
         data_files: one pattern or several by split, relative to the card.
+        rows: number of rows in all splits.
+        schema: of a row as ``datasets`` reads it.
+        licence: an identifier that the Hub knows; ``other`` if nobody has chosen one.
     """
     files = [{"split": split, "path": pattern} for split, pattern in data_files.items()]
     return {
         "pretty_name": name,
+        "license": licence,
+        "size_categories": [size_category(rows)],
         "task_categories": ["image-to-image"],
+        "annotations_creators": ["machine-generated"],
+        "tags": ["image-editing", "instruction-based-image-editing", "synthetic", "editpairs"],
         "configs": [{"config_name": "default", "data_files": files}],
+        "dataset_info": {"features": features(schema)},
     }
+
+
+def size_category(rows: int) -> str:
+    """The Hub's category for a number of rows."""
+    return SIZES[min(max(len(str(rows)) - 3, 0), len(SIZES) - 1)]
 
 
 def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str]:

@@ -196,7 +196,10 @@ def _card(
     """
     what, told, by_task, models = provenance(summary, tasks)
     header = front_matter(
-        summary["name"], {"train": [f"{name}/train-*.parquet" for name in summary["files"]]}
+        summary["name"],
+        {"train": [f"{name}/train-*.parquet" for name in summary["files"]]},
+        summary["published"],
+        pa.schema([(name, dtype) for name, (dtype, _) in columns.items()]),
     )
     flaws = ", ".join(f"{count} {code(flaw)}" for flaw, count in sorted(backward.items()) if flaw)
     example = _EXAMPLE.format(

@@ -1,5 +1,6 @@
 """What a manifest or a command may name: a path or a URL that can be written to, without a secret in it."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,22 @@ def test_a_mistyped_url_is_no_local_path(text):
 )
 def test_a_url_at_which_nothing_would_stay_is_refused(url):
     with pytest.raises(UserError, match=f"^{url}: "):
+        locate(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "package", "how"),
+    [
+        ("gs://bucket/x", "gcsfs", r"install gcsfs .*; pip install 'editpairs\[gs\]'$"),
+        ("s3://bucket/x", "s3fs", r"[Ii]nstall s3fs.*; pip install 'editpairs\[s3\]'$"),
+        ("az://bucket/x", "adlfs", r"[Ii]nstall adlfs [^\[]*$"),
+    ],
+)
+def test_a_missing_package_of_a_store_is_one_message(monkeypatch, url, package, how):
+    protocol = url.partition(":")[0]
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, protocol, raising=False)
+    with pytest.raises(UserError, match=f"^{protocol}://bucket/x: .*{how}"):
         locate(url)
 
 

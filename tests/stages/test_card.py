@@ -6,7 +6,16 @@ from datasets import Features
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stages.shards.card import code, dataset_card, features, front_matter, plain, provenance, table
+from stages.shards.card import (
+    code,
+    dataset_card,
+    features,
+    front_matter,
+    plain,
+    provenance,
+    size_category,
+    table,
+)
 from stages.shards.columns import SCHEMA, huggingface_metadata
 
 HOSTILE = "a|b\n| c | ``` `x` [y](http://evil) <img src=x> \x1b \u202e *d* \\"
@@ -37,7 +46,8 @@ def test_code_ends_where_it_should(text):
 
 @given(st.text())
 def test_the_front_matter_gives_back_any_name(name):
-    card = dataset_card(front_matter(name, {"train": "train-*.parquet"}), "# text\n---\nmore")
+    header = front_matter(name, {"train": "train-*.parquet"}, 0, SCHEMA)
+    card = dataset_card(header, "# text\n---\nmore")
     assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == name
 
 
@@ -56,3 +66,15 @@ def test_the_features_are_what_datasets_writes():
     schema = pa.schema([*SCHEMA, ("json", pa.struct([("a", pa.int16()), ("b", pa.list_(pa.float32()))]))])
     told = Features.from_arrow_schema(schema.with_metadata(huggingface_metadata(schema)))
     assert features(schema) == told._to_yaml_list()
+
+
+@given(st.integers(0, 10**14))
+def test_a_size_category_holds_the_number_of_rows(rows):
+    ends = {"K": 10**3, "M": 10**6, "B": 10**9, "T": 10**12}
+    low, _, high = size_category(rows).rpartition("n")
+    bound = {side: int(text.strip("<>")[:-1]) * ends[text.strip("<>")[-1]] for side, text in
+             (("low", low), ("high", high)) if text}  # fmt: skip
+    if high.startswith(">"):
+        assert rows >= bound["high"]
+    else:
+        assert bound.get("low", 0) <= rows < bound["high"]
