@@ -19,6 +19,8 @@ Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""
 WAIT_S = 0.05
 """Seconds between two tries to take a lock that another process holds for a moment."""
+_LONGEST = 20
+"""Most characters of a process id. Another program may have written something else."""
 
 
 class HeldError(UserError):
@@ -73,12 +75,12 @@ def _file_lock(folder: Path) -> Iterator[Check]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     while True:
-        with path.open("a+", encoding="utf-8") as file:
+        with open(path, "a+", encoding="utf-8", errors="replace", opener=_itself) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "unknown"
+                holder = file.read(_LONGEST).strip() or "unknown"
                 raise HeldError(
                     f"{folder} is being written by process {holder}: wait for it, stop it, or use "
                     "another run name (--set name=...)"
@@ -95,6 +97,11 @@ def _file_lock(folder: Path) -> Iterator[Check]:
             file.flush()
             yield check
             return
+
+
+def _itself(path: str, flags: int) -> int:
+    """Open a file, not what a link of its name leads to: that is another program's, and would be emptied."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _is_open_file(path: Path, descriptor: int) -> bool:
