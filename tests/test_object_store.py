@@ -290,6 +290,8 @@ def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path)
     names = {path.name for path in files_below(locate(out))}
     assert {"README.md", "train-00000.parquet", "train-00000.tar"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
+    audited = CliRunner().invoke(app, ["audit", run, "--against", f"{out}/d"])
+    assert audited.exit_code == 0, audited.output  # its files lie in the folder's folder ``data``
     again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
     assert "exists already" in again.output
     local = CliRunner().invoke(

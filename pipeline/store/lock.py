@@ -122,9 +122,10 @@ def _object_lock(folder: UPath) -> Iterator[Check]:
         holder = _holder(lock)
         if holder is not None:
             if not _is_dead(holder):
+                pid, host = (holder.get(key, "unknown") for key in ("pid", "host"))
                 raise HeldError(
-                    f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')}: wait "
-                    f"for it, or use another run name (--set name=...). If it is dead, delete {lock}"
+                    f"{folder} is being written by process {pid} on {host}: wait for it, or use another run "
+                    f"name (--set name=...). If it is dead, delete {lock}"
                 )
             _remove_dead(lock, holder, content)
 
