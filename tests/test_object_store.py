@@ -210,6 +210,20 @@ def test_another_machines_lock_is_named_and_a_dead_process_of_this_one_is_taken_
     assert not [name for name in list_folder(on_s3.run) if name.startswith(".lock")]
 
 
+def test_the_lock_of_a_run_that_was_copied_from_a_disk_holds_nothing(on_s3, make_run):
+    local = make_run("local", CAPTIONS)
+    local.generate()
+    for path in files_below(local.run):
+        put(on_s3.run / path.relative_to(local.run).as_posix(), path.read_bytes())
+    assert (on_s3.run / ".lock").read_text() == str(os.getpid())
+    on_s3.generate()
+    assert not [name for name in list_folder(on_s3.run) if name.startswith(".lock")]
+    for content in (b"", b"[]", b"\xff"):
+        put(on_s3.run / ".lock", content)
+        with pytest.raises(UserError, match=r"process unknown on unknown.*delete s3://.*\.lock"):
+            on_s3.generate()
+
+
 @pytest.mark.parametrize(
     "other", [{"machine": "another boot or container"}, {"machine": ""}, {"pid": os.getpid()}]
 )

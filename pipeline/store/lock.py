@@ -19,6 +19,8 @@ Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""
 WAIT_S = 0.05
 """Seconds between two tries to take a lock that another process holds for a moment."""
+_COPIED = "copied"
+"""Key of a holder whose lock is the file of a run on a disk, copied to the store with the run."""
 _LONGEST = 20
 """Most characters of a process id. Another program may have written something else."""
 
@@ -181,11 +183,15 @@ def _holder(lock: UPath) -> dict[str, Any] | None:
     """The holder recorded in a lock object; None if the lock was just released."""
     try:
         with reached(lock):
-            content = json.loads(lock.read_text(encoding="utf-8"))
+            written = lock.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        content = json.loads(written)
     except ValueError:
         return {}
+    if isinstance(content, int):
+        return {_COPIED: content}
     return content if isinstance(content, dict) else {}
 
 
@@ -201,7 +207,9 @@ def _this_process() -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran on this machine and its process has ended."""
+    """Whether the holder ran on this machine and its process has ended, or never held this lock."""
+    if _COPIED in holder:
+        return True
     pid = holder.get("pid")
     if holder.get("machine") != _machine() or not _machine() or not isinstance(pid, int):
         return False
