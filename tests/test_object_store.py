@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
-from pipeline.errors import UserError
+from pipeline.errors import StageError, UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import events
 from pipeline.store import lock as locks
@@ -367,6 +367,20 @@ def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(o
     check(on_s3.manifest(), PLACED, Machine(8, 1), Console())
     assert "Cost: not known" in capsys.readouterr().out
     locate("s3://pairs").fs.clear_instance_cache()
+
+
+def test_a_stage_that_stops_is_told_as_on_a_disk_and_not_as_a_store_out_of_reach(make_run):
+    told = []
+    for name, runs in (("local", {}), ("remote", {"runs": "s3://pairs/stopped"})):
+        stopped = make_run(name, [f"broken {number}" for number in range(4)], **runs)
+        with pytest.raises(StageError, match="write stopped: most rows of part 0 fail alike") as error:
+            stopped.generate()
+        told.append(str(error.value))
+        assert "ValueError" in (stopped.run / "last_error.txt").read_text()
+        stopped.switch("mended")
+        assert_sum_is_exact(stopped.generate())
+        stopped.switch("mended", on=False)
+    assert told[0] == told[1]
 
 
 def test_captions_of_a_folder_and_a_pattern_of_a_bucket_are_those_of_a_disk(tmp_path):

@@ -21,7 +21,7 @@ from fsspec.spec import AbstractBufferedFile
 from typing_extensions import TypeIs
 from upath import UPath
 
-from pipeline.errors import UserError
+from pipeline.errors import StageError, UserError
 
 Location: TypeAlias = Path | UPath
 SETTLED_S = 2.0
@@ -251,7 +251,7 @@ def reached(location: Location) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, StageError, OSError):
         raise
     except Exception as error:
         if is_local(location):
