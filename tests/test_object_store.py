@@ -11,6 +11,7 @@ import sys
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -33,6 +34,8 @@ from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import read_table
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
@@ -275,6 +278,17 @@ def test_a_part_cut_short_is_made_again(on_s3):
     on_s3.generate()
     assert on_s3.files() == before
     assert pq.ParquetFile(arrow_source(part)).metadata.num_rows == 4
+
+
+def test_a_missing_object_and_a_forbidden_one_are_not_told_as_damaged(monkeypatch):
+    """The errors of a store have no number, as those of Arrow about damaged files."""
+    path = locate("s3://pairs/no [*?]/such.parquet")
+    for read in (lambda: read_table(path), lambda: read_part(path, 0, ["id"])):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+            read()
+    monkeypatch.setattr("pipeline.store.sealed.arrow_source", Mock(side_effect=PermissionError("Forbidden")))
+    with pytest.raises(PermissionError, match=re.escape(str(path))):
+        read_table(path)
 
 
 def test_no_file_of_a_run_holds_a_credential(on_s3):

@@ -26,6 +26,7 @@ from pipeline.errors import StageError, UserError
 Location: TypeAlias = Path | UPath
 SETTLED_S = 2.0
 """Seconds: the coarsest timestamp of the file systems in use."""
+_NUMBERS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 SMALL = 5 << 20
 """Bytes. An object store appends to a larger object without reading it."""
 
@@ -233,13 +234,14 @@ def stamps(folder: Location) -> dict[str, str | None]:
 
 @contextmanager
 def named(path: Location) -> Iterator[None]:
-    """Add the file name to system errors; an open file's errors have none."""
+    """Add the file name to system errors: those of an open file have none, those of a store no number."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        number = error.errno or _NUMBERS.get(type(error))
+        if number is None or error.filename is not None:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @contextmanager
