@@ -11,6 +11,7 @@ import sys
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,7 +23,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
-from pipeline.errors import UserError
+from pipeline.errors import StageError, UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import events
 from pipeline.store import lock as locks
@@ -33,6 +34,8 @@ from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
+from pipeline.store.plan import read_part
+from pipeline.store.sealed import read_table
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
@@ -210,6 +213,20 @@ def test_another_machines_lock_is_named_and_a_dead_process_of_this_one_is_taken_
     assert not [name for name in list_folder(on_s3.run) if name.startswith(".lock")]
 
 
+def test_the_lock_of_a_run_that_was_copied_from_a_disk_holds_nothing(on_s3, make_run):
+    local = make_run("local", CAPTIONS)
+    local.generate()
+    for path in files_below(local.run):
+        put(on_s3.run / path.relative_to(local.run).as_posix(), path.read_bytes())
+    assert (on_s3.run / ".lock").read_text() == str(os.getpid())
+    on_s3.generate()
+    assert not [name for name in list_folder(on_s3.run) if name.startswith(".lock")]
+    for content in (b"", b"[]", b"\xff"):
+        put(on_s3.run / ".lock", content)
+        with pytest.raises(UserError, match=r"process unknown on unknown.*delete s3://.*\.lock"):
+            on_s3.generate()
+
+
 @pytest.mark.parametrize(
     "other", [{"machine": "another boot or container"}, {"machine": ""}, {"pid": os.getpid()}]
 )
@@ -263,6 +280,17 @@ def test_a_part_cut_short_is_made_again(on_s3):
     assert pq.ParquetFile(arrow_source(part)).metadata.num_rows == 4
 
 
+def test_a_missing_object_and_a_forbidden_one_are_not_told_as_damaged(monkeypatch):
+    """The errors of a store have no number, as those of Arrow about damaged files."""
+    path = locate("s3://pairs/no [*?]/such.parquet")
+    for read in (lambda: read_table(path), lambda: read_part(path, 0, ["id"])):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(path))):
+            read()
+    monkeypatch.setattr("pipeline.store.sealed.arrow_source", Mock(side_effect=PermissionError("Forbidden")))
+    with pytest.raises(PermissionError, match=re.escape(str(path))):
+        read_table(path)
+
+
 def test_no_file_of_a_run_holds_a_credential(on_s3):
     on_s3.generate()
     for path in files_below(on_s3.run):
@@ -290,6 +318,8 @@ def test_every_command_reads_and_writes_there(toybox_run, monkeypatch, tmp_path)
     names = {path.name for path in files_below(locate(out))}
     assert {"README.md", "train-00000-of-00001.parquet", "train-00000-of-00001.tar"} <= names
     assert not [name for name in names if name.endswith(".tmp")]
+    audited = CliRunner().invoke(app, ["audit", run, "--against", f"{out}/d"])
+    assert audited.exit_code == 0, audited.output  # its files lie in the folder's folder ``data``
     again = CliRunner().invoke(app, ["export", run, "--to", "datasets", "--out", f"{out}/d"])
     assert "exists already" in again.output
     local = CliRunner().invoke(
@@ -351,6 +381,20 @@ def test_a_store_that_lets_nobody_in_is_one_message_and_check_works_without_it(o
     check(on_s3.manifest(), PLACED, Machine(8, 1), Console())
     assert "Cost: not known" in capsys.readouterr().out
     locate("s3://pairs").fs.clear_instance_cache()
+
+
+def test_a_stage_that_stops_is_told_as_on_a_disk_and_not_as_a_store_out_of_reach(make_run):
+    told = []
+    for name, runs in (("local", {}), ("remote", {"runs": "s3://pairs/stopped"})):
+        stopped = make_run(name, [f"broken {number}" for number in range(4)], **runs)
+        with pytest.raises(StageError, match="write stopped: most rows of part 0 fail alike") as error:
+            stopped.generate()
+        told.append(str(error.value))
+        assert "ValueError" in (stopped.run / "last_error.txt").read_text()
+        stopped.switch("mended")
+        assert_sum_is_exact(stopped.generate())
+        stopped.switch("mended", on=False)
+    assert told[0] == told[1]
 
 
 def test_captions_of_a_folder_and_a_pattern_of_a_bucket_are_those_of_a_disk(tmp_path):

@@ -1,6 +1,7 @@
 """``editpairs validate`` on a finished run of the toybox, and on copies in which something is wrong."""
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from pipeline.audit.validate import CHECKS, validate
+from pipeline.audit.validate import CHECKS, Findings, _Drawn, validate
 from pipeline.cli import app
+from pipeline.engine.state import RunState
+from pipeline.manifest.steps import Step
+from pipeline.store.folder import RunFolder
+from pipeline.store.plan import Plan
 from pipeline.views.run import open_state
 from stages.pictures.png import decode_rgb, encode_png
 from tests.toybox_runs import ROOT, Run
@@ -149,3 +154,31 @@ def test_shards_alone_are_checked_for_what_can_be_known_of_them(toybox_run, tmp_
     told = CliRunner().invoke(app, ["validate", str(tmp_path / "nothing")])
     assert told.exit_code != 0
     assert np.all([check in CHECKS for check in validate(shards, None).checked])
+
+
+def test_a_row_that_a_shard_should_not_hold_is_looked_for_in_the_shards_parts_alone(tmp_path, monkeypatch):
+    """Otherwise one such row would have the pictures of the whole run read, and kept in memory."""
+    step = Step("shards", "f", ("filter",), parts_per_unit=4)
+    plan = Plan("digest", {}, 18, 0, (2,) * 18, Counter(add=36))
+    read: list[int] = []
+
+    def of_part(self, part):
+        read.append(part)
+        return {f"{part} {row}": (b"i", b"tar") for row in range(2)}
+
+    monkeypatch.setattr(_Drawn, "_read", of_part)
+    drawn, findings = _Drawn(RunState(RunFolder(tmp_path), plan, [step]), {}, step), Findings()
+
+    def check(row_id: str) -> None:
+        drawn.check({"id": row_id, "I": {"bytes": b"i"}, "Tar": {"bytes": b"tar"}}, findings)
+
+    drawn.begin("train-00001-of-00005.parquet")
+    for row_id in ("4 1", "foreign", "7 0", "8 0"):
+        check(row_id)
+    assert read == [4, 5, 6, 7]
+    drawn.begin("train-00004-of-00005.parquet")
+    check("16 0")
+    drawn.begin("train-00000-of-00009.parquet")
+    check("17 0")
+    assert read == [4, 5, 6, 7, 16]
+    assert findings.wrong["swapped"] == ["foreign", "8 0", "17 0"]

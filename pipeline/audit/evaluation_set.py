@@ -88,10 +88,7 @@ def _open(path: str) -> EvaluationSet:
             raise UserError(f"--against {path}: there is no file and no folder")
         files = [location]
         if location.is_dir():
-            # ``glob`` of an object store would take a folder's name as a pattern too.
-            listed = (location / name for name in list_folder(location) if name.endswith(".parquet"))
-            found = location.glob("**/*.parquet") if is_local(location) else listed
-            files = sorted(file for file in found if not file.name.startswith("."))
+            files = sorted(_parquet_below(location), key=str)
     if not files:
         raise UserError(f"--against {path}: the folder holds no parquet files")
     captions, pictures = _columns(files[0])
@@ -105,6 +102,21 @@ def _open(path: str) -> EvaluationSet:
             )
     name = location.name if location.is_dir() else location.stem
     return EvaluationSet(name, tuple(files), captions, pictures, sum(map(_rows, files)))
+
+
+def _parquet_below(folder: Location) -> Iterator[Location]:
+    """The parquet files in a folder and its folders. Hidden ones are left out, and links to folders.
+
+    ``glob`` of an object store would take a folder's name as a pattern too.
+    """
+    for name, is_folder in list_folder(folder).items():
+        path = folder / name
+        if name.startswith(".") or (is_folder and is_local(path) and path.is_symlink()):
+            continue
+        if is_folder:
+            yield from _parquet_below(path)
+        elif name.endswith(".parquet"):
+            yield path
 
 
 def _columns(file: Location) -> tuple[tuple[str, ...], tuple[str, ...]]:

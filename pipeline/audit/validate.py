@@ -18,6 +18,7 @@ from pipeline.engine.ledger import count_run
 from pipeline.engine.state import RunState
 from pipeline.errors import UserError
 from pipeline.manifest.lockfile import locked_tasks
+from pipeline.manifest.steps import Step
 from pipeline.shown import DataTable
 from pipeline.store.location import Location, list_folder
 from pipeline.store.reading import open_parquet
@@ -93,11 +94,13 @@ def validate(shards: Location, state: RunState | None) -> Findings:
     if state is not None:
         tasks = locked_tasks(state.folder.lock)
         known = {name: task.index for name, task in tasks.items()}
-        drawn = _Drawn(state, tasks, state.steps[shards.name].turn)
+        drawn = _Drawn(state, tasks, state.steps[shards.name])
     seen: set[str] = set()
     indices: dict[str, int] = dict(known or {})
     published = 0
     for path in files:
+        if drawn is not None:
+            drawn.begin(path.name)
         for row in _rows(path, findings):
             published += 1
             findings.see("row id", row["id"] not in seen, row["id"])
@@ -150,17 +153,26 @@ def _check_row(row: Mapping[str, Any], indices: dict[str, int], closed: bool, fi
 
 
 class _Drawn:
-    """The pictures drawn by the edit stage, loaded one part at a time; shards hold their parts in order."""
+    """The pictures drawn by the edit stage for one shard: read part by part, and dropped with the shard.
 
-    def __init__(self, state: RunState, tasks: Tasks, turn: int) -> None:
-        self._state, self._tasks, self._turn = state, tasks, turn
-        self._part = -1
+    A row that the shard should not hold is therefore not looked for in the whole run.
+    """
+
+    def __init__(self, state: RunState, tasks: Tasks, step: Step) -> None:
+        self._state, self._tasks, self._turn = state, tasks, step.turn
+        total = state.plan.parts
+        units = range(step.unit_count(total))
+        self._parts_of = {state.path(step, unit).name: step.parts(unit, total) for unit in units}
+        self.begin("")
+
+    def begin(self, name: str) -> None:
+        """Turn to another shard. One with a name that the run does not use should hold no row."""
+        self._parts = iter(self._parts_of.get(name, range(0)))
         self._pairs: dict[str, tuple[bytes, bytes]] = {}
 
     def check(self, row: Mapping[str, Any], findings: Findings) -> None:
-        while row["id"] not in self._pairs and self._part + 1 < self._state.plan.parts:
-            self._part += 1
-            self._pairs |= self._read(self._part)
+        while row["id"] not in self._pairs and (part := next(self._parts, None)) is not None:
+            self._pairs |= self._read(part)
         published = (row["I"]["bytes"], row["Tar"]["bytes"])
         findings.see("swapped", self._pairs.pop(row["id"], None) == published, row["id"])
 

@@ -23,13 +23,14 @@ from fsspec.spec import AbstractBufferedFile
 from typing_extensions import TypeIs
 from upath import UPath
 
-from pipeline.errors import UserError
+from pipeline.errors import StageError, UserError
 
 Location: TypeAlias = Path | UPath
 SETTLED_S = 2.0
 """Seconds: the coarsest timestamp of the file systems in use."""
 EXTRAS = ("gs", "s3")
 """Protocols that an extra of this package installs."""
+_NUMBERS = {FileNotFoundError: errno.ENOENT, PermissionError: errno.EACCES}
 SMALL = 5 << 20
 """Bytes. An object store appends to a larger object without reading it."""
 _ENVIRONMENT = {
@@ -243,13 +244,14 @@ def stamps(folder: Location) -> dict[str, str | None]:
 
 @contextmanager
 def named(path: Location) -> Iterator[None]:
-    """Add the file name to system errors; an open file's errors have none."""
+    """Add the file name to system errors: those of an open file have none, those of a store no number."""
     try:
         yield
     except OSError as error:
-        if error.errno is None or error.filename is not None:
+        number = error.errno or _NUMBERS.get(type(error))
+        if number is None or error.filename is not None:
             raise
-        raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 @contextmanager
@@ -261,7 +263,7 @@ def reached(location: Location) -> Iterator[None]:
     """
     try:
         yield
-    except (UserError, OSError):
+    except (UserError, StageError, OSError):
         raise
     except Exception as error:
         if is_local(location):

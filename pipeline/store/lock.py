@@ -19,6 +19,10 @@ Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""
 WAIT_S = 0.05
 """Seconds between two tries to take a lock that another process holds for a moment."""
+_COPIED = "copied"
+"""Key of a holder whose lock is the file of a run on a disk, copied to the store with the run."""
+_LONGEST = 20
+"""Most characters of a process id. Another program may have written something else."""
 
 
 class HeldError(UserError):
@@ -73,12 +77,12 @@ def _file_lock(folder: Path) -> Iterator[Check]:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     while True:
-        with path.open("a+", encoding="utf-8") as file:
+        with open(path, "a+", encoding="utf-8", errors="replace", opener=_itself) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 file.seek(0)
-                holder = file.read().strip() or "unknown"
+                holder = file.read(_LONGEST).strip() or "unknown"
                 raise HeldError(
                     f"{folder} is being written by process {holder}: wait for it, stop it, or use "
                     "another run name (--set name=...)"
@@ -95,6 +99,11 @@ def _file_lock(folder: Path) -> Iterator[Check]:
             file.flush()
             yield check
             return
+
+
+def _itself(path: str, flags: int) -> int:
+    """Open a file, not what a link of its name leads to: that is another program's, and would be emptied."""
+    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
 
 
 def _is_open_file(path: Path, descriptor: int) -> bool:
@@ -119,9 +128,10 @@ def _object_lock(folder: UPath) -> Iterator[Check]:
         holder = _holder(lock)
         if holder is not None:
             if not _is_dead(holder):
+                pid, host = (holder.get(key, "unknown") for key in ("pid", "host"))
                 raise HeldError(
-                    f"{folder} is being written by process {holder.get('pid')} on {holder.get('host')}: wait "
-                    f"for it, or use another run name (--set name=...). If it is dead, delete {lock}"
+                    f"{folder} is being written by process {pid} on {host}: wait for it, or use another run "
+                    f"name (--set name=...). If it is dead, delete {lock}"
                 )
             _remove_dead(lock, holder, content)
 
@@ -177,11 +187,15 @@ def _holder(lock: UPath) -> dict[str, Any] | None:
     """The holder recorded in a lock object; None if the lock was just released."""
     try:
         with reached(lock):
-            content = json.loads(lock.read_text(encoding="utf-8"))
+            written = lock.read_bytes()
     except FileNotFoundError:
         return None
+    try:
+        content = json.loads(written)
     except ValueError:
         return {}
+    if isinstance(content, int):
+        return {_COPIED: content}
     return content if isinstance(content, dict) else {}
 
 
@@ -197,7 +211,9 @@ def _this_process() -> dict[str, Any]:
 
 
 def _is_dead(holder: dict[str, Any]) -> bool:
-    """Whether the holder ran on this machine and its process has ended."""
+    """Whether the holder ran on this machine and its process has ended, or never held this lock."""
+    if _COPIED in holder:
+        return True
     pid = holder.get("pid")
     if holder.get("machine") != _machine() or not _machine() or not isinstance(pid, int):
         return False

@@ -6,13 +6,15 @@ here, so that neither is ever opened (``tests/stages/test_weights.py`` checks th
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from safetensors.torch import load_model as fill
+from transformers import dynamic_module_utils
 
 from stages.base import Weights
 from stages.models.device import default_device
@@ -22,6 +24,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 """Suffixes of files that can run code while they are read."""
 FILE = "model.safetensors"
 """The file of a folder's weights, where a folder holds one model without parts."""
+_WHY = "is a pickle, which may run code as it is read"
 _REFUSED = {"trust_remote_code": False}
 """Stated explicitly: otherwise transformers asks at the terminal."""
 
@@ -65,11 +68,40 @@ def _require_words(loaded: Any, weights: Weights, key: str) -> None:
 
 def _load(kind: Any, weights: Weights, key: str, **options: Any) -> Any:
     try:
-        return kind.from_pretrained(weights.name, **weights.source, **_REFUSED, **options)
-    except (OSError, ValueError, SafetensorError) as error:
+        with _safe(key):
+            return kind.from_pretrained(weights.name, **weights.source, **_REFUSED, **options)
+    except PickleRefusedError:
+        raise
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         _refuse_pickles(Path(weights.name), key)
-        reason = " ".join(str(error).split())[:300]
-        raise OSError(f"{key}: {weights.model} cannot be loaded: {reason}") from error
+        raise _unloadable(weights, key, error) from error
+
+
+class PickleRefusedError(FileNotFoundError):
+    """A model's files name a pickle."""
+
+
+@contextmanager
+def _safe(key: str) -> Iterator[None]:
+    """Refuse pickles, and ask no question at the terminal, while a library loads a model.
+
+    An option such as ``use_safetensors`` decides only which file is looked for. The file can be an index that
+    names pickles, and a configuration can name further models.
+    """
+
+    def refuse(file: Any, *args: Any, **options: Any) -> NoReturn:
+        raise PickleRefusedError(f"{key}: {file} {_WHY}: convert it to safetensors, or name another model")
+
+    load, patience = torch.load, dynamic_module_utils.TIME_OUT_REMOTE_CODE
+    torch.load, dynamic_module_utils.TIME_OUT_REMOTE_CODE = refuse, 0
+    try:
+        yield
+    finally:
+        torch.load, dynamic_module_utils.TIME_OUT_REMOTE_CODE = load, patience
+
+
+def _unloadable(weights: Weights, key: str, error: Exception) -> OSError:
+    return OSError(f"{key}: {weights.model} cannot be loaded: {' '.join(str(error).split())[:300]}")
 
 
 def fill_from_folder(module: torch.nn.Module, weights: Weights, key: str) -> None:
@@ -81,8 +113,7 @@ def fill_from_folder(module: torch.nn.Module, weights: Weights, key: str) -> Non
     try:
         fill(module, Path(weights.name) / "model.safetensors")
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise OSError(f"{key}: {weights.model}/model.safetensors cannot be loaded: {reason}") from error
+        raise _unloadable(weights, key, error) from error
 
 
 def require_files(weights: Weights, key: str, *names: str) -> Path:
@@ -129,6 +160,7 @@ def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:
     Raises:
         FileNotFoundError: the folder lacks its config or weights, the name or tag is unknown, or the tag has
             no safetensors.
+        OSError: it cannot be loaded.
     """
     import open_clip
 
@@ -140,10 +172,16 @@ def load_clip(weights: Weights, key: str) -> tuple[torch.nn.Module, Any]:
         raise FileNotFoundError(f"{key}: {model!r} is neither a folder nor a model that open_clip knows")
     else:
         _fetch_safetensors(model, tag, key.removesuffix(".model"))
-    network = open_clip.create_model(model, tag, device=default_device(), require_pretrained=True)
-    # A folder's own config could ask to run its code; these options override it.
-    remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
-    tokenizer = open_clip.get_tokenizer(model, **remote)
+    try:
+        with _safe(key):
+            network = open_clip.create_model(model, tag, device=default_device(), require_pretrained=True)
+            # A folder's own config could ask to run its code; these options override it.
+            remote = _REFUSED if "hf_tokenizer_name" in open_clip.get_model_config(model)["text_cfg"] else {}
+            tokenizer = open_clip.get_tokenizer(model, **remote)
+    except PickleRefusedError:
+        raise
+    except Exception as error:  # the library raises many kinds for a config that does not fit
+        raise _unloadable(weights, key, error) from error
     _require_words(tokenizer, weights, key)
     return network, tokenizer
 
@@ -169,7 +207,7 @@ def _refuse_pickles(folder: Path, key: str) -> None:
     """Raise an error if some part of a model in a folder exists only as a pickle."""
     for file in _pickles_alone(folder):
         raise FileNotFoundError(
-            f"{key}: {file} is a pickle, which may run code as it is read, and no safetensors lie beside it: "
+            f"{key}: {file} {_WHY}, and no safetensors lie beside it: "
             "convert it to safetensors, or name a model that has them"
         )
 

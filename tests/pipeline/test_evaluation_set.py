@@ -102,6 +102,18 @@ def test_a_folder_is_one_set_of_several_files(tmp_path):
     ]
 
 
+def test_a_folder_s_folders_belong_to_it_and_what_is_hidden_or_a_link_to_a_folder_does_not(tmp_path):
+    for name in ("data/train-0.parquet", "data/b/train-1.parquet", ".cache/x.parquet", "data/.x.parquet"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table({"caption": [name]}), tmp_path / name)
+    (tmp_path / "data" / "again").symlink_to(tmp_path)
+    (found,) = open_sets([str(tmp_path)])
+    assert [row.captions for row in read_set(found)] == [
+        ("data/b/train-1.parquet",),
+        ("data/train-0.parquet",),
+    ]
+
+
 def test_pictures_that_are_missing_are_told_and_a_path_is_never_opened(tmp_path):
     secret = tmp_path / "secret.png"
     secret.write_bytes(PNG)

@@ -9,10 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 from transformers import AutoModel, AutoTokenizer
 
 from stages.base import Weights
+from stages.models.chat.sampling import Sampling
 from stages.models.chat.transformers_chat import load as load_chat
+from stages.models.chat.vision_chat import load as load_vision_chat
 from stages.models.classifier import SequenceClassifier
 from stages.models.clip import Clip
 from stages.models.depth import DepthEstimator
@@ -30,6 +34,7 @@ from tests.stages.tiny_clip import save_tiny_clip
 from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_dino, save_tiny_pose
 from tests.stages.tiny_models import DETECTOR, save_detector, save_segmenter
 from tests.stages.tiny_pipelines import save_sdxl, save_stable_diffusion
+from tests.stages.tiny_vision import llava
 
 ROOT = Path(__file__).parents[2]
 TOYBOX = ROOT / "toybox" / "weights"
@@ -41,6 +46,14 @@ def _save_transformers_detector(folder: Path) -> None:
     for part in in_transformers(model, DETECTOR, tokenizer):
         part.save_pretrained(folder)
     shutil.rmtree(folder / "py")
+
+
+VISION = Sampling(temperature=1, top_p=1, max_new_tokens=6)
+
+
+def _save_vision_chat(folder: Path) -> None:
+    for part in llava(*"abcdefghijklmnop"):
+        part.save_pretrained(folder)
 
 
 def _copied(name: str) -> Callable[[Path], object]:
@@ -81,6 +94,11 @@ LOADERS: dict[str, tuple[str, Callable[[Path], object], Callable[[Weights], obje
         "instruct.model",
         _copied("language_model"),
         lambda weights: load_chat(weights.model, None, "float32"),
+    ),
+    "vision language model": (
+        "judge.model",
+        _save_vision_chat,
+        lambda weights: load_vision_chat(weights, "float32", VISION, 1, 16, "judge"),
     ),
     "task predictor": (
         "task_check.predictor.model",
@@ -153,6 +171,21 @@ def test_a_folder_with_pickles_alone_is_refused_unread(saved, tmp_path, name, su
     assert not mark.exists()
 
 
+@pytest.mark.parametrize("name", LOADERS)
+def test_an_index_of_safetensors_that_names_pickles_is_refused(saved, tmp_path, name):
+    """Whole pickles without any code: only a refusal to read them raises."""
+    key, _, load = LOADERS[name]
+    folder = shutil.copytree(saved(name), tmp_path / "model")
+    for file in [*folder.rglob("*.safetensors")]:
+        tensors = load_file(file)
+        torch.save(tensors, file.with_name("weights-00001.bin"))
+        index = {"metadata": {}, "weight_map": dict.fromkeys(tensors, "weights-00001.bin")}
+        file.with_name(f"{file.name}.index.json").write_text(json.dumps(index))
+        file.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"{key}: .*weights-00001\.bin is a pickle"):
+        load(Weights(model=str(folder)))
+
+
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
 def test_one_part_of_a_pipeline_as_a_pickle_is_refused(saved, tmp_path, part):
     folder = shutil.copytree(saved("SDXL"), tmp_path / "model")
@@ -181,8 +214,17 @@ def test_a_probe_is_no_pickle(tmp_path):
     assert not (tmp_path / "mark").exists()
 
 
+def test_a_model_for_which_a_package_is_missing_is_an_error_that_names_the_key(saved, tmp_path):
+    folder = shutil.copytree(saved("DINOv2"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(OSError, match=r"score\.dino\.model: .* cannot be loaded: .*optimum"):
+        LOADERS["DINOv2"][2](Weights(model=str(folder)))
+
+
 def test_damaged_safetensors_are_an_error_that_names_the_key(saved, tmp_path):
-    for name in ("DINOv2", "SAM", "Stable Diffusion"):
+    for name in ("DINOv2", "SAM", "Stable Diffusion", "CLIP"):
         folder = shutil.copytree(saved(name), tmp_path / name)
         for file in folder.rglob("*.safetensors"):
             file.write_bytes(file.read_bytes()[:100])
@@ -236,6 +278,25 @@ def test_a_clip_folder_cannot_ask_for_its_code_to_be_run(saved, tmp_path):
     (folder / "tokenizer_config.json").write_text(json.dumps(tokenizer))
     with suppress(OSError, ValueError):
         Clip.load(Weights(model=str(folder)))
+    assert not (tmp_path / "mark").exists()
+
+
+def test_a_clip_folder_s_text_model_cannot_ask_for_its_code_to_be_run(saved, tmp_path, monkeypatch):
+    """Nor does it ask a person at the terminal."""
+    folder = shutil.copytree(saved("CLIP"), tmp_path / "model")
+    text = folder / "text"
+    text.mkdir()
+    (text / "evil.py").write_text(_code(tmp_path / "mark"))
+    auto = {"AutoConfig": "evil.Evil", "AutoModel": "evil.Evil"}
+    (text / "config.json").write_text(json.dumps({"model_type": "evil", "auto_map": auto}))
+    config = json.loads((folder / "open_clip_config.json").read_text())
+    config["model_cfg"]["text_cfg"] |= {"hf_model_name": str(text), "hf_model_pretrained": True}
+    (folder / "open_clip_config.json").write_text(json.dumps(config))
+    asked = []
+    monkeypatch.setattr("builtins.input", lambda text="": asked.append(text) or "y")
+    with pytest.raises(OSError, match=r"clip\.model: .* cannot be loaded"):
+        Clip.load(Weights(model=str(folder)))
+    assert not asked
     assert not (tmp_path / "mark").exists()
 
 
