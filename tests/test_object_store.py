@@ -27,9 +27,10 @@ from pipeline.errors import StageError, UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import events
 from pipeline.store import lock as locks
+from pipeline.store.files import SMALL as SMALL_OBJECT
+from pipeline.store.files import put, remove
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import SMALL as SMALL_OBJECT
-from pipeline.store.location import arrow_source, list_folder, locate, put, remove
+from pipeline.store.location import arrow_source, list_folder, locate
 from pipeline.store.lock import HeldError, held_in_turn
 from pipeline.store.new_file import NewFile, write_text
 from pipeline.store.outputs import new_file, new_folder

@@ -21,8 +21,9 @@ from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.steps import Step
 from pipeline.store import events
+from pipeline.store.files import remove
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import exists, remove
+from pipeline.store.location import exists
 from pipeline.store.new_file import write_text
 from pipeline.store.parts import Footer
 from stages.base import AUTO, StageConfig

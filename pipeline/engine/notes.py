@@ -3,8 +3,9 @@
 import json
 from dataclasses import asdict, dataclass
 
+from pipeline.store.files import put, remove
 from pipeline.store.folder import RunFolder
-from pipeline.store.location import Location, named, put, remove
+from pipeline.store.location import Location, named
 from pipeline.store.new_file import temporary
 
 

@@ -14,7 +14,8 @@ from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.steps import Step
 from pipeline.store import events
 from pipeline.store.audits import read_audit
-from pipeline.store.location import Location, list_folder, remove
+from pipeline.store.files import remove
+from pipeline.store.location import Location, list_folder
 from pipeline.store.new_file import write_text
 from pipeline.store.sealed import DamagedFileError, check_digest, read_metadata
 

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from pipeline.store import location
+from pipeline.store import files
 from pipeline.store.location import Location, is_local, named
 
 _CHECK = b', "check": "'
@@ -62,7 +62,7 @@ def append(path: Location, **event: Any) -> None:
     with named(path):
         if is_local(path) and not _ends_with_newline(path):
             line = b"\n" + line  # in an object store a line is never cut short
-        location.append(path, line)
+        files.append(path, line)
 
 
 def sealed_line(event: dict[str, Any]) -> bytes:

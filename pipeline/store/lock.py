@@ -13,7 +13,8 @@ from typing import Any
 from upath import UPath
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, is_local, reached, remove
+from pipeline.store.files import remove
+from pipeline.store.location import Location, is_local, reached
 
 Check = Callable[[], None]
 """Raises UserError if this process no longer holds the lock."""

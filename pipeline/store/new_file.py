@@ -9,7 +9,8 @@ from types import TracebackType
 
 from typing_extensions import Self
 
-from pipeline.store.location import Location, is_local, list_folder, named, remove
+from pipeline.store.files import remove
+from pipeline.store.location import Location, is_local, list_folder, named
 
 _TEMPORARY = re.compile(r"\.editpairs-.+\.tmp")
 

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pipeline.errors import UserError
-from pipeline.store.location import Location, is_local, put, reached, remove
+from pipeline.store.files import put, remove
+from pipeline.store.location import Location, is_local, reached
 from pipeline.store.new_file import NewFile
 
 
