@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.store.location import list_folder
 from tests.pipeline.runs import FakeRun
 
 
@@ -18,4 +19,5 @@ def wait_for(happened: Callable[[], Any], process: subprocess.Popen | None = Non
 
 def wait_for_files(run: FakeRun, stage: str, count: int, process: subprocess.Popen) -> None:
     """Return once the process has committed ``count`` files of a stage."""
-    wait_for(lambda: len(run.files(stage)) >= count, process)
+    folder = run.run / stage
+    wait_for(lambda: sum(name.endswith(".parquet") for name in list_folder(folder)) >= count, process)
