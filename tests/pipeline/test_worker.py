@@ -197,7 +197,8 @@ def test_rows_run_one_by_one_and_suspects_last_leave_the_same_bytes(make_run):
         worker._guarded = lambda rows, run=guarded, ran=ran: (ran.extend(rows["id"].to_pylist()), run(rows))[
             1
         ]
-        worker._guarded.smallest, worker._guarded.take_tokens = None, guarded.take_tokens
+        for name in ("start", "smallest", "take_tokens"):
+            setattr(worker._guarded, name, getattr(guarded, name))
         worker.run(Unit(1, (1,), careful=True, suspects=suspects))
         worker._guarded = guarded
         assert path.read_bytes() == before
