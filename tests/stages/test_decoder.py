@@ -99,6 +99,7 @@ vae = AutoencoderKL(
     mid_block_add_attention=False,
 )
 peaks, latents = [], torch.randn(8, 4, 96, 96)
+Decoder(vae, DiffusionConfig(model="m", vae_chunk=1)).decode(latents[:1, :, :16, :16])  # loads kernels
 for chunk in (1, 2, 8):
     before = peak()
     Decoder(vae, DiffusionConfig(model="m", vae_chunk=chunk)).decode(latents)
@@ -112,9 +113,10 @@ def test_the_peak_memory_of_decoding_is_bounded_by_the_chunk():
     """The process's own peak: it grows with the chunk, and the estimate is of its size."""
     done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=True)
     each, one, two, eight = map(int, done.stdout.split())
-    assert one < 2 * each
-    assert one + two < 3.5 * each
-    assert eight > 3 * each, "the whole batch at once needs several times as much"
+    chunked, whole = one + two, one + two + eight
+    assert chunked < 5 * each
+    assert 6 * each < whole < 14 * each
+    assert whole > 2 * chunked, "the whole batch at once needs several times as much"
 
 
 def test_files_of_a_variant_are_checked_and_loaded(tmp_path):
