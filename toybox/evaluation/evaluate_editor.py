@@ -105,6 +105,9 @@ def main() -> None:
     )
     parser.add_argument("editor", type=Path)
     parser.add_argument("--each", type=int, default=30, help="edits of each task")
+    parser.add_argument(
+        "--seed", type=int, default=31, help="of the scenes; report on one not used to choose"
+    )
     parser.add_argument("--text", type=float, help="text guidance; default: the editor's")
     parser.add_argument("--image", type=float, help="image guidance; default: the editor's")
     parser.add_argument("--steps", type=int, help="denoising steps; default: the editor's")
@@ -118,7 +121,7 @@ def main() -> None:
         own.image if options.image is None else options.image,
         own.steps if options.steps is None else options.steps,
     )
-    edits, judge, console = sample_edits(options.each), Judge.load(), Console()
+    edits, judge, console = sample_edits(options.each, options.seed), Judge.load(), Console()
     pictures = edited(network, edits, guidance)
     seen = judge.look(pictures)
     results = figures(edits, pictures, seen)
