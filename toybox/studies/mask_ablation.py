@@ -204,7 +204,7 @@ def main() -> None:
         lines.append(f"| {variant.label} | {len(rows)} | {' | '.join(cells)} |")
     Console(soft_wrap=True).print("\n".join(lines), markup=False)
     title = "The soft mask, tuned" if options.tune else "Masks, compared"
-    flags = f"--half {options.half}{' --tune' if options.tune else ''}"
+    flags = f"--half {options.half} --edits {options.edits}{' --tune' if options.tune else ''}"
     flags += f" --model {options.model}" if options.model else ""
     (ROOT / "docs" / f"mask-{'tuning' if options.tune else 'ablation'}.md").write_text(
         f"# {title}\n\n`python -m toybox.studies.mask_ablation runs/{options.run.name} {flags}`, "
