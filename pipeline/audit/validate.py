@@ -25,7 +25,7 @@ from pipeline.store.reading import open_parquet
 from pipeline.views.rows import rows
 from stages.pair import as_pair
 from stages.pictures.png import decode_grey, decode_rgb
-from stages.shards.columns import SCHEMA, columns_of, schema_of
+from stages.shards.columns import CHOICES, SCHEMA, columns_of, schema_of
 from stages.tasks import Tasks
 
 CHECKS = {
@@ -48,10 +48,7 @@ CHECKS = {
 """The checks, in the order of the table."""
 _ROWS = 64
 _SHARD = pa.schema([pa.field("id", pa.string()), *SCHEMA])
-_SCHEMAS = [
-    pa.schema([pa.field("id", pa.string()), *schema_of(columns_of(stages))])
-    for stages in ((), ("measure",), ("judge",), ("measure", "judge"))
-]
+_SCHEMAS = [pa.schema([pa.field("id", pa.string()), *schema_of(columns_of(stages))]) for stages in CHOICES]
 """The schema of a shard for each choice of optional stages."""
 DRAWN = {"plan": ["task"], "edit": ["anchor", "candidates"], "filter": ["choice"]}
 

@@ -1,7 +1,8 @@
 """The published columns: their types and meanings, and their schema for Arrow and for ``datasets``."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from itertools import combinations
 from typing import Any
 
 import pyarrow as pa
@@ -65,10 +66,22 @@ KEPT_COLUMNS: Columns = {
 }
 
 
+OTHER_COLUMNS: Mapping[str, Columns] = {
+    "measure": FURTHER_COLUMNS,
+    "judge": JUDGE_COLUMNS,
+    KEPT: KEPT_COLUMNS,
+}
+"""The further columns by optional stage, and by another option of a run."""
+CHOICES = tuple(
+    choice for count in range(len(OTHER_COLUMNS) + 1) for choice in combinations(OTHER_COLUMNS, count)
+)
+"""Every choice of them that a run can have."""
+
+
 def columns_of(stages: Collection[str]) -> Columns:
     """Type and meaning of every column that a run of these stages publishes."""
     columns = dict(COLUMNS)
-    for stage, others in (("measure", FURTHER_COLUMNS), ("judge", JUDGE_COLUMNS), (KEPT, KEPT_COLUMNS)):
+    for stage, others in OTHER_COLUMNS.items():
         if stage in stages:
             columns |= others
     return columns

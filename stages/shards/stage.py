@@ -6,7 +6,6 @@ All rows of all tasks have one Arrow schema with typed columns. Pictures are ``s
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,7 +32,9 @@ from stages.shards.card import (
     provenance,
 )
 from stages.shards.columns import (
+    CHOICES,
     COLUMNS,
+    OTHER_COLUMNS,
     SCHEMA,
     columns_of,
     metadata_of,
@@ -83,7 +84,7 @@ class Shards(Publisher[ShardsConfig]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        return _BESIDE[tuple(name for name in OTHERS if name in stages)]
+        return _BESIDE[tuple(name for name in OTHER_COLUMNS if name in stages)]
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]
@@ -161,11 +162,7 @@ def _class_beside(others: tuple[str, ...]) -> type[Shards]:
     return type("Shards", (Shards,), content)
 
 
-_BESIDE = {
-    others: _class_beside(others)
-    for count in range(len(OTHERS) + 1)
-    for others in combinations(OTHERS, count)
-}
+_BESIDE = {others: _class_beside(others) for others in CHOICES}
 """The class for each choice of optional stages: what a stage reads and writes belongs to its class."""
 
 

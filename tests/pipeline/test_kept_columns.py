@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.api import chain_of
+from pipeline.audit.validate import validate
 from pipeline.errors import UserError
 from pipeline.inputs.kept_columns import LONGEST, read_kept
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
-from stages.shards.columns import COLUMNS, KEPT, columns_of
+from stages.shards.columns import CHOICES, COLUMNS, KEPT, columns_of
 from stages.shards.stage import Shards, ShardsConfig
 from tests.pipeline.runs import ROOT
 from tests.pipeline.test_planning import plan_of
@@ -109,3 +110,13 @@ def test_a_published_row_has_its_values():
     rows = [given_row("remove", 0, kept_columns=kept), given_row("add", 1, kept_columns=None)]
     published = stage(pa.Table.from_pylist(rows)).to_pylist()
     assert [row["kept_columns"] for row in published] == [kept, None]
+
+
+@pytest.mark.parametrize("others", CHOICES)
+def test_validate_knows_the_columns_of_every_choice_of_optional_parts(others, tmp_path):
+    stage = Shards.beside(others)
+    empty = pa.schema([pa.field("id", pa.string()), *stage.schema]).empty_table()
+    pq.write_table(empty, tmp_path / "train-00000-of-00001.parquet")
+    assert not validate(tmp_path, None).wrong["schema"]
+    pq.write_table(empty.drop_columns(["seed"]), tmp_path / "train-00000-of-00001.parquet")
+    assert validate(tmp_path, None).wrong["schema"]
