@@ -102,7 +102,9 @@ def build(architecture: Architecture, text_encoder: Path) -> "groundingdino.Grou
     """
     sizes = architecture.model_dump(exclude={"backbone", "image", "text_length"})
     args = SimpleNamespace(**_CONSTANTS, **sizes)
-    swin = SwinTransformer(drop_path_rate=0.0, **architecture.backbone.model_dump())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of torch about the package
+        swin = SwinTransformer(drop_path_rate=0.0, **architecture.backbone.model_dump())
     backbone = Joiner(swin, build_position_encoding(args))
     backbone.num_channels = [swin.num_features[i] for i in architecture.backbone.out_indices]
     text = Weights(model=str(text_encoder))
