@@ -29,7 +29,7 @@ class SealedWriter:
                 self._file, schema, compression="zstd", use_dictionary=text, write_page_checksum=True
             )
         except BaseException:
-            # Otherwise the collector closes the file, and closing commits an object of an object store.
+            # Otherwise a temporary file, or a half-sent object, stays.
             self._file.abandon()
             raise
 

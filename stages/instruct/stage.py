@@ -12,6 +12,7 @@ from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, PromptDraw, conversati
 from stages.models.chat.attempts import Asked, Question, ask
 from stages.models.chat.config import ChatConfig
 from stages.models.chat.conversation import ChatModel, Usage
+from stages.models.chat.loading import chat_problems, load_chat
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
 from stages.words import normalised
@@ -62,18 +63,14 @@ class Instruct(Stage[InstructConfig]):
         super().__init__(config, tasks, turn=turn)
         for problem in _without_exemplars(tasks):
             raise ValueError(problem)
-        self.chat = chat if chat is not None else _load_chat(config)
+        self.chat = chat if chat is not None else load_chat(config, config.batch, ANSWER_SCHEMA, "instruct")
 
     @classmethod
     def problems(cls, config: InstructConfig, tasks: Tasks) -> Iterator[str]:
-        from stages.models.chat.readiness import check_chat, endpoint_problems
-        from stages.models.weight_files import problems_of
+        from stages.models.chat.readiness import check_chat
 
         yield from _without_exemplars(tasks)
-        if config.endpoint is not None:
-            yield from endpoint_problems(config.endpoint, "instruct")
-        else:
-            yield from problems_of("instruct", config, check_chat)
+        yield from chat_problems(config, "instruct", check_chat)
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
@@ -156,18 +153,3 @@ def _without_exemplars(tasks: Tasks) -> Iterator[str]:
 
 def _draw(task: Task, seed: int) -> PromptDraw:
     return draw_prompt(task, derive_seed(seed, "choice"))
-
-
-def _load_chat(config: InstructConfig) -> ChatModel:
-    if config.endpoint is not None:
-        from stages.models.chat.openai_chat import OpenAIChat
-
-        return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA, "instruct")
-    from stages.models.chat.sampling import Sampling
-    from stages.models.chat.transformers_chat import TransformersChat, load
-
-    model, tokenizer = load(config.name, config.revision, config.dtype)
-    sampling = Sampling(
-        temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
-    )
-    return TransformersChat(model, tokenizer, sampling, config.batch, config.prompt_multiple)

@@ -10,6 +10,7 @@ from stages.judge.config import JudgeConfig
 from stages.judge.judge import Judge, Judgement, Recaption
 from stages.judge.prompt import FORMS, Form, Sight, answer_schema
 from stages.models.chat.conversation import ChatModel, Usage
+from stages.models.chat.loading import chat_problems, sampling_of
 from stages.pair import as_pair
 from stages.pictures.difference import outside_difference
 from stages.pictures.png import decode_rgb, encode_png
@@ -74,13 +75,9 @@ class JudgeStage(Stage[JudgeConfig]):
 
     @classmethod
     def problems(cls, config: JudgeConfig, tasks: Tasks) -> Iterator[str]:
-        from stages.models.chat.readiness import check_vision_chat, endpoint_problems
-        from stages.models.weight_files import problems_of
+        from stages.models.chat.readiness import check_vision_chat
 
-        if config.endpoint is not None:
-            yield from endpoint_problems(config.endpoint, "judge")
-        else:
-            yield from problems_of("judge", config, check_vision_chat)
+        yield from chat_problems(config, "judge", check_vision_chat)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)
@@ -157,11 +154,7 @@ def _load_chats(config: JudgeConfig) -> dict[Form, ChatModel]:
         return {
             form: OpenAIChat(config, endpoint, config.batch, answer_schema(form), "judge") for form in FORMS
         }
-    from stages.models.chat.sampling import Sampling
     from stages.models.chat.vision_chat import load
 
-    sampling = Sampling(
-        temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
-    )
-    chat = load(config, config.dtype, sampling, config.batch, config.prompt_multiple, "judge")
+    chat = load(config, config.dtype, sampling_of(config), config.batch, config.prompt_multiple, "judge")
     return dict.fromkeys(FORMS, chat)

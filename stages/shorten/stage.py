@@ -13,6 +13,7 @@ from stages.models.chat.attempts import Asked, Question, ask
 from stages.models.chat.config import ChatConfig
 from stages.models.chat.conversation import ChatModel, Message, Usage, quoted
 from stages.models.chat.last_object import AnswerError, last_object
+from stages.models.chat.loading import chat_problems, load_chat
 from stages.seeds import derive_seed
 from stages.tasks import Tasks
 from stages.words import normalised, words_of
@@ -104,19 +105,16 @@ class Shorten(Stage[ShortenConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.tokenizer = load_processor(AutoTokenizer, config.tokenizer, "shorten.tokenizer.model")
-        self.chat = chat if chat is not None else _load_chat(config)
+        self.chat = chat if chat is not None else load_chat(config, config.batch, ANSWER_SCHEMA, "shorten")
 
     @classmethod
     def problems(cls, config: ShortenConfig, tasks: Tasks) -> Iterator[str]:
-        from stages.models.chat.readiness import check_chat, endpoint_problems
+        from stages.models.chat.readiness import check_chat
         from stages.models.tokenizer_files import check_tokenizer
         from stages.models.weight_files import problems_of
 
         yield from problems_of("shorten.tokenizer", config.tokenizer, check_tokenizer)
-        if config.endpoint is not None:
-            yield from endpoint_problems(config.endpoint, "shorten")
-        else:
-            yield from problems_of("shorten", config, check_chat)
+        yield from chat_problems(config, "shorten", check_chat)
 
     def resize(self, batch: int) -> None:
         super().resize(batch)
@@ -179,18 +177,3 @@ class Shorten(Stage[ShortenConfig]):
         if asked.answer is None:
             return rejected(asked.reason, **made)
         return kept(caption=asked.answer, tokens=self._count(asked.answer), **made)
-
-
-def _load_chat(config: ShortenConfig) -> ChatModel:
-    if config.endpoint is not None:
-        from stages.models.chat.openai_chat import OpenAIChat
-
-        return OpenAIChat(config, config.endpoint, config.batch, ANSWER_SCHEMA, "shorten")
-    from stages.models.chat.sampling import Sampling
-    from stages.models.chat.transformers_chat import TransformersChat, load
-
-    model, tokenizer = load(config.name, config.revision, config.dtype)
-    sampling = Sampling(
-        temperature=config.temperature, top_p=config.top_p, max_new_tokens=config.max_new_tokens
-    )
-    return TransformersChat(model, tokenizer, sampling, config.batch, config.prompt_multiple)

@@ -33,6 +33,7 @@ class TransformersChat:
         sampling: the sampling settings.
         batch: rows per forward pass. More rows raise an error, fewer are filled with dummy rows.
         prompt_multiple: prompts are padded to a multiple of this many tokens.
+        section: the manifest's section of the model, for errors.
     """
 
     def __init__(
@@ -42,12 +43,14 @@ class TransformersChat:
         sampling: Sampling,
         batch: int,
         prompt_multiple: int = 64,
+        section: str = "instruct",
     ) -> None:
         if tokenizer.chat_template is None:
-            raise ValueError("instruct.model: its tokenizer has no chat template; use a chat model")
+            raise ValueError(f"{section}.model: its tokenizer has no chat template; use a chat model")
+        self._section = section
         self.model, self.tokenizer, self.sampling = model, tokenizer, sampling
         self.batch, self.prompt_multiple = batch, prompt_multiple
-        self._ends = end_tokens(model, tokenizer, "instruct.model")
+        self._ends = end_tokens(model, tokenizer, f"{section}.model")
         self._pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else min(self._ends)
         self._special = special_tokens(tokenizer)
 
@@ -62,7 +65,7 @@ class TransformersChat:
             raise ValueError(f"{len(conversations)} conversations in a batch of {self.batch}")
         ids, mask = self.encode(conversations)
         return [
-            NotFiniteError("instruct", "the model's output")
+            NotFiniteError(self._section, "the model's output")
             if SPOILED in tokens
             else Reply(
                 str(self.tokenizer.decode(tokens, skip_special_tokens=True)),
@@ -122,8 +125,12 @@ class TransformersChat:
         return list(zip(answers, done, strict=True))
 
 
-def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load(
+    model: str, revision: str | None, dtype: str, section: str = "instruct"
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """A model and its tokenizer from a local folder or the hub, on the GPU if there is one.
+
+    ``section`` is the manifest's section of the model, for errors.
 
     Raises:
         FileNotFoundError: ``model`` looks like a folder and does not exist.
@@ -131,11 +138,11 @@ def load(model: str, revision: str | None, dtype: str) -> tuple[PreTrainedModel,
     local = Path(model).is_dir()
     if not local and (model.count("/") != 1 or model.startswith((".", "/", "~"))):
         raise FileNotFoundError(
-            f"instruct.model: there is no folder {model}; correct the key, or make the weights "
+            f"{section}.model: there is no folder {model}; correct the key, or make the weights "
             "(toybox: make toybox)"
         )
     weights = Weights(model=model, revision=revision)
-    tokenizer = load_processor(AutoTokenizer, weights, "instruct.model")
-    network = load_model(AutoModelForCausalLM, weights, "instruct.model", dtype=getattr(torch, dtype))
+    tokenizer = load_processor(AutoTokenizer, weights, f"{section}.model")
+    network = load_model(AutoModelForCausalLM, weights, f"{section}.model", dtype=getattr(torch, dtype))
     torch.nn.Module.to(network, default_device())
     return network.eval(), tokenizer

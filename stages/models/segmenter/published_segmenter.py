@@ -48,8 +48,7 @@ class PublishedSegmenter(Segmenter):
         self, encoded: tuple[Tensor, tuple[int, int]], boxes: np.ndarray, shape: tuple[int, ...]
     ) -> Tensor:
         sam, (embedding, size) = self.model, encoded
-        scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
-        prompts = torch.from_numpy(boxes * scale).to(sam.device)
+        prompts = self._prompts(boxes, size, shape)
         sparse, dense = sam.prompt_encoder(points=None, boxes=prompts, masks=None)
         logits, _ = sam.mask_decoder(
             image_embeddings=embedding,

@@ -54,3 +54,8 @@ class Segmenter(ABC):
     @abstractmethod
     def _decode(self, encoded: Any, boxes: np.ndarray, shape: tuple[int, ...]) -> Tensor:
         """Decode boxes in an encoded picture of ``shape`` (h, w) to logits [n,h,w]."""
+
+    def _prompts(self, boxes: np.ndarray, size: tuple[int, int], shape: tuple[int, ...]) -> Tensor:
+        """Boxes in the pixels of a picture of ``shape``, in those of the ``size`` at which it was encoded."""
+        scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
+        return torch.from_numpy(boxes * scale).to(self.device)

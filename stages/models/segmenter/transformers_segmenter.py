@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoImageProcessor, Sam2Model, SamModel
 
@@ -59,8 +58,7 @@ class TransformersSegmenter(Segmenter):
         self, encoded: tuple[Any, tuple[int, int]], boxes: np.ndarray, shape: tuple[int, ...]
     ) -> Tensor:
         embedding, size = encoded
-        scale = np.array((size[1] / shape[1], size[0] / shape[0]) * 2, np.float32)
-        prompts = torch.from_numpy(boxes * scale).to(self.model.device)
+        prompts = self._prompts(boxes, size, shape)
         output = self.model(image_embeddings=embedding, input_boxes=prompts[None], multimask_output=False)
         sizes = [[list(shape)]] if self.whole else [[list(shape)], [list(size)]]
         [logits] = self.processor.post_process_masks([output.pred_masks[0]], *sizes, binarize=False)
