@@ -13,7 +13,6 @@ from pipeline.errors import UserError
 from pipeline.inputs.caption_formats import (
     format_of,
     parquet_records,
-    read_csv,
     read_json,
     read_jsonl,
     read_parquet,
@@ -67,12 +66,10 @@ def _records(file: Location, columns: Sequence[str]) -> Iterator[dict[str, Any]]
             yield {name: record.get(name) for name in columns}
         for name in columns:
             require(name, sorted(seen), file, "captions.keep")
+    elif read is None or read is read_text:
+        raise UserError(f"captions.keep: {file} has no columns: take the key out")
     else:
-        if read is read_text:
-            raise UserError(f"captions.keep: {file} has no columns: take the key out")
-        delimiter = "\t" if ".tsv" in file.name.lower() else ","
-        found = [read_csv(file, name, delimiter).to_pylist() for name in columns]
-        for values in zip(*found, strict=True):
+        for values in zip(*(read(file, name).to_pylist() for name in columns), strict=True):
             yield dict(zip(columns, values, strict=True))
 
 
