@@ -54,33 +54,33 @@ class PromptToPromptAttention:
         # its own.
         rows = self.control.borrowed_rows(states_RNC.shape[1]) if self.control is not None else None
         matched = states_RNC if rows is None else states_RNC.index_select(0, rows)
-        query, key = _heads(attn, attn.to_q(matched)), _heads(attn, attn.to_k(matched))
-        return _attend(query, key, _heads(attn, attn.to_v(states_RNC)), attn.scale)
+        query, key = heads_of(attn, attn.to_q(matched)), heads_of(attn, attn.to_k(matched))
+        return attend(query, key, heads_of(attn, attn.to_v(states_RNC)), attn.scale)
 
     def _cross_attention(
         self, attn: Attention, states_RNC: torch.Tensor, text_RTD: torch.Tensor
     ) -> torch.Tensor:
         control = self.control
-        query = _heads(attn, attn.to_q(states_RNC))
+        query = heads_of(attn, attn.to_q(states_RNC))
         if control is None:
-            key, value = (_heads(attn, to(text_RTD)) for to in (attn.to_k, attn.to_v))
-            return _attend(query, key, value, attn.scale)
+            key, value = (heads_of(attn, to(text_RTD)) for to in (attn.to_k, attn.to_v))
+            return attend(query, key, value, attn.scale)
         if self.name not in control.text:
             control.text[self.name] = (
-                _heads(attn, attn.to_k(text_RTD)),
-                _heads(attn, attn.to_v(text_RTD)),
+                heads_of(attn, attn.to_k(text_RTD)),
+                heads_of(attn, attn.to_v(text_RTD)),
             )
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:
             _follow_words(query, key, attn.scale, control)
         if not control.cross_open:
-            return _attend(query, key, value, attn.scale)
+            return attend(query, key, value, attn.scale)
         # Equation (2). First its second term for the edit rows, together with the plain attention of all
         # other rows; then the first term is added to the edit rows.
         gate, own = _gate_and_own(control)
         value_EHTD = value[control.cond_edits]
         borrowed = control.matrix[:, None] @ (gate * value_EHTD)
-        output = _attend(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), attn.scale)
+        output = attend(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), attn.scale)
         return output.index_add(0, control.cond_edits, _by_sources(query, key, borrowed, attn.scale, control))
 
 
@@ -101,7 +101,7 @@ def _by_sources(
             ends, handed = values.split([len(values) - len(parents), len(parents)])
             shares = torch.cat([ends, own[parents] * handed])
             values = control.matrix[parents, None] @ (gate[parents] * handed)
-        outputs.append(_attend(query[generation.rows], key[generation.rows], shares, scale))
+        outputs.append(attend(query[generation.rows], key[generation.rows], shares, scale))
     total = outputs[0]
     for generation, output in zip(control.generations[1:], outputs[1:], strict=True):
         total[generation.first :] += output
@@ -139,7 +139,7 @@ def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:
     return functional.pad(value, (0, 6)).expand(-1, heads, -1, -1)
 
 
-def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
     """SDPA on heads [R,heads,N,D]. Narrow heads are padded with zeros to 16 channels.
 
     The padding does not change the result. torch's fused CPU kernel takes 1.4 times as long for 8 channels as
@@ -152,7 +152,7 @@ def _attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: 
     return sdpa(filled[0], filled[1], filled[2], scale=scale)[..., : value.shape[-1]]
 
 
-def _heads(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+def heads_of(attn: Attention, states: torch.Tensor) -> torch.Tensor:
     """[R,N,C] to [R,heads,N,C/heads]."""
     return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 

@@ -80,7 +80,7 @@ class PromptToPrompt:
         blend_tokens: int = 256,
     ) -> None:
         self.steps, self.self_max_tokens, self.blend_tokens = steps, self_max_tokens, blend_tokens
-        self.mask_attention, self.fusion = mask_attention, fusion
+        self.mask_attention, self.fusion, self.sources, self.step = mask_attention, fusion, sources, 0
         rows = sources + len(edits)
         self.halves = (0, rows) if guided else (0,)
         """Offsets of the unconditional and the conditional rows; without guidance only the latter."""
@@ -154,6 +154,7 @@ class PromptToPrompt:
 
     def before_step(self, step: int) -> None:
         """Set the gates of a step."""
+        self.step = step
         self.cross_open, self.self_open = self._cross_steps[step], self._self_steps[step]
         self.shared_open = self._shared_steps[step]
         self.gate.copy_(self._gates[step])

@@ -23,8 +23,15 @@ def fuse(
     - ``power``: the same with M^(1/S), so that all steps together amount to about M.
     """
     if how == "schedule":
-        return torch.where(mask > 1 - (step + 1) / steps, edited, source)
+        return torch.where(mask > free_above(how, step, steps), edited, source)
     return torch.lerp(source, edited, mask ** (1 / steps) if how == "power" else mask)
+
+
+def free_above(how: Fusion, step: int, steps: int) -> float:
+    """The value that M must exceed for a pixel to differ from its source's after this step."""
+    if how == "schedule":
+        return 1 - (step + 1) / steps
+    return -1.0 if how == "none" else 0.0
 
 
 def pool_mask(mask: torch.Tensor, height: int, width: int) -> torch.Tensor:

@@ -1,0 +1,185 @@
+"""A U-Net that computes sources whole and their edits as lists of tokens, with a U-Net's own call signature."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
+from diffusers.models.upsampling import Upsample2D
+from torch import nn
+
+from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
+from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.fusion import free_above
+from stages.edit.sparse.attention import SparseAttention
+from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
+from stages.edit.sparse.plan import StepPlan, plan_step
+from stages.edit.sparse.state import Mode, State
+from stages.edit.sparse.token_lists import free_tokens, level_sizes
+
+Region = Literal["support", "schedule"]
+"""Where an edit is computed: where M > 0 in every step, or where latent fusion leaves it free in each step."""
+
+
+class SparseUNet:
+    """Stands in a U-Net's place in :func:`stages.models.diffusion.sampler.sample`.
+
+    Args:
+        unet: the U-Net; its layers are replaced by those of :mod:`stages.edit.sparse.layers`.
+        layers: its attention processors, from ``install``.
+        region: where edits are computed.
+        halo: tokens around the free ones that are computed too, as a fraction of the shorter side.
+
+    Raises:
+        ValueError: the U-Net has layers that see other tokens than a 3x3 neighbourhood.
+    """
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        layers: list[PromptToPromptAttention],
+        region: Region,
+        halo: float,
+    ) -> None:
+        self.unet, self.region, self.halo, self.state = unet, region, halo, State()
+        self._plans: list[StepPlan] = []
+        self._stored_rows = self._read_rows = torch.empty(0, dtype=torch.long)
+        _replace_layers(unet, self.state)
+        # diffusers empties the dict that it receives.
+        unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
+
+    @property
+    def config(self) -> Any:
+        """The U-Net's configuration."""
+        return self.unet.config
+
+    def begin(self, control: PromptToPrompt | None, size: tuple[int, int]) -> None:
+        """Prepare a batch; without a control the U-Net computes all rows whole.
+
+        Args:
+            control: its sources are no edits, and it has no LocalBlend.
+            size: rows and columns of the latents.
+        """
+        self.state.control = control
+        if control is None:
+            return
+        self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
+        self._plans = self._planned(control)
+        sources, device = control.sources, control.source_rows.device
+        numbers, halves = torch.arange(sources, device=device), range(len(control.halves))
+        self._stored_rows = torch.cat([numbers + first for first in control.halves])
+        read = torch.cat([numbers, control.source_rows])
+        self._read_rows = torch.cat([read + half * sources for half in halves])
+
+    def _planned(self, control: PromptToPrompt) -> list[StepPlan]:
+        """The plan of each step; steps with the same tokens share one."""
+        size, halo = self.state.sizes[0], round(self.halo * min(self.state.sizes[0]))
+        edits, source_rows = len(control.edit_rows), control.source_rows.tolist()
+        mask = None if control.mask is None else control.mask.cpu()
+        plans: list[StepPlan] = []
+        before = None
+        for step in range(control.steps):
+            if mask is None:
+                free = None
+            else:
+                above = free_above(control.fusion, step, control.steps)
+                if self.region == "support":
+                    above = min(above, 0.0)
+                free = free_tokens(mask, above, size, halo)
+            if plans and (free is None or (before is not None and torch.equal(free, before))):
+                plans.append(plans[-1])
+                continue
+            before = free
+            chosen = [None] * edits if free is None else list(free)
+            plan = plan_step(
+                chosen, source_rows, control.sources, len(control.halves), self.state.sizes
+            )
+            plans.append(plan.to(control.matrix.device))
+        return plans
+
+    def __call__(
+        self,
+        rows: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
+    ) -> UNet2DConditionOutput:
+        """The prediction for latents [R,c,h,w], as the U-Net's own.
+
+        An edit's prediction is its source's where the edit is not computed.
+        """
+        state, control = self.state, self.state.control
+        conditions = _Conditions(timestep, states, timestep_cond, added_cond_kwargs)
+        if control is None:
+            return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
+        state.plan, state.text, state.memory = self._plans[control.step], states, {}
+        state.mode = Mode.SOURCES
+        of_sources = self._predict(rows[self._stored_rows], self._stored_rows, conditions)
+        predicted = of_sources[self._read_rows]
+        state.mode = Mode.EDITS
+        for state.number, state.call in enumerate(state.plan.calls):
+            call, latents = state.call, rows[state.call.rows]
+            if call.lists is None:
+                drawn = self._predict(latents, call.rows, conditions)
+            else:
+                tokens = call.lists[0].repeat(len(control.halves), 1)
+                where = tokens[:, None].expand(-1, latents.shape[1], -1)
+                listed = latents.flatten(2).gather(2, where)[..., None]
+                listed = self._predict(listed, call.rows, conditions)[..., 0]
+                drawn = predicted[call.rows].flatten(2).scatter(2, where, listed).view_as(latents)
+            predicted[call.rows[call.kept]] = drawn[call.kept]
+        state.mode, state.plan, state.call, state.text, state.memory = Mode.PLAIN, None, None, None, {}
+        return UNet2DConditionOutput(sample=predicted)
+
+    def _predict(
+        self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: "_Conditions"
+    ) -> torch.Tensor:
+        """The U-Net's prediction for the chosen rows of the batch; None: for all."""
+        of = conditions if chosen is None else conditions.of(chosen)
+        return self.unet(
+            latents.contiguous(memory_format=torch.channels_last),
+            of.timestep,
+            of.states,
+            timestep_cond=of.timestep_cond,
+            added_cond_kwargs=of.added,
+        ).sample
+
+
+@dataclass(frozen=True)
+class _Conditions:
+    """What the U-Net is told besides the latents, by row."""
+
+    timestep: torch.Tensor
+    states: torch.Tensor
+    timestep_cond: torch.Tensor | None
+    added: Mapping[str, torch.Tensor] | None
+
+    def of(self, rows: torch.Tensor) -> "_Conditions":
+        return _Conditions(
+            self.timestep,
+            self.states[rows],
+            None if self.timestep_cond is None else self.timestep_cond[rows],
+            None if self.added is None else {name: value[rows] for name, value in self.added.items()},
+        )
+
+
+def _replace_layers(unet: UNet2DConditionModel, state: State) -> None:
+    """Put sparse layers in the places of those that see more than one token."""
+    for name, module in list(unet.named_modules()):
+        replacement: nn.Module | None = None
+        if isinstance(module, Upsample2D):
+            replacement = SparseUpsample(name, module, state)
+        elif isinstance(module, nn.GroupNorm):
+            replacement = SparseGroupNorm(name, module, state)
+        elif isinstance(module, nn.Conv2d) and module.kernel_size != (1, 1):
+            replacement = SparseConv(name, module, state)
+        if replacement is not None and not _inside_upsample(unet, name):
+            unet.set_submodule(name, replacement)
+
+
+def _inside_upsample(unet: UNet2DConditionModel, name: str) -> bool:
+    parent = name.rpartition(".")[0]
+    return bool(parent) and isinstance(unet.get_submodule(parent), SparseUpsample)
