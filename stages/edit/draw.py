@@ -1,7 +1,7 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -17,6 +17,7 @@ from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
 from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
+from stages.edit.sparse.unet import SparseUNet
 from stages.edit.stage import EditConfig
 from stages.finite import NotFiniteError
 from stages.models.batches import by_shape, filled
@@ -39,6 +40,10 @@ class Drawing:
         self.config, self.tasks = config, self.candidates.first
         self.model = Diffusion(config.diffusion, guided=needs_guidance(config, self.candidates.stated()))
         self.layers = install(self.model.unet)
+        self.sparse: SparseUNet | None = None
+        if config.region != "whole":
+            self.sparse = SparseUNet(self.model.unet, self.layers, config.region, config.region_halo)
+            self.model.unet = self.sparse
         smallest = smallest_attention(self.model.unet)
         if smallest > config.self_max_tokens:
             raise ValueError(
@@ -54,12 +59,28 @@ class Drawing:
         """
         fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
-        for group in by_shape(fitting, [row.picture for row in fitting]):
+        for group in self._alike(fitting):
             pictures, finite = self._sample(filled(group, self.config.batch))
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV releases the GIL
                 made = threads.map(self._decide, group, pictures, finite)
                 decisions |= {row.id: decision for row, decision in zip(group, made, strict=True)}
         return decisions
+
+    def _alike(self, rows: list[EditRequest]) -> Iterator[list[EditRequest]]:
+        """The rows in groups that one batch can draw: of one size, and computed in one way."""
+        for group in by_shape(rows, [row.picture for row in rows]):
+            for sparse in (False, True):
+                if alike := [row for row in group if self._is_sparse(row) is sparse]:
+                    yield alike
+
+    def _is_sparse(self, row: EditRequest) -> bool:
+        """Whether a row's edits are computed in their regions only.
+
+        LocalBlend finds its region while it draws, and a later turn reads whole edits of the turn before.
+        """
+        candidates = self.candidates.of(row.turn.task, row.round)
+        blends = any(candidate.blend is not None for candidate in candidates)
+        return self.sparse is not None and not row.history and not blends
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.
@@ -94,12 +115,16 @@ class Drawing:
             ]
             guidance += [self._strength(one, one.row["candidate"]).guidance_scale for one in past]
             prompts.append([self._after(one) for one in past])
-        # This turn: ``slots`` edit rows for each row.
+        # This turn: ``slots`` edit rows for each row. Equal ones are one object, so that the control knows.
+        made: dict[tuple[int, int], EditRow] = {}
         for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
             numbers = self._numbers(row)
             # Tasks with fewer candidates repeat the last one, so that the batch always has the same shape.
             for number in (numbers[min(slot, len(numbers) - 1)] for slot in range(slots)):
-                edits.append(self._edit_row(row.turn, number, turns * len(rows) + index, prompt))
+                if (id(row), number) not in made:  # ``filled`` repeats rows
+                    source = turns * len(rows) + index
+                    made[id(row), number] = self._edit_row(row.turn, number, source, prompt)
+                edits.append(made[id(row), number])
                 guidance.append(self._strength(row.turn, number).guidance_scale)
         control = PromptToPrompt(
             edits,
@@ -116,6 +141,9 @@ class Drawing:
         for layer in self.layers:
             layer.control = control
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
+        if self.sparse is not None:
+            sparse = all(self._is_sparse(row) for row in rows)
+            self.sparse.begin(control if sparse else None, (noise.shape[2], noise.shape[3]))
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         latents = model.sample(

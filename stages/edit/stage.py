@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, ClassVar, Literal
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
+from typing_extensions import Self
 
 from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
@@ -38,6 +39,8 @@ class PixelThreshold(Section):
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
+    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16}
+
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
         256,
@@ -58,6 +61,17 @@ class EditConfig(StageConfig):
         "schedule",
         description="how the soft mask ties the latents to the source's",
     )
+    region: Literal["whole", "support", "schedule"] = Field(
+        "whole",
+        description="where an edit is computed: the whole picture; where its mask is above 0; or, in each "
+        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster",
+    )
+    region_halo: float = Field(
+        1 / 16,
+        ge=0,
+        le=0.5,
+        description="what is computed around that region too, as a fraction of the picture's shorter side",
+    )
     blend_tokens: int = Field(
         256,
         ge=1,
@@ -70,6 +84,15 @@ class EditConfig(StageConfig):
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
+
+    @model_validator(mode="after")
+    def _compiled_whole(self) -> Self:
+        if self.region != "whole" and self.diffusion.compile:
+            raise ValueError(
+                f"edit.region: {self.region} takes the U-Net's layers apart, so it cannot be compiled: set "
+                "diffusion.compile: false, or edit.region: whole"
+            )
+        return self
 
 
 class Edit(Stage[EditConfig]):

@@ -86,6 +86,8 @@ class PromptToPrompt:
         """Offsets of the unconditional and the conditional rows; without guidance only the latter."""
         self.edit_rows = torch.arange(sources, rows, device=device)
         self.source_rows = torch.tensor([edit.source for edit in edits], device=device)
+        self.first_equal = [next(i for i, other in enumerate(edits) if other is edit) for edit in edits]
+        """For each edit, the first position at which the batch has the same one."""
         self.cond_edits = self.edit_rows + self.halves[-1]
         source_rows = [edit.source for edit in edits]
         self.turns = turns_of(source_rows, sources)

@@ -36,7 +36,7 @@ class Stored:
 
 
 class SparseAttention:
-    """Attention processor of one layer; ``plain`` computes rows that are not the sources and edits of a plan."""
+    """Attention processor of one layer; ``plain`` computes batches without a plan."""
 
     def __init__(self, name: str, plain: PromptToPromptAttention, state: State) -> None:
         self.name, self.plain, self.state = name, plain, state
@@ -59,9 +59,7 @@ class SparseAttention:
             output = self._of_edits(attn, hidden_states, cross=text is not None)
         return attn.to_out[1](attn.to_out[0](output))
 
-    def _of_sources(
-        self, attn: Attention, states: torch.Tensor, text: torch.Tensor | None
-    ) -> torch.Tensor:
+    def _of_sources(self, attn: Attention, states: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
         state, query = self.state, heads_of(attn, attn.to_q(states))
         read = states if text is None else text
         key, value = heads_of(attn, attn.to_k(read)), heads_of(attn, attn.to_v(read))
@@ -81,7 +79,8 @@ class SparseAttention:
 
     def _of_edits(self, attn: Attention, states: torch.Tensor, *, cross: bool) -> torch.Tensor:
         state, stored = self.state, self.state.memory[self.name]
-        assert state.call is not None and state.control is not None
+        assert state.call is not None
+        assert state.control is not None
         call, control, read = state.call, state.control, state.call.reads[stored.level]
         if cross:
             output = self._cross(attn, states, stored, call, control)
@@ -105,7 +104,8 @@ class SparseAttention:
         While the gate of self-attention is open, queries and keys are the source's.
         """
         query, key, value = (heads_of(attn, to(states)) for to in (attn.to_q, attn.to_k, attn.to_v))
-        assert stored.key is not None and stored.value is not None
+        assert stored.key is not None
+        assert stored.value is not None
         their_key, their_value = stored.key[call.sources], stored.value[call.sources]
         if call.lists is None:
             pasted_key, pasted_value = key, value

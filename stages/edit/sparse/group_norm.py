@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
+_TINY = 1e-12
+"""Keeps the deviation of constant tokens from being divided by."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -20,10 +23,13 @@ class Moments:
 
 def moments(tokens: torch.Tensor, groups: int) -> Moments:
     """The moments of tokens [R,L,C] in groups of channels, in float32 or better."""
-    exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32)).unflatten(2, (groups, -1))
-    count = exact.shape[1] * exact.shape[3]
-    variance, mean = torch.var_mean(exact, (1, 3), correction=0)
-    return Moments(mean, variance * count, count)
+    exact = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
+    rows, length, channels = exact.shape
+    # torch's own kernel of group norm; its output is not used. var_mean takes four times as long.
+    maps = exact.unsqueeze(2).permute(0, 3, 1, 2)
+    _, mean, rstd = torch.native_group_norm(maps, None, None, rows, channels, length, groups, _TINY)
+    count = length * channels // groups
+    return Moments(mean, (rstd**-2 - _TINY).clamp(min=0) * count, count)
 
 
 def pasted(whole: Moments, old: Moments, new: Moments) -> Moments:

@@ -4,6 +4,7 @@ A convolution of a list gathers nine tokens for each of its outputs: its edit's 
 them, and its source's elsewhere. What is outside of the picture reads a row of zeros.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,7 +32,7 @@ class Kind:
         return self.level - 1 if self.upsamples else self.level + (self.stride == 2)
 
 
-def neighbours(outputs: torch.Tensor, kind: Kind, sizes: list[Size]) -> torch.Tensor:
+def neighbours(outputs: torch.Tensor, kind: Kind, sizes: Sequence[Size]) -> torch.Tensor:
     """The tokens that a convolution reads for output tokens [n,L]: int64 [n,L,9], -1 outside of the picture.
 
     The tokens are numbered row by row in the feature map of ``kind.level``.

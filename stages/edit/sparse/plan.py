@@ -1,6 +1,6 @@
 """The calls of one step: which edits are computed together, as lists of which tokens, reading what."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +8,9 @@ import torch
 from stages.edit.sparse.neighbours import Kind, neighbours, positions
 from stages.edit.sparse.token_lists import Size, needed_share, token_lists
 
-EDITS_A_CALL = 2
+EDITS_A_CALL = 1
 """Edits that the U-Net computes in one call. It is fixed, and a call with fewer edits repeats its last one:
-shapes then depend on an edit's own list alone, so its drawing does not depend on the other rows of its batch."""
+shapes then depend on an edit's own list alone, and its drawing does not depend on its neighbours."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,10 @@ class Call:
         lists = None if self.lists is None else [tokens.to(device) for tokens in self.lists]
         gathers = {kind: index.to(device) for kind, index in self.gathers.items()}
         reads = [index.to(device) for index in self.reads]
-        moved = (each.to(device) for each in (self.edits, self.kept, self.rows, self.sources))
-        return Call(*moved, lists, gathers, reads)
+        edits, kept, rows, sources = (
+            index.to(device) for index in (self.edits, self.kept, self.rows, self.sources)
+        )
+        return Call(edits, kept, rows, sources, lists, gathers, reads)
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def kinds_of(levels: int) -> list[Kind]:
 
 
 def plan_step(
-    free: Sequence[torch.Tensor | None],
+    free: Mapping[int, torch.Tensor | None],
     sources: Sequence[int],
     source_rows: int,
     halves: int,
@@ -82,7 +84,7 @@ def plan_step(
     """Group the edits of a step by the lengths of their lists. An edit without a free token needs no call.
 
     Args:
-        free: for each edit its free tokens, bool [h,w]; None: the whole picture.
+        free: for each edit to compute its free tokens, bool [h,w]; None: the whole picture.
         sources: for each edit its source row.
         source_rows: number of source rows.
         halves: 2 if there are unconditional rows, else 1.
@@ -90,7 +92,7 @@ def plan_step(
     """
     lists: dict[int, list[torch.Tensor]] = {}
     groups: dict[float, list[int]] = {}  # by share; whole pictures come last
-    for edit, own in enumerate(free):
+    for edit, own in free.items():
         share = 1.0 if own is None else needed_share(own, sizes)
         if own is not None and share < 1:
             lists[edit] = token_lists(own, share, sizes)
@@ -111,7 +113,7 @@ def plan_step(
             drafts.append(draft)
     for store in (*stored, *read):
         store.number()
-    total = source_rows + len(free)
+    total = source_rows + len(sources)
     calls = [draft.call(stored, read, [half * total for half in range(halves)], sizes) for draft in drafts]
     return StepPlan(calls, *([store.tokens(halves) for store in stores] for stores in (stored, read)))
 

@@ -1,4 +1,4 @@
-"""A U-Net that computes sources whole and their edits as lists of tokens, with a U-Net's own call signature."""
+"""A U-Net that computes sources whole and edits as lists of tokens, with a U-Net's own call signature."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from stages.edit.sparse.state import Mode, State
 from stages.edit.sparse.token_lists import free_tokens, level_sizes
 
 Region = Literal["support", "schedule"]
-"""Where an edit is computed: where M > 0 in every step, or where latent fusion leaves it free in each step."""
+"""Where an edit is computed: where M > 0, or in each step where the fusion frees it."""
 
 
 class SparseUNet:
@@ -72,31 +72,32 @@ class SparseUNet:
         self._stored_rows = torch.cat([numbers + first for first in control.halves])
         read = torch.cat([numbers, control.source_rows])
         self._read_rows = torch.cat([read + half * sources for half in halves])
+        equal = torch.tensor(control.first_equal, device=device)
+        self._equal_rows = tuple(
+            torch.cat([edits + sources + first for first in control.halves])
+            for edits in (torch.arange(len(equal), device=device), equal)
+        )
 
     def _planned(self, control: PromptToPrompt) -> list[StepPlan]:
-        """The plan of each step; steps with the same tokens share one."""
+        """The plan of each step; successive steps with the same tokens share one."""
         size, halo = self.state.sizes[0], round(self.halo * min(self.state.sizes[0]))
-        edits, source_rows = len(control.edit_rows), control.source_rows.tolist()
+        distinct, sources = sorted(set(control.first_equal)), control.source_rows.tolist()
         mask = None if control.mask is None else control.mask.cpu()
         plans: list[StepPlan] = []
-        before = None
+        before: torch.Tensor | None = None
         for step in range(control.steps):
-            if mask is None:
-                free = None
-            else:
+            free = None
+            if mask is not None:
                 above = free_above(control.fusion, step, control.steps)
-                if self.region == "support":
-                    above = min(above, 0.0)
-                free = free_tokens(mask, above, size, halo)
-            if plans and (free is None or (before is not None and torch.equal(free, before))):
+                free = free_tokens(mask, min(above, 0) if self.region == "support" else above, size, halo)
+            same = free is before if free is None or before is None else torch.equal(free, before)
+            if not plans or not same:
+                of = {edit: None if free is None else free[edit] for edit in distinct}
+                plan = plan_step(of, sources, control.sources, len(control.halves), self.state.sizes)
+                plans.append(plan.to(control.matrix.device))
+                before = free
+            else:
                 plans.append(plans[-1])
-                continue
-            before = free
-            chosen = [None] * edits if free is None else list(free)
-            plan = plan_step(
-                chosen, source_rows, control.sources, len(control.halves), self.state.sizes
-            )
-            plans.append(plan.to(control.matrix.device))
         return plans
 
     def __call__(
@@ -120,8 +121,8 @@ class SparseUNet:
         of_sources = self._predict(rows[self._stored_rows], self._stored_rows, conditions)
         predicted = of_sources[self._read_rows]
         state.mode = Mode.EDITS
-        for state.number, state.call in enumerate(state.plan.calls):
-            call, latents = state.call, rows[state.call.rows]
+        for number, call in enumerate(state.plan.calls):
+            state.number, state.call, latents = number, call, rows[call.rows]
             if call.lists is None:
                 drawn = self._predict(latents, call.rows, conditions)
             else:
@@ -131,6 +132,7 @@ class SparseUNet:
                 listed = self._predict(listed, call.rows, conditions)[..., 0]
                 drawn = predicted[call.rows].flatten(2).scatter(2, where, listed).view_as(latents)
             predicted[call.rows[call.kept]] = drawn[call.kept]
+        predicted[self._equal_rows[0]] = predicted[self._equal_rows[1]]
         state.mode, state.plan, state.call, state.text, state.memory = Mode.PLAIN, None, None, None, {}
         return UNet2DConditionOutput(sample=predicted)
 
