@@ -11,6 +11,7 @@ import argparse
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,8 @@ def main() -> None:
     torch.set_num_threads(1)
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
     tasks = first_candidates(manifest)
-    rows = [row for run in options.runs for row in rows_of_run(run, "mask", READS) if row["task"] in TASKS]
-    rows = rows[: options.edits]
+    found = (row for run in options.runs for row in rows_of_run(run, "mask", READS))
+    rows = list(islice((row for row in found if row["task"] in TASKS), options.edits))
     ways = draw_all(rows, manifest, tasks)
     whole = ways["whole"]
     table = plain_table("way", "edits", "right", "right, against whole", "PSNR inside, dB", "CPU s an edit")

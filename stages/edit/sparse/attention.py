@@ -22,14 +22,14 @@ class Stored:
     Attributes:
         level: of the layer.
         tokens: number of tokens of a whole picture, N.
-        query: of the tokens that lists read [S,heads,d].
+        query: of the tokens that lists read [S,heads,d]; None if no gate is open in this step.
         output: the layer's attention of the same tokens [S,C].
         key, value: of self-attention, of all tokens [source rows,heads,N,d]; else None.
     """
 
     level: int
     tokens: int
-    query: torch.Tensor
+    query: torch.Tensor | None
     output: torch.Tensor
     key: torch.Tensor | None
     value: torch.Tensor | None
@@ -65,12 +65,14 @@ class SparseAttention:
         key, value = heads_of(attn, attn.to_k(read)), heads_of(attn, attn.to_v(read))
         output = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
         assert state.plan is not None
+        assert state.control is not None
         level = [height * width for height, width in state.sizes].index(states.shape[1])
-        chosen = state.plan.read[level]
+        chosen, control = state.plan.read[level], state.control
+        is_read = control.borrowed_rows(states.shape[1]) is not None if text is None else control.cross_open
         state.memory[self.name] = Stored(
             level,
             states.shape[1],
-            query.transpose(1, 2).flatten(0, 1).index_select(0, chosen),
+            query.transpose(1, 2).flatten(0, 1).index_select(0, chosen) if is_read else None,
             output.flatten(0, 1).index_select(0, chosen),
             key if text is None else None,
             value if text is None else None,
@@ -116,6 +118,7 @@ class SparseAttention:
             pasted_value = their_value.scatter(2, where, value)
         borrowed = control.borrowed_rows(stored.tokens)
         if borrowed is not None:
+            assert stored.query is not None
             borrows = (borrowed[call.rows] != call.rows)[:, None, None, None]
             theirs = stored.query[call.reads[stored.level]].transpose(1, 2)
             query = torch.where(borrows, theirs, query)
@@ -134,6 +137,7 @@ class SparseAttention:
         own_key, own_value = key[call.rows], value[call.rows]
         if not control.cross_open:
             return attend(query, own_key, own_value, attn.scale)
+        assert stored.query is not None
         edits = len(call.edits)
         cond = slice(len(call.rows) - edits, None)
         gate = control.gate[call.edits][:, None, :, None]

@@ -15,7 +15,6 @@ from stages.edit.sparse.group_norm import Moments, moments, normalise, pasted
 from stages.edit.sparse.neighbours import Kind
 from stages.edit.sparse.state import Mode, State
 
-
 PICTURES = 16
 """With fewer pictures, torch computes a 1x1 convolution on one thread without oneDNN."""
 

@@ -44,7 +44,7 @@ class SparseUNet:
         halo: float,
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
-        self._plans: list[StepPlan] = []
+        self.plans: list[StepPlan] = []
         self._stored_rows = self._read_rows = torch.empty(0, dtype=torch.long)
         _replace_layers(unet, self.state)
         # diffusers empties the dict that it receives.
@@ -66,7 +66,7 @@ class SparseUNet:
         if control is None:
             return
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
-        self._plans = self._planned(control)
+        self.plans = self._planned(control)
         sources, device = control.sources, control.source_rows.device
         numbers, halves = torch.arange(sources, device=device), range(len(control.halves))
         self._stored_rows = torch.cat([numbers + first for first in control.halves])
@@ -116,7 +116,7 @@ class SparseUNet:
         conditions = _Conditions(timestep, states, timestep_cond, added_cond_kwargs)
         if control is None:
             return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
-        state.plan, state.text, state.memory = self._plans[control.step], states, {}
+        state.plan, state.text, state.memory = self.plans[control.step], states, {}
         state.mode = Mode.SOURCES
         of_sources = self._predict(rows[self._stored_rows], self._stored_rows, conditions)
         predicted = of_sources[self._read_rows]
