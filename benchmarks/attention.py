@@ -3,6 +3,7 @@
     python -m benchmarks.attention                    # five to ten minutes on one core
     python -m benchmarks.attention --family sd15 --dtype float16 --steps 50 --rounds 3 --pairs 1 4 8 16
     python -m benchmarks.attention --family sdxl --dtype float16 --edits 16 --published-edits    # on a GPU
+    python -m benchmarks.attention --family sd15 --rounds 3 --steps 1 --pairs 1 --no-memory      # on a CPU
 
 All variants run in one process, interleaved, with medians over rounds: absolute times vary with the machine,
 ratios hardly. A pair is a source and an edit. With four edits per source, each edit counts as a pair. Peak
@@ -20,64 +21,26 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import models, published
-from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.attention import install
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
-from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
-from stages.models.device import default_device
-from stages.models.diffusion.sampler import sample
-
-TOKENS = 77
-SMALL = {
-    "sample_size": 32,
-    "down_block_types": ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",),
-    "up_block_types": ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3,
-    "block_out_channels": (64, 128, 256, 256),
-    "cross_attention_dim": 128,
-    "attention_head_dim": 8,
-}
-"""The shape of Stable Diffusion's U-Net at a tenth of its width."""
-SELF_MAX_TOKENS = {"small": 16**2, "sd15": 16**2, "sdxl": 32**2}
-CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
-DEVICE = default_device()
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to draw ``sources * edits`` pairs in one call."""
-
-    name: str
-    sources: int
-    edits: int
-    run: Callable[["Variant", UNet2DConditionModel, int], None]
-    family: str
-    dtype: torch.dtype
-    memory_format: torch.memory_format = torch.channels_last
-
-    @property
-    def pairs(self) -> int:
-        return self.sources * self.edits
-
-
-@cache
-def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
-    torch.manual_seed(0)
-    config = SMALL if family == "small" else models.FAMILIES[family]
-    with DEVICE:
-        return UNet2DConditionModel(**config).to(dtype).eval().requires_grad_(False)
+from benchmarks.attention_variants import (
+    DEVICE,
+    SELF_MAX_TOKENS,
+    Variant,
+    build_unet,
+    by_ours,
+    by_ours_masked,
+    by_ours_sparse,
+    by_published_loop,
+    plainly,
+)
 
 
 def clock() -> float:
@@ -102,56 +65,6 @@ def run(variant: Variant, steps: int) -> float:
     return seconds
 
 
-def draw(unet: UNet2DConditionModel, rows: int, steps: int, control=None) -> None:
-    generator, side = torch.Generator().manual_seed(1), unet.config.sample_size
-    noise = torch.randn(1, 4, side, side, generator=generator).expand(rows, -1, -1, -1)
-    cond = torch.randn(rows, TOKENS, unet.config.cross_attention_dim, generator=generator)
-    uncond = torch.randn(TOKENS, unet.config.cross_attention_dim, generator=generator)
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-    states = (states.to(DEVICE, unet.dtype) for states in (cond, uncond))
-    guidance = torch.full((rows,), 7.5, device=DEVICE)
-    added = models.added_conditions(unet, 2 * rows)
-    sample(unet, scheduler, noise.to(DEVICE), *states, guidance, steps, control, added=added)
-
-
-def by_published_loop(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
-    matrix = torch.eye(TOKENS, device=DEVICE, dtype=unet.dtype)
-    controller = published.PublishedReplace(
-        matrix, variant.edits, steps, CROSS_UNTIL, SELF_UNTIL, SELF_MAX_TOKENS[variant.family]
-    )
-    published.install(unet, controller)
-    draw(unet, 1 + variant.edits, steps, controller)
-
-
-def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, masked: bool = False) -> None:
-    tokens = TokenMap(torch.eye(TOKENS), torch.zeros(TOKENS))
-    gates = cross_gate(steps, TOKENS, (0, CROSS_UNTIL)), self_gate(steps, (0, SELF_UNTIL))
-    mask = None
-    if masked:
-        side = unet.config.sample_size
-        mask = torch.zeros(8 * side, 8 * side)
-        mask[side : 4 * side, side : 4 * side] = 0.7
-    rows = [
-        EditRow(source, tokens, *gates, mask=mask)
-        for source in range(variant.sources)
-        for _ in range(variant.edits)
-    ]
-    tokens_controlled = SELF_MAX_TOKENS[variant.family]
-    control = PromptToPrompt(rows, variant.sources, steps, tokens_controlled, DEVICE, unet.dtype)
-    for layer in install(unet):
-        layer.control = control
-    draw(unet, variant.sources + len(rows), steps, control)
-
-
-def by_ours_masked(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
-    by_ours(variant, unet, steps, masked=True)
-
-
-def plainly(variant: Variant, unet: UNet2DConditionModel, steps: int) -> None:
-    unet.set_attn_processor(AttnProcessor2_0())
-    draw(unet, variant.sources * (1 + variant.edits), steps)
-
-
 def list_variants(options: argparse.Namespace) -> list[Variant]:
     """All variants. The published loop comes first: the others are compared with it."""
     family, dtype = options.family, getattr(torch, options.dtype)
@@ -169,6 +82,18 @@ def list_variants(options: argparse.Namespace) -> list[Variant]:
         variants += [
             Variant(f"ours, {name}", sources, edits, by_ours, family, dtype),
             Variant(f"ours, {name}, soft mask", sources, edits, by_ours_masked, family, dtype),
+            *(
+                Variant(
+                    f"ours, {name}, in a region of {share:g}",
+                    sources,
+                    edits,
+                    by_ours_sparse,
+                    family,
+                    dtype,
+                    region=share,
+                )
+                for share in options.regions
+            ),
             Variant(
                 f"limit: plainly {sources * (1 + edits)} pictures", sources, edits, plainly, family, dtype
             ),
@@ -188,6 +113,13 @@ def time_variants(
             times.append(run(variant, options.steps) / (variant.pairs * options.steps))
         console.print(f"round {number + 1} of {options.rounds}", highlight=False)
     return seconds
+
+
+def _of_limit(times: list[float], limit: list[float] | None) -> str:
+    """The median share of the seconds that plainly sampling the same number of pictures takes."""
+    if limit is None or math.isinf(sum(times) + sum(limit)):
+        return ""
+    return f"{statistics.median(ours / plain for ours, plain in zip(times, limit, strict=True)):.2f}x"
 
 
 def peak_memory(index: int, variant: Variant, options: argparse.Namespace) -> float:
@@ -226,6 +158,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[1, 4], help="pairs of a source each, a call")
     parser.add_argument("--edits", type=int, nargs="+", default=[4], help="edits of one source, a call")
     parser.add_argument("--published-edits", action="store_true", help="--edits by the published loop too")
+    parser.add_argument("--regions", type=float, nargs="*", default=[1 / 16, 1 / 4, 1 / 2], help="of edits")
+    parser.add_argument("--no-memory", action="store_true", help="measure no memory")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -236,8 +170,19 @@ def main() -> None:
     console = Console()
     seconds = time_variants(variants, options, console)
     table = Table(
-        "variant", "s a pair and step", "pairs/s, 50 steps", "against published", "spread", "peak MB a pair"
+        "variant",
+        "s a pair and step",
+        "pairs/s, 50 steps",
+        "against published",
+        "spread",
+        "of the limit",
+        "peak MB a pair",
     )
+    limits = {
+        (variant.sources, variant.edits): times
+        for variant, times in zip(variants, seconds, strict=True)
+        if variant.run is plainly
+    }
     for index, (variant, times) in enumerate(zip(variants, seconds, strict=True)):
         median = statistics.median(times)
         if math.isinf(median):
@@ -250,7 +195,8 @@ def main() -> None:
             f"{1 / (50 * median):.3f}",
             f"{statistics.median(ratios):.2f}x",
             f"{min(ratios):.2f}-{max(ratios):.2f}",
-            f"{peak_memory(index, variant, options):.0f}",
+            _of_limit(times, limits.get((variant.sources, variant.edits))),
+            "" if options.no_memory else f"{peak_memory(index, variant, options):.0f}",
         )
     console.print(table)
     on = "CPU seconds on one thread" if DEVICE.type == "cpu" else f"seconds on {torch.cuda.get_device_name()}"

@@ -55,6 +55,11 @@ class SparseUNet:
         """The U-Net's configuration."""
         return self.unet.config
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the U-Net's weights."""
+        return self.unet.dtype
+
     def begin(self, control: PromptToPrompt | None, size: tuple[int, int]) -> None:
         """Prepare a batch; without a control the U-Net computes all rows whole.
 
