@@ -10,11 +10,19 @@ from torch import nn
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import free_above
+from stages.edit.sparse import plan
+from stages.edit.sparse import token_lists as lists
 from stages.edit.sparse.token_lists import free_tokens, level_sizes, needed_share, token_lists
 
 
+def compute_all_as_lists(monkeypatch) -> None:
+    """Every picture is computed as a list of all of its tokens."""
+    monkeypatch.setattr(lists, "list_lengths", lambda share, sizes: [h * w for h, w in sizes])
+    monkeypatch.setattr(plan, "needed_share", lambda free, sizes: 0.5)
+
+
 class EmulatedUNet:
-    """Stands in a U-Net's place. ``own_statistics``: group norms use the source's statistics (a mistake)."""
+    """Stands in a U-Net's place. ``source_statistics``: of the source alone in group norms (a mistake)."""
 
     def __init__(self, unet, control: PromptToPrompt, *, halo: int, support: bool, source_statistics=False):
         self.unet, self.control, self.config = unet, control, unet.config

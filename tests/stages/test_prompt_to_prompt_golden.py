@@ -4,6 +4,7 @@
 another machine.
 """
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,9 @@ from stages.edit.prompt_to_prompt.alignment import Prompt, refine_map, replace_m
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
+from stages.edit.sparse.unet import SparseUNet
 from stages.models.diffusion.sampler import sample
+from tests.stages.sparse_emulation import compute_all_as_lists
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 GOLDEN_TOLERANCE = 1e-9
@@ -85,21 +88,33 @@ def run(unet, name: str, control) -> torch.Tensor:
 
 def ours(unet, name: str, earlier: float = 0.0) -> torch.Tensor:
     """What the shipped code gives; ``earlier`` moves the ends of both gates (a negative control)."""
-    case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
-    layers = install(unet)
-    ends = (case.get("cross", 0) - earlier, case.get("self", 0) - earlier)
-    gates = cross_gate(case["steps"], 77, (0, ends[0])), self_gate(case["steps"], (0, ends[1]))
-    edit = EditRow(0, token_map(case, golden["token_ids"]), *gates)
-    control = PromptToPrompt([edit], 1, case["steps"], 16**2, torch.device("cpu"), torch.float64)
+    layers, control = install(unet), control_of(name, earlier)
     for layer in layers:
         layer.control = control
     return run(unet, name, control)
+
+
+def control_of(name: str, earlier: float = 0.0, mask: torch.Tensor | None = None) -> PromptToPrompt:
+    case, golden = CASES[name], load_file(GOLDEN / f"{name}.safetensors")
+    ends = (case.get("cross", 0) - earlier, case.get("self", 0) - earlier)
+    gates = cross_gate(case["steps"], 77, (0, ends[0])), self_gate(case["steps"], (0, ends[1]))
+    edit = EditRow(0, token_map(case, golden["token_ids"]), *gates, mask=mask)
+    return PromptToPrompt([edit], 1, case["steps"], 16**2, torch.device("cpu"), torch.float64)
 
 
 @pytest.mark.parametrize("name", [pytest.param("none", marks=pytest.mark.full), "replace", "refine"])
 def test_is_exactly_what_the_published_controllers_give(unet, name):
     golden = load_file(GOLDEN / f"{name}.safetensors")["latents_0"]
     assert (ours(unet, name) - golden).abs().max() < GOLDEN_TOLERANCE
+
+
+def test_lists_of_all_tokens_give_the_same(unet, monkeypatch):
+    compute_all_as_lists(monkeypatch)
+    copied, control = copy.deepcopy(unet), control_of("replace", mask=torch.ones(256, 256))
+    sparse = SparseUNet(copied, install(copied), "support", halo=0)
+    sparse.begin(control, (32, 32))
+    golden = load_file(GOLDEN / "replace.safetensors")["latents_0"]
+    assert (run(sparse, "replace", control) - golden).abs().max() < GOLDEN_TOLERANCE
 
 
 @pytest.mark.full

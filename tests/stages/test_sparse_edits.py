@@ -10,10 +10,10 @@ from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
-from stages.edit.sparse import plan, token_lists
+from stages.edit.sparse import plan
 from stages.edit.sparse.unet import SparseUNet
 from stages.models.diffusion.sampler import SCHEDULERS, sample
-from tests.stages.sparse_emulation import EmulatedUNet
+from tests.stages.sparse_emulation import EmulatedUNet, compute_all_as_lists
 
 LENGTH, STEPS, SIDE, SELF_MAX = 10, 4, 16, 64
 EXACT, NOTICED = 1e-11, 1e-4
@@ -102,9 +102,7 @@ def sparsely(
 
 @pytest.fixture
 def as_lists(monkeypatch):
-    """Every picture is computed as a list of all of its tokens."""
-    monkeypatch.setattr(token_lists, "list_lengths", lambda share, sizes: [h * w for h, w in sizes])
-    monkeypatch.setattr(plan, "needed_share", lambda free, sizes: 0.5)
+    compute_all_as_lists(monkeypatch)
 
 
 KINDS = {
