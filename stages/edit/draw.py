@@ -74,13 +74,10 @@ class Drawing:
                     yield alike
 
     def _is_sparse(self, row: EditRequest) -> bool:
-        """Whether a row's edits are computed in their regions only.
-
-        LocalBlend finds its region while it draws, and a later turn reads whole edits of the turn before.
-        """
-        candidates = self.candidates.of(row.turn.task, row.round)
-        blends = any(candidate.blend is not None for candidate in candidates)
-        return self.sparse is not None and not row.history and not blends
+        """Whether a row's edits are computed in their regions only. LocalBlend finds its region too late."""
+        candidates = list(self.candidates.of(row.turn.task, row.round))
+        candidates += [self.candidates.numbered(past.task, past.row["candidate"]) for past in row.history]
+        return self.sparse is not None and all(candidate.blend is None for candidate in candidates)
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.

@@ -31,6 +31,9 @@ class EmulatedUNet:
         self.kept = [self._kept(step, sizes, halo, support) for step in range(control.steps)]
         for layer in install(unet):
             layer.control = control
+        # A token outside of the list has its source's attention too, which a later turn's edit reads.
+        mask_for = control.mask_for
+        control.mask_for = lambda tokens: mask_for(tokens) * self.kept[control.step][tokens][..., None]
         for module in unet.modules():
             if isinstance(module, Upsample2D):
                 module.register_forward_pre_hook(lambda _, args: (self.pasted(args[0]), *args[1:]))
@@ -56,16 +59,22 @@ class EmulatedUNet:
                 tokens[edit, lists[number] if lists else slice(None)] = share > 0
         return kept
 
-    def rows(self) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        return [(self.control.edit_rows + h, self.control.source_rows + h) for h in self.control.halves]
+    def rows(self) -> list[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """The edits of each turn and half, with their rows and their sources' rows."""
+        own = self.control
+        return [
+            (turn, own.edit_rows[turn] + h, own.source_rows[turn] + h)
+            for turn in own.turns
+            for h in own.halves
+        ]
 
     def pasted(self, states: torch.Tensor) -> torch.Tensor:
         """States [R,C,h,w] or [R,N,C] with the sources' tokens outside the edits' lists."""
         is_map, result = states.ndim == 4, states.clone()
         flat = result.flatten(2).transpose(1, 2) if is_map else result
         kept = self.kept[self.control.step][flat.shape[1]][..., None]
-        for edits, sources in self.rows():
-            flat[edits] = torch.where(kept, flat[edits], flat[sources])
+        for turn, edits, sources in self.rows():
+            flat[edits] = torch.where(kept[turn], flat[edits], flat[sources])
         return flat.transpose(1, 2).reshape(states.shape) if is_map else flat
 
     def before_conv(self, conv, args):
@@ -73,7 +82,7 @@ class EmulatedUNet:
 
     def with_sources_statistics(self, norm, args, output):
         states, groups = args[0], norm.num_groups
-        for edits, sources in self.rows():
+        for _, edits, sources in self.rows():
             theirs = states[sources].unflatten(1, (groups, -1))
             variance, mean = torch.var_mean(theirs, (2, 3, 4), correction=0, keepdim=True)
             own = (states[edits].unflatten(1, (groups, -1)) - mean) * (variance + norm.eps).rsqrt()

@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from stages.edit.prompt_to_prompt.fusion import free_above, fuse
+from stages.edit.sparse.batch import Batch
 from stages.edit.sparse.group_norm import moments, normalise, pasted
-from stages.edit.sparse.neighbours import Kind, neighbours, positions
-from stages.edit.sparse.plan import kinds_of, plan_step
+from stages.edit.sparse.neighbours import Kind, kinds_of, neighbours, positions
+from stages.edit.sparse.plan import plan_step
 from stages.edit.sparse.token_lists import (
     SHARES,
     free_tokens,
@@ -130,20 +131,22 @@ def test_edits_of_one_length_share_calls_and_the_lists_of_others_change_nothing(
     small, large = (torch.zeros(16, 16, dtype=torch.bool) for _ in range(2))
     small[2:5, 2:5] = True
     large[2:10, 2:10] = True
-    found = plan_step({0: small, 1: large, 2: None, 3: small & False}, [0, 0, 1, 1], 2, 2, sizes)
+    free = {0: small, 1: large, 2: None, 3: small & False}
+    found = plan_step(free, Batch(2, [0, 0, 1, 1], [range(4)], 2), sizes)
     assert [(call.edits.tolist(), call.lists is None) for call in found.calls] == [
         ([0], False),
         ([1], False),
         ([2], True),
     ]
     assert found.calls[1].rows.tolist() == [3, 9]
-    assert found.calls[2].sources.tolist() == [1, 3]
+    assert found.calls[2].origins.tolist() == [1, 3]
 
 
 @pytest.mark.parametrize("rows", [3, 8])
 def test_a_short_call_repeats_its_last_edit(monkeypatch, rows):
     monkeypatch.setattr("stages.edit.sparse.plan.EDITS_A_CALL", rows)
-    (call,) = plan_step({0: None, 1: None}, [0, 0], 1, 2, level_sizes((8, 8), 2)).calls
+    batch = Batch(1, [0, 0], [range(2)], 2)
+    (call,) = plan_step({0: None, 1: None}, batch, level_sizes((8, 8), 2)).calls
     assert call.edits.tolist() == [0, 1] + [1] * (rows - 2)
     assert call.kept.tolist() == [0, 1, rows, rows + 1]
 
@@ -154,3 +157,12 @@ def test_positions_are_places_in_the_list():
 
 def test_a_kind_of_convolution_knows_the_level_of_its_outputs():
     assert [kind.output_level for kind in (Kind(1), Kind(1, stride=2), Kind(1, upsamples=True))] == [1, 2, 0]
+
+
+def test_a_batch_knows_its_carriers_and_what_comes_from_them():
+    batch = Batch(2, [0, 1, 2, 3, 4], [[0, 1], [2, 3], [4]], 2)  # edit 2 edits edit 0, edit 4 edits edit 2
+    assert batch.stored_rows == [0, 1, 2, 3, 4]
+    assert batch.origins == [0, 1, 0, 1, 2]
+    assert batch.roots == [0, 1, 0, 1, 0]
+    assert [batch.origin(edit) for edit in range(5)] == [0, 1, 2, 3, 4]
+    assert [batch.carried(edit) for edit in range(5)] == [[2, 4], [3], [4], [], []]

@@ -77,7 +77,7 @@ class PromptToPromptAttention:
             return attend(query, key, value, attn.scale)
         # Equation (2). First its second term for the edit rows, together with the plain attention of all
         # other rows; then the first term is added to the edit rows.
-        gate, own = _gate_and_own(control)
+        gate, own = gate_and_own(control)
         value_EHTD = value[control.cond_edits]
         borrowed = control.matrix[:, None] @ (gate * value_EHTD)
         output = attend(query, key, value.index_copy(0, control.cond_edits, own * value_EHTD), attn.scale)
@@ -93,7 +93,7 @@ def _by_sources(
     its own keys, and passes B (a V) on to its own source. The loop goes from the nearest ancestors to the
     first sources. In each round, ``values`` shrinks to the edits that still have an ancestor.
     """
-    gate, own = _gate_and_own(control)
+    gate, own = gate_and_own(control)
     outputs: list[torch.Tensor] = []
     for generation in control.generations:
         shares, parents = values, generation.parents
@@ -108,10 +108,12 @@ def _by_sources(
     return total
 
 
-def _gate_and_own(control: PromptToPrompt) -> tuple[torch.Tensor, torch.Tensor]:
-    """a and 1 - a + a rho, shaped to scale the rows of values: [E,1,T,1]."""
-    gate = control.gate[:, None, :, None]
-    return gate, 1 - gate + gate * control.own[:, None, :, None]
+def gate_and_own(
+    control: PromptToPrompt, edits: torch.Tensor | slice = slice(None)
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """a and 1 - a + a rho of some edits, shaped to scale the rows of values: [E,1,T,1]."""
+    gate = control.gate[edits][:, None, :, None]
+    return gate, 1 - gate + gate * control.own[edits][:, None, :, None]
 
 
 def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control: PromptToPrompt) -> None:
@@ -121,7 +123,7 @@ def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control:
     (docs/prompt-to-prompt.md, section 6). Column 0 follows the edit's words in the edit's map, column 1 the
     source's words in the source's map.
     """
-    gate, own = _gate_and_own(control)
+    gate, own = gate_and_own(control)
     target = control.target_words[:, None, :, None]
     words = control.source_words[:, None, :, None]
     heads, edits = query.shape[1], control.cond_edits

@@ -9,22 +9,21 @@ from dataclasses import dataclass
 import torch
 from diffusers.models.attention_processor import Attention
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, attend, heads_of
-from stages.edit.prompt_to_prompt.control import PromptToPrompt
-from stages.edit.sparse.plan import Call
+from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, attend, gate_and_own, heads_of
+from stages.edit.sparse.layers import take
 from stages.edit.sparse.state import Mode, State
 
 
 @dataclass(frozen=True)
 class Stored:
-    """What a layer keeps of the sources.
+    """What a layer keeps of the stored pictures.
 
     Attributes:
         level: of the layer.
         tokens: number of tokens of a whole picture, N.
         query: of the tokens that lists read [S,heads,d]; None if no gate is open in this step.
         output: the layer's attention of the same tokens [S,C].
-        key, value: of self-attention, of all tokens [source rows,heads,N,d]; else None.
+        key, value: of self-attention, of all tokens [pictures,heads,N,d]; else None.
     """
 
     level: int
@@ -64,11 +63,11 @@ class SparseAttention:
         read = states if text is None else text
         key, value = heads_of(attn, attn.to_k(read)), heads_of(attn, attn.to_v(read))
         output = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
-        assert state.plan is not None
-        assert state.control is not None
         level = [height * width for height, width in state.sizes].index(states.shape[1])
-        chosen, control = state.plan.read[level], state.control
+        chosen, control = state.step.read[level], state.controlled
         is_read = control.borrowed_rows(states.shape[1]) is not None if text is None else control.cross_open
+        if len(state.roots) > len(query):  # carriers begin as their roots
+            key, value = key[state.roots], value[state.roots]
         state.memory[self.name] = Stored(
             level,
             states.shape[1],
@@ -80,73 +79,93 @@ class SparseAttention:
         return output
 
     def _of_edits(self, attn: Attention, states: torch.Tensor, *, cross: bool) -> torch.Tensor:
-        state, stored = self.state, self.state.memory[self.name]
-        assert state.call is not None
-        assert state.control is not None
-        call, control, read = state.call, state.control, state.call.reads[stored.level]
-        if cross:
-            output = self._cross(attn, states, stored, call, control)
-        else:
-            output = self._self(attn, states, stored, call, control)
+        stored, call, control = self.state.memory[self.name], self.state.present, self.state.controlled
+        query = heads_of(attn, attn.to_q(states))
+        output = self._cross(attn, query, stored) if cross else self._self(attn, states, query, stored)
         output = output.transpose(1, 2).flatten(2)
         mask = control.mask_for(stored.tokens)
-        if mask is None:
-            return output
-        halves = len(call.rows) // len(call.edits)
-        mask = mask[call.edits]
-        if call.lists is not None:
-            mask = mask.gather(1, call.lists[stored.level][..., None])
-        return torch.lerp(stored.output[read], output, mask.repeat(halves, 1, 1).to(output.dtype))
+        if mask is not None:
+            own_mask = mask[call.edits].repeat(call.halves, 1, 1)
+            if call.lists is not None:
+                own_mask = own_mask.gather(1, call.tokens(stored.level)[..., None])
+            theirs = stored.output[self._places(call.origins, stored)]
+            output = torch.lerp(theirs, output, own_mask.to(output.dtype))
+        moves = call.taken_by_attention[stored.level]
+        take(stored.output, moves, output)
+        if stored.query is not None:
+            take(stored.query, moves, query.transpose(1, 2))
+        return output
+
+    def _places(self, pictures: torch.Tensor, stored: Stored) -> torch.Tensor:
+        """The places of the call's tokens in stored pictures, int64 [rows,L]; for its last rows if fewer."""
+        call, places = self.state.present, self.state.step.read_places[stored.level][pictures]
+        if call.lists is None:
+            return places
+        return places.gather(1, call.tokens(stored.level)[-len(pictures) :])
 
     def _self(
-        self, attn: Attention, states: torch.Tensor, stored: Stored, call: Call, control: PromptToPrompt
+        self, attn: Attention, states: torch.Tensor, query: torch.Tensor, stored: Stored
     ) -> torch.Tensor:
-        """Keys and values of the list are pasted into the source's.
+        """Keys and values of the list are pasted into those of the picture that it edits.
 
-        While the gate of self-attention is open, queries and keys are the source's.
+        While the gate of self-attention is open, queries and keys are another row's.
         """
-        query, key, value = (heads_of(attn, to(states)) for to in (attn.to_q, attn.to_k, attn.to_v))
+        call = self.state.present
+        key, value = (heads_of(attn, to(states)) for to in (attn.to_k, attn.to_v))
         assert stored.key is not None
         assert stored.value is not None
-        their_key, their_value = stored.key[call.sources], stored.value[call.sources]
-        if call.lists is None:
-            pasted_key, pasted_value = key, value
-        else:
-            tokens = call.lists[stored.level].repeat(len(call.rows) // len(call.edits), 1)
-            where = tokens[:, None, :, None].expand_as(key)
-            pasted_key = their_key.scatter(2, where, key)
-            pasted_value = their_value.scatter(2, where, value)
-        borrowed = control.borrowed_rows(stored.tokens)
+        if call.lists is not None:
+            where = call.tokens(stored.level)[:, None, :, None].expand_as(key)
+            key = stored.key[call.origins].scatter(2, where, key)
+            value = stored.value[call.origins].scatter(2, where, value)
+        if call.carried is not None:
+            pictures, rows = call.carried
+            stored.key[pictures], stored.value[pictures] = key[rows], value[rows]
+        borrowed = self.state.controlled.borrowed_rows(stored.tokens)
         if borrowed is not None:
             assert stored.query is not None
-            borrows = (borrowed[call.rows] != call.rows)[:, None, None, None]
-            theirs = stored.query[call.reads[stored.level]].transpose(1, 2)
+            lenders = borrowed[call.rows]
+            borrows = lenders != call.rows
+            pictures = torch.where(borrows, self.state.pictures[lenders], call.origins)
+            theirs = stored.query[self._places(pictures, stored)].transpose(1, 2)
+            borrows = borrows[:, None, None, None]
             query = torch.where(borrows, theirs, query)
-            pasted_key = torch.where(borrows, their_key, pasted_key)
-        return attend(query, pasted_key, pasted_value, attn.scale)
+            key = torch.where(borrows, stored.key[pictures], key)
+        return attend(query, key, value, attn.scale)
 
-    def _cross(
-        self, attn: Attention, states: torch.Tensor, stored: Stored, call: Call, control: PromptToPrompt
-    ) -> torch.Tensor:
+    def _cross(self, attn: Attention, query: torch.Tensor, stored: Stored) -> torch.Tensor:
         """Equation (2) of :mod:`stages.edit.prompt_to_prompt.attention`."""
-        query = heads_of(attn, attn.to_q(states))
+        call, control, text = self.state.present, self.state.controlled, self.state.text
         if self.name not in control.text:
-            text = self.state.text
             control.text[self.name] = heads_of(attn, attn.to_k(text)), heads_of(attn, attn.to_v(text))
         key, value = control.text[self.name]
         own_key, own_value = key[call.rows], value[call.rows]
         if not control.cross_open:
             return attend(query, own_key, own_value, attn.scale)
-        assert stored.query is not None
-        edits = len(call.edits)
-        cond = slice(len(call.rows) - edits, None)
-        gate = control.gate[call.edits][:, None, :, None]
-        own = 1 - gate + gate * control.own[call.edits][:, None, :, None]
+        cond = slice(len(call.rows) - len(call.edits), None)
+        gate, own = gate_and_own(control, call.edits)
         borrowed = control.matrix[call.edits][:, None] @ (gate * own_value[cond])
         own_value[cond] *= own
         output = attend(query, own_key, own_value, attn.scale)
-        theirs = stored.query[call.reads[stored.level][cond]].transpose(1, 2)
-        # The source's keys are its conditional row's; ``sources`` count from the first stored row.
-        source_key = key[control.halves[-1] + control.source_rows[call.edits]]
-        output[cond] += attend(theirs, source_key, borrowed, attn.scale)
+        output[cond] += self._by_origins(borrowed, key, attn.scale, stored)
         return output
+
+    def _by_origins(
+        self, values: torch.Tensor, key: torch.Tensor, scale: float, stored: Stored
+    ) -> torch.Tensor:
+        """P_s V for the call's edits, from their origins to the first sources (sessions have several)."""
+        call, control = self.state.present, self.state.controlled
+        assert stored.query is not None
+        rows, total = control.source_rows[call.edits], torch.zeros(())
+        for turn in reversed(range(call.turn + 1)):
+            cond = rows + control.halves[-1]
+            query = stored.query[self._places(self.state.pictures[cond], stored)].transpose(1, 2)
+            shares = values
+            if turn:  # the origin is an edit itself: it passes a part on to its own origin
+                parents = rows - control.sources
+                gate, own = gate_and_own(control, parents)
+                shares, values = own * values, control.matrix[parents][:, None] @ (gate * values)
+                rows = control.source_rows[parents]
+            part = attend(query, key[cond], shares, scale)
+            total = part if turn == call.turn else total + part
+        return total

@@ -20,6 +20,10 @@ class Moments:
     deviation: torch.Tensor
     count: int
 
+    def of(self, rows: torch.Tensor) -> "Moments":
+        """A copy of some rows."""
+        return Moments(self.mean[rows], self.deviation[rows], self.count)
+
 
 def moments(tokens: torch.Tensor, groups: int) -> Moments:
     """The moments of tokens [R,L,C] in groups of channels, in float32 or better."""

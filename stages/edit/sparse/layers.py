@@ -11,6 +11,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import nn
 from torch.nn import functional
 
+from stages.edit.sparse.calls import Call, Moves
 from stages.edit.sparse.group_norm import Moments, moments, normalise, pasted
 from stages.edit.sparse.neighbours import Kind
 from stages.edit.sparse.state import Mode, State
@@ -40,6 +41,13 @@ def multiplied(rows: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | No
     return functional.conv2d(pictures, weight[:, :, None, None], bias).permute(0, 2, 3, 1).flatten(0, 2)
 
 
+def take(stored: torch.Tensor, moves: Moves | None, own: torch.Tensor) -> None:
+    """Put a carrier's own tokens [R,L,...] into the places [S,...] that stored its root's."""
+    if moves is not None:
+        places, rows = moves
+        stored.index_copy_(0, places, own.flatten(0, 1).index_select(0, rows))
+
+
 class SparseConv(nn.Module):
     """A 3x3 convolution. For a list, it gathers nine neighbours for each output and multiplies once."""
 
@@ -49,32 +57,31 @@ class SparseConv(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         state = self.state
-        if state.lists is not None:
-            return self._of_lists(features)
         if state.mode is Mode.SOURCES:
-            assert state.plan is not None
             level = state.level_of(features)
-            rows = tokens_of(features).flatten(0, 1)
             kind = Kind(level, self.conv.stride[0], self.upsamples)
-            state.memory[self.name] = kind, rows.index_select(0, state.plan.stored[level])
+            tokens = tokens_of(features).flatten(0, 1)
+            state.memory[self.name] = kind, tokens.index_select(0, state.step.stored[level])
+        elif state.mode is Mode.EDITS:
+            kind, stored = state.memory[self.name]
+            take(stored, state.present.taken[kind.level], tokens_of(features))
+            if state.present.lists is not None:
+                return self._of_lists(tokens_of(features), stored, state.present.gathers[kind])
         if self.upsamples:
             features = functional.interpolate(features, scale_factor=2.0, mode="nearest")
         return cast(torch.Tensor, self.conv(features))
 
-    def _of_lists(self, features: torch.Tensor) -> torch.Tensor:
-        own = tokens_of(features)
-        kind, stored = self.state.memory[self.name]
-        assert self.state.call is not None
+    def _of_lists(self, own: torch.Tensor, stored: torch.Tensor, gather: torch.Tensor) -> torch.Tensor:
         table = torch.cat([stored, own.flatten(0, 1), own.new_zeros(1, own.shape[2])])
-        gathered = table.index_select(0, self.state.call.gathers[kind])
         # A view, because the weights are kept with the channels last.
         weight = self.conv.weight.permute(0, 2, 3, 1).flatten(1)
-        outputs = multiplied(gathered.view(-1, weight.shape[1]), weight, self.conv.bias)
+        gathered = table.index_select(0, gather).view(-1, weight.shape[1])
+        outputs = multiplied(gathered, weight, self.conv.bias)
         return features_of(outputs.view(len(own), -1, len(weight)))
 
 
 class SparseGroupNorm(nn.Module):
-    """A group norm. For a list, it uses the statistics of the source with the list pasted."""
+    """A group norm. For a list, it uses the statistics of the picture in which the list is pasted."""
 
     def __init__(self, name: str, norm: nn.GroupNorm, state: State) -> None:
         super().__init__()
@@ -82,34 +89,48 @@ class SparseGroupNorm(nn.Module):
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
         state = self.state
-        if state.lists is not None:
-            return self._of_lists(features)
         if state.mode is Mode.SOURCES:
-            state.memory[self.name] = self._stored(features)
+            self._store(tokens_of(features), state.level_of(features))
+        elif state.mode is Mode.EDITS:
+            own, call = tokens_of(features), state.present
+            if call.lists is not None or call.carried is not None:
+                given = self._given(own, call)
+                self._carry(own, given, call)
+            if call.lists is not None:
+                return features_of(normalise(own, given, self.norm))
         return cast(torch.Tensor, self.norm(features))
 
-    def _stored(self, features: torch.Tensor) -> tuple[Moments, list[Moments | None]]:
-        """The sources' moments, and for each call those of the tokens that its lists replace."""
-        state, tokens, groups = self.state, tokens_of(features), self.norm.num_groups
-        assert state.plan is not None
-        level = state.level_of(features)
-        replaced: list[Moments | None] = []
-        for call in state.plan.calls:
-            if call.lists is None:
-                replaced.append(None)
-                continue
-            chosen = call.lists[level].repeat(len(call.sources) // len(call.edits), 1)
-            replaced.append(moments(tokens[call.sources[:, None], chosen], groups))
-        return moments(tokens, groups), replaced
+    def _store(self, tokens: torch.Tensor, level: int) -> None:
+        """Keep the roots' moments, and for each call the tokens that its lists replace, or their moments."""
+        state, groups = self.state, self.norm.num_groups
+        olds: dict[int, torch.Tensor | Moments] = {}
+        for turn, calls in enumerate(state.step.turns):
+            for call in calls:
+                if call.lists is not None:
+                    old = tokens[state.roots[call.origins][:, None], call.tokens(level)]
+                    # Later turns replace tokens that a carrier may still take.
+                    olds[call.number] = old if turn else moments(old, groups)
+        whole = moments(tokens, groups).of(state.roots)
+        state.memory[self.name] = level, whole, olds
 
-    def _of_lists(self, features: torch.Tensor) -> torch.Tensor:
-        own, state = tokens_of(features), self.state
-        assert state.call is not None
-        whole, replaced = state.memory[self.name]
-        rows = state.call.sources
-        theirs = Moments(whole.mean[rows], whole.deviation[rows], whole.count)
-        given = pasted(theirs, replaced[state.number], moments(own, self.norm.num_groups))
-        return features_of(normalise(own, given, self.norm))
+    def _given(self, own: torch.Tensor, call: Call) -> Moments:
+        """The moments of the pictures with the call's tokens in them."""
+        groups, (_, whole, olds) = self.norm.num_groups, self.state.memory[self.name]
+        new = moments(own, groups)
+        if call.lists is None:
+            return new
+        old = olds[call.number]
+        return pasted(whole.of(call.origins), old if isinstance(old, Moments) else moments(old, groups), new)
+
+    def _carry(self, own: torch.Tensor, given: Moments, call: Call) -> None:
+        """Later turns see the call's carriers with the call's tokens in them."""
+        if call.carried is None:
+            return
+        level, whole, olds = self.state.memory[self.name]
+        pictures, rows = call.carried
+        whole.mean[pictures], whole.deviation[pictures] = given.mean[rows], given.deviation[rows]
+        for number, moves in call.replaced.items():
+            take(olds[number].flatten(0, 1), moves[level], own)
 
 
 class SparseUpsample(nn.Module):

@@ -32,6 +32,13 @@ class Kind:
         return self.level - 1 if self.upsamples else self.level + (self.stride == 2)
 
 
+def kinds_of(levels: int) -> list[Kind]:
+    """All kinds of 3x3 convolutions in a U-Net with so many levels."""
+    plain = [Kind(level) for level in range(levels)]
+    down = [Kind(level, stride=2) for level in range(levels - 1)]
+    return plain + down + [Kind(level, upsamples=True) for level in range(1, levels)]
+
+
 def neighbours(outputs: torch.Tensor, kind: Kind, sizes: Sequence[Size]) -> torch.Tensor:
     """The tokens that a convolution reads for output tokens [n,L]: int64 [n,L,9], -1 outside of the picture.
 

@@ -14,10 +14,12 @@ from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import free_above
 from stages.edit.sparse.attention import SparseAttention
+from stages.edit.sparse.batch import Batch
+from stages.edit.sparse.calls import Call, StepPlan
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
-from stages.edit.sparse.plan import StepPlan, plan_step
+from stages.edit.sparse.plan import plan_step
 from stages.edit.sparse.state import Mode, State
-from stages.edit.sparse.token_lists import free_tokens, level_sizes
+from stages.edit.sparse.token_lists import Size, free_tokens, level_sizes
 
 Region = Literal["support", "schedule"]
 """Where an edit is computed: where M > 0, or in each step where the fusion frees it."""
@@ -45,7 +47,7 @@ class SparseUNet:
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
         self.plans: list[StepPlan] = []
-        self._stored_rows = self._read_rows = torch.empty(0, dtype=torch.long)
+        self._first_equal = torch.empty(0, dtype=torch.long)
         _replace_layers(unet, self.state)
         # diffusers empties the dict that it receives.
         unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
@@ -60,33 +62,31 @@ class SparseUNet:
         """The type of the U-Net's weights."""
         return self.unet.dtype
 
-    def begin(self, control: PromptToPrompt | None, size: tuple[int, int]) -> None:
+    def begin(self, control: PromptToPrompt | None, size: Size) -> None:
         """Prepare a batch; without a control the U-Net computes all rows whole.
 
         Args:
-            control: its sources are no edits, and it has no LocalBlend.
+            control: without LocalBlend.
             size: rows and columns of the latents.
         """
         self.state.control = control
         if control is None:
             return
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
-        self.plans = self._planned(control)
-        sources, device = control.sources, control.source_rows.device
-        numbers, halves = torch.arange(sources, device=device), range(len(control.halves))
-        self._stored_rows = torch.cat([numbers + first for first in control.halves])
-        read = torch.cat([numbers, control.source_rows])
-        self._read_rows = torch.cat([read + half * sources for half in halves])
-        equal = torch.tensor(control.first_equal, device=device)
-        self._equal_rows = tuple(
-            torch.cat([edits + sources + first for first in control.halves])
-            for edits in (torch.arange(len(equal), device=device), equal)
-        )
+        turns = [range(turn.start, turn.stop) for turn in control.turns]
+        batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
+        self.plans = self._planned(control, batch)
+        device, pictures = control.source_rows.device, torch.full((batch.halves, batch.rows), -1)
+        for half in range(batch.halves):
+            numbers = torch.arange(len(batch.origins)) + half * len(batch.origins)
+            pictures[half, batch.stored_rows] = numbers
+        roots = [root + half * batch.sources for half in range(batch.halves) for root in batch.roots]
+        self.state.pictures, self.state.roots = pictures.flatten().to(device), torch.tensor(roots).to(device)
+        self._first_equal = torch.tensor(control.first_equal, device=device)
 
-    def _planned(self, control: PromptToPrompt) -> list[StepPlan]:
+    def _planned(self, control: PromptToPrompt, batch: Batch) -> list[StepPlan]:
         """The plan of each step; successive steps with the same tokens share one."""
         size, halo = self.state.sizes[0], round(self.halo * min(self.state.sizes[0]))
-        distinct, sources = sorted(set(control.first_equal)), control.source_rows.tolist()
         mask = None if control.mask is None else control.mask.cpu()
         plans: list[StepPlan] = []
         before: torch.Tensor | None = None
@@ -97,9 +97,8 @@ class SparseUNet:
                 free = free_tokens(mask, min(above, 0) if self.region == "support" else above, size, halo)
             same = free is before if free is None or before is None else torch.equal(free, before)
             if not plans or not same:
-                of = {edit: None if free is None else free[edit] for edit in distinct}
-                plan = plan_step(of, sources, control.sources, len(control.halves), self.state.sizes)
-                plans.append(plan.to(control.matrix.device))
+                of = {edit: None if free is None else free[edit] for edit in sorted(set(control.first_equal))}
+                plans.append(plan_step(of, batch, self.state.sizes).to(control.matrix.device))
                 before = free
             else:
                 plans.append(plans[-1])
@@ -121,25 +120,35 @@ class SparseUNet:
         conditions = _Conditions(timestep, states, timestep_cond, added_cond_kwargs)
         if control is None:
             return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
-        state.plan, state.text, state.memory = self.plans[control.step], states, {}
-        state.mode = Mode.SOURCES
-        of_sources = self._predict(rows[self._stored_rows], self._stored_rows, conditions)
-        predicted = of_sources[self._read_rows]
+        state.plan, state.text, state.mode = self.plans[control.step], states, Mode.SOURCES
+        halves = control.halves
+        sources = torch.cat([torch.arange(control.sources, device=rows.device) + half for half in halves])
+        predicted = torch.empty_like(rows)
+        predicted[sources] = self._predict(rows[sources], sources, conditions)
         state.mode = Mode.EDITS
-        for number, call in enumerate(state.plan.calls):
-            state.number, state.call, latents = number, call, rows[call.rows]
-            if call.lists is None:
-                drawn = self._predict(latents, call.rows, conditions)
-            else:
-                tokens = call.lists[0].repeat(len(control.halves), 1)
-                where = tokens[:, None].expand(-1, latents.shape[1], -1)
-                listed = latents.flatten(2).gather(2, where)[..., None]
-                listed = self._predict(listed, call.rows, conditions)[..., 0]
-                drawn = predicted[call.rows].flatten(2).scatter(2, where, listed).view_as(latents)
-            predicted[call.rows[call.kept]] = drawn[call.kept]
-        predicted[self._equal_rows[0]] = predicted[self._equal_rows[1]]
-        state.mode, state.plan, state.call, state.text, state.memory = Mode.PLAIN, None, None, None, {}
+        for turn, calls in zip(control.turns, state.plan.turns, strict=True):
+            for half in halves:
+                predicted[control.edit_rows[turn] + half] = predicted[control.source_rows[turn] + half]
+            for state.call in calls:
+                drawn = self._draw(state.call, rows, predicted, conditions)
+                predicted[state.call.rows[state.call.kept]] = drawn[state.call.kept]
+            for half in halves:
+                equal = control.edit_rows[self._first_equal[turn]] + half
+                predicted[control.edit_rows[turn] + half] = predicted[equal]
+        state.end()
         return UNet2DConditionOutput(sample=predicted)
+
+    def _draw(
+        self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: "_Conditions"
+    ) -> torch.Tensor:
+        """The prediction for a call's rows; outside of its lists, what is predicted already."""
+        latents = rows[call.rows]
+        if call.lists is None:
+            return self._predict(latents, call.rows, conditions)
+        where = call.tokens(0)[:, None].expand(-1, latents.shape[1], -1)
+        listed = latents.flatten(2).gather(2, where)[..., None]
+        drawn = self._predict(listed, call.rows, conditions)[..., 0]
+        return predicted[call.rows].flatten(2).scatter(2, where, drawn).view_as(latents)
 
     def _predict(
         self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: "_Conditions"
