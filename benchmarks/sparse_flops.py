@@ -6,6 +6,8 @@ Torch's own counter counts one step with guidance, on tensors without values. Th
 shares of what plainly sampling the same pictures costs.
 """
 
+from typing import Any
+
 import torch
 from diffusers import UNet2DConditionModel
 from rich.console import Console
@@ -30,7 +32,7 @@ def build(family: str) -> UNet2DConditionModel:
         return UNet2DConditionModel(**models.FAMILIES[family])
 
 
-def inputs(unet: UNet2DConditionModel, pictures: int) -> dict[str, object]:
+def inputs(unet: UNet2DConditionModel, pictures: int) -> dict[str, Any]:
     """The inputs of one step with guidance, without values."""
     side, rows = unet.config.sample_size, 2 * pictures
     with FAKE:
@@ -65,7 +67,13 @@ def flops_of_sparse(family: str, edits: int, share: float) -> int:
     control.before_step(0)
     given = inputs(unet, 1 + edits)
     with FAKE, FlopCounterMode(display=False) as counter:
-        sparse(given.pop("sample"), given.pop("timestep"), given.pop("encoder_hidden_states"), **given)
+        sparse(
+            given["sample"],
+            given["timestep"],
+            given["encoder_hidden_states"],
+            None,
+            given.get("added_cond_kwargs"),
+        )
     return counter.get_total_flops()
 
 

@@ -111,10 +111,18 @@ def sheet(rows: Sequence[Row], tasks: Tasks, whole: Drawn, other: Drawn, psnr: S
         mask = region.edit_mask(tasks[row["task"]].region, tasks[row["task"]].candidates[0].mask)
         said = "right" if whole.right[index] else "wrong", "right" if other.right[index] else "wrong"
         text = f"{row['instruction']} (whole {said[0]}, sparse {said[1]}, {psnr[index]:.0f} dB)"
-        png = [encode_png(each) for each in (whole.pictures[index], other.pictures[index])]
-        shown = encode_png(np.round(mask * 255).astype(np.uint8))
         pairs.append(
-            Pair(row["id"], row["task"], text, *png, shown, row["caption"], row["output_caption"], {})
+            Pair(
+                id=row["id"],
+                task=row["task"],
+                instruction=text,
+                input_png=encode_png(whole.pictures[index]),
+                target_png=encode_png(other.pictures[index]),
+                mask_png=encode_png(np.round(mask * 255).astype(np.uint8)),
+                input_caption=row["caption"],
+                output_caption=row["output_caption"],
+                scores={},
+            )
         )
     return draw(pairs)
 

@@ -48,11 +48,13 @@ def plan_step(free: Mapping[int, torch.Tensor | None], batch: Batch, sizes: Sequ
     for store in (*stored, *read):
         store.number()
     calls = [draft.call(stored, read, drafts) for draft in drafts]
+    by_turn = [
+        [call for draft, call in zip(drafts, calls, strict=True) if draft.turn == turn]
+        for turn in range(len(batch.turns))
+    ]
     return StepPlan(
-        [
-            [call for draft, call in zip(drafts, calls, strict=True) if draft.turn == turn]
-            for turn in range(len(batch.turns))
-        ],
-        *([store.first_tokens(batch) for store in stores] for stores in (stored, read)),
+        by_turn,
+        [store.first_tokens(batch) for store in stored],
+        [store.first_tokens(batch) for store in read],
         [store.all_places(batch.halves) for store in read],
     )
