@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import BaseModel
 
 from pipeline.engine.sizing import sized
-from pipeline.shown import DataTable, plain_table
+from pipeline.shown import DataTable, plain_table, size_shown
 from stages.base import StageConfig, Weights
 from stages.models.weight_files import folder_of, parameters_in
 from stages.placed import Chain
@@ -26,13 +26,13 @@ def memory_table(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
         missing = sum(size is None for size in counted)
         weights = sum(size or 0 for size in counted)
         absent = f"{missing} not counted" if missing else ""
-        told = " + ".join(filter(None, [_shown(weights) if weights else "", absent]))
+        told = " + ".join(filter(None, [size_shown(weights) if weights else "", absent]))
         activations = placed.stage.activations(config, tasks)
         table.add_row(
             step,
             "auto" if configs[step].batch != config.batch else str(config.batch),
             told,
-            "not known" if activations is None else _shown(activations),
+            "not known" if activations is None else size_shown(activations),
             f"{config.resources.gpus:g}",
         )
     return table
@@ -60,7 +60,3 @@ def _bytes(section: Weights) -> int | None:
         return None
     halved = getattr(section, "halved", False)
     return sum(number * (2 if halved else _BYTES.get(kind, 1)) for kind, number in counts.items())
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

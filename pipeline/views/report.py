@@ -21,6 +21,7 @@ from pipeline.store import events
 from pipeline.views.gallery import Shown, choose_rows, read_shown
 from pipeline.views.html_page import as_json, document, table, text
 from pipeline.views.outcomes import Outcome, sample_parts, survey
+from pipeline.views.pruned import pruned_lines
 from pipeline.views.rounds import HEAD, count_rounds, lines_of
 from stages.filter.model import Models
 from stages.tasks import Bounds, Task
@@ -73,6 +74,7 @@ def page(
     sections = [
         f"<h1>{text(name)}</h1><p>{text(state.folder.root)}: {state.plan.captions} captions, "
         f"{state.plan.rows} planned edits, {published(state, counts)} pairs</p>",
+        *(f"<p>{text(line)}</p>" for line in pruned_lines(state)),
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(state, counts),
         *_rounds(state, counts),
