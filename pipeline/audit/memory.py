@@ -1,9 +1,8 @@
 """The memory that each stage's worker needs, counted from weights and configurations; no model is loaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from pydantic import BaseModel
-
+from pipeline.audit.licences import weights_in
 from pipeline.engine.sizing import sized
 from pipeline.shown import DataTable, plain_table, size_shown
 from stages.base import StageConfig, Weights
@@ -20,9 +19,10 @@ def memory_table(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
     table = plain_table("stage", "batch", "weights", "activations", "GPU a worker")
     for step, placed in stages.items():
         config = sized(configs[step], None)
-        if placed.turn > 1 or placed.round > 1 or not any(_weights(config)):
+        loaded = [model for model in weights_in(config) if getattr(model, "endpoint", None) is None]
+        if placed.turn > 1 or placed.round > 1 or not loaded:
             continue
-        counted = [_bytes(section) for section in _weights(config)]
+        counted = [_bytes(section) for section in loaded]
         missing = sum(size is None for size in counted)
         weights = sum(size or 0 for size in counted)
         absent = f"{missing} not counted" if missing else ""
@@ -36,15 +36,6 @@ def memory_table(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
             f"{config.resources.gpus:g}",
         )
     return table
-
-
-def _weights(section: BaseModel) -> Iterator[Weights]:
-    """The sections of models that a worker loads itself."""
-    if isinstance(section, Weights) and getattr(section, "endpoint", None) is None:
-        yield section
-    for _, value in section:
-        if isinstance(value, BaseModel):
-            yield from _weights(value)
 
 
 def _bytes(section: Weights) -> int | None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Protocol
 
+from pipeline.engine.disk import shortage_of
 from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.local_backend import LocalBackend
 from pipeline.engine.opened import Engine, Run, check_before, opened
@@ -65,6 +66,8 @@ def generate(
         parts = range(run.plan.parts)[:wave]
         if not replace:
             refuse_to_replace(run, parts, consent=None)
+        if short := shortage_of(run, parts):
+            progress.note(short)
         _advance(run, parts, None, engine, progress)
         return run.state
 
