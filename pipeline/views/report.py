@@ -115,7 +115,12 @@ def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
     for task, planned in sorted(counts[0].given.items()):
         pairs = sum(count.kept[task] for count in publishing)
         rows.append(
-            [task, planned, *(count.kept[task] for count in counts), f"{pairs} ({pairs / planned:.0%})"]
+            [
+                task,
+                planned,
+                *(count.kept[task] for count in counts),
+                f"{pairs} ({pairs / max(1, planned):.0%})",
+            ]
         )
     head = ["task", "planned", *(count.name for count in counts), "pairs"]
     return table("Yield by task", head, rows)
