@@ -6,13 +6,13 @@ import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def commands_of(page: Path) -> Iterator[str]:
-    """The commands in order; lines that end in a backslash are joined."""
-    for block in BLOCK.findall(page.read_text(encoding="utf-8")):
-        for line in block.replace("\\\n", " ").splitlines():
+def commands_of(page: Path, language: str = "sh") -> Iterator[str]:
+    """The lines of blocks in a language, in order; lines that end in a backslash are joined."""
+    for found, block in BLOCK.findall(page.read_text(encoding="utf-8")):
+        for line in block.replace("\\\n", " ").splitlines() if found == language else ():
             if line.strip() and not line.startswith("#"):
                 yield line
 

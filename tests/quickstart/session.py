@@ -6,12 +6,9 @@ root are stand-ins (:mod:`tests.quickstart.programs`).
 
 import os
 import re
-import signal
 import socket
 import subprocess
-import sys
-import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,8 +20,8 @@ from pipeline.cli import app
 from tests.hub_server import TOKEN, hub
 from tests.quickstart import programs
 from tests.quickstart.page import commands_of, words_of
+from tests.quickstart.processes import review, started
 from tests.quickstart.weights import save_all
-from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
 WITH_MANIFEST = ("check", "generate")
@@ -105,7 +102,7 @@ class Session:
         if words[0] != "editpairs":
             return self._program(words)
         if words[1] == "review":
-            return self._review(words[1:])
+            return review(words[1:], self.environment)
         if words[1] == "publish":
             return self._publish(words[1:])
         result = CliRunner().invoke(app, [*words[1:], *self._substituted(words[1:])])
@@ -138,32 +135,12 @@ class Session:
         )
         return done.stdout, done.returncode
 
-    def _process(self, words: list[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pipeline.cli", *words]
-        return subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-
-    def _review(self, words: list[str]) -> tuple[str, int]:
-        """Read the page that is served, then press Ctrl-C."""
-        process = self._process(words, self.environment)
-        assert process.stdout is not None
-        said = []
-        while not (said and "http://" in said[-1]):
-            said.append(process.stdout.readline())
-            wait_for(lambda: said[-1], process)
-        with urllib.request.urlopen(said[-1].strip()) as answer:
-            assert b"<html" in answer.read()
-        process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate()
-        return "".join(said) + rest, process.returncode
-
     def _publish(self, words: list[str]) -> tuple[str, int]:
         """To a stand-in of the Hub's API."""
         with hub(self.folder) as server:
             environment = {**self.environment, "HF_ENDPOINT": server.endpoint, "HF_TOKEN": TOKEN}
             del environment["HF_HUB_OFFLINE"]
-            process = self._process(words, environment)
+            process = started(words, environment)
             output, _ = process.communicate()
             return output.replace(server.endpoint, "http://hub"), process.returncode
 
