@@ -58,8 +58,8 @@ def droppable(steps: Iterable[Step], stages: Chain) -> dict[str, tuple[str, ...]
             needed.setdefault(step_read, set()).update(columns)
     found = {}
     for name, placed in stages.items():
-        columns = [field.name for field in placed.stage.schema if name not in remade and _binary(field.type)]
-        if unneeded := tuple(column for column in columns if column not in needed.get(name, ())):
+        pictures = [field.name for field in placed.stage.schema if name not in remade and _binary(field.type)]
+        if unneeded := tuple(column for column in pictures if column not in needed.get(name, ())):
             found[name] = unneeded
     return found
 
