@@ -46,6 +46,14 @@ def brief(text: str, longest: int = LONGEST) -> str:
     return text if len(text) <= longest else f"{text[:longest]}... ({len(text)} characters)"
 
 
+def size_shown(size: float) -> str:
+    """Bytes in decimal units, as sellers of disks count."""
+    for unit, bytes_each, digits in (("TB", 1e12, 1), ("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if size >= bytes_each:
+            return f"{size / bytes_each:.{digits}f} {unit}"
+    return f"{size / 1e3:.0f} kB"
+
+
 def _shown(character: str) -> str:
     code = ord(character)
     if character.isspace() and code >= 0xA0 and code not in (0x2028, 0x2029):

@@ -121,6 +121,20 @@ class Stage(ABC, Generic[ConfigT]):
         return None
 
     @classmethod
+    def pixels(cls, config: ConfigT) -> int | None:
+        """The pixels of a picture that the stage draws, on average over the run's sizes.
+
+        None: it draws none, or the size is the model's own and its files are not on this machine.
+        """
+        return None
+
+    @classmethod
+    def bytes_a_pixel(cls, config: ConfigT, tasks: Tasks) -> int:
+        """Bytes of a row's pictures by pixel, uncompressed: 3 a colour picture, 1 a mask. The row with most
+        pictures counts."""
+        return 0
+
+    @classmethod
     def conflicts(cls, config: ConfigT, tasks: Tasks, sections: Mapping[str, StageConfig]) -> Iterable[str]:
         """Conflicts between the stage's section and other stages' sections; otherwise as ``problems``.
 

@@ -1,11 +1,10 @@
 """The memory that each stage's worker needs, counted from weights and configurations; no model is loaded."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from pydantic import BaseModel
-
+from pipeline.audit.licences import weights_in
 from pipeline.engine.sizing import sized
-from pipeline.shown import DataTable, plain_table
+from pipeline.shown import DataTable, plain_table, size_shown
 from stages.base import StageConfig, Weights
 from stages.models.weight_files import folder_of, parameters_in
 from stages.placed import Chain
@@ -20,31 +19,23 @@ def memory_table(stages: Chain, configs: Mapping[str, StageConfig], tasks: Tasks
     table = plain_table("stage", "batch", "weights", "activations", "GPU a worker")
     for step, placed in stages.items():
         config = sized(configs[step], None)
-        if placed.turn > 1 or placed.round > 1 or not any(_weights(config)):
+        loaded = [model for model in weights_in(config) if getattr(model, "endpoint", None) is None]
+        if placed.turn > 1 or placed.round > 1 or not loaded:
             continue
-        counted = [_bytes(section) for section in _weights(config)]
+        counted = [_bytes(section) for section in loaded]
         missing = sum(size is None for size in counted)
         weights = sum(size or 0 for size in counted)
         absent = f"{missing} not counted" if missing else ""
-        told = " + ".join(filter(None, [_shown(weights) if weights else "", absent]))
+        told = " + ".join(filter(None, [size_shown(weights) if weights else "", absent]))
         activations = placed.stage.activations(config, tasks)
         table.add_row(
             step,
             "auto" if configs[step].batch != config.batch else str(config.batch),
             told,
-            "not known" if activations is None else _shown(activations),
+            "not known" if activations is None else size_shown(activations),
             f"{config.resources.gpus:g}",
         )
     return table
-
-
-def _weights(section: BaseModel) -> Iterator[Weights]:
-    """The sections of models that a worker loads itself."""
-    if isinstance(section, Weights) and getattr(section, "endpoint", None) is None:
-        yield section
-    for _, value in section:
-        if isinstance(value, BaseModel):
-            yield from _weights(value)
 
 
 def _bytes(section: Weights) -> int | None:
@@ -60,7 +51,3 @@ def _bytes(section: Weights) -> int | None:
         return None
     halved = getattr(section, "halved", False)
     return sum(number * (2 if halved else _BYTES.get(kind, 1)) for kind, number in counts.items())
-
-
-def _shown(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"

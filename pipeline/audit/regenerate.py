@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.engine.given import given_rows
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.preflight import check_light_stages
+from pipeline.engine.pruning import lacking
 from pipeline.engine.sizing import sized
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
@@ -33,6 +34,8 @@ class Verdict:
     status: str
     different: Mapping[str, str]
     why: str = ""
+    made: bool = True
+    """False if the stage could not run: a column that it reads was pruned."""
 
 
 def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) -> Iterator[Verdict]:
@@ -61,6 +64,11 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
             continue
         stored = read_table(path)
         stored = stored.filter(pa.compute.equal(stored["id"], row_id))
+        status = stored["status"][0].as_py()
+        if gone := lacking(state, placed, part):
+            told = "; ".join(f"{', '.join(columns)} of {name}" for name, columns in gone.items())
+            yield Verdict(step.name, status, {}, f"it reads {told}: pruned", made=False)
+            continue
         config = manifest.section(step.stage, StageConfig)
         identity = identities_of({step.name: placed}, {step.name: config}, tasks)[step.name]
         why = ""
@@ -68,6 +76,9 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
             why = "made with other settings: " + "; ".join(
                 differences(known.get(step.fingerprint, {}), identity)
             )
+        own = state.footer(step, part)
+        if own is not None and own.pruned is not None:
+            why += f"{'; ' if why else ''}not compared, because pruned: {', '.join(own.pruned.columns)}"
         footer, _ = read_metadata(path, state.place(step, part))
         if "smallest_batch" in footer:
             smallest = footer["smallest_batch"]
@@ -79,8 +90,9 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
         with stopping(step.name, "start"):
             loaded = placed.load(config, tasks)
         made, _ = Guarded(step.name, loaded, config.batch)(rows)
-        stored = stored.select(made.column_names)  # without ``pipeline.engine.reuse.MADE_FROM``
-        yield Verdict(step.name, stored["status"][0].as_py(), compare(stored, made), why)
+        # Without ``pipeline.engine.reuse.MADE_FROM``, and without what was pruned.
+        stored = stored.select([name for name in made.column_names if name in stored.column_names])
+        yield Verdict(step.name, status, compare(stored, made), why)
 
 
 def find_row(state: RunState, row_id: str) -> int:

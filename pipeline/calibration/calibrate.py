@@ -1,6 +1,5 @@
 """Calibrating a filter: curves, bounds and thresholds from judged rows."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from scipy.special import expit
 from pipeline.calibration.bounds import peel
 from pipeline.calibration.curves import rounded
 from pipeline.calibration.examples import examples_of
+from pipeline.calibration.folds import LEAST_ROWS, judged_rows
 from pipeline.calibration.held_out import HeldOut, fitted, held_out
 from pipeline.calibration.operating import least_probability
 from pipeline.verdicts.estimate import Known
@@ -17,9 +17,6 @@ from stages.filter.model import VERSION, FilterModel, TaskModel
 from stages.filter.stage import FilterConfig, resolve_bounds
 from stages.score.metrics import METRICS
 from stages.tasks import Bounds, Task, Tasks
-
-LEAST_ROWS = 10
-"""Least number of judged rows of a task that is calibrated."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,15 @@ def calibrate(known: Sequence[Known], tasks: Tasks, config: FilterConfig, precis
         precision: wanted share of right pairs among the kept rows of each task, in [0,1].
     """
     by_hand = config.model_copy(update={"model": None})
-    judged = Counter(row.row.task for row in known if any(right is not None for right in row.right))
+    judged = judged_rows(known)
     left_out = {
         task: f"{count} judged rows, {LEAST_ROWS} are needed"
         for task, count in sorted(judged.items())
         if count < LEAST_ROWS
     }
     used = [row for row in known if judged[row.row.task] >= LEAST_ROWS]
+    if not used:  # as can be the case in a fold
+        return Calibrated(FilterModel(version=VERSION, precision=precision, tasks={}), left_out)
     examples = examples_of(used, tasks)
     # A missing value violates a bound, so that metrics with a bound stay needed.
     needed = {

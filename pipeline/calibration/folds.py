@@ -1,5 +1,6 @@
 """Splitting judged rows so that no caption is on both sides."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -11,6 +12,8 @@ from pipeline.verdicts.estimate import Known
 FOLDS = 5
 LEAST_CAPTIONS = 2 * FOLDS
 """Least number of captions with a right, and with a wrong, candidate."""
+LEAST_ROWS = 10
+"""Least number of judged rows of a task that is calibrated."""
 
 
 def folds(known: Sequence[Known]) -> Iterator[tuple[list[Known], list[Known]]]:
@@ -39,3 +42,13 @@ def check_enough(known: Sequence[Known]) -> None:
                 f"calibrate needs candidates judged {name} of at least {LEAST_CAPTIONS} captions, and has "
                 f"{len(captions)}: judge more rows with editpairs review"
             )
+    if not any(count >= LEAST_ROWS for count in judged_rows(known).values()):
+        raise UserError(
+            f"calibrate needs candidates judged of at least {LEAST_ROWS} rows of one task, and no task has "
+            "as many: judge more rows with editpairs review"
+        )
+
+
+def judged_rows(known: Sequence[Known]) -> Counter[str]:
+    """The number of rows with a verdict, by task."""
+    return Counter(row.row.task for row in known if any(right is not None for right in row.right))

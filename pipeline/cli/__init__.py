@@ -6,12 +6,12 @@ from pipeline.cli.start import ending_quietly, open_streams
 
 open_streams()
 with ending_quietly():
-    from pipeline.cli import run, look, verdicts, deliver  # noqa: I001 - the order in which --help lists them
+    from pipeline.cli import run, look, verdicts, deliver, disk  # noqa: I001 - the order in which --help lists them
     from pipeline.cli.app import app, report, report_interrupt
     from pipeline.errors import input_output_error
     from pipeline.interrupts import heeded
 
-__all__ = ["app", "deliver", "look", "main", "run", "verdicts"]
+__all__ = ["app", "deliver", "disk", "look", "main", "run", "verdicts"]
 
 
 def main() -> None:

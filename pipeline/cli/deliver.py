@@ -30,6 +30,7 @@ def validate(
     from pipeline.store.folder import RunFolder
     from pipeline.store.location import exists, locate, reached
     from pipeline.views.pairs import shards_in
+    from pipeline.views.pruned import pruned_lines
     from pipeline.views.run import near_runs, open_state
 
     location = locate(path)
@@ -46,6 +47,8 @@ def validate(
     for where, findings in found.items():
         console.print(where)
         console.print(findings.table())
+    for line in pruned_lines(state) if is_run else ():
+        console.print(line, soft_wrap=True)
     wrong = sum(len(findings.wrong) for findings in found.values())
     if wrong:
         console.print(Text(f"{wrong} of the checks found something wrong", "bold red"))
@@ -105,7 +108,8 @@ def regenerate(
     manifest = opened.manifest
     equal = True
     for verdict in again(manifest, chain_of(manifest), opened.state, row):
-        told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or "equal to the bit"
+        same = "equal to the bit" if verdict.made else "not made again"
+        told = "; ".join(f"{name}: {how}" for name, how in verdict.different.items()) or same
         console.print(f"{verdict.stage:10s} {verdict.status:9s} {told}", soft_wrap=True)
         if verdict.why:
             console.print(f"{'':10s} {verdict.why}", soft_wrap=True)

@@ -96,22 +96,29 @@ def _print_status(run: "Run", quiet: bool) -> None:
 
 @app.command(
     epilog="Examples:\n\n  editpairs check toybox\n\n  editpairs check manifests/sdxl.yaml --gpus 8 --cpus 96"
+    "\n\n  editpairs check manifests/sdxl.yaml --price 2.5 --pairs 10000000"
 )
 def check(
     manifest: Manifest,
     overrides: Set = None,
     gpus: Annotated[int | None, typer.Option(min=0, help="check for another machine, with N GPUs")] = None,
     cpus: Annotated[int | None, typer.Option(min=1, help="check for another machine, with N CPUs")] = None,
+    price: Annotated[float | None, typer.Option(min=0, max=1e9, help="money for a GPU-hour")] = None,
+    pairs: Annotated[
+        int, typer.Option(min=1, max=10**15, help="number of kept pairs for the bill, after a pilot")
+    ] = 1_000_000,
 ) -> None:
-    """Check whether a manifest would run: keys, files, models, resources. After a pilot: the cost."""
+    """Check whether a manifest would run, and tell the bill: memory, disk, licences, GPU-hours, money."""
     from pipeline.api import chain_of, load_manifest
+    from pipeline.audit.bill import Asked
     from pipeline.audit.check import Machine
     from pipeline.audit.check import check as run
 
     here = Machine.here()
     machine = Machine(here.cpus if cpus is None else cpus, here.gpus if gpus is None else gpus)
     content = load_manifest(manifest, overrides or [])
-    run(content, chain_of(content), machine, console, elsewhere=gpus is not None or cpus is not None)
+    elsewhere = gpus is not None or cpus is not None
+    run(content, chain_of(content), machine, console, elsewhere=elsewhere, asked=Asked(pairs, price))
 
 
 @app.command(

@@ -1,20 +1,21 @@
 """``generate`` and ``rerun``: run the stages in order, on exactly the parts that are missing or stale."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
+from pipeline.engine.disk import shortage_of
 from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.local_backend import LocalBackend
 from pipeline.engine.opened import Engine, Run, check_before, opened
 from pipeline.engine.progress import Progress
 from pipeline.engine.publish import publish
 from pipeline.engine.replacing import refuse_to_replace
-from pipeline.engine.reuse import remembers
 from pipeline.engine.sizing import fitted_batch, sized
 from pipeline.engine.state import RunState
+from pipeline.engine.todo import Forced, pruned_inputs, units_to_run
 from pipeline.errors import StageError, UserError
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import write_lock
@@ -36,15 +37,6 @@ class Backend(Protocol):
     def run(self, job: Job, units: Sequence[Unit]) -> Iterator[Result]: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class Forced:
-    """Units of a stage that run again although they are done."""
-
-    stage: str
-    units: frozenset[int]
-    retry_failed: bool
 
 
 def generate(
@@ -74,6 +66,8 @@ def generate(
         parts = range(run.plan.parts)[:wave]
         if not replace:
             refuse_to_replace(run, parts, consent=None)
+        if short := shortage_of(run, parts):
+            progress.note(short)
         _advance(run, parts, None, engine, progress)
         return run.state
 
@@ -130,7 +124,7 @@ def rerun(
 def _check_rest(run: Run, parts: Sequence[int], forced: Forced | None, engine: Engine) -> None:
     """The same checks for a continued run: from the first stage with work to do onwards."""
     for index, step in enumerate(run.steps):
-        if _todo(run, step, parts, forced):
+        if units_to_run(run, step, parts, forced):
             check_before(run.manifest, {s.name: run.stages[s.name] for s in run.steps[index:]}, engine)
             return
 
@@ -148,13 +142,24 @@ def _advance(
     local = LocalBackend()
     backend = local if engine == "local" else _ray(run.manifest)
     try:
-        everywhere = False
-        for step in run.steps:
-            everywhere = everywhere or step.wide
+        names = [step.name for step in run.steps]
+        whole: dict[str, set[int]] = defaultdict(set)
+        place = 0
+        while place < len(run.steps):
+            step = run.steps[place]
+            everywhere = any(before.wide for before in run.steps[: place + 1])
             scope = range(run.plan.parts) if everywhere and step.light else parts
-            units = _todo(run, step, scope, forced)
+            units = units_to_run(run, step, scope, forced, whole[step.name])
+            if missing := pruned_inputs(run, step, units):
+                for name, pruned in missing.items():
+                    progress.note(f"{name}: {len(pruned)} pruned parts are made again for {step.name}")
+                    check_before(run.manifest, {name: run.stages[name]}, engine)
+                    whole[name] |= pruned
+                place = min(map(names.index, missing))
+                continue
             if units:
                 _run_stage(run, step, units, local if step.light else backend, progress)
+            place += 1
         for note in publish(run):
             progress.note(note)
     except StageError as error:
@@ -174,23 +179,6 @@ def _ray(manifest: Manifest) -> Backend:
 
 def _footers(run: Run, step: Step) -> Iterator[Footer | None]:
     return (run.state.footer(step, unit) for unit in step.units(range(run.plan.parts)))
-
-
-def _todo(run: Run, step: Step, parts: Sequence[int], forced: Forced | None) -> list[Unit]:
-    todo = []
-    for number in step.units(parts):
-        readable = run.state.readable(step, number)
-        if not readable:
-            continue
-        done = run.state.done(step, number)
-        again = forced is not None and forced.stage == step.name and number in forced.units
-        if again or not done:
-            retry = again and done and forced is not None and forced.retry_failed
-            footer = run.state.footer(step, number)
-            same = footer is not None and footer.fingerprint == step.fingerprint
-            reuse = same and not again and remembers(step)
-            todo.append(Unit(number, tuple(readable), retry and not step.publishes, reuse))
-    return todo
 
 
 def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, progress: Progress) -> None:

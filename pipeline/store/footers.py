@@ -8,6 +8,7 @@ only while nothing upstream has changed.
 """
 
 import gc
+import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,11 +20,11 @@ import pyarrow as pa
 
 from pipeline.store.counts import key_number, known_keys
 from pipeline.store.location import Location, is_local
-from pipeline.store.parts import Footer, read_footer
+from pipeline.store.parts import Footer, Pruned, read_footer
 from pipeline.store.sealed import DamagedFileError, Place, check_digest, read_metadata, read_table
 from pipeline.store.sealed_writer import SealedWriter
 
-VERSION = 4
+VERSION = 5
 MIN_FOOTERS_TO_CACHE = 1000
 """Number of footers. Below it, reading them takes less time than caching them."""
 MANY = 100_000
@@ -45,10 +46,12 @@ SCHEMA = pa.schema(
         pa.field("digest", pa.string()),
         pa.field("inputs", pa.binary(16)),
         pa.field("done", pa.int8()),
+        pa.field("pruned", pa.string()),
         pa.field("counts", pa.map_(pa.int32(), pa.int32())),
     ]
 )
-"""``counts`` names a key by its position in the list of (task, status, reason) in the file's footer."""
+"""``counts`` names a key by its position in the list of (task, status, reason) in the file's footer.
+``pruned`` is JSON: the dropped columns and their size."""
 
 
 @contextmanager
@@ -106,9 +109,10 @@ def read_cached(path: Location, run: str, basis: str) -> tuple[Known, Done]:
         counts = _cut(pairs.tobytes(), 2 * pairs.itemsize * ends)
         stages, fingerprints = (_shared(table[name]) for name in ("stage", "fingerprint"))
         units, *plain = (table[name].to_pylist() for name in ("unit", "stamp", "digest", "inputs"))
+        pruned = map(_pruned_of, table["pruned"].to_pylist())
         known: Known = {stage: {} for stage in dict.fromkeys(stages)}
         for stage, fingerprint, unit, stamp, *told in zip(
-            stages, fingerprints, units, *plain, counts, strict=True
+            stages, fingerprints, units, *plain, counts, pruned, strict=True
         ):
             known[stage][unit] = stamp, Footer(fingerprint, *told)
         done: Done = {stage: set() for stage in known}
@@ -135,12 +139,20 @@ def cache(path: Location, known: Known, done: Done, run: str, basis: str) -> Non
         [footer.digest for footer in footers],
         [footer.inputs for footer in footers],
         [int(unit in done[stage]) for stage, unit, *_ in files],
+        [f.pruned and json.dumps([f.pruned.columns, f.pruned.size]) for f in footers],
     ]
     arrays = [pa.array(column, field.type) for column, field in zip(columns, SCHEMA, strict=False)]
     table = pa.table([*arrays, counts], schema=SCHEMA)
     with SealedWriter(path, SCHEMA) as writer:
         writer.write(table)
         writer.commit(_place(run), {"version": VERSION, "basis": basis, "keys": list(known_keys())})
+
+
+def _pruned_of(text: str | None) -> Pruned | None:
+    if text is None:
+        return None
+    columns, size = json.loads(text)
+    return Pruned(tuple(columns), size)
 
 
 def _place(run: str) -> Place:

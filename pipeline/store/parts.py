@@ -19,15 +19,27 @@ STATUSES = ("kept", "rejected", "failed")
 
 
 @dataclass(frozen=True, slots=True)
+class Pruned:
+    """Columns that a file no longer has, because ``editpairs prune`` dropped them."""
+
+    columns: tuple[str, ...]
+    size: int
+    """Bytes that they took in the file."""
+
+
+@dataclass(frozen=True, slots=True)
 class Footer:
     """The record in a committed file's footer."""
 
     fingerprint: str
     digest: str
+    """Of the content as the stage wrote it, also in a pruned file: later files have recorded this one."""
     inputs: bytes
     """``digest_of_inputs`` of the files that it was made from."""
     packed: bytes
     """Row counts, packed by ``pipeline.store.counts``."""
+    pruned: Pruned | None = None
+    """None for a whole file."""
 
     @property
     def counts(self) -> Counts:
@@ -53,11 +65,13 @@ def read_footer(path: Location, place: Place) -> Footer | None:
         counts = [((str(task), status, str(reason)), n) for task, status, reason, n in content["counts"]]
         if any(status not in STATUSES or n < 0 for (_, status, _), n in counts):
             raise ValueError("a count is of no status, or negative")
+        dropped = content.get("pruned")
         return Footer(
             fingerprint=sys.intern(content["fingerprint"]),
-            digest=content["digest"],
+            digest=str((content if dropped is None else dropped)["digest"]),
             inputs=digest_of_inputs(content["inputs"]),
             packed=pack(counts),
+            pruned=None if dropped is None else Pruned(tuple(dropped["columns"]), int(dropped["size"])),
         )
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise DamagedFileError(path, "its footer is not one of a part") from error
@@ -67,6 +81,15 @@ def digest_of_inputs(inputs: Mapping[str, str]) -> bytes:
     """Combine the digests of all input parts (``stage/part`` -> digest) into one."""
     lines = "\n".join(sorted(map("\t".join, inputs.items())))
     return hashlib.blake2b(lines.encode(), digest_size=16).digest()
+
+
+def pruned_content(content: Mapping[str, Any], pruned: Pruned) -> dict[str, Any]:
+    """The footer of a pruned file, from the footer of the whole one."""
+    whole = {key: value for key, value in content.items() if key not in ("run", "stage", "unit", "seal")}
+    return {
+        **whole,
+        "pruned": {"digest": content["digest"], "columns": list(pruned.columns), "size": pruned.size},
+    }
 
 
 def footer_content(

@@ -25,6 +25,10 @@ class Cost:
     def total(self) -> Spent:
         return sum(self.stages.values(), Spent())
 
+    def gpu_hours(self, pairs: int) -> float:
+        """GPU-hours of so many kept pairs."""
+        return pairs * self.total.gpu_seconds / self.pairs / 3600
+
 
 def measure(state: RunState) -> Cost:
     """The cost of the run so far, over all its sessions."""

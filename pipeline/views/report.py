@@ -21,6 +21,7 @@ from pipeline.store import events
 from pipeline.views.gallery import Shown, choose_rows, read_shown
 from pipeline.views.html_page import as_json, document, table, text
 from pipeline.views.outcomes import Outcome, sample_parts, survey
+from pipeline.views.pruned import pruned_lines
 from pipeline.views.rounds import HEAD, count_rounds, lines_of
 from stages.filter.model import Models
 from stages.tasks import Bounds, Task
@@ -73,6 +74,7 @@ def page(
     sections = [
         f"<h1>{text(name)}</h1><p>{text(state.folder.root)}: {state.plan.captions} captions, "
         f"{state.plan.rows} planned edits, {published(state, counts)} pairs</p>",
+        *(f"<p>{text(line)}</p>" for line in pruned_lines(state)),
         "<h2>Funnel</h2>" + _funnel(counts),
         "<h2>Yield by task</h2>" + _yield(state, counts),
         *_rounds(state, counts),
@@ -113,7 +115,12 @@ def _yield(state: RunState, counts: Sequence[StageCount]) -> str:
     for task, planned in sorted(counts[0].given.items()):
         pairs = sum(count.kept[task] for count in publishing)
         rows.append(
-            [task, planned, *(count.kept[task] for count in counts), f"{pairs} ({pairs / planned:.0%})"]
+            [
+                task,
+                planned,
+                *(count.kept[task] for count in counts),
+                f"{pairs} ({pairs / max(1, planned):.0%})",
+            ]
         )
     head = ["task", "planned", *(count.name for count in counts), "pairs"]
     return table("Yield by task", head, rows)

@@ -40,8 +40,8 @@ def rows(
     """Yield the rows of a part that began a turn, in plan order, each with the columns that it has so far.
 
     A row has ``id``, the columns in ``reads`` of every stage that received the row, and ``stage``, ``step``,
-    ``status`` and ``reason`` of the last of these stages, if any. Files are read one row group at a time, and
-    only row groups with wanted rows.
+    ``status`` and ``reason`` of the last of these stages, if any. Pruned columns are left out. Files are read
+    one row group at a time, and only row groups with wanted rows.
 
     Args:
         state: the run. A file of the first round must be done if a stage of ``reads`` wrote it.
@@ -93,6 +93,9 @@ def _steps(state: RunState, part: int, reads: Reads, turn: int, repeated: Set[st
 
 def _columns(state: RunState, step: Step, part: int, reads: Reads) -> list[str]:
     columns = ["id", "status", "reason", *reads.get(step.stage, ())]
+    footer = state.footer(step, part)
+    if footer is not None and footer.pruned is not None:
+        columns = [name for name in columns if name not in footer.pruned.columns]
     if step.round == 1 or step.stage != BEGINS:
         return columns
     with opened(state.path(step, part)) as file:  # it writes a seed, and in the first turn a picture

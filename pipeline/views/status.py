@@ -9,6 +9,7 @@ from pipeline.engine.state import RunState
 from pipeline.shown import DataTable, Terminal, brief, plain_table
 from pipeline.store import events
 from pipeline.store.events import Spent
+from pipeline.views.pruned import pruned_lines
 from pipeline.views.rounds import count_rounds, rounds_table
 
 REASONS_A_STAGE = 12
@@ -35,6 +36,8 @@ def print_status(state: RunState, console: Terminal) -> None:
     if any(count.reasons for count in counts):
         console.print(_reason_table(counts))
     _print_pairs(state, counts, spent, console)
+    for line in pruned_lines(state):
+        console.print(line, soft_wrap=True)
     for error in state.damaged.values():
         console.print(f"{error}; generate makes it again", soft_wrap=True)
 

@@ -12,6 +12,7 @@ from pipeline.engine.ledger import StageCount, count_run, published
 from pipeline.engine.state import RunState
 from pipeline.store import events
 from pipeline.store.events import Spent
+from pipeline.views.pruned import pruned_lines
 
 VERSION = 1
 
@@ -80,6 +81,8 @@ class RunStatus:
     """In the order of the chain."""
     damaged: tuple[str, ...]
     """Files that exist and fail a check; ``generate`` makes them again."""
+    pruned: tuple[str, ...] = ()
+    """Columns that ``editpairs prune`` has dropped, one line per stage."""
 
     def to_json(self) -> str:
         """ASCII JSON, so that no text of a run can act as a terminal escape."""
@@ -101,6 +104,7 @@ def summarize(state: RunState) -> RunStatus:
         finished=not any(count.pending.total() for count in counts),
         stages=tuple(_stage(count, spent[count.name]) for count in counts),
         damaged=tuple(str(error) for error in state.damaged.values()),
+        pruned=tuple(pruned_lines(state)),
     )
 
 

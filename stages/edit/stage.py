@@ -196,6 +196,14 @@ class Edit(Stage[EditConfig]):
         rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
         return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
 
+    @classmethod
+    def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:
+        from stages.edit.rounds import RoundCandidates
+
+        drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+        twice = config.pixel_threshold is not None and config.pixel_threshold.mode == "candidate"
+        return 3 * (1 + drawn.most(1) * (2 if twice else 1))
+
     def resize(self, batch: int) -> None:
         super().resize(batch)
         self.drawing.config = self.config

@@ -129,6 +129,10 @@ class Mask(Stage[MaskConfig]):
         yield from grounding_problems(config.grounding)
         yield from segmenter_problems(config.segmenter)
 
+    @classmethod
+    def bytes_a_pixel(cls, config: MaskConfig, tasks: Tasks) -> int:
+        return 3  # three masks
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         images = [decode_rgb(record["source_image"]) for record in records]

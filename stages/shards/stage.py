@@ -41,7 +41,7 @@ from stages.shards.columns import (
     schema_of,
 )
 from stages.shards.others import OTHERS
-from stages.tasks import Task
+from stages.tasks import Task, Tasks
 
 
 class ShardsConfig(PublisherConfig):
@@ -85,6 +85,10 @@ class Shards(Publisher[ShardsConfig]):
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
         return _BESIDE[tuple(name for name in OTHER_COLUMNS if name in stages)]
+
+    @classmethod
+    def bytes_a_pixel(cls, config: ShardsConfig, tasks: Tasks) -> int:
+        return 3 + 3 + 1  # I, Tar and the mask
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         decisions = [kept(**self._published(row)) for row in rows.to_pylist()]

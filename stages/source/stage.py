@@ -63,6 +63,17 @@ class Source(Stage[SourceConfig]):
         rows = config.batch * (2 if guided else 1)
         return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
 
+    @classmethod
+    def pixels(cls, config: SourceConfig) -> int | None:
+        from stages.models.diffusion.memory import drawn_pixels
+        from stages.models.weight_files import folder_of
+
+        return drawn_pixels(config.diffusion, folder_of(config.diffusion))
+
+    @classmethod
+    def bytes_a_pixel(cls, config: SourceConfig, tasks: Tasks) -> int:
+        return 3
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         decisions: list[Decision | None] = [None] * len(records)

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.calibration.bounds import PEELED, peel
-from pipeline.calibration.calibrate import LEAST_ROWS, calibrate
+from pipeline.calibration.calibrate import calibrate
 from pipeline.calibration.crossed import cross_validated, decide
 from pipeline.calibration.examples import Examples, examples_of
-from pipeline.calibration.folds import check_enough, folds
+from pipeline.calibration.folds import LEAST_ROWS, check_enough, folds
 from pipeline.calibration.held_out import fitted
 from pipeline.errors import UserError
 from pipeline.verdicts.estimate import estimate
@@ -132,6 +132,21 @@ def test_no_caption_is_on_both_sides_and_every_row_is_held_out_once():
         assert len(training) + len(rest) == len(rows)
         held_out += [row.row.id for row in rest]
     assert sorted(held_out) == sorted(row.row.id for row in rows)
+
+
+def test_many_verdicts_on_tasks_of_few_rows_each_are_not_enough():
+    rows = [
+        row
+        for seed, task in enumerate(("local", "color"))
+        for row in sampled(LEAST_ROWS - 1, seed=seed, tasks=(task,))
+    ]
+    few = [
+        replace(row, row=replace(row.row, caption=f"caption {number}"), right=(True, False))
+        for number, row in enumerate(rows)
+    ]
+    with pytest.raises(UserError, match="rows of one task"):
+        check_enough(few)
+    assert calibrate(few, TASKS, STRICT, 0.95).model.tasks == {}  # as in a fold
 
 
 @pytest.mark.parametrize("verdict", [True, False])

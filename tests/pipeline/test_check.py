@@ -77,6 +77,7 @@ def test_a_cluster_that_does_not_answer_is_named_beside_the_rest(run):
 def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, monkeypatch):
     for name in ("prompts", "toybox"):
         (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "weights").symlink_to(ROOT / "toybox" / "weights")  # quickstart's downloads
     (tmp_path / "captions.txt").write_text("a red cube\n")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "key")

@@ -72,6 +72,12 @@ def test_pairs_of_all_turns_are_counted():
     assert "<td>11 (69%)</td>" in _yield(SimpleNamespace(steps=steps), counts)
 
 
+def test_a_task_of_which_no_row_was_planned_has_a_yield():
+    counts = [StageCount("shards", Counter(color=0), kept=Counter())]
+    steps = {"shards": SimpleNamespace(publishes=True)}
+    assert "<td>0 (0%)</td>" in _yield(SimpleNamespace(steps=steps), counts)
+
+
 def test_hostile_names_stay_text_in_a_figure():
     drawn = _histogram(HOSTILE + '"><script>', [0.1, 0.2], [(0.15, "min")])
     assert not forbidden(drawn)

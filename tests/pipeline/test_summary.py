@@ -32,7 +32,7 @@ def test_the_layout_of_version_1(run):
     status = told(run)
     assert list(status) == [
         "version", "folder", "captions", "duplicates", "planned", "parts", "pairs", "finished", "stages",
-        "damaged",
+        "damaged", "pruned",
     ]  # fmt: skip
     assert status["version"] == 1
     for stage in status["stages"]:

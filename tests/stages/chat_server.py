@@ -34,9 +34,11 @@ Behaviour = Callable[["Handler", int], None]
 
 class Handler(BaseHTTPRequestHandler):
     server: "ChatServer"
+    body: dict[str, Any]
+    """Of the request."""
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        body = self.body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         how = _asked_for(body["messages"][-1]["content"])
         # An OSError: the client had enough.
         with self.server.counted(body, how, self.headers["Authorization"]) as times, suppress(OSError):
@@ -69,8 +71,8 @@ class ChatServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
-    def __init__(self, default: Behaviour | None = None, **behaviours: Behaviour) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, default: Behaviour | None = None, port: int = 0, **behaviours: Behaviour) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
         self.default = default or said(completion(GOOD))
         self.behaviours: dict[str, Behaviour] = {**BEHAVIOURS, **behaviours}
         self.asked: Counter[str] = Counter()

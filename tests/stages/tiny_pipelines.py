@@ -19,7 +19,7 @@ WIDTH, POOLED = 16, 8
 
 def _unet(**options) -> UNet2DConditionModel:
     return UNet2DConditionModel(
-        sample_size=8,
+        sample_size=options.pop("sample_size", 8),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         block_out_channels=(16, 32),
@@ -74,9 +74,11 @@ def save_stable_diffusion(folder: Path, **unet) -> Path:
     return folder
 
 
-def save_sdxl(folder: Path) -> Path:
+def save_sdxl(
+    folder: Path, tokenizer: CLIPTokenizer | None = None, variant: str | None = None, **unet
+) -> Path:
     torch.manual_seed(0)
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     StableDiffusionXLPipeline(
         vae=_vae(),
         text_encoder=_text(tokenizer, WIDTH),
@@ -90,7 +92,8 @@ def save_sdxl(folder: Path) -> Path:
             projection_class_embeddings_input_dim=6 * 4 + POOLED,
             use_linear_projection=True,
             transformer_layers_per_block=(1, 2),
+            **unet,
         ),
         scheduler=DDIMScheduler(),
-    ).save_pretrained(folder)
+    ).save_pretrained(folder, variant=variant)
     return folder

@@ -59,6 +59,25 @@ def sampling_bytes(unet: Mapping[str, Any], latents: int, itemsize: int) -> int:
     return int(itemsize * (kept + ATTENDED_COPIES * max(attended, default=levels[0])))
 
 
+def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:
+    """The pixels of a picture, on average over the sizes; None if a size is the model's own and unknown.
+
+    Args:
+        config: the section ``diffusion``.
+        folder: the pipeline; None if it is not on this machine.
+
+    Raises:
+        ValueError: a configuration is missing or damaged.
+    """
+    own = None
+    if None in config.sizes and folder is not None:
+        unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
+        own = (int(unet["sample_size"]) * pixels_per_latent(vae),) * 2
+    sizes = [size or own for size in config.sizes]
+    known = [size[0] * size[1] for size in sizes if size is not None]
+    return round(sum(known) / len(known)) if len(known) == len(sizes) else None
+
+
 def drawing_bytes(config: DiffusionConfig, folder: Path, rows: int) -> int:
     """The largest memory of activations of drawing, from the configurations in a pipeline's folder.
 

@@ -1,0 +1,1 @@
+"""The commands of docs/gpu-quickstart.md on tiny stand-ins: ``python -m tests.quickstart``."""
