@@ -47,6 +47,16 @@ class Prompt:
     ids: list[int]
     words: list[list[int]]
 
+    @property
+    def before(self) -> int:
+        """Number of tokens before the words: CLIP has a start token, T5 has none."""
+        return min((min(word) for word in self.words if word), default=len(self.ids) - 1)
+
+    @property
+    def after(self) -> int:
+        """The position after the words' tokens, at which the end tokens begin."""
+        return max((max(word) + 1 for word in self.words if word), default=len(self.ids) - 1)
+
 
 def tokenize(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
     """Tokenize a prompt and find each word's tokens by the tokenizer's offsets.
@@ -60,8 +70,11 @@ def tokenize(tokenizer: PreTrainedTokenizerFast, text: str) -> Prompt:
     starts = np.cumsum([0] + [len(word) + 1 for word in text.split()])
     words: list[list[int]] = [[] for _ in text.split()]
     for position, (start, end) in enumerate(encoded["offset_mapping"]):
-        if end > start:  # start and end token have empty offsets
-            words[int(np.searchsorted(starts, start, side="right")) - 1].append(position)
+        # Tokens of SentencePiece and byte-level BPE begin with the space before their word, and a token can
+        # be that space alone. Start and end token have empty offsets.
+        first = end - len(text[start:end].lstrip())
+        if end > start and first < len(text):
+            words[int(np.searchsorted(starts, first, side="right")) - 1].append(position)
     return Prompt(text, list(encoded["input_ids"]), words)
 
 
@@ -88,17 +101,17 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
             f"{target.text!r} has {len(target.words)}"
         )
     matrix = torch.zeros(length, length)
-    matrix[0, 0] = 1  # the start token
+    common = range(min(source.before, target.before))  # start tokens
+    matrix[common, common] = 1
     for old, new in zip(source.words, target.words, strict=True):
         if len(old) == len(new):
             matrix[old, new] = 1
         else:
             matrix[np.ix_(old, new)] = 1 / len(old)
-    # End token and padding: the target's token at a position takes the source's token at the same distance
-    # from the end token. If the target is longer, its last padding takes the source's last token.
-    first_free = len(target.ids) - 1
-    shift = len(source.ids) - len(target.ids)
-    for position in range(first_free, length):
+    # End tokens and padding: the target's token at a position takes the source's token at the same distance
+    # from the last word. If the target is longer, its last padding takes the source's last token.
+    shift = source.after - target.after
+    for position in range(target.after, length):
         matrix[min(position + shift, length - 1), position] = 1
     return TokenMap(matrix, torch.zeros(length))
 
