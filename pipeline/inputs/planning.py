@@ -15,12 +15,13 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.inputs.kept_columns import read_kept
-from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
 from pipeline.store.plan import KEPT, PLACE, SCHEMA, Plan, check_plan, read_plan
 from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
 from stages.seeds import derive_seed, shape_of
+from stages.tasks import Tasks
 
 
 def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
@@ -102,6 +103,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     if others is not None and len(others) != len(captions):
         raise UserError(f"captions.keep: {manifest.captions.file} was changed while it was read: run again")
     schema = SCHEMA.append(KEPT) if keep else SCHEMA
+    by_name, shapes = tasks_of(manifest), _shapes(manifest)
     rows = _kept_rows(captions, manifest.captions.duplicates)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats
@@ -125,7 +127,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
             )
             if others is not None:
                 table = table.append_column(KEPT, _taken(others, chosen).cast(pa.string()))
-            table = _by_shape(table, _shapes(manifest))
+            table = _by_pass(table, by_name, shapes)
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(
                     f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "
@@ -163,12 +165,15 @@ def _part_table(
     )
 
 
-def _by_shape(table: pa.Table, shapes: int) -> pa.Table:
-    """A part's rows with those of one shape of picture next to each other, so that batches are full."""
-    if shapes == 1:
-        return table
-    of_rows = np.array([shape_of(seed, shapes) for seed in table["seed"].to_pylist()])
-    return table.take(pa.array(np.argsort(of_rows, kind="stable"))).combine_chunks()
+def _by_pass(table: pa.Table, tasks: Tasks, shapes: int) -> pa.Table:
+    """A part's rows with those that can share a forward pass next to each other, so that batches are full.
+
+    A pass has one shape of picture, and only tasks that are drawn need the edit stage's.
+    """
+    names, seeds = (table[column].to_pylist() for column in ("task", "seed"))
+    computed = np.array([tasks[name].method != "prompt2prompt" for name in names])
+    of_rows = np.array([shape_of(seed, shapes) if shapes > 1 else 0 for seed in seeds])
+    return table.take(pa.array(np.lexsort((computed, of_rows)))).combine_chunks()
 
 
 def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:

@@ -88,10 +88,12 @@ class Diffusion:
         guidance_scale: torch.Tensor,
         row_seeds: list[int],
         control: Control | None = None,
+        steps: int | None = None,
     ) -> torch.Tensor:
         """Denoise latents [n,c,h,w] from ``initial_latents``; one prompt and guidance scale [n] per row.
 
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
+        ``steps`` replaces the section's.
         """
         rows = len(latents)
         empty = self.unwanted.expand(rows)
@@ -108,7 +110,7 @@ class Diffusion:
             prompts.states,
             empty.states if self.guided else None,
             guidance_scale,
-            self.config.steps,
+            steps or self.config.steps,
             control,
             noise_seeds=[derive_seed(seed, "sampler") for seed in row_seeds],
             added=added,
