@@ -40,6 +40,7 @@ from pipeline.store.sealed import read_table
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
+from tests.pipeline.pruned_runs import SketchedRun
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact, files_below
 from tests.toybox_runs import ROOT, SMALL
 from tests.waiting import wait_for_files
@@ -104,6 +105,16 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
     assert len(on_s3.run.joinpath("events.jsonl").read_text().splitlines()) == events, "nothing was to do"
     on_s3.rerun("draw", parts=range(1, 2), replace=True)
     assert on_s3.files() == local.files()
+
+
+def test_a_pruned_run_filtered_again_has_the_bytes_of_one_on_a_disk(tmp_path, switches, request):
+    remote = SketchedRun(tmp_path / "remote", CAPTIONS, runs=f"s3://pairs/{request.node.name}[*?]")
+    local = SketchedRun(tmp_path / "local", CAPTIONS)
+    for run in (remote, local):
+        run.generate()
+        assert run.prune() == [("sketch", 0), ("sketch", 1)]
+        run.generate("sieve.default.brightness=0.6")
+    assert remote.files() == local.files()
 
 
 def test_an_object_is_removed_by_its_name_and_no_other():
