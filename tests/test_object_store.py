@@ -37,6 +37,7 @@ from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
 from pipeline.store.plan import read_part
 from pipeline.store.sealed import read_table
+from pipeline.store.sealed_lines import sealed_line
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
@@ -120,7 +121,7 @@ def test_an_object_is_removed_by_its_name_and_no_other():
 @pytest.mark.parametrize("lines", [0, 40_000])
 def test_events_are_added_to_an_object_of_any_size_and_name(lines):
     path = locate(f"s3://pairs/events-{lines}[*?]/events.jsonl")
-    put(path, events.sealed_line({"unit": 0, "note": "x" * 100}) * lines)
+    put(path, sealed_line({"unit": 0, "note": "x" * 100}) * lines)
     assert lines == 0 or path.stat().st_size > SMALL_OBJECT
     for number in (1, 2):
         events.append(path, unit=number)

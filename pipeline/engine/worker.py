@@ -9,20 +9,24 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.engine.careful import one_by_one
 from pipeline.engine.given import given_ids, given_rows
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.notes import Note, Notes
 from pipeline.engine.reuse import MADE_FROM, Records, Reusing, marked, remembers
 from pipeline.engine.state import RunState
+from pipeline.engine.streaming import Made, in_batches
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import StageError, UserError, describe, input_output_error, stopping
+from pipeline.store.answers import KeptAnswers
 from pipeline.store.counts import Counts
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
@@ -34,10 +38,6 @@ from stages.base import Decision, output_schema, to_table
 ALIKE = 4
 """A stage never stops for fewer equal failures than this."""
 POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
-
-
-Made: TypeAlias = tuple[pa.Table, list[BaseException]]
-"""Records, and the exceptions raised while making them."""
 
 
 class Worker:
@@ -90,16 +90,18 @@ class Worker:
             for part in unit.parts:
                 self._check_inputs(part)
                 tasks = self._tasks_of(part)
-                for records in self._records(part, unit):
-                    counts.update(
-                        (tasks[row_id], status, reason)
-                        for row_id, status, reason in zip(
-                            *(records[name].to_pylist() for name in ("id", "status", "reason")), strict=True
+                with closing(self._records(part, unit)) as all_records:
+                    for records in all_records:
+                        counts.update(
+                            (tasks[row_id], status, reason)
+                            for row_id, status, reason in zip(
+                                *(records[name].to_pylist() for name in ("id", "status", "reason")),
+                                strict=True,
+                            )
                         )
-                    )
-                    if step.publishes:
-                        records = records.filter(pc.equal(records["status"], "kept"))
-                    writer.write(records.select(schema.names))
+                        if step.publishes:
+                            records = records.filter(pc.equal(records["status"], "kept"))
+                        writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
             content = footer_content(step.fingerprint, inputs, counts, guarded.smallest)
             writer.commit(self._state.place(step, unit.number), content)
@@ -133,13 +135,19 @@ class Worker:
         table = read_part(self.job.folder.plan, part, ["id", "task"])
         return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
 
-    def _records(self, part: int, unit: Unit) -> Iterator[pa.Table]:
+    def _records(self, part: int, unit: Unit) -> Generator[pa.Table, None, None]:
         """The stage's records of a part, batch by batch."""
+        assert self._guarded is not None
         path = self.job.folder.part(self.job.step.name, part)
-        if not unit.retry:
-            yield from self._run_rows(part, unit, self._given(part))
-            return
-        again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
+        answers = KeptAnswers(self.job.folder.answers(self.job.step.name, part))
+        self._guarded.use(answers)
+        try:
+            if not unit.retry:
+                yield from self._run_rows(part, unit, self._given(part))
+                return
+            again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
+        finally:
+            answers.write()
         for old in read_tables(path, None, self.job.config.batch):
             if old.num_rows:
                 yield _replace(old, again)
@@ -177,50 +185,41 @@ class Worker:
     def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
         run = self._one_by_one if unit.careful else self._in_batches
         alike: Counter[str] = Counter()
-        for records, errors in run(self._read(part, ids), unit):
-            if not unit.retry:  # on a retry, failures are expected: these rows failed before
-                for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
-                    kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
-                    alike[kind] += 1
-                    if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
-                        raise StageError(
-                            f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
-                            "".join(traceback.format_exception(errors[-1])) if errors else "",
-                        )
-            yield records
+        with closing(run(part, ids, unit)) as all_made:
+            for records, errors in all_made:
+                if not unit.retry:  # on a retry, failures are expected: these rows failed before
+                    self._stop_if_alike(part, records, errors, alike, len(ids))
+                yield records
 
-    def _in_batches(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
+    def _stop_if_alike(
+        self, part: int, records: pa.Table, errors: list[BaseException], alike: Counter[str], rows: int
+    ) -> None:
+        for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
+            kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
+            alike[kind] += 1
+            if alike[kind] >= ALIKE and 2 * alike[kind] > rows:
+                raise StageError(
+                    f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
+                    "".join(traceback.format_exception(errors[-1])) if errors else "",
+                )
+
+    def _in_batches(self, part: int, ids: pa.Array, unit: Unit) -> Generator[Made, None, None]:
         assert self._make is not None
-        for rows in batches:
-            self._note(unit)
-            yield self._make(rows)
-            self._finished += 1
+        with closing(in_batches(self._make, partial(self._read, part, ids))) as all_made:
+            while True:
+                self._note(unit)
+                made = next(all_made, None)
+                if made is None:
+                    return
+                yield made
+                self._finished += 1
 
-    def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
-        """The records of a part's rows, each run alone. Poison rows fail; suspects run after all others.
+    def _one_by_one(self, part: int, ids: pa.Array, unit: Unit) -> Generator[Made, None, None]:
+        yield from one_by_one(self._read(part, ids), unit, lambda row: self._alone(row, unit), self._poisoned)
 
-        The batches are those of an undisturbed run, so that the file has the same row groups. From the first
-        suspect on, rows and records of the part are kept in memory.
-        """
-        held: list[list[pa.Table | Made]] = []
-        for rows in batches:
-            batch = [self._made_or_later(rows.slice(i, 1), unit) for i in range(rows.num_rows)]
-            if held or any(isinstance(entry, pa.Table) for entry in batch):
-                held.append(batch)
-            else:
-                yield _joined(batch)
-        for batch in held:
-            yield _joined([self._alone(e, unit) if isinstance(e, pa.Table) else e for e in batch])
-
-    def _made_or_later(self, row: pa.Table, unit: Unit) -> pa.Table | Made:
-        """The result of a row, or the row itself if it must run later."""
-        row_id = row["id"][0].as_py()
-        if row_id in unit.suspects:
-            return row
-        if row_id in unit.poison:
-            record = to_table([row_id], [POISONED], self.job.placed.stage.schema)
-            return (marked(record, row) if remembers(self.job.step) else record), []
-        return self._alone(row, unit)
+    def _poisoned(self, row: pa.Table) -> Made:
+        record = to_table(row["id"].to_pylist(), [POISONED], self.job.placed.stage.schema)
+        return (marked(record, row) if remembers(self.job.step) else record), []
 
     def _alone(self, row: pa.Table, unit: Unit) -> Made:
         assert self._make is not None
@@ -233,10 +232,6 @@ class Worker:
     def _note(self, unit: Unit, row: str | None = None) -> None:
         if self._watched:
             self._notes.leave(unit.number, Note(self._finished, row))
-
-
-def _joined(made: list[Made]) -> Made:
-    return pa.concat_tables([records for records, _ in made]), [e for _, errors in made for e in errors]
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:

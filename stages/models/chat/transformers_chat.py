@@ -16,6 +16,7 @@ from stages.base import Weights
 from stages.finite import NotFiniteError
 from stages.models.batches import filled
 from stages.models.chat.conversation import Message, Reply, Usage
+from stages.models.chat.line import BatchModel
 from stages.models.chat.sampling import Sampling, defused, draw, end_tokens, is_spoiled, special_tokens
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
@@ -24,7 +25,7 @@ SPOILED = -1
 """In place of a token where the model's output is not finite."""
 
 
-class TransformersChat:
+class TransformersChat(BatchModel):
     """Completes conversations with a causal language model.
 
     Args:
