@@ -8,7 +8,7 @@ import json
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from stages.base import Answers, ConfigT, Decision, Stage, to_table
 from stages.models.chat.attempts import Talk, converse
-from stages.models.chat.conversation import Question, Reply
-from stages.models.chat.line import BatchModel, ChatModel, Line
+from stages.models.chat.conversation import Reply
+from stages.models.chat.line import BatchModel, ChatModel
 
 Decide: TypeAlias = Callable[[Sequence[Any]], Decision]
 """Decides about a row by the results of its talks."""
@@ -52,34 +52,30 @@ class Asking(Stage[ConfigT]):
         """
         waiting: deque[_Batch] = deque()
 
-        def talks() -> Iterator[tuple[tuple[_Row, int], Talk[Any]]]:
+        def talks() -> Iterator[tuple[tuple[_Row, int | None], Talk[Any]]]:
             for rows in batches:
+                answers = self.answers
                 batch = _Batch(rows["id"].to_pylist())
                 waiting.append(batch)
                 for place, row in enumerate(rows.to_pylist()):
                     about, decide = self._talks(row)
                     pending = _Row(batch, place, decide, [None] * len(about), len(about))
-                    pending.settle()
+                    if not about:
+                        yield (pending, None), _silence()
                     for index, talk in enumerate(about):
-                        yield (pending, index), talk
+                        kept = talk if answers is None else _remembered(talk, self.chat, answers)
+                        yield (pending, index), kept
 
-        with self._line() as line:
+        with self.chat.opened() as line:
             for (row, index), result in converse(line, talks()):
-                row.results[index] = result
-                row.open -= 1
+                if index is not None:
+                    row.results[index] = result
+                    row.open -= 1
                 row.settle()
                 while waiting and not waiting[0].open:
                     yield waiting.popleft().records(self.schema)
             while waiting:
                 yield waiting.popleft().records(self.schema)
-
-    @contextmanager
-    def _line(self) -> Iterator[Line]:
-        with self.chat.opened() as line:
-            if self.answers is None or not self.chat.streams:
-                yield line
-            else:
-                yield _Remembering(line, self.chat, self.answers)
 
 
 class _Batch:
@@ -114,38 +110,25 @@ class _Row:
             self.batch.decide(self.place, self.decide(self.results))
 
 
-class _Remembering:
-    """A line that takes a reply from ``answers`` if it is there, and otherwise keeps it there.
+def _silence() -> Talk[None]:
+    """A talk without a question."""
+    return
+    yield
 
-    A remembered reply has no ``usage``: its tokens were counted when it came.
+
+def _remembered(talk: Talk[Any], chat: ChatModel, answers: Answers) -> Talk[Any]:
+    """A talk that takes a reply from ``answers`` if it is there, and otherwise keeps it there.
+
+    A reply that was kept has no ``usage``: its tokens were counted when it came.
     """
-
-    def __init__(self, line: Line, chat: ChatModel, answers: Answers) -> None:
-        self._line, self._chat, self._answers = line, chat, answers
-        self._keys: dict[int, str] = {}
-        self._known: list[tuple[int, Reply | Exception]] = []
-
-    @property
-    def slots(self) -> int:
-        return self._line.slots
-
-    def put(self, number: int, question: Question) -> None:
-        key = self._chat.identity(question)
-        known = self._answers.get(key) if key else None
-        if known is not None:
-            self._known.append((number, Reply(**json.loads(known))))
-            return
-        if key:
-            self._keys[number] = key
-        self._line.put(number, question)
-
-    def wait(self) -> Sequence[tuple[int, Reply | Exception]]:
-        if self._known:
-            known, self._known = self._known, []
-            return known
-        replies = self._line.wait()
-        for number, reply in replies:
-            key = self._keys.pop(number, None)
-            if key and isinstance(reply, Reply):
-                self._answers.put(key, json.dumps({"text": reply.text, "ending": reply.ending}))
-        return replies
+    question = next(talk)
+    while True:
+        key = chat.identity(question)
+        kept = None if key is None else answers.get(key)
+        reply = (yield question) if kept is None else Reply(**json.loads(kept))
+        if key is not None and kept is None and isinstance(reply, Reply):
+            answers.put(key, json.dumps({"text": reply.text, "ending": reply.ending}))
+        try:
+            question = talk.send(reply)
+        except StopIteration as end:
+            return end.value

@@ -107,7 +107,7 @@ class Stage(ABC, Generic[ConfigT]):
         self.tokens: Counter[str] = Counter()
         """Tokens of a chat model: ``prompt_tokens``, ``answer_tokens``. The engine takes and clears them."""
         self.answers: Answers | None = None
-        """Those of the part's rows; the engine sets it. None: nothing is kept."""
+        """Those about the rows that it is given next; the engine sets it. None: nothing is kept."""
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":

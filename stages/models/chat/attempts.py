@@ -72,8 +72,13 @@ def converse(line: Line, talks: Iterator[tuple[Key, Talk[Result]]]) -> Iterator[
             if found is None:
                 more = False
                 break
+            key, talk = found
+            try:
+                line.put(started, next(talk))
+            except StopIteration as end:  # it had nothing to ask
+                yield key, end.value
+                continue
             open_talks[started] = found
-            line.put(started, next(found[1]))
             started += 1
         if not open_talks:
             return
