@@ -4,9 +4,10 @@
     python -m benchmarks.server_use --spread 0.7 --retries 0.1 --rows 1024
 
 The real instruct stage asks a simulated server with a simulated clock: times of replies are lognormal, and
-some replies are no usable answer, so that the row is asked again. "In rounds" is how the stage worked before:
-a batch at a time, and within a batch one attempt at a time. "Streamed" is the stage itself: one stream over a
-part. Use is the time that slots were busy, divided by slots and time.
+some replies are no usable answer, so that the row is asked again. "In rounds" is a small model of how the
+stage worked before: a batch at a time, and within a batch one attempt at a time. "A stream a part" and
+"streamed" are the stage itself under the engine's own stream, which ends with each part, or goes on to the
+next parts as it does in a run. Use is the time that slots were busy, divided by slots and time.
 """
 
 import argparse
@@ -21,6 +22,9 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.engine.guarded import Guarded
+from pipeline.engine.jobs import AHEAD
+from pipeline.engine.streaming import Flow
 from stages.instruct.stage import Instruct, InstructConfig
 from stages.models.chat.conversation import Question, Reply
 from stages.models.chat.line import Line
@@ -99,17 +103,29 @@ def in_rounds(server: SimulatedServer, rows: int, batch: int, attempts: int) -> 
             waiting = unusable
 
 
-def streamed(server: SimulatedServer, rows: int, part: int, batch: int, attempts: int) -> int:
-    """Ask by the instruct stage, part by part. Returns how many rows were decided."""
+def streamed(
+    server: SimulatedServer, rows: int, part: int, batch: int, attempts: int, ahead: int = AHEAD
+) -> int:
+    """Ask by the instruct stage and the engine's stream, part by part. Returns how many rows were decided.
+
+    Args:
+        server: the server.
+        rows, part, batch: rows in all, per part and per batch.
+        attempts: most attempts per row.
+        ahead: parts that the stream is told of before they are its turn.
+    """
     config = InstructConfig(model="simulated", batch=batch, attempts=attempts)
     stage = Instruct(config, load_tasks(PROMPTS, names=["color"]), server)
-    decided = 0
-    for first in range(0, rows, part):
-        numbers = range(first, min(first + part, rows))
-        batches = (given(numbers[start : start + batch]) for start in range(0, len(numbers), batch))
-        records = stage.stream(batches)
-        assert records is not None
-        decided += sum(table.num_rows for table in records)
+
+    def read(number: int) -> Iterator[pa.Table]:
+        first, last = number * part, min((number + 1) * part, rows)
+        return (given(range(start, min(start + batch, last))) for start in range(first, last, batch))
+
+    flow, parts, decided = Flow(Guarded("instruct", stage, batch), read), -(-rows // part), 0
+    for number in range(parts):
+        count = -(-min(part, rows - number * part) // batch)
+        made = flow.run(number, count, range(number + 1, min(number + 1 + ahead, parts)))
+        decided += sum(records.num_rows for records, _ in made)
     return decided
 
 
@@ -122,21 +138,20 @@ def given(numbers: Sequence[int]) -> pa.Table:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", type=int, default=4096)
-    parser.add_argument("--parts", type=int, nargs="+", default=[128, 256, 1024, 4096], help="rows per part")
+    parser.add_argument("--parts", type=int, nargs="+", default=[128, 256, 1024], help="rows per part")
     parser.add_argument("--spread", type=float, default=0.35, help="of the logarithm of a reply's time")
     parser.add_argument("--retries", type=float, default=0.05, help="share of unusable replies")
     parser.add_argument("--attempts", type=int, default=3)
     options = parser.parse_args()
-    table = Table("slots", "rows a batch", "in rounds", *(f"streamed, parts of {n}" for n in options.parts))
+    table = Table("slots", "rows a batch", "rows a part", "in rounds", "a stream a part", "streamed")
     for slots, batch in SETTINGS:
-        before = SimulatedServer(slots, options.spread, options.retries)
-        in_rounds(before, options.rows, batch, options.attempts)
-        uses = []
         for part in options.parts:
-            server = SimulatedServer(slots, options.spread, options.retries)
-            assert streamed(server, options.rows, part, batch, options.attempts) == options.rows
-            uses.append(server.use)
-        table.add_row(*(f"{n}" for n in (slots, batch)), *(f"{use:.2f}" for use in [before.use, *uses]))
+            servers = [SimulatedServer(slots, options.spread, options.retries) for _ in range(3)]
+            in_rounds(servers[0], options.rows, min(batch, part), options.attempts)
+            for server, ahead in zip(servers[1:], (0, AHEAD), strict=True):
+                decided = streamed(server, options.rows, part, batch, options.attempts, ahead)
+                assert decided == options.rows
+            table.add_row(f"{slots}", f"{batch}", f"{part}", *(f"{server.use:.2f}" for server in servers))
     console = Console()
     console.print(table)
     console.print(

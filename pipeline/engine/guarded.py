@@ -5,7 +5,7 @@ memory, it is halved until it fits, and later batches have the size that fit. Ro
 outside the promise of equal bytes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from typing import Any
 
@@ -62,7 +62,7 @@ class Guarded:
         """Let the stage keep its model's answers there."""
         self._stage.answers = answers
 
-    def stream(self, batches: Iterator[pa.Table]) -> Iterator[Made]:
+    def stream(self, batches: Iterator[pa.Table]) -> Generator[Made, None, None]:
         """Run batches, and yield the result of each in order; as one stream if the stage can.
 
         Raises:

@@ -8,7 +8,7 @@ keeps its record, and only the other rows run.
 
 import hashlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import pyarrow as pa
@@ -81,7 +81,7 @@ class Reusing:
         found, new = self._found(rows)
         return self._joined(found, new, self._guarded(new) if new.num_rows else None)
 
-    def stream(self, batches: Iterator[pa.Table]) -> Iterator[Made]:
+    def stream(self, batches: Iterator[pa.Table]) -> Generator[Made, None, None]:
         """As :meth:`pipeline.engine.guarded.Guarded.stream`."""
         waiting: deque[tuple[list[pa.Table | None], pa.Table]] = deque()
 
