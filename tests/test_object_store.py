@@ -27,6 +27,7 @@ from pipeline.errors import StageError, UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import events
 from pipeline.store import lock as locks
+from pipeline.store.answers import HELD, KeptAnswers
 from pipeline.store.files import SMALL as SMALL_OBJECT
 from pipeline.store.files import put, remove
 from pipeline.store.folder import RunFolder
@@ -126,6 +127,17 @@ def test_events_are_added_to_an_object_of_any_size_and_name(lines):
     for number in (1, 2):
         events.append(path, unit=number)
     assert [event["unit"] for _, event in events.read(path)] == [*[0] * lines, 1, 2]
+
+
+def test_answers_are_kept_there_in_groups():
+    path = locate("s3://pairs/answers[*?]/00000.jsonl")
+    killed = KeptAnswers(path)
+    for number in range(HELD + 3):
+        killed.put(f"{number}", f"answer {number}")
+    again = KeptAnswers(path)
+    assert [again.get(f"{n}") is not None for n in range(HELD + 3)] == [True] * HELD + [False] * 3
+    killed.write()
+    assert KeptAnswers(path).get(f"{HELD + 2}") == f"answer {HELD + 2}"
 
 
 def test_the_collector_uploads_nothing():

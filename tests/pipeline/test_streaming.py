@@ -171,6 +171,16 @@ def generate(folder: Path, url: str, **keys: object) -> Any:
     )
 
 
+def driver(folder: Path, url: str) -> subprocess.Popen:
+    """``generate`` in a process of its own."""
+    code = (
+        "import sys; from pathlib import Path; from tests.pipeline.test_streaming import generate; "
+        "generate(Path(sys.argv[1]), sys.argv[2])"
+    )
+    command = [sys.executable, "-c", code, str(folder), url]
+    return subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+
+
 def files(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted((folder / "runs/run/instruct").glob("*.parquet"))}
 
@@ -208,12 +218,7 @@ def test_a_killed_driver_has_paid_for_what_it_was_told_and_goes_on_to_the_same_b
     (tmp_path / "killed").mkdir()
     (tmp_path / "whole").mkdir()
     gate = Gate(server, first=9)
-    code = (
-        "import sys; from pathlib import Path; from tests.pipeline.test_streaming import generate; "
-        "generate(Path(sys.argv[1]), sys.argv[2])"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path / "killed"), server.url]
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    process = driver(tmp_path / "killed", server.url)
     answers = tmp_path / "killed/runs/run/answers/instruct"
     wait_for(lambda: sum(len(path.read_bytes().splitlines()) for path in answers.glob("*")) >= 9, process)
     wait_for(lambda: len(server.asked) >= 9 + 5, process)
@@ -228,6 +233,19 @@ def test_a_killed_driver_has_paid_for_what_it_was_told_and_goes_on_to_the_same_b
     assert sum(caption in server.asked for caption in asked) == 5, "those that had no answer"
     generate(tmp_path / "whole", server.url)
     assert files(tmp_path / "killed") == files(tmp_path / "whole")
+
+
+def test_an_interrupt_ends_a_run_that_waits_for_a_server(server, tmp_path):
+    gate = Gate(server, first=2)
+    process = driver(tmp_path, server.url)
+    wait_for(lambda: len(server.asked) == 2 + 5, process)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == -signal.SIGINT
+    gate.open()
+    assert not list((tmp_path / "runs").rglob("*.tmp"))
+    server.asked.clear()
+    generate(tmp_path, server.url)
+    assert len(server.asked) == len(CAPTIONS) - 2
 
 
 def test_a_part_that_stops_keeps_its_answers_and_other_settings_pay_for_what_is_new(server, tmp_path):
