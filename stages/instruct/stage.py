@@ -12,7 +12,7 @@ from stages.base import Decision, Stage, StageConfig, failed, kept, rejected
 from stages.instruct.answer import Answer, check_answer, has_control_characters, parse_answer
 from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, PromptDraw, conversation, draw_prompt
 from stages.models.chat.attempts import Asked, Talk, ask
-from stages.models.chat.config import ChatConfig
+from stages.models.chat.config import TextChatConfig
 from stages.models.chat.conversation import Question
 from stages.models.chat.line import ChatModel
 from stages.models.chat.loading import chat_problems, load_chat
@@ -21,7 +21,7 @@ from stages.tasks import Task, Tasks
 from stages.words import normalised
 
 
-class InstructConfig(StageConfig, ChatConfig):
+class InstructConfig(StageConfig, TextChatConfig):
     """The manifest's section ``instruct``."""
 
     attempts: int = Field(3, ge=1, le=100, description="most attempts per row before it is rejected")
@@ -66,7 +66,8 @@ class Instruct(Asking[InstructConfig]):
         super().__init__(config, tasks, turn=turn)
         for problem in _without_exemplars(tasks):
             raise ValueError(problem)
-        self.chat = chat if chat is not None else load_chat(config, config.batch, "instruct")
+        gpus = config.resources.gpus
+        self.chat = chat if chat is not None else load_chat(config, config.batch, gpus, "instruct")
 
     @classmethod
     def problems(cls, config: InstructConfig, tasks: Tasks) -> Iterator[str]:

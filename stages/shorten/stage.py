@@ -12,7 +12,7 @@ from stages.asking import Asking, Decide
 from stages.base import Decision, StageConfig, Weights, failed, kept, rejected
 from stages.instruct.answer import MAX_CHARS, check_instruction, text_field
 from stages.models.chat.attempts import Asked, Talk, ask
-from stages.models.chat.config import ChatConfig
+from stages.models.chat.config import TextChatConfig
 from stages.models.chat.conversation import Message, Question, quoted
 from stages.models.chat.last_object import AnswerError, last_object
 from stages.models.chat.line import ChatModel
@@ -55,7 +55,7 @@ ANSWER_SCHEMA: dict[str, Any] = {
 """``response_format``: exactly one text."""
 
 
-class ShortenConfig(StageConfig, ChatConfig):
+class ShortenConfig(StageConfig, TextChatConfig):
     """The manifest's section ``shorten``. Without it, no caption is shortened."""
 
     tokenizer: Weights = Field(
@@ -108,7 +108,8 @@ class Shorten(Asking[ShortenConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.tokenizer = load_processor(AutoTokenizer, config.tokenizer, "shorten.tokenizer.model")
-        self.chat = chat if chat is not None else load_chat(config, config.batch, "shorten")
+        gpus = config.resources.gpus
+        self.chat = chat if chat is not None else load_chat(config, config.batch, gpus, "shorten")
 
     @classmethod
     def problems(cls, config: ShortenConfig, tasks: Tasks) -> Iterator[str]:

@@ -4,19 +4,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stages.models.chat.config import ChatConfig
+from stages.models.chat.config import ChatConfig, TextChatConfig
 from stages.models.chat.line import ChatModel
 
 if TYPE_CHECKING:
     from stages.models.chat.sampling import Sampling
 
 
-def load_chat(config: ChatConfig, batch: int, section: str) -> ChatModel:
+def load_chat(config: TextChatConfig, batch: int, gpus: float, section: str) -> ChatModel:
     """The language model of a section.
 
     Args:
         config: the section.
-        batch: questions per call of a model in process.
+        batch: questions at once of a model in process.
+        gpus: of this process, or the share of one.
         section: the section's name, for errors.
 
     Raises:
@@ -26,6 +27,10 @@ def load_chat(config: ChatConfig, batch: int, section: str) -> ChatModel:
         from stages.models.chat.openai_chat import OpenAIChat
 
         return OpenAIChat(config, config.endpoint, section)
+    if config.library == "vllm":
+        from stages.models.chat.vllm_chat import VllmChat
+
+        return VllmChat(config, batch, gpus, section)
     from stages.models.chat.transformers_chat import TransformersChat, load
 
     model, tokenizer = load(config.name, config.revision, config.dtype, section)
