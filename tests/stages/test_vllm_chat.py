@@ -147,6 +147,7 @@ def test_vllm_and_an_endpoint_exclude_each_other_and_the_default_changes_no_fing
 @pytest.mark.full
 @pytest.mark.skipif(not THERE, reason="vLLM is not installed")
 def test_the_real_vllm_writes_the_edits_of_the_toyboxs_model():
-    records = stage(temperature=0.0, max_new_tokens=96)(rows(4)).to_pylist()
+    known = rows(4, "a red boat in a meadow")
+    records = stage(temperature=0.0, max_new_tokens=96)(known).to_pylist()
     assert [row["status"] for row in records] == ["kept"] * 4
     assert all(list(json.loads(row["answer"])) == list(ANSWER_KEYS) for row in records)
