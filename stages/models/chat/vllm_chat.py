@@ -65,7 +65,6 @@ class VllmChat:
             max_num_seqs=slots,
             tensor_parallel_size=max(1, int(gpus)),
             gpu_memory_utilization=MEMORY * min(gpus, 1) if gpus else MEMORY_OF_A_CPU,
-            trust_remote_code=False,
             disable_log_stats=True,
         )
         try:
