@@ -8,7 +8,7 @@
 The pipeline's own local engine runs the stages' own code: a language model's server, text encoders, U-Net,
 VAE, detector, segmenter, CLIP, PNG, parquet. The models of ``sd15`` and ``sdxl`` have their published sizes
 and random weights. So their pictures mean nothing: of the detector's boxes the best one counts, whatever its
-score, and the filter keeps everything. The language model is a stand-in on loopback that answers at once;
+score, and the filter has no bounds. The language model is a stand-in on loopback that answers at once;
 ``benchmarks.server_use`` is about the time that a real one takes. Idle is the share of the time in which no
 model runs. With ``--compile`` the U-Net alone is timed, and the graphs that torch compiles are counted; on a
 CPU they are traced and counted, but not turned into machine code, which takes many minutes.
