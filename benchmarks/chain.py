@@ -15,17 +15,12 @@ CPU they are traced and counted, but not turned into machine code, which takes m
 """
 
 import argparse
-import json
-import os
 import platform
 import resource
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +32,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.chain_times import Times
+from benchmarks.chat_stand_in import CAPTIONS, KEY, stand_in
 from pipeline.engine.generate import generate
 from pipeline.engine.ledger import count_run
 from pipeline.engine.progress import Progress
@@ -49,62 +45,10 @@ from stages.score.metrics import MEASURED
 
 ROOT = Path(__file__).parents[1]
 TOYBOX = ROOT / "toybox/weights"
-CAPTIONS = [
-    f"a {color} {kind} {place}"
-    for color in ("red", "green", "orange", "purple", "yellow")
-    for kind in ("boat", "house", "mushroom", "star")
-    for place in ("in a meadow", "on a beach", "in a desert", "in a forest")
-]
-NEW = "a blue car"
-KEY = "EDITPAIRS_BENCHMARK_KEY"
 OPTIONAL = {"dino", "depth_change", "text_read", "aesthetic", "nsfw"}
 """Metrics of models that this chain has not."""
 HELD = {name: {"min": -1e6, "max": 1e6} for name in MEASURED if name not in OPTIONAL}
 """Bounds that every score is within."""
-
-
-def answer_about(caption: str) -> dict[str, str]:
-    """The answer to a question about one of ``CAPTIONS``: its object becomes another one."""
-    old = " ".join(caption.split()[:3])
-    return {
-        "original_object": old,
-        "edit": f"replace {old} with {NEW}",
-        "edited_object": NEW,
-        "output_caption": caption.replace(old, NEW),
-        "surroundings": "",
-    }
-
-
-class StandIn(BaseHTTPRequestHandler):
-    """A server that answers every question at once."""
-
-    protocol_version = "HTTP/1.1"
-
-    def do_POST(self) -> None:
-        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        caption = json.loads(request["messages"][-1]["content"])["caption"]
-        message = {"role": "assistant", "content": json.dumps(answer_about(caption))}
-        body = json.dumps({"choices": [{"index": 0, "finish_reason": "stop", "message": message}]}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: Any) -> None:
-        pass
-
-
-@contextmanager
-def stand_in() -> Iterator[str]:
-    """The base URL of a stand-in for a language model's server."""
-    os.environ[KEY] = "any"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), StandIn)
-    threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
 
 
 class BestBox:
@@ -115,7 +59,10 @@ class BestBox:
 
     def find(self, pictures: Sequence[np.ndarray], phrases: Sequence[str], batch: int) -> list[Detections]:
         found = self._detector.find(pictures, phrases, batch)
-        return [replace(one, boxes=one.best_box[None], scores=np.float32([one.best_score])) for one in found]
+        return [
+            replace(one, boxes=one.best_box[None], scores=np.array([one.best_score], np.float32))
+            for one in found
+        ]
 
 
 class MaskOfBestBox(Mask):
@@ -181,7 +128,10 @@ def print_times(console: Console, times: Times, wall: float, pairs: int, steps: 
         table.add_row(name, *cells, memory)
     console.print(table)
     models = [kind for kind in times.work if kind not in ("PNG", "parquet")]
-    shares = {**dict(times.work.most_common()), "the language model's stand-in": times.calls["instruct"]}
+    shares: dict[str, float] = {
+        **dict(times.work.most_common()),
+        "the language model's stand-in": times.calls["instruct"],
+    }
     shares["everything else"] = working - sum(shares.values())
     table = Table("work", "s", "share")
     for kind, seconds in shares.items():

@@ -77,7 +77,7 @@ class Flow:
         except BaseException:
             self.close()
             raise
-        if self._parts:
+        if self._parts and self._parts[0] == part:
             self._parts.popleft()
         if not self._parts:
             self.close()
