@@ -9,7 +9,7 @@ from stages.base import Weights
 from stages.candidate import MOST_STEPS, GuidanceScale, Several
 from stages.seeds import shape_of
 
-SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm")
+SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm", "flow_euler")
 
 Pixels = Annotated[int, Field(ge=8, le=8192)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]
