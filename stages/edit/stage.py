@@ -188,13 +188,14 @@ class Edit(Stage[EditConfig]):
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
         from stages.edit.rounds import RoundCandidates
-        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.weight_files import folder_of
 
         folder = folder_of(config.diffusion)
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
-        rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
-        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
+        if folder is None:
+            return None
+        return PipelineFiles(folder).drawing_bytes(config.diffusion, config.batch * (1 + drawn.most(1)))
 
     @classmethod
     def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:

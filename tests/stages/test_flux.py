@@ -1,13 +1,20 @@
 """FLUX.1, small and random: the loader and the loop against diffusers' own pipeline."""
 
+import re
+from shutil import copytree
+
 import pytest
 import torch
 from diffusers import FluxPipeline
+from torch.nn import functional
 
 from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.families.files import PipelineFiles, drawn_pixels
 from stages.models.diffusion.families.flux import FluxNetwork
+from stages.models.diffusion.folder import diffusion_problems
+from stages.models.diffusion.memory import joint_bytes
 from stages.models.diffusion.model import Diffusion
-from tests.stages.tiny_pipelines import flux_transformer, save_flux
+from tests.stages.tiny_pipelines import flux_transformer, save_flux, save_stable_diffusion
 
 PROMPTS = ["a red car on a beach", "a blue ball"]
 STEPS = 3
@@ -93,6 +100,54 @@ def test_a_prompt_fits_if_t5_reads_it_whole(folders):
     assert not prompts.fits("a red car " * 11)
 
 
+@pytest.mark.parametrize(
+    ("kind", "keys", "message"),
+    [
+        ("schnell", {"sampler": "ddim"}, "diffusion.sampler: ddim does not suit .*: set flow_euler"),
+        ("schnell", {"guidance_scale": 3.5}, "diffusion.guidance_scale: .* takes no guidance: set 0"),
+        ("dev", {"negative_prompt": "blurred"}, "diffusion.negative_prompt: .* without unconditional rows"),
+        ("dev", {"width": 18}, "16 x 18: .* multiples of 4 pixels"),
+    ],
+)
+def test_settings_that_do_not_suit_it_are_refused_by_the_check_and_at_loading(folders, kind, keys, message):
+    keys = {"sampler": "flow_euler", "guidance_scale": 0.0, "height": 16, "width": 16, **keys}
+    config = DiffusionConfig(model=str(folders[kind]), steps=STEPS, **keys)
+    [problem] = diffusion_problems(config)
+    assert re.search(message, problem)
+    with pytest.raises(ValueError, match=message):
+        Diffusion(config)
+
+
+def test_its_sampler_does_not_suit_a_u_net(tmp_path):
+    config = DiffusionConfig(model=str(save_stable_diffusion(tmp_path)), sampler="flow_euler")
+    message = "does not suit .*: set ddim or euler or euler_ancestral or lcm"
+    [problem] = diffusion_problems(config)
+    assert re.search(message, problem)
+    with pytest.raises(ValueError, match=message):
+        Diffusion(config)
+
+
+def test_a_pipeline_of_another_class_is_refused_with_those_supported(folders, tmp_path):
+    copytree(folders["schnell"], tmp_path / "other")
+    index = tmp_path / "other" / "model_index.json"
+    index.write_text(index.read_text().replace("FluxPipeline", "FluxFillPipeline"))
+    [problem] = diffusion_problems(DiffusionConfig(model=str(tmp_path / "other"), sampler="flow_euler"))
+    assert re.search("names the pipeline FluxFillPipeline; supported are StableDiffusionPipeline,.*", problem)
+    (tmp_path / "other" / "text_encoder_2" / "model.safetensors").unlink()
+    index.write_text(index.read_text().replace("FluxFillPipeline", "FluxPipeline"))
+    [problem] = diffusion_problems(DiffusionConfig(model=str(tmp_path / "other"), sampler="flow_euler"))
+    assert "text_encoder_2" in problem
+
+
+def test_the_check_tells_its_size_and_memory(folders):
+    files = PipelineFiles(folders["schnell"])
+    assert (files.family, files.side, files.multiple) == ("flux", 256, 4)
+    config = DiffusionConfig(model=str(folders["schnell"]), sampler="flow_euler", guidance_scale=0)
+    assert drawn_pixels(config, folders["schnell"]) == 256 * 256
+    tokens = 64 * 64 + 256
+    assert files.drawing_bytes(config, 100) == 100 * joint_bytes(files.network, tokens, 4)
+
+
 def test_a_core_of_plain_attention_changes_nothing():
     torch.manual_seed(1)
     network = FluxNetwork(flux_transformer(guidance=True)).double().eval()
@@ -102,8 +157,6 @@ def test_a_core_of_plain_attention_changes_nothing():
     with torch.no_grad():
         own = network(*arguments).sample
         network.install(
-            lambda query, key, value, text: torch.nn.functional.scaled_dot_product_attention(
-                query, key, value
-            )
+            lambda query, key, value, text: functional.scaled_dot_product_attention(query, key, value)
         )
         assert (network(*arguments).sample - own).abs().max() < 1e-12

@@ -1,6 +1,6 @@
 """A loaded text-to-image model: prompts to embeddings, seeds to noise, latents to pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from transformers.utils import logging as transformers_logging
 from stages.models.device import default_device
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.decoder import Decoder
-from stages.models.diffusion.families import FamilyName, family_of, sampler_problem
+from stages.models.diffusion.families import FamilyName, family_of, setting_problems
 from stages.models.diffusion.families.base import Family
 from stages.models.diffusion.families.flux import FluxFamily
 from stages.models.diffusion.families.unet import UNetFamily
@@ -22,7 +22,7 @@ from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
-FAMILIES: Mapping[FamilyName, type[Family]] = {"unet": UNetFamily, "flux": FluxFamily}
+FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {"unet": UNetFamily, "flux": FluxFamily}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"clip_sample": False},
     "flow_euler": {"stochastic_sampling": False},
@@ -54,13 +54,11 @@ class Diffusion:
             low_cpu_mem_usage=False,
         ).to(self.device)
         name = family_of(type(pipeline).__name__, f"diffusion.model: {config.model}")
-        if problem := sampler_problem(name, config.sampler, config.model):
-            raise ValueError(problem)
         self.family: Family = FAMILIES[name](pipeline, self.dtype)
         network = self.family.network.eval().requires_grad_(False)
         self.family.network = torch.compile(network) if config.compile else network
         self.decoder = Decoder(pipeline.vae, config)
-        self._check_sizes()
+        self._check(name)
         self.prompts = self.family.prompts
         self.unwanted = self._unwanted() if self.family.takes_guidance else None
         """The prompt of the unconditional rows; None if the model never has such rows."""
@@ -144,6 +142,10 @@ class Diffusion:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""
         return self.decoder.decode(latents)
 
-    def _check_sizes(self) -> None:
-        for problem in size_problems(self.config, self.family.multiple * self.decoder.scale):
-            raise ValueError(problem)
+    def _check(self, family: FamilyName) -> None:
+        problems = [
+            *setting_problems(self.config, family, self.family.network.config),
+            *size_problems(self.config, self.family.multiple * self.decoder.scale),
+        ]
+        if problems:
+            raise ValueError(problems[0])

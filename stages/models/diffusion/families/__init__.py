@@ -1,11 +1,14 @@
 """Model families: which pipelines of diffusers can be drawn with, and what differs between them.
 
 A family is everything that :class:`stages.models.diffusion.model.Diffusion` asks of a model
-(:mod:`stages.models.diffusion.families.base`). A pipeline's class, which its ``model_index.json`` names, tells
-the family. This module imports no model library, so that ``editpairs check`` can use it.
+(:mod:`stages.models.diffusion.families.base`). A pipeline's class, which its ``model_index.json`` names,
+tells the family. This module imports no model library, so that ``editpairs check`` can use it.
 """
 
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from stages.models.diffusion import DiffusionConfig
 
 FamilyName = Literal["unet", "flux"]
 
@@ -36,9 +39,23 @@ def family_of(pipeline: object, where: str) -> FamilyName:
     return PIPELINES[pipeline]
 
 
-def sampler_problem(family: FamilyName, sampler: str, model: str) -> str | None:
-    """Why a sampler does not suit a model of this family; None if it does."""
+def setting_problems(
+    config: DiffusionConfig, family: FamilyName, network: Mapping[str, Any]
+) -> Iterator[str]:
+    """Settings that do not suit a model.
+
+    Args:
+        config: the section ``diffusion``.
+        family: the model's.
+        network: the configuration of its U-Net or transformer.
+    """
     fitting = SAMPLERS_OF[family]
-    if sampler in fitting:
-        return None
-    return f"diffusion.sampler: {sampler} does not suit {model}: set {' or '.join(fitting)}"
+    if config.sampler not in fitting:
+        yield f"diffusion.sampler: {config.sampler} does not suit {config.model}: set {' or '.join(fitting)}"
+    if family == "flux" and config.negative_prompt:
+        yield (
+            f"diffusion.negative_prompt: {config.model} draws without unconditional rows, which alone would "
+            "see it: take it out"
+        )
+    if family == "flux" and not network["guidance_embeds"] and config.guidance_scale > 1:
+        yield f"diffusion.guidance_scale: {config.model} takes no guidance: set 0"

@@ -29,29 +29,14 @@ class Conditions:
     guidance: torch.Tensor | None = None
 
 
-class Prompts(Protocol):
-    """The text encoders."""
-
-    @property
-    def context_length(self) -> int:
-        """Largest number of tokens in a prompt, special tokens included."""
-        ...
-
-    def fits(self, prompt: str) -> bool:
-        """Whether the prompt is read without truncation."""
-        ...
-
-    def encode(self, prompts: list[str]) -> Embeddings:
-        """Encode prompts, without gradients."""
-        ...
-
-
 class Family(Protocol):
     """A loaded model of one family.
 
     Attributes:
         network: predicts from latents; called as :func:`stages.models.diffusion.sampler.sample` says.
-        prompts: its text encoders.
+        prompts: its text encoders, with ``encode``, ``fits`` and ``context_length`` as
+            :class:`stages.models.diffusion.prompts.PromptEncoder` has them, and ``empty`` if
+            ``takes_guidance``.
     """
 
     network: Any
