@@ -176,13 +176,22 @@ class Edit(Stage[EditConfig]):
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
         from stages.edit.annotations.methods import annotation_problems
         from stages.edit.rounds import RoundCandidates
+        from stages.edit.suited import control_problems
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.diffusion.folder import diffusion_problems
+        from stages.models.weight_files import folder_of
 
+        candidates = None
         try:
-            RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+            candidates = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         except ValueError as error:
             yield str(error)
-        yield from diffusion_problems(config.diffusion)
+        damaged = list(diffusion_problems(config.diffusion))
+        yield from damaged
+        folder = folder_of(config.diffusion)
+        if candidates is not None and folder is not None and not damaged:
+            files = PipelineFiles(folder)
+            yield from control_problems(config, candidates, files.family, files.network)
         yield from annotation_problems(config, tasks)
 
     @classmethod

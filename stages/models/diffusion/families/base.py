@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
+from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.prompts import Embeddings
 
 
@@ -39,6 +40,7 @@ class Family(Protocol):
             ``takes_guidance``.
     """
 
+    name: FamilyName
     network: Any
     prompts: Any
 

@@ -16,6 +16,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
 from torch.nn import functional
 
+from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
 from stages.models.diffusion.families.flux_attention import FluxJointAttention, JointCore, Told
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
@@ -117,6 +118,8 @@ class FluxFamily:
     """FLUX.1's transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance, multiple, side = False, PATCH, SIDE
+
+    name: FamilyName = "flux"
 
     def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
         self.network: Any = FluxNetwork(pipeline.transformer)

@@ -7,6 +7,7 @@ import torch
 from diffusers import DiffusionPipeline
 from diffusers.models.embeddings import get_timestep_embedding
 
+from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
 from stages.models.diffusion.memory import latent_multiple, pixels_per_latent
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
@@ -14,6 +15,8 @@ from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 
 class UNetFamily:
     """A U-Net and its text encoders; :class:`stages.models.diffusion.families.base.Family`."""
+
+    name: FamilyName = "unet"
 
     def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
         self.network: Any = pipeline.unet.to(memory_format=torch.channels_last)

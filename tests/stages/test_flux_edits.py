@@ -1,0 +1,129 @@
+"""The edit stage on FLUX.1, small and random."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from stages.edit.stage import Edit
+from stages.pictures.png import decode_rgb, encode_png
+from stages.source.stage import Source
+from stages.tasks import Tasks
+from tests.stages.test_finite import plan
+from tests.stages.tiny_pipelines import save_flux
+from tests.stages.tiny_tasks import tiny_task
+
+SOURCE_COLUMNS = ("id", "caption", "task", "seed", "output_caption", "surroundings")
+HEIGHT, WIDTH = 16, 24
+
+
+def tasks(*candidates: dict) -> Tasks:
+    both = candidates or ({"mask": "soft", "cross_until": 0.5, "self_until": 0.5},)
+    return Tasks({"local": tiny_task(metrics=[], composite=True, candidates=list(both))})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("flux")
+    return {"schnell": save_flux(root / "schnell"), "dev": save_flux(root / "dev", guidance=True)}
+
+
+def diffusion(folder) -> dict:
+    size = {"height": HEIGHT, "width": WIDTH}
+    return {
+        "model": str(folder),
+        "sampler": "flow_euler",
+        "steps": 3,
+        "guidance_scale": 3.5 if folder.name == "dev" else 0.0,
+        **size,
+    }
+
+
+def rows(folder, *seeds: int, side: int = 8) -> pa.Table:
+    """Rows of sources drawn by a model, with a region in the middle of each picture."""
+    given = plan(*seeds)
+    only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
+    source = Source(Source.Config.model_validate({"diffusion": diffusion(folder), "batch": 3}), tasks())
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4 : 4 + side, 4 : 4 + side] = 255
+    columns = dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), [encode_png(mask)] * len(seeds))
+    columns["source_image"] = source(only)["source_image"]
+    return pa.table({**given, **columns, "boxes": [[[4.0, 4, 4 + side, 4 + side]]] * len(seeds)})
+
+
+def stage(folder, own_tasks: Tasks | None = None, **keys) -> Edit:
+    config = Edit.Config.model_validate({"diffusion": diffusion(folder), "batch": 3, **keys})
+    return Edit(config, own_tasks or tasks())
+
+
+@pytest.mark.parametrize("kind", ["schnell", "dev"])
+def test_pairs_are_equal_outside_and_differ_inside(folders, kind):
+    table = rows(folders[kind], 0, 1, 2)
+    edited = stage(folders[kind])(table).to_pylist()
+    for record in edited:
+        assert record["status"] == "kept"
+        anchor, target = (decode_rgb(png) for png in (record["anchor"], record["candidates"][0]["image"]))
+        assert anchor.shape == (HEIGHT, WIDTH, 3)
+        assert record["source_drift"] <= 1 / 255, "the source stage's picture, but for rounding"
+        outside = np.ones((HEIGHT, WIDTH), bool)
+        outside[1:15, 1:15] = False  # the seam is three pixels wide
+        assert (anchor[outside] == target[outside]).all()
+        assert (anchor[4:12, 4:12] != target[4:12, 4:12]).any()
+
+
+def latents_of(editor: Edit, table: pa.Table, monkeypatch) -> torch.Tensor:
+    """The latents [rows, 1 + candidates, c,h,w] that a stage draws."""
+    drawn, model = [], editor.drawing.model
+    kept = model.sample
+    monkeypatch.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+    editor(table)
+    (latents,) = drawn
+    return torch.stack([latents[:3], latents[3:]], 1)
+
+
+def test_an_empty_mask_gives_the_source(folders, monkeypatch):
+    """Latents are equal to the bit."""
+    table = rows(folders["schnell"], 0, 1, 2, side=0)
+    latents = latents_of(stage(folders["schnell"]), table, monkeypatch)
+    assert torch.equal(latents[:, 0], latents[:, 1])
+
+
+def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkeypatch):
+    table = rows(folders["schnell"], 0, 1, 2)
+    drawn = [
+        latents_of(stage(folders["schnell"], tasks({"mask": "none", **gates})), table, monkeypatch)[:, 1]
+        for gates in ({}, {"cross_until": 1.0}, {"self_until": 1.0}, {"cross_until": 1.0, "self_until": 1.0})
+    ]
+    assert torch.equal(drawn[0], drawn[1]), "a window of cross-attention has no meaning here"
+    assert torch.equal(drawn[2], drawn[3])
+    assert (drawn[0] - drawn[2]).abs().max() > 1e-4
+
+
+def test_a_row_does_not_depend_on_its_neighbours(folders):
+    editor = stage(folders["schnell"])
+    small, large = rows(folders["schnell"], 0, 1, 2, side=4), rows(folders["schnell"], 5, 6, side=12)
+    [alone] = editor(small.slice(0, 1)).to_pylist()
+    for others in (small.slice(1), large, large.slice(1)):
+        assert editor(pa.concat_tables([small.slice(0, 1), others])).to_pylist()[0] == alone
+
+
+@pytest.mark.parametrize(
+    ("keys", "candidate", "message"),
+    [
+        ({"region": "support"}, {}, "edit.region: support is for U-Nets, and .* is a transformer: set whole"),
+        ({}, {"control": "refine", "cross_until": 0.5}, "task local: a candidate has control: refine"),
+        ({}, {"cross_until": 0.5, "blend": 0.3}, "task local: a candidate has blend"),
+        ({}, {"cross_until": 0.5, "changed_until": 0.4}, "task local: a candidate has changed_until"),
+        ({}, {"cross_until": 0.5, "changed_weight": 2.0}, "task local: a candidate has changed_weight"),
+        ({}, {"guidance_scale": 4.0}, "a candidate has guidance_scale, but .* takes no guidance"),
+    ],
+)
+def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, keys, candidate, message):
+    config = Edit.Config.model_validate({"diffusion": diffusion(folders["schnell"]), "batch": 3, **keys})
+    own = tasks({"mask": "soft", **candidate})
+    [problem] = Edit.problems(config, own)
+    assert re.search(message, problem)
+    with pytest.raises(ValueError, match=message):
+        Edit(config, own)
