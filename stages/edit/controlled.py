@@ -69,8 +69,8 @@ class ControlledTransformer:
     joint, sparse = True, False
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
-        self._attention = JointAttention()
-        model.family.network.install(self._attention)
+        self._attention = JointAttention(hold=config.hold == "exact")
+        self._attention.install(model.family.network)
 
     def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
         self._attention.control = control

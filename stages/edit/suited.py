@@ -20,9 +20,14 @@ def control_problems(
         family: the model's.
         network: the configuration of its U-Net or transformer.
     """
-    if family == "unet":
-        return
     model = config.diffusion.model
+    if family == "unet":
+        if config.hold != "none":
+            yield (
+                f"edit.hold: {config.hold} is for transformers; the convolutions of {model}, a U-Net, mix "
+                "tokens: set none"
+            )
+        return
     if config.region != "whole":
         yield f"edit.region: {config.region} is for U-Nets, and {model} is a transformer: set whole"
     for task, candidate in candidates.stated_by_task():

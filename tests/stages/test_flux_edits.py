@@ -6,13 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from pydantic import ValidationError
 
 from stages.edit.stage import Edit
 from stages.pictures.png import decode_rgb, encode_png
 from stages.source.stage import Source
 from stages.tasks import Tasks
 from tests.stages.test_finite import plan
-from tests.stages.tiny_pipelines import save_flux
+from tests.stages.tiny_pipelines import save_flux, save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
 
 SOURCE_COLUMNS = ("id", "caption", "task", "seed", "output_caption", "surroundings")
@@ -99,6 +100,37 @@ def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkey
     assert torch.equal(drawn[0], drawn[1]), "a window of cross-attention has no meaning here"
     assert torch.equal(drawn[2], drawn[3])
     assert (drawn[0] - drawn[2]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["schnell", "dev"])
+def test_a_held_edit_has_its_sources_latents_outside(folders, kind, monkeypatch):
+    """Equal to the bit; inside it differs, and differs from an edit that is not held."""
+    table, hold = rows(folders[kind], 0, 1, 2), {"hold": "exact", "mask_attention": False}
+    held = latents_of(stage(folders[kind], **hold), table, monkeypatch)
+    outside = torch.ones(held.shape[-2:], dtype=torch.bool)
+    outside[2:6, 2:6] = False
+    difference = (held[:, 0] - held[:, 1]).abs()
+    assert difference[..., outside].max() == 0
+    assert difference[..., 2:6, 2:6].max() > 1e-4
+    loose = latents_of(stage(folders[kind], mask_attention=False), table, monkeypatch)
+    assert torch.equal(loose[:, 0], held[:, 0])
+    assert (loose[:, 1] - held[:, 1]).abs().max() > 1e-6
+
+
+def test_hold_is_refused_where_it_has_no_meaning(folders, tmp_path):
+    settings = {"diffusion": diffusion(folders["schnell"]), "hold": "exact"}
+    for keys in ({}, {"mask_attention": False, "fusion": "lerp"}):
+        with pytest.raises(ValidationError, match="set mask_attention: false, fusion: schedule"):
+            Edit.Config.model_validate({**settings, **keys})
+    compiled = {**settings, "mask_attention": False, "diffusion": {**settings["diffusion"], "compile": True}}
+    with pytest.raises(ValidationError, match=r"edit\.hold: exact takes the network's layers apart"):
+        Edit.Config.model_validate(compiled)
+    unet = {"diffusion": {"model": str(save_stable_diffusion(tmp_path)), "steps": 3}, "self_max_tokens": 16}
+    config = Edit.Config.model_validate({**unet, "hold": "exact", "mask_attention": False})
+    [problem] = Edit.problems(config, tasks())
+    assert "edit.hold: exact is for transformers" in problem
+    with pytest.raises(ValueError, match=r"edit\.hold: exact is for transformers"):
+        Edit(config, tasks())
 
 
 def test_a_row_does_not_depend_on_its_neighbours(folders):

@@ -1,5 +1,7 @@
 """Control of joint attention against an oracle with stored maps, on FLUX.1's whole transformer in float64."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 
@@ -147,3 +149,74 @@ def test_without_mask_attention_the_mask_does_not_act_here(network):
     masked = ours(network, [edit(mask=SOFT)], mask_attention=False)
     assert torch.equal(masked, ours(network, [edit()]))
     assert not torch.allclose(masked, ours(network, [edit(mask=SOFT)]))
+
+
+HELD = torch.zeros(16, 24)
+HELD[4:12, 4:16] = 0.4
+HELD[4:12, 8:12] = 1
+
+
+def held(network, edits: list[EditRow], step: int, hold: bool = True) -> tuple[torch.Tensor, list]:
+    """The prediction, and the picture's states [R,N,C] after each block."""
+    states: list[torch.Tensor] = []
+    own = FluxNetwork(deepcopy(network.transformer))
+    core = JointAttention(hold=hold)
+    core.control = controlled(edits, mask_attention=False)
+    core.control.before_step(step)
+    core.install(own)
+    for block in own.blocks:
+        block.register_forward_hook(lambda module, given, output: states.append(output[1]))
+    with torch.no_grad():
+        return own(*inputs(1 + len(edits))).sample, states
+
+
+@pytest.mark.parametrize(("step", "active"), [(0, 2 * 1), (2, 2 * 3)])
+@pytest.mark.parametrize("open_", [(True,) * STEPS, (False,) * STEPS])
+def test_held_tokens_are_the_sources_in_every_block(network, step, active, open_):
+    free = at_tokens(HELD) > 1 - (step + 1) / STEPS
+    assert free.sum() == active
+    predicted_, states = held(network, [edit(open_=open_, mask=HELD), edit(1, open_, HELD)], step)
+    assert len(states) == 4
+    for each in states:
+        assert torch.equal(each[1, ~free], each[0, ~free])
+        assert torch.equal(each[2, ~free], each[0, ~free])
+        assert (each[1, free] - each[0, free]).abs().max() > 1e-2
+        assert (each[2, free] - each[1, free]).abs().max() > 1e-2
+    plain = predicted(network, JointAttention(), 3)
+    assert torch.equal(predicted_[0], plain[0])
+    _, loose = held(network, [edit(open_=open_, mask=HELD)], step, hold=False)
+    assert (loose[0][1, ~free] - loose[0][0, ~free]).abs().max() > 1e-2, "without the hold they are not"
+
+
+def test_active_tokens_are_as_if_the_held_ones_were_pasted_before_every_attention(network):
+    """An oracle: keys and values of the held tokens computed from the source's states."""
+    step, free = 1, at_tokens(HELD) > 0.5
+
+    class Pasted(JointOracle):
+        def __call__(self, query, key, value, text_tokens):
+            key, value = key.clone(), value.clone()
+            for token in (~free).nonzero().flatten().tolist():
+                key[1, :, text_tokens + token] = key[0, :, text_tokens + token]
+                value[1, :, text_tokens + token] = value[0, :, text_tokens + token]
+            return super().__call__(query, key, value, text_tokens)
+
+    def paste(module, given, output):
+        picture = output[1].clone()
+        picture[1, ~free] = picture[0, ~free]
+        return output[0], picture
+
+    closed = (False,) * STEPS
+    drawn, _ = held(network, [edit(open_=closed, mask=HELD)], step)
+    for core, close in ((Pasted, True), (JointOracle, False)):
+        own = FluxNetwork(deepcopy(network.transformer))
+        own.install(core([JointEdit(0, closed)], step))
+        for block in own.blocks:
+            block.register_forward_hook(paste)
+        with torch.no_grad():
+            difference = (own(*inputs(2)).sample - drawn).abs().max()
+        assert difference < 1e-11 if close else difference > 1e-3
+
+
+def test_an_edit_without_a_mask_is_not_held(network):
+    drawn, _ = held(network, [edit()], 0)
+    assert torch.equal(drawn, ours(network, [edit()]))

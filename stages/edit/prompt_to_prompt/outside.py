@@ -22,6 +22,17 @@ def mix_outside(output: torch.Tensor, control: PromptToPrompt) -> torch.Tensor:
     )
 
 
+def held(states: torch.Tensor, control: PromptToPrompt, inactive: torch.Tensor) -> torch.Tensor:
+    """States [R,...,N,C] of the picture, those of inactive tokens replaced by the source's.
+
+    Args:
+        states: of N tokens.
+        control: of the batch.
+        inactive: by edit, bool [E,...,N,1] (:meth:`PromptToPrompt.inactive`).
+    """
+    return _changed(states, control, lambda source, own, turn: torch.where(inactive[turn], source, own))
+
+
 def _changed(
     states: torch.Tensor,
     control: PromptToPrompt,
