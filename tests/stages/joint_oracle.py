@@ -1,6 +1,6 @@
 """Joint attention with stored maps, edited row by row: an oracle for ours, which stores none.
 
-Written from the semantics in Shin et al. 2025 and docs/prompt-to-prompt.md, section 9.
+Written from the semantics in Shin et al. 2025 and docs/prompt-to-prompt.md, section 11.
 """
 
 from collections.abc import Sequence

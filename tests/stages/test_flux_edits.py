@@ -8,10 +8,13 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.edit.stage import Edit
+from pipeline.manifest.manifest import read_manifest, tasks_of
+from stages import STAGES
+from stages.edit.stage import Edit, EditConfig
 from stages.pictures.png import decode_rgb, encode_png
-from stages.source.stage import Source
+from stages.source.stage import Source, SourceConfig
 from stages.tasks import Tasks
+from tests.pipeline.runs import ROOT
 from tests.stages.test_finite import plan
 from tests.stages.tiny_pipelines import save_flux, save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
@@ -159,3 +162,16 @@ def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, k
     assert re.search(message, problem)
     with pytest.raises(ValueError, match=message):
         Edit(config, own)
+
+
+def test_the_shipped_manifest_suits_it(folders):
+    """Its settings pass the checks on a folder of schnell, which those of another family do not."""
+    path = ROOT / "manifests" / "flux-schnell.yaml"
+    overrides = (f"diffusion.model={folders['schnell']}", "diffusion.height=32", "diffusion.width=32")
+    manifest = read_manifest(path, overrides, STAGES)
+    config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
+    assert list(Edit.problems(config, own)) == []
+    assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
+    assert Edit(config, own).drawing.controlled.joint
+    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
+    assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))

@@ -1,6 +1,6 @@
 """Control of joint attention, in which text and picture share one softmax.
 
-See docs/prompt-to-prompt.md, section 9.
+See docs/prompt-to-prompt.md, section 11.
 
 While its gate is open, an edit's picture queries and keys are its source's. Its text's queries and keys, and
 all its values, are its own (Shin et al. 2025):
