@@ -49,7 +49,7 @@ def table(*overrides):
 def test_every_stage_with_models_is_told():
     rows = table()
     assert list(rows) == ["instruct", "task_check", "source", "mask", "edit", "score"]
-    assert rows["source"][0] == "6"
+    assert rows["source"][0] == "8"
     assert rows["source"][1].endswith(" MB")
     assert rows["mask"][2] == "not known"
 
