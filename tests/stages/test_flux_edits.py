@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 import torch
 from pydantic import ValidationError
+from torch._dynamo.utils import counters
 
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
@@ -81,8 +82,9 @@ def latents_of(editor: Edit, table: pa.Table, monkeypatch) -> torch.Tensor:
     """The latents [rows, 1 + candidates, c,h,w] that a stage draws."""
     drawn, model = [], editor.drawing.model
     kept = model.sample
-    monkeypatch.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
-    editor(table)
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+        editor(table)
     (latents,) = drawn
     return torch.stack([latents[:3], latents[3:]], 1)
 
@@ -103,6 +105,24 @@ def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkey
     assert torch.equal(drawn[0], drawn[1]), "a window of cross-attention has no meaning here"
     assert torch.equal(drawn[2], drawn[3])
     assert (drawn[0] - drawn[2]).abs().max() > 1e-4
+
+
+def test_a_compiled_network_draws_the_same_and_is_not_compiled_again(folders, monkeypatch):
+    table = rows(folders["dev"], 0, 1, 2)
+    editor = stage(folders["dev"])
+    eager = latents_of(editor, table, monkeypatch)
+    family = editor.drawing.model.family
+    torch._dynamo.reset()
+    try:
+        family.network = torch.compile(family.network, backend="eager")
+        graphs = []
+        for _ in range(2):
+            assert torch.equal(latents_of(editor, table, monkeypatch), eager)
+            graphs.append(counters["stats"]["unique_graphs"])
+    finally:
+        torch._dynamo.reset()
+    assert not counters["graph_break"]
+    assert graphs[0] == graphs[1], "one a combination of open gates"
 
 
 @pytest.mark.parametrize("kind", ["schnell", "dev"])
@@ -142,6 +162,32 @@ def test_a_row_does_not_depend_on_its_neighbours(folders):
     [alone] = editor(small.slice(0, 1)).to_pylist()
     for others in (small.slice(1), large, large.slice(1)):
         assert editor(pa.concat_tables([small.slice(0, 1), others])).to_pylist()[0] == alone
+
+
+@pytest.mark.parametrize("keys", [{}, {"hold": "exact", "mask_attention": False}])
+def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, keys, monkeypatch):
+    """Outside its own mask it has that turn's latents, to the bit: the first edit is still there."""
+    first = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
+    second = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:8, 16:20] = 255
+    for row, past in zip(second, first, strict=True):
+        row["history"] = [{**past, "candidate": 0}]
+        row |= {"caption": row["output_caption"], "output_caption": "a blue ball", "seed": 100 + row["seed"]}
+        row |= dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), encode_png(mask))
+    editor, drawn = stage(folders["schnell"], **keys), []
+    model, kept = editor.drawing.model, editor.drawing.model.sample
+    monkeypatch.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+    editor(pa.Table.from_pylist(second))
+    (latents,) = drawn
+    source, before, after = latents.unflatten(0, (3, 3))
+    inside = torch.zeros(latents.shape[-2:], dtype=torch.bool)
+    inside[2:4, 8:10] = True
+    assert torch.equal(after[..., ~inside], before[..., ~inside])
+    assert (after[..., inside] - before[..., inside]).abs().max() > 1e-4
+    assert (before - source).abs().max() > 1e-4
+    alone = latents_of(stage(folders["schnell"], **keys), pa.Table.from_pylist(first), monkeypatch)
+    assert (alone[:, 1] - before).abs().max() < 1e-5, "the turn before is drawn as in its own turn"
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,8 @@ class JointAttention:
         if inactive is not None:
             key, value = (_with_held(inactive, control, each, text_tokens) for each in (key, value))
         output = sdpa(query, key, value)
+        if control.mask_for(query.shape[2] - text_tokens) is None:
+            return output
         text, picture = output.tensor_split([text_tokens], 2)
         mixed = mix_outside(picture.transpose(1, 2).flatten(2), control)
         return torch.cat([text, mixed.unflatten(2, (output.shape[1], -1)).transpose(1, 2)], 2)
