@@ -177,7 +177,6 @@ class Edit(Stage[EditConfig]):
         from stages.edit.suited import control_problems
         from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.diffusion.folder import diffusion_problems
-        from stages.models.weight_files import folder_of
 
         candidates = None
         try:
@@ -186,8 +185,8 @@ class Edit(Stage[EditConfig]):
             yield str(error)
         damaged = list(diffusion_problems(config.diffusion))
         yield from damaged
-        folder = folder_of(config.diffusion)
-        if candidates is not None and folder is not None and not damaged:
+        folder = config.diffusion.path
+        if candidates is not None and folder is not None and folder.exists() and not damaged:
             files = PipelineFiles(folder)
             yield from control_problems(config, candidates, files.family, files.network)
         yield from annotation_problems(config, tasks)
