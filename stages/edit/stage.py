@@ -7,39 +7,22 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, rejected, to_table
 from stages.candidate import Several
 from stages.edit.annotations.marks import Annotation, Subject
 from stages.edit.request import EditRequest
+from stages.edit.threshold import PixelThreshold
 from stages.finite import NotFiniteError
 from stages.models.diffusion import DiffusionConfig
-from stages.pictures.pixel_threshold import ALPHA, KERNEL
 from stages.pictures.png import encode_png
 from stages.tasks import Candidate, Tasks
 from stages.written_text import AnnotationError
 
 
-class PixelThreshold(Section):
-    """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
-
-    alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
-    kernel: float = Field(
-        KERNEL,
-        ge=0,
-        le=0.5,
-        description="side of the averaged neighbourhood, as a fraction of the picture's shorter side",
-    )
-    mode: Literal["candidate", "always"] = Field(
-        "candidate",
-        description="candidate: a second version of every candidate, between which the filter chooses; "
-        "always: this version alone, as in Emu Edit",
-    )
-
-
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16}
+    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "hold": "none"}
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
@@ -72,6 +55,11 @@ class EditConfig(StageConfig):
         le=0.5,
         description="what is computed around that region too, as a fraction of the picture's shorter side",
     )
+    hold: Literal["none", "exact"] = Field(
+        "none",
+        description="exact: what the fusion keeps at the source's is the source's in every block too; for "
+        "transformers, with mask_attention: false",
+    )
     blend_tokens: int = Field(
         256,
         ge=1,
@@ -86,12 +74,22 @@ class EditConfig(StageConfig):
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
     @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        if self.region != "whole" and self.diffusion.compile:
+    def _one_hold(self) -> Self:
+        if self.hold == "exact" and (self.mask_attention or self.fusion != "schedule"):
             raise ValueError(
-                f"edit.region: {self.region} takes the U-Net's layers apart, so it cannot be compiled: set "
-                "diffusion.compile: false, or edit.region: whole"
+                "edit.hold: exact takes the place of mask_attention and follows the fusion's schedule: set "
+                "mask_attention: false, fusion: schedule"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_whole(self) -> Self:
+        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
+            if value != usual and self.diffusion.compile:
+                raise ValueError(
+                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
+                    f"diffusion.compile: false, or edit.{key}: {usual}"
+                )
         return self
 
 
@@ -176,25 +174,34 @@ class Edit(Stage[EditConfig]):
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
         from stages.edit.annotations.methods import annotation_problems
         from stages.edit.rounds import RoundCandidates
+        from stages.edit.suited import control_problems
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.diffusion.folder import diffusion_problems
 
+        candidates = None
         try:
-            RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+            candidates = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         except ValueError as error:
             yield str(error)
-        yield from diffusion_problems(config.diffusion)
+        damaged = list(diffusion_problems(config.diffusion))
+        yield from damaged
+        folder = config.diffusion.path
+        if candidates is not None and folder is not None and folder.exists() and not damaged:
+            files = PipelineFiles(folder)
+            yield from control_problems(config, candidates, files.family, files.network)
         yield from annotation_problems(config, tasks)
 
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
         from stages.edit.rounds import RoundCandidates
-        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.weight_files import folder_of
 
         folder = folder_of(config.diffusion)
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
-        rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
-        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
+        if folder is None:
+            return None
+        return PipelineFiles(folder).drawing_bytes(config.diffusion, config.batch * (1 + drawn.most(1)))
 
     @classmethod
     def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:
