@@ -1,11 +1,12 @@
 """Speed of held edits of FLUX.1: whole, at their text and active tokens alone, and plainly sampled.
 
-    python -m benchmarks.joint                                   # two minutes on one core, reduced width
-    python -m benchmarks.joint --heads 24 --layers 19 38 --head 128 --side 64 --text 512 --dtype bfloat16   # GPU
+    python -m benchmarks.joint                             # a minute or two on one core, reduced width
+    python -m benchmarks.joint --heads 24 --head 128 --layers 19 38 --side 64 --text 512 --dtype bfloat16
 
-All variants run in one process, interleaved, with medians over rounds: absolute times vary with the machine,
-ratios hardly. Every variant draws sources with their edits in one call; the edits' gates are open in all steps.
-The network has random weights. Text and picture have the proportion of FLUX.1 at 1024 px, 1 to 8 tokens.
+The second line has FLUX.1's own size at 1024 px, for a GPU. All variants run in one process, interleaved,
+with medians over rounds: absolute times vary with the machine, ratios hardly. Every variant draws a source
+and its edits together; the edits' gates are open in all steps. The weights are random. Text and picture have
+the proportion of FLUX.1 at 1024 px, 1 to 8 tokens.
 """
 
 import argparse
@@ -49,15 +50,20 @@ class Bench:
             ).to(self.dtype)
         self.transformer.eval().requires_grad_(False)
 
+    def _network(self) -> FluxNetwork:
+        """The network with layers of its own, which share the weights."""
+        weights = {id(weight): weight for weight in self.transformer.parameters()}
+        return FluxNetwork(copy.deepcopy(self.transformer, weights))
+
     def plain(self) -> Callable[[], None]:
         """Sampling the same number of pictures without a control."""
-        network = FluxNetwork(copy.deepcopy(self.transformer))
+        network = self._network()
         JointAttention().install(network)
         return lambda: self._draw(network, None)
 
     def dense(self, *, hold: bool, region: float) -> Callable[[], None]:
         """All tokens of all rows."""
-        network, attention = FluxNetwork(copy.deepcopy(self.transformer)), JointAttention(hold=hold)
+        network, attention = self._network(), JointAttention(hold=hold)
         attention.install(network)
 
         def draw() -> None:
@@ -68,7 +74,7 @@ class Bench:
 
     def sparse(self, region: float) -> Callable[[], None]:
         """Text and active tokens of edits."""
-        network, attention = FluxNetwork(copy.deepcopy(self.transformer)), JointAttention(hold=True)
+        network, attention = self._network(), JointAttention(hold=True)
         attention.install(network)
         sparse, side = SparseTransformer(network, attention), self.options.side
 
