@@ -159,7 +159,6 @@ def test_an_edit_computed_in_its_region_is_the_held_edit(folders, kind, monkeypa
             )
             editor(table)
     whole, sparse = drawn
-    assert len(whole) == 9
     assert (whole - sparse).abs().max() < 1e-5
     assert (whole[:3] - sparse[3::2]).abs().amax((1, 2, 3)).min() > 1e-4
 
