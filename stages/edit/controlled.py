@@ -5,6 +5,7 @@ from typing import Any, Protocol
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.sparse.joint import SparseTransformer
 from stages.edit.sparse.token_lists import Size
 from stages.edit.sparse.unet import SparseUNet
 from stages.edit.stage import EditConfig
@@ -64,16 +65,31 @@ class ControlledUNet:
 
 
 class ControlledTransformer:
-    """A transformer with joint attention."""
+    """A transformer with joint attention.
 
-    joint, sparse = True, False
+    ``edit.region`` puts a :class:`stages.edit.sparse.joint.SparseTransformer` in its place. Later turns of
+    sessions are drawn whole.
+    """
+
+    joint = True
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        network = model.family.network
         self._attention = JointAttention(hold=config.hold == "exact")
-        self._attention.install(model.family.network)
+        self._attention.install(network)
+        self._sparse: SparseTransformer | None = None
+        if config.region != "whole":
+            self._sparse = model.family.network = SparseTransformer(network, self._attention)
+
+    @property
+    def sparse(self) -> bool:
+        return self._sparse is not None
 
     def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
-        self._attention.control = control
+        sparse = sparse and len(control.turns) == 1
+        self._attention.control = None if sparse else control
+        if self._sparse is not None:
+            self._sparse.begin(control if sparse else None, self._sparse.network.grid(size))
 
 
 def controlled(model: Diffusion, config: EditConfig) -> Controlled:

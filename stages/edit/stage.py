@@ -47,13 +47,15 @@ class EditConfig(StageConfig):
     region: Literal["whole", "support", "schedule"] = Field(
         "whole",
         description="where an edit is computed: the whole picture; where its mask is above 0; or, in each "
-        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster",
+        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster. "
+        "For transformers whole, or schedule with hold: exact",
     )
     region_halo: float = Field(
         1 / 16,
         ge=0,
         le=0.5,
-        description="what is computed around that region too, as a fraction of the picture's shorter side",
+        description="what is computed around that region too, as a fraction of the picture's shorter "
+        "side; for U-Nets",
     )
     hold: Literal["none", "exact"] = Field(
         "none",

@@ -28,8 +28,11 @@ def control_problems(
                 "tokens: set none"
             )
         return
-    if config.region != "whole":
-        yield f"edit.region: {config.region} is for U-Nets, and {model} is a transformer: set whole"
+    if config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
+        yield (
+            f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
+            "edit.hold: exact"
+        )
     for task, candidate in candidates.stated_by_task():
         if key := _unsuited(candidate):
             yield (

@@ -18,6 +18,9 @@ SHARES = (1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2)
 """Lengths of lists at level 0, as shares of the picture. An edit of a larger region is computed whole: the
 gathered convolutions of more than half of a picture take as long as those of all of it."""
 
+TRANSFORMER_SHARES = tuple(part / 16 for part in range(1, 16))
+"""The same for a transformer. It gathers nothing, so larger lists save time too."""
+
 Size = tuple[int, int]
 """Rows and columns of a feature map."""
 
@@ -53,15 +56,15 @@ def list_lengths(share: float, sizes: Sequence[Size]) -> list[int]:
     return lengths
 
 
-def needed_share(free: torch.Tensor, sizes: Sequence[Size]) -> float:
-    """The smallest of :data:`SHARES` whose lists hold the free tokens, bool [h,w], at every level.
+def needed_share(free: torch.Tensor, sizes: Sequence[Size], shares: Sequence[float] = SHARES) -> float:
+    """The smallest of the shares whose lists hold the free tokens, bool [h,w], at every level.
 
     It is 0 if no token is free, and 1 if the picture has to be computed whole.
     """
     counts = [int(_pooled(free, size).sum()) for size in sizes]
     if counts[0] == 0:
         return 0
-    for share in SHARES:
+    for share in shares:
         lengths = list_lengths(share, sizes)
         if all(count <= length for count, length in zip(counts, lengths, strict=True)):
             return share
@@ -72,7 +75,7 @@ def token_lists(free: torch.Tensor, share: float, sizes: Sequence[Size]) -> list
     """The tokens to compute at every level, each int64 [L] in increasing order.
 
     A list with room is filled up with the tokens nearest to the free ones, so that it has no padding: all its
-    entries are different tokens, and all are the edit's own.
+    entries are different tokens.
     """
     lists = []
     for size, length in zip(sizes, list_lengths(share, sizes), strict=True):

@@ -1,7 +1,6 @@
 """A U-Net that computes sources whole and edits as lists of tokens, with a U-Net's own call signature."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -16,6 +15,7 @@ from stages.edit.prompt_to_prompt.fusion import free_above
 from stages.edit.sparse.attention import SparseAttention
 from stages.edit.sparse.batch import Batch
 from stages.edit.sparse.calls import Call, StepPlan
+from stages.edit.sparse.conditions import Conditions
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
 from stages.edit.sparse.plan import plan_step
 from stages.edit.sparse.state import Mode, State
@@ -117,7 +117,7 @@ class SparseUNet:
         An edit's prediction is its source's where the edit is not computed.
         """
         state, control = self.state, self.state.control
-        conditions = _Conditions(timestep, states, timestep_cond, added_cond_kwargs)
+        conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
         if control is None:
             return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
         state.plan, state.text, state.mode = self.plans[control.step], states, Mode.SOURCES
@@ -139,7 +139,7 @@ class SparseUNet:
         return UNet2DConditionOutput(sample=predicted)
 
     def _draw(
-        self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: "_Conditions"
+        self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: Conditions
     ) -> torch.Tensor:
         """The prediction for a call's rows; outside of its lists, what is predicted already."""
         latents = rows[call.rows]
@@ -151,7 +151,7 @@ class SparseUNet:
         return predicted[call.rows].flatten(2).scatter(2, where, drawn).view_as(latents)
 
     def _predict(
-        self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: "_Conditions"
+        self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: Conditions
     ) -> torch.Tensor:
         """The U-Net's prediction for the chosen rows of the batch; None: for all."""
         of = conditions if chosen is None else conditions.of(chosen)
@@ -162,24 +162,6 @@ class SparseUNet:
             timestep_cond=of.timestep_cond,
             added_cond_kwargs=of.added,
         ).sample
-
-
-@dataclass(frozen=True)
-class _Conditions:
-    """What the U-Net is told besides the latents, by row."""
-
-    timestep: torch.Tensor
-    states: torch.Tensor
-    timestep_cond: torch.Tensor | None
-    added: Mapping[str, torch.Tensor] | None
-
-    def of(self, rows: torch.Tensor) -> "_Conditions":
-        return _Conditions(
-            self.timestep,
-            self.states[rows],
-            None if self.timestep_cond is None else self.timestep_cond[rows],
-            None if self.added is None else {name: value[rows] for name, value in self.added.items()},
-        )
 
 
 def _replace_layers(unet: UNet2DConditionModel, state: State) -> None:

@@ -96,22 +96,55 @@ class FluxNetwork(nn.Module):
             timestep_cond: the guidance scale of each row [R]; None for a model without guidance.
             added_cond_kwargs: ``pooled``, CLIP's [R,p].
         """
-        assert added_cond_kwargs is not None
-        height, width = (side // PATCH for side in rows.shape[-2:])
+        size = self.grid((rows.shape[2], rows.shape[3]))
+        places = self.positions(size, rows.device)
+        drawn = self.at_tokens(self.pack(rows), places, timestep, states, timestep_cond, added_cond_kwargs)
+        return SimpleNamespace(sample=self.unpack(drawn, size))
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of latents of a size."""
+        return size[0] // PATCH, size[1] // PATCH
+
+    def pack(self, rows: torch.Tensor) -> torch.Tensor:
+        """Latents [R,c,h,w] as tokens [R,N,4c], row by row."""
+        return functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
+
+    def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Tokens [R,N,4c] of a grid as latents [R,c,h,w]."""
+        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, size), PATCH)
+
+    def positions(self, size: tuple[int, int], device: torch.device) -> torch.Tensor:
+        """The positions of a grid's tokens for rotary embeddings [N,3]: nothing, row, column."""
+        sides = (torch.arange(side, device=device) for side in size)
+        rows, columns = torch.meshgrid(*sides, indexing="ij")
+        return torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()
+
+    def at_tokens(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        timestep_cond: torch.Tensor | None,
+        added: Mapping[str, torch.Tensor] | None,
+    ) -> torch.Tensor:
+        """The velocity [R,L,4c] for any tokens of pictures [R,L,4c]; all rows have the same positions [L,3].
+
+        What a token sees of others is the attention's matter. The other arguments are as in :meth:`forward`.
+        """
+        assert added is not None
         self.told.text_tokens = states.shape[1]
-        packed = functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
         (drawn,) = self.transformer(
-            hidden_states=packed,
-            timestep=(timestep / 1000).to(rows.dtype).expand(len(rows)),
+            hidden_states=tokens,
+            timestep=(timestep / 1000).to(tokens.dtype).expand(len(tokens)),
             guidance=timestep_cond,
-            pooled_projections=added_cond_kwargs["pooled"],
+            pooled_projections=added["pooled"],
             encoder_hidden_states=states,
             txt_ids=states.new_zeros(states.shape[1], 3),
-            img_ids=_positions(height, width, rows.device),
+            img_ids=positions,
             return_dict=False,
         )
-        unpacked = drawn.transpose(1, 2).unflatten(2, (height, width))
-        return SimpleNamespace(sample=functional.pixel_shuffle(unpacked, PATCH))
+        return drawn
 
 
 class FluxFamily:
@@ -156,11 +189,3 @@ class FluxFamily:
             guidance_scale.to(latents.device, torch.float32) if self.network.config.guidance_embeds else None
         )
         return Conditions(prompts.states, None, {"pooled": prompts.pooled}, told)
-
-
-def _positions(height: int, width: int, device: torch.device) -> torch.Tensor:
-    """The positions of the picture's tokens for rotary embeddings [N,3]: nothing, row, column."""
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
-    )
-    return torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()
