@@ -15,6 +15,7 @@ from stages.tasks import Tasks
 __all__ = [
     "AUTO",
     "DECISION_FIELDS",
+    "PICTURES",
     "ConfigT",
     "Decision",
     "Dtype",
@@ -37,7 +38,10 @@ DECISION_FIELDS = [
     pa.field("reason", pa.string(), nullable=False),
 ]
 """The columns that every stage writes in addition to its own."""
+PICTURES = "captions.picture"
+"""Among a run's stages, it says that the captions' rows have pictures.
 
+In ``Stage.reads`` it stands for them: ``picture_bytes``, null where ``picture_flaw`` says why."""
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

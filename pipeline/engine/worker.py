@@ -169,7 +169,8 @@ class Worker:
 
     def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
         job = self.job
-        return given_rows(job.folder, job.step, job.placed, part, ids, job.config.batch, job.models)
+        size, pictures = job.config.batch, job.pictures
+        return given_rows(job.folder, job.step, job.placed, part, ids, size, job.models, pictures)
 
     def _given(self, part: int) -> pa.Array:
         return given_ids(self.job.folder, self.job.step, part)

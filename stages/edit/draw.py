@@ -9,32 +9,33 @@ import numpy as np
 import torch
 from diffusers import UNet2DConditionModel
 
-from stages.base import Decision, failed, kept, rejected
+from stages.base import Decision, rejected
 from stages.candidate import Candidate
+from stages.edit.config import EditConfig
+from stages.edit.decide import Drawn, decide
 from stages.edit.prompt_to_prompt.alignment import tokenize
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.forced import ForcedSources
 from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
 from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
 from stages.edit.sparse.unet import SparseUNet
-from stages.edit.stage import EditConfig
-from stages.finite import NotFiniteError
 from stages.models.batches import by_shape, filled
 from stages.models.diffusion.model import Diffusion
 from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
-from stages.pictures.composite import paste_outside
-from stages.pictures.fidelity import as_float, contrast, mean_change
-from stages.pictures.pixel_threshold import keep_unchanged, kernel_of
-from stages.pictures.png import encode_png
 from stages.tasks import Tasks
 
 
 class Drawing:
-    """The diffusion model with Prompt-to-Prompt's attention processors."""
+    """The diffusion model with Prompt-to-Prompt's attention processors.
 
-    def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+    ``photographs``: the rows' pictures are given, and their sources are forced along their latents.
+    """
+
+    def __init__(self, config: EditConfig, tasks: Tasks, *, photographs: bool = False) -> None:
+        self.photographs = photographs
         steps = config.diffusion.steps
         self.candidates = RoundCandidates(tasks, config.candidates, config.rounds, steps)
         self.config, self.tasks = config, self.candidates.first
@@ -143,16 +144,30 @@ class Drawing:
             self.sparse.begin(control if sparse else None, (noise.shape[2], noise.shape[3]))
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
-        latents = model.sample(
+        initial, taking_part, start = (
             torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)]),
+            control,
+            None,
+        )
+        if self.photographs:
+            forced = self._forced(rows, seeds, control)
+            initial, taking_part, start = forced.initial_latents(), forced, forced.start
+        latents = model.sample(
+            initial,
             join(encoded),
             torch.tensor(guidance, device=model.device),
             seeds * past_rows + [seed for seed in seeds for _ in range(slots)],
-            control,
+            taking_part,
+            start,
         )
         # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])
         return _by_row(images, len(rows)), _by_row(finite, len(rows))
+
+    def _forced(self, rows: list[EditRequest], seeds: list[int], control: PromptToPrompt) -> ForcedSources:
+        pictures = np.stack([row.picture for row in rows])
+        trajectory = self.model.trajectory(pictures, seeds, self.config.picture_noise)
+        return ForcedSources(control, trajectory, int(self.config.skip * self.config.diffusion.steps))
 
     def _prompts(self, turn: Turn) -> tuple[str, str]:
         return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)
@@ -198,47 +213,14 @@ class Drawing:
         candidate, settings = self.candidates.numbered(turn.task, number), self.config.diffusion
         return draw_strength(candidate, turn.seed, number, settings.steps, settings.guidance_scale)
 
-    def _decide(self, row: EditRequest, drawn: np.ndarray, finite: np.ndarray) -> Decision:
-        task, region = self.tasks[row.turn.task], row.turn.region
-        for picture in np.flatnonzero(~finite):
-            name = f"the drawing of candidate {picture - 1}" if picture else "the source drawn again"
-            return failed(NotFiniteError("edit", name))
-        anchor = row.picture if row.history else drawn[0]
-        _, outside = region.metric_regions(task.region)
-        candidates = []
-        for number, image in zip(self._numbers(row), drawn[1:], strict=False):
-            candidate = self.candidates.numbered(task.name, number)
-            strength = self._strength(row.turn, number)
-            raw = mean_change(as_float(anchor), as_float(image), outside)
-            contrast_raw = contrast(as_float(image))
-            if task.composite:
-                image = paste_outside(anchor, image, region.edit_mask(task.region, candidate.mask))
-            for thresholded, version in self._versions(anchor, image):
-                candidates.append(
-                    {
-                        "image": encode_png(version),
-                        "candidate": number,
-                        "thresholded": thresholded,
-                        "mask": candidate.mask,
-                        "cross_until": strength.cross_until,
-                        "self_until": strength.self_until,
-                        "guidance_scale": strength.guidance_scale,
-                        "change_outside_raw": raw,
-                        "contrast_raw": contrast_raw,
-                    }
-                )
-        drift = float(np.abs(as_float(drawn[0]) - as_float(row.picture)).mean())
-        return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
-
-    def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[tuple[bool, np.ndarray]]:
-        """The published versions of a drawn picture, each with whether unchanged pixels were restored."""
-        settings = self.config.pixel_threshold
-        if settings is None:
-            return [(False, image)]
-        kernel = kernel_of(settings.kernel, anchor.shape)
-        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, kernel)
-        restored = (True, np.round(held * 255).astype(np.uint8))
-        return [restored] if settings.mode == "always" else [(False, image), restored]
+    def _decide(self, row: EditRequest, images: np.ndarray, finite: np.ndarray) -> Decision:
+        task = self.tasks[row.turn.task]
+        chosen = [
+            Drawn(number, self.candidates.numbered(task.name, number), self._strength(row.turn, number))
+            for number in self._numbers(row)
+        ]
+        anchor = row.picture if row.history or self.photographs else images[0]
+        return decide(row, task, chosen, images, finite, anchor, self.config.pixel_threshold)
 
 
 def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:

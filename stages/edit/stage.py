@@ -1,98 +1,27 @@
 """The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
-from typing_extensions import Self
 
-from stages.base import Decision, Section, Stage, StageConfig, Weights, failed, kept, rejected, to_table
-from stages.candidate import Several
+from stages.base import (
+    PICTURES,
+    Decision,
+    Stage,
+    StageConfig,
+    failed,
+    kept,
+    rejected,
+    to_table,
+)
 from stages.edit.annotations.marks import Annotation, Subject
+from stages.edit.config import EditConfig
 from stages.edit.request import EditRequest
 from stages.finite import NotFiniteError
-from stages.models.diffusion import DiffusionConfig
-from stages.pictures.pixel_threshold import ALPHA, KERNEL
 from stages.pictures.png import encode_png
-from stages.tasks import Candidate, Tasks
+from stages.tasks import Tasks
 from stages.written_text import AnnotationError
-
-
-class PixelThreshold(Section):
-    """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
-
-    alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
-    kernel: float = Field(
-        KERNEL,
-        ge=0,
-        le=0.5,
-        description="side of the averaged neighbourhood, as a fraction of the picture's shorter side",
-    )
-    mode: Literal["candidate", "always"] = Field(
-        "candidate",
-        description="candidate: a second version of every candidate, between which the filter chooses; "
-        "always: this version alone, as in Emu Edit",
-    )
-
-
-class EditConfig(StageConfig):
-    """The manifest's section ``edit``."""
-
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16}
-
-    diffusion: DiffusionConfig
-    self_max_tokens: int = Field(
-        256,
-        ge=1,
-        le=1 << 16,
-        description="self-attention is controlled in layers of at most so many tokens, "
-        "in a picture of the model's own size",
-    )
-    candidates: Mapping[str, Several[Candidate]] = Field(
-        {}, description="by task: candidates that replace the task file's"
-    )
-    rounds: Mapping[str, Annotated[Several[Several[Candidate]], Field(min_length=1)]] = Field(
-        {},
-        description="by task: the candidates of round 2, 3, ...; other tasks vary those of the first round",
-    )
-    mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
-    fusion: Literal["schedule", "power", "lerp", "none"] = Field(
-        "schedule",
-        description="how the soft mask ties the latents to the source's",
-    )
-    region: Literal["whole", "support", "schedule"] = Field(
-        "whole",
-        description="where an edit is computed: the whole picture; where its mask is above 0; or, in each "
-        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster",
-    )
-    region_halo: float = Field(
-        1 / 16,
-        ge=0,
-        le=0.5,
-        description="what is computed around that region too, as a fraction of the picture's shorter side",
-    )
-    blend_tokens: int = Field(
-        256,
-        ge=1,
-        le=1 << 16,
-        description="LocalBlend uses the cross-attention layers with so many tokens, "
-        "in a picture of the model's own size",
-    )
-    pixel_threshold: PixelThreshold | None = Field(
-        None, description="restores the pixels that an edit hardly changed; for sessions"
-    )
-    depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
-    pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
-
-    @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        if self.region != "whole" and self.diffusion.compile:
-            raise ValueError(
-                f"edit.region: {self.region} takes the U-Net's layers apart, so it cannot be compiled: set "
-                "diffusion.compile: false, or edit.region: whole"
-            )
-        return self
 
 
 class Edit(Stage[EditConfig]):
@@ -116,6 +45,8 @@ class Edit(Stage[EditConfig]):
     """
 
     version: ClassVar[int] = 7
+    photographs: ClassVar[bool] = False
+    """Whether the sources are pictures of the captions' rows, and are forced, not drawn."""
     redraws: ClassVar[bool] = True
     final: ClassVar = (
         "caption_exceeds_text_encoder",
@@ -170,7 +101,11 @@ class Edit(Stage[EditConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.annotations = load_annotations(config, tasks)
-        self.drawing = Drawing(config, tasks)
+        self.drawing = Drawing(config, tasks, photographs=self.photographs)
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return EditPhotographs if PICTURES in stages else cls
 
     @classmethod
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
@@ -184,6 +119,8 @@ class Edit(Stage[EditConfig]):
             yield str(error)
         yield from diffusion_problems(config.diffusion)
         yield from annotation_problems(config, tasks)
+        if config.skip and not cls.photographs:
+            yield "edit.skip: a drawn source cannot start late: take it out, or name captions.picture"
 
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
@@ -217,6 +154,16 @@ class Edit(Stage[EditConfig]):
             if method != "prompt2prompt":
                 decisions[request.id] = _annotated(request, self.annotations[method])
         return to_table(rows["id"].to_pylist(), [decisions[each.id] for each in requests], self.schema)
+
+
+class EditPhotographs(Edit):
+    """Edits the pictures of the captions' rows (:mod:`stages.edit.prompt_to_prompt.forced`).
+
+    The anchor is the row's own picture to the bit. ``source_drift`` is its mean difference from what the VAE
+    makes of it.
+    """
+
+    photographs: ClassVar[bool] = True
 
 
 def _annotated(request: EditRequest, draw: Annotation) -> Decision:

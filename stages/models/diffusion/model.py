@@ -13,6 +13,7 @@ from stages.models.diffusion.decoder import Decoder
 from stages.models.diffusion.memory import latent_multiple, size_problems
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
+from stages.models.diffusion.trajectory import Noise, Trajectory
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
@@ -88,9 +89,11 @@ class Diffusion:
         guidance_scale: torch.Tensor,
         row_seeds: list[int],
         control: Control | None = None,
+        start: int | None = None,
     ) -> torch.Tensor:
         """Denoise latents [n,c,h,w] from ``initial_latents``; one prompt and guidance scale [n] per row.
 
+        With ``start``, they are those before this step (:func:`stages.models.diffusion.sampler.sample`).
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
         """
         rows = len(latents)
@@ -113,7 +116,13 @@ class Diffusion:
             noise_seeds=[derive_seed(seed, "sampler") for seed in row_seeds],
             added=added,
             timestep_cond=self._guidance_embedding(guidance_scale),
+            start=start,
         )
+
+    def trajectory(self, pictures: np.ndarray, row_seeds: list[int], noise: Noise) -> Trajectory:
+        """The latents of pictures uint8 [n,H,W,3] before each step, by one seed a picture."""
+        clean = self.decoder.encode(pictures).to(self.device, torch.float32)
+        return Trajectory(self.scheduler, clean, row_seeds, self.config.steps, noise)
 
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""

@@ -54,6 +54,7 @@ def sample(
     noise_seeds: Sequence[int] | None = None,
     added: Mapping[str, torch.Tensor] | None = None,
     timestep_cond: torch.Tensor | None = None,
+    start: int | None = None,
 ) -> torch.Tensor:
     """Denoise ``latents``.
 
@@ -69,6 +70,8 @@ def sample(
             the unedited area would differ between them.
         added: further conditions of the U-Net by name, such as SDXL's, one row for each row of the U-Net.
         timestep_cond: embedded guidance scale of distilled models [L,w].
+        start: the first step, if ``latents`` are not noise but those before this step, scaled as the
+            scheduler's.
 
     Returns:
         x_0 [L,c,h,w]. With guidance, the U-Net is called with 2L rows: first the unconditional rows.
@@ -84,11 +87,12 @@ def sample(
     scheduler.set_timesteps(steps)
     # Keep the scheduler's own timesteps on the CPU: reading them from a GPU would wait for the GPU.
     timesteps = scheduler.timesteps.to(latents.device)
-    latents = latents * scheduler.init_noise_sigma
+    if start is None:
+        latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
     generator = [torch.Generator().manual_seed(seed) for seed in noise_seeds or []] or None
-    for step, t in enumerate(scheduler.timesteps):
+    for step, t in list(enumerate(scheduler.timesteps))[start or 0 :]:
         if control is not None:
             control.before_step(step)
         rows = scheduler.scale_model_input(latents, t)
