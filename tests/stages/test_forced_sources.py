@@ -117,7 +117,7 @@ def test_an_edit_with_the_same_prompt_ends_as_the_picture(unet, gates, guided, n
 
 
 def edit_friendly(unet, scheduler, clean, source, target, uncond) -> torch.Tensor:
-    """Huberman-Spiegelglas et al. 2024, algorithm 1, with DDPM's posterior mean; without attention control."""
+    """Huberman-Spiegelglas et al. 2024, algorithm 1, by DDPM's posterior mean, without attention control."""
     for layer in install(unet):
         layer.control = None
     trajectory = Trajectory(scheduler, clean, [0], STEPS)
