@@ -15,6 +15,7 @@ from stages.tasks import Tasks
 __all__ = [
     "AUTO",
     "DECISION_FIELDS",
+    "OUTSIDE",
     "PICTURES",
     "ConfigT",
     "Decision",
@@ -42,6 +43,8 @@ PICTURES = "captions.picture"
 """Among a run's stages, it says that the captions' rows have pictures.
 
 In ``Stage.reads`` it stands for them: ``picture_bytes``, null where ``picture_flaw`` says why."""
+OUTSIDE = frozenset({"plan", "run", PICTURES})
+"""The names in ``Stage.reads`` that are no stages."""
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

@@ -67,7 +67,7 @@ class Pictures:
             return folders[0]
         if not is_local(folders[0]):
             raise UserError(f"captions.picture: the files of {self.captions} must lie in one folder")
-        return Path(os.path.commonpath(folders))
+        return Path(os.path.commonpath([str(folder) for folder in folders]))
 
     def names(self) -> pa.ChunkedArray:
         """The pictures' paths below ``root``, in the order of the captions; null: the bytes lie in parquet.
@@ -78,7 +78,9 @@ class Pictures:
         chunks = []
         for file in self.files:
             with named(file):
-                below = "." if file.parent == self.root else os.path.relpath(file.parent, self.root)
+                below = "."
+                if file.parent != self.root:
+                    below = os.path.relpath(str(file.parent), str(self.root))
                 chunks.append(_names(file, self.column, "" if below == "." else below))
         return pa.chunked_array(chunks, pa.large_string())
 
@@ -214,8 +216,8 @@ def _read_file(root: Location, name: str) -> bytes:
     try:
         path = root / name
         if is_local(path):
-            inside = Path(os.path.realpath(path))
-            if not inside.is_relative_to(os.path.realpath(root)):
+            inside = Path(os.path.realpath(str(path)))
+            if not inside.is_relative_to(os.path.realpath(str(root))):
                 raise _NoPictureError("picture_outside")
             if not stat.S_ISREG(inside.stat().st_mode):
                 raise _NoPictureError("picture_missing")

@@ -33,7 +33,7 @@ class PixelThreshold(Section):
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "skip": 0, "picture_noise": "fresh"}
+    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "skip": 0}
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
@@ -79,10 +79,6 @@ class EditConfig(StageConfig):
         lt=1,
         description="with captions.picture: the fraction of the steps that is left out at the beginning; an "
         "edit then stays nearer to its picture",
-    )
-    picture_noise: Literal["fresh", "one"] = Field(
-        "fresh",
-        description="with captions.picture: noise of a picture's latents, new in each step or the same",
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="restores the pixels that an edit hardly changed; for sessions"

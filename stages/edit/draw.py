@@ -144,21 +144,15 @@ class Drawing:
             self.sparse.begin(control if sparse else None, (noise.shape[2], noise.shape[3]))
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
-        initial, taking_part, start = (
-            torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)]),
-            control,
-            None,
-        )
-        if self.photographs:
-            forced = self._forced(rows, seeds, control)
-            initial, taking_part, start = forced.initial_latents(), forced, forced.start
+        initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])
+        forced = self._forced(rows, seeds, control) if self.photographs else None
         latents = model.sample(
-            initial,
+            initial if forced is None else forced.initial_latents(),
             join(encoded),
             torch.tensor(guidance, device=model.device),
             seeds * past_rows + [seed for seed in seeds for _ in range(slots)],
-            taking_part,
-            start,
+            control if forced is None else forced,
+            None if forced is None else forced.start,
         )
         # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])
@@ -166,8 +160,8 @@ class Drawing:
 
     def _forced(self, rows: list[EditRequest], seeds: list[int], control: PromptToPrompt) -> ForcedSources:
         pictures = np.stack([row.picture for row in rows])
-        trajectory = self.model.trajectory(pictures, seeds, self.config.picture_noise)
-        return ForcedSources(control, trajectory, int(self.config.skip * self.config.diffusion.steps))
+        trajectory = self.model.trajectory(pictures, seeds)
+        return ForcedSources(control, trajectory, round(self.config.skip * self.config.diffusion.steps))
 
     def _prompts(self, turn: Turn) -> tuple[str, str]:
         return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)

@@ -127,7 +127,6 @@ WAYS = {
     "in its region": ({}, {"region": "schedule"}),
     "in its region's support": ({}, {"region": "support"}),
     "late": ({}, {"skip": 0.5}),
-    "of one noise": ({}, {"picture_noise": "one"}),
     "without guidance": ({"guidance_scale": 1.0}, {}),
     "with a negative prompt": ({"negative_prompt": "a red car"}, {"region": "schedule"}),
     "by a sampler that adds noise": ({"sampler": "euler_ancestral"}, {}),

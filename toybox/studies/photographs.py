@@ -44,11 +44,9 @@ TASKS = ("local", "remove", "texture", "background", "global", "color")
 """Prompt-to-Prompt's forward tasks: a reverse one cannot begin with a picture."""
 WAYS: Mapping[str, Mapping[str, Any] | None] = {
     "drawn": None,
-    "given, fresh noise": {"picture_noise": "fresh"},
-    "given, one noise": {"picture_noise": "one"},
-    "given, fresh noise, skip 0.2": {"picture_noise": "fresh", "skip": 0.2},
-    "given, one noise, skip 0.2": {"picture_noise": "one", "skip": 0.2},
-    "given, fresh noise, euler_ancestral": {"picture_noise": "fresh", "sampler": "euler_ancestral"},
+    "given": {},
+    "given, skip 0.2": {"skip": 0.2},
+    "given, euler_ancestral": {"sampler": "euler_ancestral"},
 }
 SHOWN = 12
 

@@ -13,7 +13,7 @@ from stages.models.diffusion.decoder import Decoder
 from stages.models.diffusion.memory import latent_multiple, size_problems
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
-from stages.models.diffusion.trajectory import Noise, Trajectory
+from stages.models.diffusion.trajectory import Trajectory
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
@@ -119,10 +119,10 @@ class Diffusion:
             start=start,
         )
 
-    def trajectory(self, pictures: np.ndarray, row_seeds: list[int], noise: Noise) -> Trajectory:
+    def trajectory(self, pictures: np.ndarray, row_seeds: list[int]) -> Trajectory:
         """The latents of pictures uint8 [n,H,W,3] before each step, by one seed a picture."""
         clean = self.decoder.encode(pictures).to(self.device, torch.float32)
-        return Trajectory(self.scheduler, clean, row_seeds, self.config.steps, noise)
+        return Trajectory(self.scheduler, clean, row_seeds, self.config.steps)
 
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""

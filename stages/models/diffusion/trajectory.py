@@ -1,33 +1,28 @@
 """Known latents of a picture at every noise level, along which a source row can be forced."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from stages.seeds import derive_seed
 
-Noise = Literal["fresh", "one"]
-"""Whether every noise level has its own noise (edit-friendly DDPM: Huberman-Spiegelglas et al. 2024), or all
-have the same."""
-
 
 class Trajectory:
-    """The latents of pictures before each step of a sampler.
+    """The latents of pictures before each step of a sampler, each with noise of its own.
+
+    With one noise for all steps, fewer edits of the toybox are right (docs/photographs.md).
 
     Args:
         scheduler: one of :data:`stages.models.diffusion.sampler.SCHEDULERS`. ``sample`` sets the same steps.
         clean: the pictures' latents [n,c,h,w], which are the last ones.
         seeds: one seed per picture, of its noise.
         steps: number of sampling steps.
-        noise: see :data:`Noise`.
     """
 
-    def __init__(
-        self, scheduler: Any, clean: torch.Tensor, seeds: Sequence[int], steps: int, noise: Noise = "fresh"
-    ) -> None:
+    def __init__(self, scheduler: Any, clean: torch.Tensor, seeds: Sequence[int], steps: int) -> None:
         scheduler.set_timesteps(steps)
-        self.scheduler, self.clean, self.seeds, self.steps, self.noise = scheduler, clean, seeds, steps, noise
+        self.scheduler, self.clean, self.seeds, self.steps = scheduler, clean, seeds, steps
         self.timesteps = scheduler.timesteps
 
     def before(self, step: int) -> torch.Tensor:
@@ -42,7 +37,6 @@ class Trajectory:
         """Gaussian noise; each picture has its own CPU generator."""
         rows = []
         for seed, clean in zip(self.seeds, self.clean, strict=True):
-            names = (seed, "picture", step) if self.noise == "fresh" else (seed, "picture")
-            generator = torch.Generator().manual_seed(derive_seed(*names))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "picture", step))
             rows.append(torch.randn(clean.shape, generator=generator))
         return torch.stack(rows).to(self.clean)
