@@ -84,3 +84,8 @@ def test_photographs_become_pairs_whose_inputs_are_their_own_pixels(tmp_path):
             assert (before[outside] == target[outside]).all()
     assert "equal to the bit" in command("regenerate", str(run), rows.id[0], settings=[])
     command("validate", str(run), settings=[])
+    assert "The inputs are pictures\nthat came with the captions" in (run / "README.md").read_text()
+    command("export", str(run), "--to", "datasets", "--out", str(tmp_path / "out"), settings=[])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "Inputs came with the captions" in card
+    assert "Synthetic: captions" not in card
