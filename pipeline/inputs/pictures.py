@@ -27,13 +27,13 @@ from pipeline.manifest.captions import Captions
 from pipeline.store.location import Location, arrow_source, is_local
 
 MOST_BYTES = 64 << 20
-"""Most bytes of a picture's file that are read. The source stage rejects a picture with more."""
+"""Most bytes of a picture."""
 PLANNED = ("row", "picture", "picture_digest", "picture_flaw")
 """The plan's columns that tell where a picture is: the caption's row; its path, null for one in parquet;
-blake2b of its first ``MOST_BYTES + 1`` bytes; why there was no picture, or an empty text."""
+blake2b of its bytes; why there was no picture, or an empty text."""
 READ = pa.schema([("picture_bytes", pa.large_binary()), ("picture_flaw", pa.string())])
 """What a stage gets of them: the bytes, and why there are none: ``picture_missing``, ``picture_outside`` (of
-the captions' folder), ``picture_changed`` since planning, or an empty text."""
+the captions' folder), ``picture_too_large``, ``picture_changed`` since planning, or an empty text."""
 
 _ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EISDIR}
 
@@ -123,7 +123,10 @@ class Pictures:
         return (data, "") if _digest(data) == row["picture_digest"] else (None, "picture_changed")
 
     def _read(self, row: int, name: str | None) -> bytes:
-        return self._embedded(row) if name is None else _read_file(self.root, name)
+        data = self._embedded(row) if name is None else _read_file(self.root, name)
+        if len(data) > MOST_BYTES:
+            raise _NoPictureError("picture_too_large")
+        return data
 
     def _embedded(self, row: int) -> bytes:
         """The bytes in a row of the parquet files; the last row group is kept, since rows come in order."""
@@ -141,7 +144,7 @@ class Pictures:
         data = value.get("bytes") if isinstance(value, dict) else value
         if not data:
             raise _NoPictureError("picture_missing")
-        return data[: MOST_BYTES + 1]
+        return bytes(data)
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -203,7 +206,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def _read_file(root: Location, name: str) -> bytes:
-    """The first ``MOST_BYTES + 1`` bytes of a file below ``root``.
+    """The bytes of a file below ``root``, at most ``MOST_BYTES + 1``.
 
     Raises:
         _NoPictureError: there is no regular file of this name, or it, or what a link leads to, lies outside.

@@ -135,7 +135,8 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
                 table = table.append_column(KEPT, _taken(others, chosen).cast(pa.string()))
             if pictures is not None and names is not None:
                 table = _with_pictures(table, pictures, names)
-            table = _by_shape(table, _shapes(manifest))
+            else:
+                table = _by_shape(table, _shapes(manifest))
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(
                     f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "

@@ -152,7 +152,7 @@ class Drawing:
             torch.tensor(guidance, device=model.device),
             seeds * past_rows + [seed for seed in seeds for _ in range(slots)],
             control if forced is None else forced,
-            None if forced is None else forced.start,
+            start=None if forced is None else forced.start,
         )
         # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])

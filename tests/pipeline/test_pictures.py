@@ -187,10 +187,13 @@ def test_an_unreadable_picture_is_not_a_missing_one(folder, monkeypatch):
             read()
 
 
-def test_a_file_without_end_is_read_up_to_a_bound(folder, monkeypatch):
-    monkeypatch.setattr(module, "MOST_BYTES", 3)
-    pictures = Pictures(write(folder, ".csv", ["a.png"]), "image")
-    assert pictures.read(planned(pictures))["picture_bytes"].to_pylist() == [b"firs"]
+def test_a_large_file_is_read_up_to_a_bound_and_refused(folder, monkeypatch):
+    monkeypatch.setattr(module, "MOST_BYTES", 5)
+    pictures = Pictures(write(folder, ".csv", ["a.png", "below/b c.png"]), "image")
+    assert pictures.read(planned(pictures))["picture_flaw"].to_pylist() == ["", "picture_too_large"]
+    assert module._read_file(folder, "below/b c.png") == b"second"[:6]
+    embedded = Pictures(embed(folder / "x.parquet", [b"12345", b"123456"], pa.binary()), "image")
+    assert embedded.read(planned(embedded))["picture_flaw"].to_pylist() == ["", "picture_too_large"]
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".jsonl", ".json", ".csv"])
