@@ -12,7 +12,7 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,22 @@ class Clock:
                 clock.rows += rows.num_rows
                 return records
 
+            def stream(self, batches: Iterator[pa.Table]) -> Any:
+                made = super().stream(batches)
+                return None if made is None else clock.each(made)
+
         return Timed
+
+    def each(self, made: Iterator[pa.Table]) -> Generator[pa.Table, None, None]:
+        """The records of a stream, timed."""
+        while True:
+            started = time.perf_counter()
+            records = next(made, None)
+            self.calls += time.perf_counter() - started
+            if records is None:
+                return
+            self.rows += records.num_rows
+            yield records
 
     @contextmanager
     def models_timed(self) -> Iterator[None]:

@@ -2,9 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import pyarrow as pa
 
@@ -17,6 +17,7 @@ __all__ = [
     "DECISION_FIELDS",
     "OUTSIDE",
     "PICTURES",
+    "Answers",
     "ConfigT",
     "Decision",
     "Dtype",
@@ -47,6 +48,17 @@ OUTSIDE = frozenset({"plan", "run", PICTURES})
 """The names in ``Stage.reads`` that are no stages."""
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
+
+
+class Answers(Protocol):
+    """Answers of a model that were paid for, by a digest of all that determines them.
+
+    They are kept beside the run, so that a part that is made again does not pay for them again.
+    """
+
+    def get(self, key: str) -> str | None: ...
+
+    def put(self, key: str, answer: str) -> None: ...
 
 
 class Stage(ABC, Generic[ConfigT]):
@@ -101,6 +113,8 @@ class Stage(ABC, Generic[ConfigT]):
         self.config, self.tasks, self.turn = config, tasks, turn
         self.tokens: Counter[str] = Counter()
         """Tokens of a chat model: ``prompt_tokens``, ``answer_tokens``. The engine takes and clears them."""
+        self.answers: Answers | None = None
+        """Those about the rows that it is given next; the engine sets it. None: nothing is kept."""
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> "type[Stage[Any]]":
@@ -155,6 +169,15 @@ class Stage(ABC, Generic[ConfigT]):
     @abstractmethod
     def __call__(self, rows: pa.Table) -> pa.Table:
         """One record per row; see the class."""
+
+    def stream(self, batches: Iterator[pa.Table]) -> Generator[pa.Table, None, None] | None:
+        """The records of each batch, in order, as ``__call__`` makes them; None: a batch is called alone.
+
+        For a stage that waits for a server, so that it need not wait at the end of each batch. It may read
+        further batches before it yields the records of one. If it raises, the engine calls the stage with
+        the batches that have no records.
+        """
+        return None
 
     def resize(self, batch: int) -> None:
         """Use batches of this many rows from now on, because memory was too small for ``config.batch``."""

@@ -1,7 +1,7 @@
 """The settings that every stage has, and sections that name a model's weights."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -116,6 +116,11 @@ class StageConfig(Section):
         The plan puts rows of one shape next to each other, so that their batches are full.
         """
         return 1
+
+    @property
+    def task_keys(self) -> Sequence[str]:
+        """Keys of a task file that the stage uses because of these settings, besides ``Stage.task_keys``."""
+        return ()
 
     @property
     def made_for(self) -> Mapping[str, str]:

@@ -1,14 +1,17 @@
 """Benchmarks run, small: their figures are not tested, that they can be had is."""
 
+import re
 import subprocess
 import sys
 import time
 
 import pyarrow as pa
+import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import models
+from benchmarks import chain, models
+from benchmarks.server_use import SimulatedServer, in_rounds, streamed
 from benchmarks.stages import Clock
 from pipeline.cli import app
 from pipeline.engine.ledger import count_run
@@ -73,3 +76,33 @@ def test_a_family_takes_a_batch(monkeypatch):
     for family in models.FAMILIES:
         model, inputs = models.build(family, torch.device("cpu"), torch.float32)
         assert models.step(model, inputs, 3)().shape == (3, 4, 16, 16)
+
+
+def test_server_use_counts_the_use_of_slots_by_the_real_stage():
+    before, after = (SimulatedServer(16, 0.35, 0.05) for _ in range(2))
+    in_rounds(before, 320, 32, attempts=3)
+    assert streamed(after, 320, 32, 32, attempts=3) == 320
+    assert before.most <= 16
+    assert after.most == 16
+    assert before.use < 0.6 < 0.9 < after.use
+
+
+def test_chain_is_measured_from_captions_to_shards(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["chain", "--pairs", "2", "--batch", "2"])
+    chain.main()
+    printed = capsys.readouterr().out
+    assert "2 pairs in" in printed
+    for work in ("U-Net", "VAE", "text encoders", "detector", "segmenter", "CLIP", "PNG", "parquet"):
+        assert re.search(rf"{work} +│ +\d", printed), work
+    assert "shards     2 rows" in printed
+
+
+@pytest.mark.full
+def test_the_u_net_is_not_compiled_again_after_the_first_batch(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["chain", "--pairs", "4", "--batch", "2", "--compile"])
+    chain.main()
+    told = re.findall(r"at call ([\d, ]+) of 20 \(10 calls a batch\)", capsys.readouterr().out)
+    assert len(told) == 2
+    assert all(int(call) <= 10 for calls in told for call in calls.split(", "))

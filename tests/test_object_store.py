@@ -27,6 +27,7 @@ from pipeline.errors import StageError, UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.store import events
 from pipeline.store import lock as locks
+from pipeline.store.answers import HELD, KeptAnswers
 from pipeline.store.files import SMALL as SMALL_OBJECT
 from pipeline.store.files import put, remove
 from pipeline.store.folder import RunFolder
@@ -37,9 +38,11 @@ from pipeline.store.outputs import new_file, new_folder
 from pipeline.store.parts import read_footer
 from pipeline.store.plan import read_part
 from pipeline.store.sealed import read_table
+from pipeline.store.sealed_lines import sealed_line
 from pipeline.store.sealed_writer import SealedWriter
 from pipeline.verdicts.book import Book
 from pipeline.verdicts.given_file import read_given
+from tests.pipeline.pruned_runs import SketchedRun
 from tests.pipeline.runs import FakeRun, assert_sum_is_exact, files_below
 from tests.toybox_runs import ROOT, SMALL
 from tests.waiting import wait_for_files
@@ -106,6 +109,16 @@ def test_a_run_has_the_bytes_of_one_on_a_disk(on_s3, make_run):
     assert on_s3.files() == local.files()
 
 
+def test_a_pruned_run_filtered_again_has_the_bytes_of_one_on_a_disk(tmp_path, switches, request):
+    remote = SketchedRun(tmp_path / "remote", CAPTIONS, runs=f"s3://pairs/{request.node.name}[*?]")
+    local = SketchedRun(tmp_path / "local", CAPTIONS)
+    for run in (remote, local):
+        run.generate()
+        assert run.prune() == [("sketch", 0), ("sketch", 1)]
+        run.generate("sieve.default.brightness=0.6")
+    assert remote.files() == local.files()
+
+
 def test_an_object_is_removed_by_its_name_and_no_other():
     folder = locate("s3://pairs/removed")
     names = ["a*", "a?", "[ab]", "a", "ab", "b", "a[b]", "%2A", "a#b", "a b"]
@@ -120,11 +133,22 @@ def test_an_object_is_removed_by_its_name_and_no_other():
 @pytest.mark.parametrize("lines", [0, 40_000])
 def test_events_are_added_to_an_object_of_any_size_and_name(lines):
     path = locate(f"s3://pairs/events-{lines}[*?]/events.jsonl")
-    put(path, events.sealed_line({"unit": 0, "note": "x" * 100}) * lines)
+    put(path, sealed_line({"unit": 0, "note": "x" * 100}) * lines)
     assert lines == 0 or path.stat().st_size > SMALL_OBJECT
     for number in (1, 2):
         events.append(path, unit=number)
     assert [event["unit"] for _, event in events.read(path)] == [*[0] * lines, 1, 2]
+
+
+def test_answers_are_kept_there_in_groups():
+    path = locate("s3://pairs/answers[*?]/00000.jsonl")
+    killed = KeptAnswers(path)
+    for number in range(HELD + 3):
+        killed.put(f"{number}", f"answer {number}")
+    again = KeptAnswers(path)
+    assert [again.get(f"{n}") is not None for n in range(HELD + 3)] == [True] * HELD + [False] * 3
+    killed.write()
+    assert KeptAnswers(path).get(f"{HELD + 2}") == f"answer {HELD + 2}"
 
 
 def test_the_collector_uploads_nothing():

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.engine.guarded import FatalError
@@ -55,9 +56,9 @@ class Actor:
             "manifest's key 'runs' name a path that every node shares, or s3://"
         )
 
-    def run(self, unit: Unit) -> Result | Stopped | Died:
+    def run(self, unit: Unit, ahead: Sequence[Unit] = ()) -> Result | Stopped | Died:
         try:
-            return self._worker.run(unit)
+            return self._worker.run(unit, ahead)
         except FatalError as error:
             return Died(str(error), by_itself=True)
         except BaseException as error:

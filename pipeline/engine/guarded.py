@@ -5,13 +5,16 @@ memory, it is halved until it fits, and later batches have the size that fit. Ro
 outside the promise of equal bytes.
 """
 
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline import interrupts
-from pipeline.errors import StageError, describe, stopping
-from stages.base import Decision, Stage, output_schema, storable, to_table
+from pipeline.engine.streaming import BrokenStreamError, Given, Made
+from pipeline.errors import StageError, UserError, describe, stopping
+from stages.base import Answers, Decision, Stage, output_schema, storable, to_table
 
 STATUSES = ("kept", "rejected", "failed")
 LONGEST_REASON = 300
@@ -55,7 +58,42 @@ class Guarded:
         self._stage.tokens.clear()
         return taken
 
-    def __call__(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
+    def use(self, answers: Answers) -> None:
+        """Let the stage keep its model's answers there."""
+        self._stage.answers = answers
+
+    def stream(self, batches: Iterator[pa.Table]) -> Generator[Made, None, None]:
+        """Run batches, and yield the result of each in order; as one stream if the stage can.
+
+        Raises:
+            BrokenStreamError: the stage raised, or broke its contract, before the next batch was made.
+            The errors of ``__call__`` and of ``batches``.
+        """
+        given = Given(batches)
+        made = self._stage.stream(given)
+        if made is None:
+            yield from map(self, batches)
+            return
+        with closing(made):
+            while True:
+                try:
+                    records = next(made, None)
+                    if records is None:
+                        if given.waiting:
+                            raise self._broken("it ended before its rows")
+                        return
+                    records = self._verified(records, given.waiting.popleft())
+                except (StageError, UserError):
+                    raise
+                except BaseException as error:
+                    interrupts.check()
+                    if given.error is not None:
+                        raise given.error from None
+                    _raise_if_fatal(error)
+                    raise BrokenStreamError from error
+                yield records, []
+
+    def __call__(self, rows: pa.Table) -> Made:
         """Run at most ``batch`` rows. Returns their records and the exceptions raised on the way.
 
         Raises:
@@ -69,12 +107,12 @@ class Guarded:
             return self._in_pieces(rows, self.batch)
         return self._run(rows)
 
-    def _run(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
+    def _run(self, rows: pa.Table) -> Made:
         """Run at most ``batch`` rows."""
         batch = self.batch
         try:
-            records = self._checked(rows)
-        except StageError:
+            records = self._verified(self._stage(rows), rows["id"].to_pylist())
+        except (StageError, UserError):
             raise
         except BaseException as error:  # a row's SystemExit also costs only this row
             interrupts.check()
@@ -96,7 +134,7 @@ class Guarded:
             raise StageError(f"{self._name} broke its contract over a batch, not over its rows: {broken}")
         return records, errors
 
-    def _in_halves(self, rows: pa.Table, batch: int) -> tuple[pa.Table, list[BaseException]]:
+    def _in_halves(self, rows: pa.Table, batch: int) -> Made:
         """Run rows in half as large batches. If a row does not even fit alone, the size is restored."""
         self._resize(batch // 2)
         result = self._in_pieces(rows, self.batch)
@@ -109,7 +147,7 @@ class Guarded:
             self._stage.resize(batch)
         self.batch, self._tried = batch, min(self._tried, batch)
 
-    def _in_pieces(self, rows: pa.Table, size: int) -> tuple[pa.Table, list[BaseException]]:
+    def _in_pieces(self, rows: pa.Table, size: int) -> Made:
         """Run rows in batches of ``size``, or of what memory has lowered it to on the way."""
         pieces, start = [], 0
         while start < rows.num_rows:
@@ -118,17 +156,16 @@ class Guarded:
             start += size
         return _together(pieces)
 
-    def _checked(self, rows: pa.Table) -> pa.Table:
+    def _verified(self, records: pa.Table, ids: list[str]) -> pa.Table:
         """The stage's output, checked: one record per row, in order, with the stage's schema."""
-        records = self._stage(rows)
         if not isinstance(records, pa.Table):
             raise self._broken(f"it returned {type(records).__name__}, not a table")
         if not records.schema.equals(self._expected):
             raise self._broken(f"it wrote {records.schema}, not {self._expected}")
         records.validate(full=True)
-        if records["id"].to_pylist() != rows["id"].to_pylist():
+        if records["id"].to_pylist() != ids:
             raise self._broken(
-                f"its records are not those of its rows, in order: {records.num_rows} for {rows.num_rows}"
+                f"its records are not those of its rows, in order: {records.num_rows} for {len(ids)}"
             )
         for field in self._expected:
             if not field.nullable and records[field.name].null_count:
@@ -142,7 +179,7 @@ class Guarded:
         return ContractError(f"{self._name} broke its contract: {what}")
 
 
-def _together(pieces: list[tuple[pa.Table, list[BaseException]]]) -> tuple[pa.Table, list[BaseException]]:
+def _together(pieces: list[Made]) -> Made:
     return pa.concat_tables(table for table, _ in pieces), [error for _, es in pieces for error in es]
 
 

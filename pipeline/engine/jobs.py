@@ -11,6 +11,9 @@ from stages.base import StageConfig
 from stages.placed import PlacedStage
 from stages.tasks import Tasks
 
+AHEAD = 64
+"""Most units that a worker is told of before it gets them."""
+
 
 @dataclass(frozen=True)
 class Job:

@@ -4,7 +4,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 
 from pipeline.engine.guarded import FatalError
-from pipeline.engine.jobs import Job, Result, Unit
+from pipeline.engine.jobs import AHEAD, Job, Result, Unit
 from pipeline.engine.worker import Worker
 from pipeline.errors import StageError
 from pipeline.interrupts import heeded
@@ -15,9 +15,9 @@ class LocalBackend:
         """Yield each unit's result when its file is committed."""
         worker = Worker(job)
         with heeded():
-            for unit in units:
+            for place, unit in enumerate(units, 1):
                 try:
-                    yield worker.run(unit)
+                    yield worker.run(unit, units[place : place + AHEAD])
                 except FatalError as error:
                     raise StageError(
                         f"{job.step.name} ended at unit {unit.number}: {error}", traceback.format_exc()

@@ -8,10 +8,11 @@ import os
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from pipeline.engine.actor import Actor, Stopped
-from pipeline.engine.jobs import Job, Result, Unit
+from pipeline.engine.jobs import AHEAD, Job, Result, Unit
 from pipeline.engine.losses import Died, Heartbeats, Losses
 from pipeline.engine.ray_start import start_ray
 from pipeline.engine.threads import thread_variables
@@ -88,7 +89,8 @@ class RayBackend:
             if waiting and idle:
                 worker, unit = idle.pop(), waiting.popleft()
                 hearts.begin(unit.number)
-                busy[worker.run.remote(unit)] = worker, unit
+                ahead = list(islice(waiting, AHEAD)) if len(self._crew) == 1 else []
+                busy[worker.run.remote(unit, ahead)] = worker, unit
         if lost:
             raise StageError(_told(job, lost))
 

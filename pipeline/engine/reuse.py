@@ -7,14 +7,18 @@ keeps its record, and only the other rows run.
 """
 
 import hashlib
+from collections import deque
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 
 import pyarrow as pa
 
 from pipeline.engine.guarded import Guarded
+from pipeline.engine.streaming import Made
 from pipeline.manifest.steps import Step
 from pipeline.store.location import Location
 from pipeline.store.sealed import DamagedFileError, Place, check_digest, opened
+from stages.base import Answers
 
 MADE_FROM = pa.field("made_from", pa.binary(16))
 
@@ -69,17 +73,43 @@ class Reusing:
     def __init__(self, guarded: Guarded, records: Records | None) -> None:
         self._guarded, self._records = guarded, records
 
-    def __call__(self, rows: pa.Table) -> tuple[pa.Table, list[BaseException]]:
+    def use(self, answers: Answers) -> None:
+        self._guarded.use(answers)
+
+    def __call__(self, rows: pa.Table) -> Made:
         """As :class:`pipeline.engine.guarded.Guarded`; the records have ``MADE_FROM``."""
+        found, new = self._found(rows)
+        return self._joined(found, new, self._guarded(new) if new.num_rows else None)
+
+    def stream(self, batches: Iterator[pa.Table]) -> Generator[Made, None, None]:
+        """As :meth:`pipeline.engine.guarded.Guarded.stream`."""
+        waiting: deque[tuple[list[pa.Table | None], pa.Table]] = deque()
+
+        def new_rows() -> Iterator[pa.Table]:
+            for rows in batches:
+                waiting.append(self._found(rows))
+                if waiting[-1][1].num_rows:
+                    yield waiting[-1][1]
+
+        for made in self._guarded.stream(new_rows()):
+            while not waiting[0][1].num_rows:
+                yield self._joined(*waiting.popleft(), None)
+            yield self._joined(*waiting.popleft(), made)
+        while waiting:
+            yield self._joined(*waiting.popleft(), None)
+
+    def _found(self, rows: pa.Table) -> tuple[list[pa.Table | None], pa.Table]:
+        """The record of each row, if it has one, and the rows without."""
         found: list[pa.Table | None] = [None] * rows.num_rows
         if self._records is not None:
             pairs = zip(rows["id"].to_pylist(), hashes_of(rows), strict=True)
             found = [self._records.find(*pair) for pair in pairs]
-        new = rows.filter(pa.array([record is None for record in found]))
-        if not new.num_rows:
+        return found, rows.filter(pa.array([record is None for record in found]))
+
+    def _joined(self, found: list[pa.Table | None], new: pa.Table, made: Made | None) -> Made:
+        if made is None:
             return pa.concat_tables([record for record in found if record is not None]), []
-        made, errors = self._guarded(new)
-        records = marked(made, new)
+        records, errors = marked(made[0], new), made[1]
         each = iter(range(records.num_rows))
         joined = [records.slice(next(each), 1) if record is None else record for record in found]
         return pa.concat_tables(joined), errors

@@ -9,35 +9,35 @@ import re
 import time
 import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from functools import partial
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.engine.given import given_ids, given_rows
+from pipeline.engine.careful import one_by_one
 from pipeline.engine.guarded import Guarded
 from pipeline.engine.jobs import Job, Result, Unit
 from pipeline.engine.notes import Note, Notes
+from pipeline.engine.reading import Reader
 from pipeline.engine.reuse import MADE_FROM, Records, Reusing, marked, remembers
 from pipeline.engine.state import RunState
+from pipeline.engine.streaming import Flow, Made
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import StageError, UserError, describe, input_output_error, stopping
+from pipeline.store.answers import KeptAnswers
 from pipeline.store.counts import Counts
 from pipeline.store.parts import footer_content
 from pipeline.store.plan import read_part
 from pipeline.store.rows import ids_with_status
-from pipeline.store.sealed import DamagedFileError, check_digest, read_tables
+from pipeline.store.sealed import read_tables
 from pipeline.store.sealed_writer import SealedWriter
 from stages.base import Decision, output_schema, to_table
 
 ALIKE = 4
 """A stage never stops for fewer equal failures than this."""
 POISONED = Decision("failed", "WorkerLost: every process that ran this row ended or hung with it")
-
-
-Made: TypeAlias = tuple[pa.Table, list[BaseException]]
-"""Records, and the exceptions raised while making them."""
 
 
 class Worker:
@@ -53,9 +53,17 @@ class Worker:
         self._make: Guarded | Reusing | None = None
         self._notes, self._finished = Notes(job.folder, job.step.name), 0
         self._state = RunState(job.folder, job.plan, job.steps)
+        self._reader = Reader(job, self._state)
+        self._flow: Flow | None = None
+        self._answers: dict[int, KeptAnswers] = {}
 
-    def run(self, unit: Unit) -> Result:
+    def run(self, unit: Unit, ahead: Sequence[Unit] = ()) -> Result:
         """Write one file and commit it.
+
+        Args:
+            unit: the file.
+            ahead: units that this worker probably gets next. A stage that waits for a server starts on their
+                rows when no row of this unit is left.
 
         Raises:
             StageError: nothing was committed, and other units would fail too.
@@ -63,7 +71,7 @@ class Worker:
             FatalError: this process must end.
         """
         try:
-            return self._write(unit)
+            return self._write(unit, ahead)
         except (StageError, UserError):
             raise
         except OSError as error:  # not a row's own error: that was caught with the row
@@ -73,7 +81,7 @@ class Worker:
                 f"{self.job.step.name}, unit {unit.number}: {describe(error)}", traceback.format_exc()
             ) from error
 
-    def _write(self, unit: Unit) -> Result:
+    def _write(self, unit: Unit, ahead: Sequence[Unit]) -> Result:
         started, cpu_started = time.monotonic(), time.process_time()
         guarded = self._guarded = self._guarded or self._load()
         guarded.start()
@@ -88,18 +96,19 @@ class Worker:
         counts: Counts = Counter()
         with SealedWriter(path, schema) as writer:
             for part in unit.parts:
-                self._check_inputs(part)
                 tasks = self._tasks_of(part)
-                for records in self._records(part, unit):
-                    counts.update(
-                        (tasks[row_id], status, reason)
-                        for row_id, status, reason in zip(
-                            *(records[name].to_pylist() for name in ("id", "status", "reason")), strict=True
+                with self._opened(part), closing(self._records(part, unit, ahead)) as all_records:
+                    for records in all_records:
+                        counts.update(
+                            (tasks[row_id], status, reason)
+                            for row_id, status, reason in zip(
+                                *(records[name].to_pylist() for name in ("id", "status", "reason")),
+                                strict=True,
+                            )
                         )
-                    )
-                    if step.publishes:
-                        records = records.filter(pc.equal(records["status"], "kept"))
-                    writer.write(records.select(schema.names))
+                        if step.publishes:
+                            records = records.filter(pc.equal(records["status"], "kept"))
+                        writer.write(records.select(schema.names))
             inputs = self._state.inputs(step, unit.parts)
             content = footer_content(step.fingerprint, inputs, counts, guarded.smallest)
             writer.commit(self._state.place(step, unit.number), content)
@@ -118,7 +127,7 @@ class Worker:
         limit_threads(threads)
         if self.job.step.wide:
             with stopping(self.job.step.name, "survey the run"):
-                stage.survey(self._everything())
+                stage.survey(self._reader.everything())
         return Guarded(self.job.step.name, stage, self.job.config.batch)
 
     def _file_schema(self) -> pa.Schema:
@@ -133,95 +142,83 @@ class Worker:
         table = read_part(self.job.folder.plan, part, ["id", "task"])
         return dict(zip(table["id"].to_pylist(), table["task"].to_pylist(), strict=True))
 
-    def _records(self, part: int, unit: Unit) -> Iterator[pa.Table]:
+    def _records(self, part: int, unit: Unit, ahead: Sequence[Unit]) -> Generator[pa.Table, None, None]:
         """The stage's records of a part, batch by batch."""
         path = self.job.folder.part(self.job.step.name, part)
         if not unit.retry:
-            yield from self._run_rows(part, unit, self._given(part))
+            yield from self._run_rows(part, unit, self._reader.given(part), ahead)
             return
-        again = list(self._run_rows(part, unit, ids_with_status(path, "failed")))
+        again = list(self._run_rows(part, unit, ids_with_status(path, "failed"), ()))
         for old in read_tables(path, None, self.job.config.batch):
             if old.num_rows:
                 yield _replace(old, again)
 
-    def _check_inputs(self, part: int) -> None:
-        """Check that the input files have the committed bytes.
-
-        Raises:
-            UserError: a file differs.
-        """
-        for name in self.job.step.inputs:
-            try:
-                check_digest(
-                    self.job.folder.part(name, part), self._state.place(self._state.steps[name], part)
-                )
-            except DamagedFileError as error:
-                raise UserError(f"{error}. Delete it and give the same command: it is made again") from error
-
-    def _everything(self) -> Iterator[pa.Table]:
-        """The rows of all existing parts, with the columns that the stage reads."""
-        try:
-            for part in self._state.all_readable(self.job.step):
-                self._check_inputs(part)
-                yield from self._read(part, self._given(part))
-        except OSError as error:  # ours, not of the stage that asks for the rows
-            raise input_output_error(error) from error
-
-    def _read(self, part: int, ids: pa.Array) -> Iterator[pa.Table]:
-        job = self.job
-        size, pictures = job.config.batch, job.pictures
-        return given_rows(job.folder, job.step, job.placed, part, ids, size, job.models, pictures)
-
-    def _given(self, part: int) -> pa.Array:
-        return given_ids(self.job.folder, self.job.step, part)
-
-    def _run_rows(self, part: int, unit: Unit, ids: pa.Array) -> Iterator[pa.Table]:
-        run = self._one_by_one if unit.careful else self._in_batches
+    def _run_rows(self, part: int, unit: Unit, ids: pa.Array, ahead: Sequence[Unit]) -> Iterator[pa.Table]:
         alike: Counter[str] = Counter()
-        for records, errors in run(self._read(part, ids), unit):
-            if not unit.retry:  # on a retry, failures are expected: these rows failed before
-                for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
-                    kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
-                    alike[kind] += 1
-                    if alike[kind] >= ALIKE and 2 * alike[kind] > len(ids):
-                        raise StageError(
-                            f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
-                            "".join(traceback.format_exception(errors[-1])) if errors else "",
-                        )
-            yield records
+        run = self._one_by_one if unit.careful else partial(self._in_batches, ahead=ahead)
+        with closing(run(part, ids, unit)) as all_made:
+            for records, errors in all_made:
+                if not unit.retry:  # on a retry, failures are expected: these rows failed before
+                    self._stop_if_alike(part, records, errors, alike, len(ids))
+                yield records
 
-    def _in_batches(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
+    def _stop_if_alike(
+        self, part: int, records: pa.Table, errors: list[BaseException], alike: Counter[str], rows: int
+    ) -> None:
+        for reason in records.filter(pc.equal(records["status"], "failed"))["reason"].to_pylist():
+            kind = re.sub(r"0x[0-9a-f]+|\d+", "#", reason)
+            alike[kind] += 1
+            if alike[kind] >= ALIKE and 2 * alike[kind] > rows:
+                raise StageError(
+                    f"{self.job.step.name} stopped: most rows of part {part} fail alike: {reason}",
+                    "".join(traceback.format_exception(errors[-1])) if errors else "",
+                )
+
+    def _in_batches(
+        self, part: int, ids: pa.Array, unit: Unit, ahead: Sequence[Unit]
+    ) -> Generator[Made, None, None]:
         assert self._make is not None
-        for rows in batches:
-            self._note(unit)
-            yield self._make(rows)
-            self._finished += 1
+        assert self._guarded is not None
+        if unit.retry or remembers(self.job.step):
+            flow, next_parts = Flow(self._make, lambda one: self._rows(one, ids)), []
+        else:
+            flow = self._flow = self._flow or Flow(self._guarded, self._rows)
+            next_parts = [one.parts[0] for one in ahead if not one.careful and not one.retry]
+        with closing(flow.run(part, -(-len(ids) // self.job.config.batch), next_parts)) as all_made:
+            while True:
+                self._note(unit)
+                made = next(all_made, None)
+                if made is None:
+                    return
+                yield made
+                self._finished += 1
 
-    def _one_by_one(self, batches: Iterator[pa.Table], unit: Unit) -> Iterator[Made]:
-        """The records of a part's rows, each run alone. Poison rows fail; suspects run after all others.
+    @contextmanager
+    def _opened(self, part: int) -> Iterator[None]:
+        self._reader.check(part)
+        try:
+            yield
+        finally:
+            self._reader.done(part)
+            for answers in self._answers.values():
+                answers.write()
+            self._answers.pop(part, None)
 
-        The batches are those of an undisturbed run, so that the file has the same row groups. From the first
-        suspect on, rows and records of the part are kept in memory.
-        """
-        held: list[list[pa.Table | Made]] = []
-        for rows in batches:
-            batch = [self._made_or_later(rows.slice(i, 1), unit) for i in range(rows.num_rows)]
-            if held or any(isinstance(entry, pa.Table) for entry in batch):
-                held.append(batch)
-            else:
-                yield _joined(batch)
-        for batch in held:
-            yield _joined([self._alone(e, unit) if isinstance(e, pa.Table) else e for e in batch])
+    def _rows(self, part: int, ids: pa.Array | None = None) -> Iterator[pa.Table]:
+        """Rows of a part, for a stage that knows where answers about them are kept."""
+        assert self._guarded is not None
+        for rows in self._reader.rows(part, ids):
+            if part not in self._answers:
+                self._answers[part] = KeptAnswers(self.job.folder.answers(self.job.step.name, part))
+            self._guarded.use(self._answers[part])
+            yield rows
 
-    def _made_or_later(self, row: pa.Table, unit: Unit) -> pa.Table | Made:
-        """The result of a row, or the row itself if it must run later."""
-        row_id = row["id"][0].as_py()
-        if row_id in unit.suspects:
-            return row
-        if row_id in unit.poison:
-            record = to_table([row_id], [POISONED], self.job.placed.stage.schema)
-            return (marked(record, row) if remembers(self.job.step) else record), []
-        return self._alone(row, unit)
+    def _one_by_one(self, part: int, ids: pa.Array, unit: Unit) -> Generator[Made, None, None]:
+        yield from one_by_one(self._rows(part, ids), unit, lambda row: self._alone(row, unit), self._poisoned)
+
+    def _poisoned(self, row: pa.Table) -> Made:
+        record = to_table(row["id"].to_pylist(), [POISONED], self.job.placed.stage.schema)
+        return (marked(record, row) if remembers(self.job.step) else record), []
 
     def _alone(self, row: pa.Table, unit: Unit) -> Made:
         assert self._make is not None
@@ -234,10 +231,6 @@ class Worker:
     def _note(self, unit: Unit, row: str | None = None) -> None:
         if self._watched:
             self._notes.leave(unit.number, Note(self._finished, row))
-
-
-def _joined(made: list[Made]) -> Made:
-    return pa.concat_tables([records for records, _ in made]), [e for _, errors in made for e in errors]
 
 
 def _replace(old: pa.Table, again: list[pa.Table]) -> pa.Table:

@@ -16,12 +16,13 @@ from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.inputs.kept_columns import read_kept
 from pipeline.inputs.pictures import Pictures, pictures_of
-from pipeline.manifest.manifest import Manifest
+from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
 from pipeline.store.plan import KEPT, PICTURE, PLACE, SCHEMA, Plan, check_plan, read_plan
 from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
 from stages.seeds import derive_seed, shape_of
+from stages.tasks import Tasks
 
 
 def ensure_plan(folder: RunFolder, manifest: Manifest) -> Plan:
@@ -110,6 +111,8 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
             f"captions.picture: {manifest.captions.file} was changed while it was read: run again"
         )
     schema = pa.schema([*SCHEMA, *([KEPT] if keep else []), *(PICTURE if pictures else [])])
+    # A picture chooses its shape itself, when it is read.
+    by_name, shapes = tasks_of(manifest), 1 if pictures else _shapes(manifest)
     rows = _kept_rows(captions, manifest.captions.duplicates, names)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats
@@ -135,8 +138,7 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
                 table = table.append_column(KEPT, _taken(others, chosen).cast(pa.string()))
             if pictures is not None and names is not None:
                 table = _with_pictures(table, pictures, names)
-            else:
-                table = _by_shape(table, _shapes(manifest))
+            table = _by_pass(table, by_name, shapes)
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(
                     f"rows_per_part: the captions of {part_rows} rows hold {table.nbytes >> 20} MB, and a "
@@ -185,12 +187,15 @@ def _part_table(
     )
 
 
-def _by_shape(table: pa.Table, shapes: int) -> pa.Table:
-    """A part's rows with those of one shape of picture next to each other, so that batches are full."""
-    if shapes == 1:
-        return table
-    of_rows = np.array([shape_of(seed, shapes) for seed in table["seed"].to_pylist()])
-    return table.take(pa.array(np.argsort(of_rows, kind="stable"))).combine_chunks()
+def _by_pass(table: pa.Table, tasks: Tasks, shapes: int) -> pa.Table:
+    """A part's rows with those that can share a forward pass next to each other, so that batches are full.
+
+    A pass has one shape of picture, and only tasks that are drawn need the edit stage's.
+    """
+    names, seeds = (table[column].to_pylist() for column in ("task", "seed"))
+    computed = np.array([tasks[name].method != "prompt2prompt" for name in names])
+    of_rows = np.array([shape_of(seed, shapes) if shapes > 1 else 0 for seed in seeds])
+    return table.take(pa.array(np.lexsort((computed, of_rows)))).combine_chunks()
 
 
 def _kept_rows(captions: pa.ChunkedArray, duplicates: str, pictures: pa.ChunkedArray | None) -> np.ndarray:

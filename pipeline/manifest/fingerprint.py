@@ -37,8 +37,9 @@ def stage_identity(
     identity: dict[str, Any] = {"version": stage.version}
     identity |= {f"column {field.name}": str(field.type) for field in stage.schema}
     identity |= dict(_flatten(section, config))
+    keys = {*stage.task_keys, *config.task_keys}
     for task in sorted(tasks):
-        content = tasks[task].model_dump(mode="json", include=set(stage.task_keys))
+        content = tasks[task].model_dump(mode="json", include=keys)
         identity |= {f"task {task}: {key}": value for key, value in content.items()}
     return identity
 

@@ -1,12 +1,10 @@
 """``events.jsonl``: one line per committed file with its cost in seconds. Only cost and pace read it.
 
-No event decides whether a file is trusted or made again. Each line ends with its own checksum: a line that
-was cut short or changed is skipped, and ``validate`` reports it.
+No event decides whether a file is trusted or made again. A line that was cut short or changed is skipped, and
+``validate`` reports it.
 """
 
 import json
-import os
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -17,10 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.json as pj
 
-from pipeline.store import files
-from pipeline.store.location import Location, is_local, named
-
-_CHECK = b', "check": "'
+from pipeline.store.location import Location
+from pipeline.store.sealed_lines import append_lines, sealed_line, sealed_lines
 
 
 @dataclass
@@ -53,22 +49,9 @@ _SCHEMA = pa.schema(
 
 
 def append(path: Location, **event: Any) -> None:
-    """Append one line with the current time.
-
-    After a line cut short by a crash, it starts a new line first.
-    """
+    """Append one line with the current time."""
     event["at"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    line = sealed_line(event)
-    with named(path):
-        if is_local(path) and not _ends_with_newline(path):
-            line = b"\n" + line  # in an object store a line is never cut short
-        files.append(path, line)
-
-
-def sealed_line(event: dict[str, Any]) -> bytes:
-    """One event as a JSON line. Its last key is a checksum of everything before that key."""
-    body = json.dumps(event, sort_keys=True).encode()[:-1]
-    return body + _CHECK + f'{zlib.crc32(body):08x}"}}\n'.encode()
+    append_lines(path, sealed_line(event))
 
 
 def read(path: Location, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -76,20 +59,20 @@ def read(path: Location, start: int = 0) -> Iterator[tuple[int, dict[str, Any]]]
 
     An unfinished last line is not yielded.
     """
-    for end, line, whole in _lines(path, start):
+    for end, line, whole in sealed_lines(path, start):
         if whole:
             yield end, json.loads(line)
 
 
 def count_damaged(path: Location) -> int:
     """The number of lines that do not match their checksum."""
-    return sum(not whole for *_, whole in _lines(path, 0))
+    return sum(not whole for *_, whole in sealed_lines(path, 0))
 
 
 def spent(path: Location) -> dict[str, Spent]:
     """The rows and time of each stage, summed over all sessions; zero for a stage without events."""
     total: dict[str, Spent] = defaultdict(Spent)
-    lines = b"".join(line for _, line, whole in _lines(path, 0) if whole)
+    lines = b"".join(line for _, line, whole in sealed_lines(path, 0) if whole)
     if not lines:
         return total
     options = pj.ParseOptions(explicit_schema=_SCHEMA, unexpected_field_behavior="ignore")
@@ -102,35 +85,6 @@ def spent(path: Location) -> dict[str, Spent]:
         rows, wall, worker, cpu, gpu, prompt, answer = told
         total[stage] = Spent(int(rows), wall, worker, cpu, gpu, int(prompt), int(answer))
     return total
-
-
-def _lines(path: Location, start: int) -> Iterator[tuple[int, bytes, bool]]:
-    """Yield the end offset of each line, the line, and whether it matches its checksum."""
-    try:
-        with named(path), path.open("rb") as file:
-            file.seek(start)
-            for line in file:
-                start += len(line)
-                yield start, line, _is_whole(line)
-    except FileNotFoundError:
-        return
-
-
-def _is_whole(line: bytes) -> bool:
-    body, _, check = line.rpartition(_CHECK)
-    return check == f'{zlib.crc32(body):08x}"}}\n'.encode()
-
-
-def _ends_with_newline(path: Location) -> bool:
-    """Whether a new line can follow; true for an empty or missing file."""
-    try:
-        with path.open("rb") as file:
-            if not file.seek(0, os.SEEK_END):
-                return True
-            file.seek(-1, os.SEEK_END)
-            return file.read(1) == b"\n"
-    except FileNotFoundError:
-        return True
 
 
 def _sums(groups: pa.DictionaryArray, values: pa.Array) -> np.ndarray:

@@ -10,6 +10,7 @@
       manifest.lock.yaml                the resolved manifest, its tasks, fingerprints, package versions
       events.jsonl                      one line per committed file: rows, wall, CPU and GPU seconds
       audit.json                        what editpairs audit has found, if it was given
+      answers/<stage>/<part:05d>.jsonl  replies of a model that were paid for; may be deleted
       footers.parquet                   a large run's footers, cached; may be deleted
       verdicts.parquet                  verdicts of people about candidates (editpairs review)
 """
@@ -47,6 +48,9 @@ class RunFolder:
 
     def part(self, stage: str, part: int) -> Location:
         return self.root / stage / part_name(part)
+
+    def answers(self, step: str, part: int) -> Location:
+        return self.root / "answers" / step / f"{part:05d}.jsonl"
 
     def has_parts(self) -> bool:
         """Whether any stage folder holds a parquet file."""

@@ -28,7 +28,7 @@ class Edit(Stage[EditConfig]):
     """Draws every candidate of a row together with its source row, all from the same noise.
 
     The source row is decoded again and published as the ``anchor``. ``source_drift`` is its mean difference
-    from the source stage's picture, normally only rounding.
+    from the source stage's picture: only rounding, or what ``source.preview_steps`` leave out.
 
     In a later turn of a session, the earlier turns are drawn again from the first turn's noise, and each turn
     reads the attention of the turn before. The anchor is then the picture that the turn before published;

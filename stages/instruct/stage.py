@@ -1,24 +1,27 @@
 """The instruct stage: a language model turns captions into edit instructions, and its answers are checked."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.asking import Asking, Decide
+from stages.base import Decision, Stage, StageConfig, failed, kept, rejected
 from stages.instruct.answer import Answer, check_answer, has_control_characters, parse_answer
 from stages.instruct.prompt import ANSWER_SCHEMA, SYSTEM, PromptDraw, conversation, draw_prompt
-from stages.models.chat.attempts import Asked, Question, ask
-from stages.models.chat.config import ChatConfig
-from stages.models.chat.conversation import ChatModel, Usage
+from stages.models.chat.attempts import Asked, Talk, ask
+from stages.models.chat.config import TextChatConfig
+from stages.models.chat.conversation import Question
+from stages.models.chat.line import ChatModel
 from stages.models.chat.loading import chat_problems, load_chat
 from stages.seeds import derive_seed
 from stages.tasks import Task, Tasks
 from stages.words import normalised
 
 
-class InstructConfig(StageConfig, ChatConfig):
+class InstructConfig(StageConfig, TextChatConfig):
     """The manifest's section ``instruct``."""
 
     attempts: int = Field(3, ge=1, le=100, description="most attempts per row before it is rejected")
@@ -26,7 +29,7 @@ class InstructConfig(StageConfig, ChatConfig):
     system: str = Field(SYSTEM, description="the system message before the task's definition")
 
 
-class Instruct(Stage[InstructConfig]):
+class Instruct(Asking[InstructConfig]):
     """Asks for an edit of each caption, at most ``attempts`` times, each time with another seed.
 
     The caption is normalised here (:func:`stages.words.normalised`). Later stages read the normalised
@@ -63,7 +66,8 @@ class Instruct(Stage[InstructConfig]):
         super().__init__(config, tasks, turn=turn)
         for problem in _without_exemplars(tasks):
             raise ValueError(problem)
-        self.chat = chat if chat is not None else load_chat(config, config.batch, ANSWER_SCHEMA, "instruct")
+        gpus = config.resources.gpus
+        self.chat = chat if chat is not None else load_chat(config, config.batch, gpus, "instruct")
 
     @classmethod
     def problems(cls, config: InstructConfig, tasks: Tasks) -> Iterator[str]:
@@ -76,24 +80,15 @@ class Instruct(Stage[InstructConfig]):
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
         return InstructShort if "shorten" in stages else cls
 
-    def resize(self, batch: int) -> None:
-        super().resize(batch)
-        self.chat.batch = batch
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        decisions: dict[str, Decision] = {}
-        asked = []
-        for row in rows.to_pylist():
-            caption, reason = self._read(row["caption"] or "")
-            if reason:
-                decisions[row["id"]] = rejected(reason, attempts=0)
-            else:
-                asked.append({**row, "caption": caption})
-        results = ask(self.chat, asked, self._question, self._answer, self.config.attempts, "instruct")
-        self.tokens.update(sum((made.usage for made in results), Usage()).counted)
-        decisions |= {row["id"]: self._decide(row, made) for row, made in zip(asked, results, strict=True)}
-        ids = rows["id"].to_pylist()
-        return to_table(ids, [decisions[id] for id in ids], self.schema)
+    def _talks(self, row: Mapping[str, Any]) -> tuple[Sequence[Talk[Any]], Decide]:
+        caption, reason = self._read(row["caption"] or "")
+        if reason:
+            return [], lambda results: rejected(reason, attempts=0)
+        read = {**row, "caption": caption}
+        talk = ask(
+            partial(self._question, read), partial(self._answer, read), self.config.attempts, "instruct"
+        )
+        return [talk], lambda results: self._decide(read, results[0])
 
     def _read(self, caption: str) -> tuple[str, str]:
         """The normalised caption, and a rejection reason; the reason is empty for a usable caption."""
@@ -108,7 +103,8 @@ class Instruct(Stage[InstructConfig]):
         task, seed = self.tasks[row["task"]], derive_seed(row["seed"], "instruct", attempt)
         draw = _draw(task, seed)
         exemplars = [task.exemplars[index] for index in draw.exemplars]
-        return conversation(task, exemplars, row["caption"], draw.verb, self.config.system), seed
+        messages = conversation(task, exemplars, row["caption"], draw.verb, self.config.system)
+        return Question(messages, seed, ANSWER_SCHEMA)
 
     def _answer(self, row: Mapping[str, Any], reply: str) -> Answer:
         answer = parse_answer(reply)
@@ -116,6 +112,7 @@ class Instruct(Stage[InstructConfig]):
         return answer
 
     def _decide(self, row: Mapping[str, Any], asked: Asked[Answer]) -> Decision:
+        self.tokens.update(asked.usage.counted)
         task = self.tasks[row["task"]]
         draw = _draw(task, derive_seed(row["seed"], "instruct", asked.attempts))
         made = {

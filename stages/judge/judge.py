@@ -1,14 +1,15 @@
 """What the judge says about candidates: marks, a closer look at what stayed, other instructions."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TypeVar
 
 from stages.judge.answer import Caption, Marks, check_caption, parse_caption, parse_marks
 from stages.judge.config import JudgeConfig
-from stages.judge.prompt import Form, Sight, conversation
-from stages.models.chat.attempts import Asked, Question, ask
-from stages.models.chat.conversation import ChatModel, Usage
+from stages.judge.prompt import Form, Sight, answer_schema, conversation
+from stages.models.chat.attempts import Asked, Talk, ask
+from stages.models.chat.conversation import Question, Usage
 from stages.seeds import derive_seed
 
 GOOD = 4
@@ -55,58 +56,46 @@ class Judgement:
 
 
 class Judge:
-    """Asks a vision language model about candidates.
+    """The questions to a vision language model about a candidate."""
 
-    Args:
-        chats: the model by kind of question.
-    """
+    def __init__(self, config: JudgeConfig) -> None:
+        self._config = config
 
-    def __init__(self, config: JudgeConfig, chats: Mapping[Form, ChatModel]) -> None:
-        self._config, self._chats = config, chats
+    def judge(self, sight: Sight) -> Talk[Judgement]:
+        """The judgement of a candidate."""
+        judgement = yield from self._mark(sight)
+        if self._config.recaption and _is_good_but_other(judgement):
+            return (yield from self._recaption(sight, judgement))
+        return judgement
 
-    def judge(self, sights: Sequence[Sight]) -> list[Judgement]:
-        """The judgement of each candidate."""
-        judgements = self._mark(sights)
-        if self._config.recaption:
-            for place, judgement in self._recaption(sights, judgements).items():
-                judgements[place] = judgement
-        return judgements
+    def _mark(self, sight: Sight) -> Talk[Judgement]:
+        asked = yield from self._ask("marks", sight, parse_marks)
+        judgement = replace(Judgement().after(asked), marks=asked.answer, unusable=asked.reason)
+        if self._config.difference != "second" or not sight.difference_png or not judgement.marks:
+            return judgement
+        again = yield from self._ask("consistency", sight, lambda text: parse_marks(text, ["consistency"]))
+        both = _lower(judgement.marks, again.answer)
+        return replace(judgement.after(again), marks=both, unusable=again.reason)
 
-    def _mark(self, sights: Sequence[Sight]) -> list[Judgement]:
-        asked = self._ask("marks", sights, lambda sight, text: parse_marks(text))
-        judgements = [replace(Judgement().after(a), marks=a.answer, unusable=a.reason) for a in asked]
-        if self._config.difference != "second":
-            return judgements
-        seen = [k for k, sight in enumerate(sights) if sight.difference_png and judgements[k].marks]
-        closer = self._ask(
-            "consistency", [sights[k] for k in seen], lambda sight, text: parse_marks(text, ["consistency"])
-        )
-        for k, again in zip(seen, closer, strict=True):
-            both = _lower(judgements[k].marks, again.answer)
-            judgements[k] = replace(judgements[k].after(again), marks=both, unusable=again.reason)
-        return judgements
+    def _recaption(self, sight: Sight, before: Judgement) -> Talk[Judgement]:
+        """The judgement of a good pair that shows something other than asked, with another instruction."""
+        asked = yield from self._ask("recaption", sight, partial(_read_caption, sight))
+        judgement, caption = before.after(asked), asked.answer
+        if not caption:
+            return judgement
+        verified = yield from self._mark(_with(sight, caption))
+        return _joined(judgement, caption, verified)
 
-    def _recaption(self, sights: Sequence[Sight], before: Sequence[Judgement]) -> dict[int, Judgement]:
-        """The judgements of good pairs that show something other than asked, with another instruction."""
-        other = [k for k, judgement in enumerate(before) if _is_good_but_other(judgement)]
-        found = self._ask("recaption", [sights[k] for k in other], _read_caption)
-        judgements = {k: before[k].after(asked) for k, asked in zip(other, found, strict=True)}
-        captions = {k: asked.answer for k, asked in zip(other, found, strict=True) if asked.answer}
-        again = self._mark([_with(sights[k], caption) for k, caption in captions.items()])
-        for (k, caption), verified in zip(captions.items(), again, strict=True):
-            judgements[k] = _joined(judgements[k], caption, verified)
-        return judgements
-
-    def _ask(
-        self, form: Form, sights: Sequence[Sight], read: Callable[[Sight, str], Answer]
-    ) -> list[Asked[Answer]]:
+    def _ask(self, form: Form, sight: Sight, read: Callable[[str], Answer]) -> Talk[Asked[Answer]]:
         shown = form == "consistency" or (form == "marks" and self._config.difference == "same")
-
-        def question(sight: Sight, attempt: int) -> Question:
-            messages = conversation(self._config.prompt, form, sight, shown)
-            return messages, derive_seed(sight.seed, form, attempt)
-
-        return ask(self._chats[form], sights, question, read, self._config.attempts, "judge")
+        messages = conversation(self._config.prompt, form, sight, shown)
+        schema = answer_schema(form)
+        return ask(
+            lambda attempt: Question(messages, derive_seed(sight.seed, form, attempt), schema),
+            read,
+            self._config.attempts,
+            "judge",
+        )
 
 
 def _is_good_but_other(judgement: Judgement) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ValidationError
 
@@ -14,7 +14,6 @@ from stages.strict_yaml import YamlError, read_yaml
 
 Form = Literal["marks", "consistency", "recaption"]
 """A kind of question: all marks; consistency alone, with the difference; another instruction."""
-FORMS: tuple[Form, ...] = get_args(Form)
 MARKS: dict[str, str] = {
     "instruction_following": "judge_instruction",
     "consistency": "judge_consistency",

@@ -5,11 +5,14 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.asking import Asking, Decide
+from stages.base import Decision, StageConfig, failed, kept, rejected
 from stages.judge.config import JudgeConfig
 from stages.judge.judge import Judge, Judgement, Recaption
-from stages.judge.prompt import FORMS, Form, Sight, answer_schema
-from stages.models.chat.conversation import ChatModel, Usage
+from stages.judge.prompt import Sight
+from stages.models.chat.attempts import Talk
+from stages.models.chat.conversation import Usage
+from stages.models.chat.line import ChatModel
 from stages.models.chat.loading import chat_problems, sampling_of
 from stages.pair import as_pair
 from stages.pictures.difference import outside_difference
@@ -31,7 +34,7 @@ _RECAPTION = pa.struct(
 """Another instruction; ``judge_instruction`` under the asked one and under this one; whether it counts."""
 
 
-class JudgeStage(Stage[JudgeConfig]):
+class JudgeStage(Asking[JudgeConfig]):
     """Asks a model that sees I, Tar and T for marks of each candidate; with ``recaption``, for another T.
 
     A row fails if a request about one of its candidates failed. It is rejected if no candidate has a usable
@@ -61,17 +64,12 @@ class JudgeStage(Stage[JudgeConfig]):
     Config: ClassVar[type[StageConfig]] = JudgeConfig
 
     def __init__(
-        self,
-        config: JudgeConfig,
-        tasks: Tasks,
-        chats: Mapping[Form, ChatModel] | None = None,
-        *,
-        turn: int = 1,
+        self, config: JudgeConfig, tasks: Tasks, chat: ChatModel | None = None, *, turn: int = 1
     ) -> None:
-        """Use ``chats``, or load the model named in ``config``."""
+        """Use ``chat``, or load the model named in ``config``."""
         super().__init__(config, tasks, turn=turn)
-        self.chats = chats if chats is not None else _load_chats(config)
-        self.judge = Judge(config, self.chats)
+        self.chat = chat if chat is not None else _load_chat(config)
+        self.judge = Judge(config)
 
     @classmethod
     def problems(cls, config: JudgeConfig, tasks: Tasks) -> Iterator[str]:
@@ -79,19 +77,9 @@ class JudgeStage(Stage[JudgeConfig]):
 
         yield from chat_problems(config, "judge", check_vision_chat)
 
-    def resize(self, batch: int) -> None:
-        super().resize(batch)
-        for chat in self.chats.values():
-            chat.batch = batch
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        records = rows.to_pylist()
-        sights = [self._sights(self.tasks[row["task"]], row) for row in records]
-        judgements = self.judge.judge([sight for of_row in sights for sight in of_row])
-        self.tokens.update(sum((judgement.usage for judgement in judgements), Usage()).counted)
-        found = iter(judgements)
-        decisions = [_decide([next(found) for _ in of_row]) for of_row in sights]
-        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+    def _talks(self, row: Mapping[str, Any]) -> tuple[Sequence[Talk[Any]], Decide]:
+        sights = self._sights(self.tasks[row["task"]], row)
+        return [self.judge.judge(sight) for sight in sights], self._decide
 
     def _sights(self, task: Task, row: Mapping[str, Any]) -> list[Sight]:
         """What the judge sees of each candidate."""
@@ -117,21 +105,21 @@ class JudgeStage(Stage[JudgeConfig]):
             )
         return sights
 
-
-def _decide(judgements: Sequence[Judgement]) -> Decision:
-    columns = {
-        "judge_scores": [dict(j.marks.scores) if j.marks else dict.fromkeys(JUDGED) for j in judgements],
-        "judge_reasons": [j.marks.reason if j.marks else None for j in judgements],
-        "recaptions": [_column(j.recaption) for j in judgements],
-        "answers": [list(j.replies) for j in judgements],
-        "attempts": sum(j.attempts for j in judgements),
-    }
-    for judgement in judgements:
-        if judgement.error is not None:
-            return failed(judgement.error, **columns)
-    if not any(judgement.marks for judgement in judgements):
-        return rejected(judgements[0].unusable, **columns)
-    return kept(**columns)
+    def _decide(self, judgements: Sequence[Judgement]) -> Decision:
+        self.tokens.update(sum((j.usage for j in judgements), Usage()).counted)
+        columns = {
+            "judge_scores": [dict(j.marks.scores) if j.marks else dict.fromkeys(JUDGED) for j in judgements],
+            "judge_reasons": [j.marks.reason if j.marks else None for j in judgements],
+            "recaptions": [_column(j.recaption) for j in judgements],
+            "answers": [list(j.replies) for j in judgements],
+            "attempts": sum(j.attempts for j in judgements),
+        }
+        for judgement in judgements:
+            if judgement.error is not None:
+                return failed(judgement.error, **columns)
+        if not any(judgement.marks for judgement in judgements):
+            return rejected(judgements[0].unusable, **columns)
+        return kept(**columns)
 
 
 def _column(recaption: Recaption | None) -> dict[str, Any] | None:
@@ -146,15 +134,11 @@ def _column(recaption: Recaption | None) -> dict[str, Any] | None:
     }
 
 
-def _load_chats(config: JudgeConfig) -> dict[Form, ChatModel]:
+def _load_chat(config: JudgeConfig) -> ChatModel:
     if config.endpoint is not None:
         from stages.models.chat.openai_chat import OpenAIChat
 
-        endpoint = config.endpoint
-        return {
-            form: OpenAIChat(config, endpoint, config.batch, answer_schema(form), "judge") for form in FORMS
-        }
+        return OpenAIChat(config, config.endpoint, "judge")
     from stages.models.chat.vision_chat import load
 
-    chat = load(config, config.dtype, sampling_of(config), config.batch, config.prompt_multiple, "judge")
-    return dict.fromkeys(FORMS, chat)
+    return load(config, config.dtype, sampling_of(config), config.batch, config.prompt_multiple, "judge")

@@ -2,17 +2,20 @@
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import pyarrow as pa
 from pydantic import Field
 
-from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, rejected, to_table
+from stages.asking import Asking, Decide
+from stages.base import Decision, StageConfig, Weights, failed, kept, rejected
 from stages.instruct.answer import MAX_CHARS, check_instruction, text_field
-from stages.models.chat.attempts import Asked, Question, ask
-from stages.models.chat.config import ChatConfig
-from stages.models.chat.conversation import ChatModel, Message, Usage, quoted
+from stages.models.chat.attempts import Asked, Talk, ask
+from stages.models.chat.config import TextChatConfig
+from stages.models.chat.conversation import Message, Question, quoted
 from stages.models.chat.last_object import AnswerError, last_object
+from stages.models.chat.line import ChatModel
 from stages.models.chat.loading import chat_problems, load_chat
 from stages.seeds import derive_seed
 from stages.tasks import Tasks
@@ -52,7 +55,7 @@ ANSWER_SCHEMA: dict[str, Any] = {
 """``response_format``: exactly one text."""
 
 
-class ShortenConfig(StageConfig, ChatConfig):
+class ShortenConfig(StageConfig, TextChatConfig):
     """The manifest's section ``shorten``. Without it, no caption is shortened."""
 
     tokenizer: Weights = Field(
@@ -71,7 +74,7 @@ class ShortenConfig(StageConfig, ChatConfig):
     system: str = Field(SYSTEM, description="the system message")
 
 
-class Shorten(Stage[ShortenConfig]):
+class Shorten(Asking[ShortenConfig]):
     """Asks a language model for a short form of each overlong caption; other captions stay as they are.
 
     The instruct stage and all later ones read the short form, so that prompts and CLIP's scores are about the
@@ -105,7 +108,8 @@ class Shorten(Stage[ShortenConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.tokenizer = load_processor(AutoTokenizer, config.tokenizer, "shorten.tokenizer.model")
-        self.chat = chat if chat is not None else load_chat(config, config.batch, ANSWER_SCHEMA, "shorten")
+        gpus = config.resources.gpus
+        self.chat = chat if chat is not None else load_chat(config, config.batch, gpus, "shorten")
 
     @classmethod
     def problems(cls, config: ShortenConfig, tasks: Tasks) -> Iterator[str]:
@@ -116,25 +120,15 @@ class Shorten(Stage[ShortenConfig]):
         yield from problems_of("shorten.tokenizer", config.tokenizer, check_tokenizer)
         yield from chat_problems(config, "shorten", check_chat)
 
-    def resize(self, batch: int) -> None:
-        super().resize(batch)
-        self.chat.batch = batch
-
-    def __call__(self, rows: pa.Table) -> pa.Table:
-        decisions: dict[str, Decision] = {}
-        long = []
-        for row in rows.to_pylist():
-            caption = row["caption"] or ""
-            unread = len(caption) > self.config.max_caption_chars
-            if unread or (count := self._count(caption)) <= self.config.tokens:
-                decisions[row["id"]] = kept(caption=caption, tokens=None if unread else count, attempts=0)
-            else:
-                long.append({**row, "caption": caption})
-        results = ask(self.chat, long, self._question, self._answer, self.config.attempts, "shorten")
-        self.tokens.update(sum((made.usage for made in results), Usage()).counted)
-        decisions |= {row["id"]: self._decide(made) for row, made in zip(long, results, strict=True)}
-        ids = rows["id"].to_pylist()
-        return to_table(ids, [decisions[id] for id in ids], self.schema)
+    def _talks(self, row: Mapping[str, Any]) -> tuple[Sequence[Talk[Any]], Decide]:
+        caption = row["caption"] or ""
+        unread = len(caption) > self.config.max_caption_chars
+        count = None if unread else self._count(caption)
+        if count is None or count <= self.config.tokens:
+            return [], lambda results: kept(caption=caption, tokens=count, attempts=0)
+        question, answer = partial(self._question, row), partial(self._answer, row)
+        talk = ask(question, answer, self.config.attempts, "shorten")
+        return [talk], lambda results: self._decide(results[0])
 
     def _count(self, caption: str) -> int:
         """Tokens of a caption as the diffusion model reads it, start and end included."""
@@ -145,12 +139,13 @@ class Shorten(Stage[ShortenConfig]):
         # Each attempt asks for less: a model that writes too much once does so again.
         words = round(self.config.tokens * WORDS_PER_TOKEN * 0.85 ** (attempt - 1))
         told, short = _EXAMPLE
-        return [
+        messages = [
             Message(role="system", content=self.config.system),
             Message(role="user", content=quoted({"caption": told, "words": str(words)})),
             Message(role="assistant", content=json.dumps({"caption": short})),
             Message(role="user", content=quoted({"caption": row["caption"], "words": str(words)})),
-        ], seed
+        ]
+        return Question(messages, seed, ANSWER_SCHEMA)
 
     def _answer(self, row: Mapping[str, Any], reply: str) -> str:
         """The short caption in a reply.
@@ -170,6 +165,7 @@ class Shorten(Stage[ShortenConfig]):
         return short
 
     def _decide(self, asked: Asked[str]) -> Decision:
+        self.tokens.update(asked.usage.counted)
         made: dict[str, Any] = {"attempts": asked.attempts}
         if asked.error is not None:
             return failed(asked.error, **made)

@@ -37,6 +37,8 @@ class Photographs(Source):
     @classmethod
     def problems(cls, config: SourceConfig, tasks: Tasks) -> Iterator[str]:
         yield from super().problems(config, tasks)
+        if config.preview_steps is not None:
+            yield "source.preview_steps: pictures are given by captions.picture, not drawn: take it out"
         for name, task in tasks.items():
             if task.direction == "reverse":
                 yield (

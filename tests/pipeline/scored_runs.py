@@ -67,6 +67,9 @@ def _imitation(name: str, real: type[Stage[Any]]) -> type[Stage[Any]]:
         def problems(cls, config: Any, tasks: Any) -> tuple:
             return ()
 
+        def stream(self, batches: Any) -> None:
+            return None
+
         def __call__(self, rows: pa.Table) -> pa.Table:
             decisions = []
             for row in rows.to_pylist():

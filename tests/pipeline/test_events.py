@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from pipeline.store import events
 from pipeline.store.events import Spent
+from pipeline.store.sealed_lines import sealed_line
 
 UNIT = {
     "stage": "edit",
@@ -27,7 +28,7 @@ def path(tmp_path):
 
 
 def write(path, *lines: dict | bytes) -> None:
-    path.write_bytes(b"".join(x if isinstance(x, bytes) else events.sealed_line(x) for x in lines))
+    path.write_bytes(b"".join(x if isinstance(x, bytes) else sealed_line(x) for x in lines))
 
 
 def test_a_run_without_events_has_spent_nothing(path):
@@ -49,7 +50,7 @@ def test_other_events_are_not_counted(path):
     assert events.spent(path) == {}
 
 
-WHOLE = events.sealed_line(UNIT)
+WHOLE = sealed_line(UNIT)
 
 
 @pytest.mark.parametrize(

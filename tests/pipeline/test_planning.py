@@ -15,7 +15,7 @@ from pipeline.store.sealed import read_metadata, read_table
 from pipeline.store.sealed_writer import SealedWriter
 from stages.seeds import shape_of
 from tests.pipeline.fake_stages import Write
-from tests.pipeline.runs import FakeRun
+from tests.pipeline.runs import ROOT, FakeRun
 
 mixtures = st.dictionaries(st.text(min_size=1, max_size=4), st.floats(1e-3, 1e3), min_size=1, max_size=16)
 
@@ -189,3 +189,17 @@ def test_rows_of_one_shape_of_picture_lie_side_by_side_in_their_part(make_run, m
         assert len(set(shapes)) > 1
         key = operator.itemgetter("row")
         assert sorted(sorted_rows[part], key=key) == rows[part]
+
+
+def test_drawn_tasks_lie_before_computed_ones_in_their_part(make_run):
+    """The edit stage fills its passes with copies: rows that need none must not take places in them."""
+    mixture = "tasks.mixture={sketch: 1, remove: 1, segment: 1}"
+    prompts = f"tasks.prompts={ROOT / 'prompts'}"
+    _, rows = plan_of(make_run("mixed"), "rows_per_part=10", mixture, prompts)
+    for part in (rows[:10], rows[10:]):
+        tasks = [row["task"] for row in part]
+        drawn = tasks.count("remove")
+        assert 0 < drawn < 10
+        assert set(tasks[:drawn]) == {"remove"}
+        for group in (part[:drawn], part[drawn:]):
+            assert [row["row"] for row in group] == sorted(row["row"] for row in group)

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pipeline.cli import app
 from pipeline.engine.ledger import count_run
 from pipeline.shown import Terminal
-from pipeline.store import events
+from pipeline.store.sealed_lines import sealed_line
 from pipeline.views.cost import measure
 from pipeline.views.watch import Pace, Paces, progress_table, watch
 
@@ -50,13 +50,13 @@ def test_the_table_says_how_far_each_stage_is_and_why_rows_were_lost(make_run):
 
 def test_the_pace_is_that_of_the_last_files(run):
     run.generate()
-    line = events.sealed_line({"stage": "write", "unit": 0, "rows": 50, "seconds": 1, "wall": 2})
+    line = sealed_line({"stage": "write", "unit": 0, "rows": 50, "seconds": 1, "wall": 2})
     paces = Paces(run.generate().folder)
     assert paces.now()["write"].rows_a_second != pytest.approx(25)
     with (run.run / "events.jsonl").open("ab") as file:
         file.write(line * 20 + line[:30])
     assert paces.now()["write"].rows_a_second == pytest.approx(25)
-    faster = events.sealed_line({"stage": "write", "unit": 0, "rows": 100, "seconds": 1, "wall": 2})
+    faster = sealed_line({"stage": "write", "unit": 0, "rows": 100, "seconds": 1, "wall": 2})
     with (run.run / "events.jsonl").open("ab") as file:
         file.write(line[30:] + faster * 15)
     expected = (15 * 100 + 50) / (16 * 2)

@@ -197,7 +197,7 @@ def test_rows_run_one_by_one_and_suspects_last_leave_the_same_bytes(make_run):
         worker._guarded = lambda rows, run=guarded, ran=ran: (ran.extend(rows["id"].to_pylist()), run(rows))[
             1
         ]
-        for name in ("start", "smallest", "take_tokens"):
+        for name in ("start", "smallest", "take_tokens", "use"):
             setattr(worker._guarded, name, getattr(guarded, name))
         worker.run(Unit(1, (1,), careful=True, suspects=suspects))
         worker._guarded = guarded
@@ -211,7 +211,7 @@ def test_a_note_names_a_row_only_while_it_runs_alone(make_run, monkeypatch):
     left = []
     monkeypatch.setattr(Notes, "leave", lambda self, unit, note: left.append(note))
     worker.run(Unit(1, (1,)))
-    assert left == [Note(0)], "four rows in one batch"
+    assert left == [Note(0), Note(1)], "four rows in one batch"
     left.clear()
     worker.run(Unit(1, (1,), careful=True))
     ids = pq.read_table(worker.job.folder.part("draw", 1))["id"].to_pylist()

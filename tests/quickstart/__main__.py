@@ -17,7 +17,7 @@ TRANSCRIPT = ROOT / "docs" / "gpu-quickstart-transcript.md"
 HEAD = """# What the quickstart prints
 
 Made by `python -m tests.quickstart --write`: the commands of [gpu-quickstart.md](gpu-quickstart.md) on tiny
-models of the same classes with random weights, on a CPU. Pictures have 64 px and mean nothing. Seconds and
+models of the same classes with random weights, on a CPU. Pictures have 32 px and mean nothing. Seconds and
 numbers of pairs say nothing about a GPU. Programs that need root or the network are stand-ins. Otherwise the
 commands differ from the page in:
 

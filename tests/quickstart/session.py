@@ -4,6 +4,7 @@
 root are stand-ins (:mod:`tests.quickstart.programs`).
 """
 
+import json
 import os
 import re
 import socket
@@ -129,11 +130,16 @@ class Session:
         if words[1:2] == ["serve"]:
             self.server = subprocess.Popen(words, env=self.environment, stdout=subprocess.PIPE, text=True)
             assert self.server.stdout is not None
-            return self.server.stdout.readline(), 0
-        done = subprocess.run(
-            words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-        )
-        return done.stdout, done.returncode
+            said, code = self.server.stdout.readline(), 0
+        else:
+            done = subprocess.run(
+                words, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            )
+            said, code = done.stdout, done.returncode
+        record = self.folder / "called.jsonl"
+        last = json.loads(record.read_text().splitlines()[-1]) if record.exists() else []
+        assert last == [Path(words[0]).name, *words[1:]], f"{words[0]} is not the stand-in: {said}"
+        return said, code
 
     def _publish(self, words: list[str]) -> tuple[str, int]:
         """To a stand-in of the Hub's API."""

@@ -24,8 +24,8 @@ from tests.stages.tiny_estimators import save_tiny_depth, save_tiny_pose
 from tests.stages.tiny_models import DETECTOR, SEGMENTER, save_segmenter
 from tests.stages.tiny_pipelines import save_sdxl
 
-LATENTS = 32
-"""Latents along a side: pictures of 64 px."""
+LATENTS = 16
+"""Latents along a side: pictures of 32 px."""
 
 
 def clip_tokenizer() -> CLIPTokenizer:

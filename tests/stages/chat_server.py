@@ -6,11 +6,31 @@ import threading
 import time
 import zlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from stages.instruct.prompt import ANSWER_SCHEMA
+from stages.models.chat.attempts import Talk, converse
+from stages.models.chat.conversation import Message, Question, Reply
+from stages.models.chat.openai_chat import OpenAIChat
+
+
+def ask_all(
+    chat: OpenAIChat, conversations: Sequence[list[Message]], seeds: Sequence[int]
+) -> list[Reply | Exception]:
+    """The reply to each conversation, or its error; all are asked on one line."""
+
+    def talk(messages: list[Message], seed: int) -> Talk[Reply | Exception]:
+        return (yield Question(messages, seed, ANSWER_SCHEMA))
+
+    talks = enumerate(map(talk, conversations, seeds))
+    with chat.opened() as line:
+        replies = dict(converse(line, talks))
+    return [replies[number] for number in range(len(conversations))]
+
 
 ANSWER = {
     "edit": "change the car into a boat",

@@ -12,6 +12,7 @@ from stages.base import output_schema
 from stages.instruct.prompt import Message
 from stages.instruct.stage import Instruct, InstructConfig
 from stages.models.chat.conversation import Reply
+from stages.models.chat.line import BatchModel
 from stages.sessions.turns import unrolled
 from stages.tasks import Tasks, load_tasks
 
@@ -25,8 +26,10 @@ GOOD = {
 }
 
 
-class ScriptedChat:
+class ScriptedChat(BatchModel):
     """Answers by a function of the conversation and its seed, and remembers what it was asked."""
+
+    batch = 100
 
     def __init__(self, reply: Callable[[list[Message], int], str | Reply]) -> None:
         self.reply = reply

@@ -10,9 +10,9 @@ from stages.base import output_schema
 from stages.filter.choice import broken_bound
 from stages.filter.stage import JudgedFilter
 from stages.judge.config import JudgeConfig
-from stages.judge.prompt import FORMS
 from stages.judge.stage import JudgeStage
 from stages.models.chat.conversation import Message, Picture, Reply, Usage
+from stages.models.chat.line import BatchModel
 from stages.pictures.png import decode_rgb
 from stages.tasks import Bounds
 from tests.stages.tiny_sights import SIDE, TASKS, picture, row, table
@@ -22,7 +22,7 @@ OTHER = GOOD | {"reason": "The car is a ship.", "instruction_following": 2, "qua
 SHIP = {"instruction": "turn the car into a ship", "output_caption": "a ship on a beach"}
 
 
-class ScriptedJudge:
+class ScriptedJudge(BatchModel):
     """Answers by the last user message, and remembers what it was asked."""
 
     batch = 8
@@ -44,7 +44,7 @@ class ScriptedJudge:
 
 
 def run(judge: ScriptedJudge, *rows: dict, **config: object) -> list[dict]:
-    stage = JudgeStage(JudgeConfig(model="m", **config), TASKS, dict.fromkeys(FORMS, judge))
+    stage = JudgeStage(JudgeConfig(model="m", **config), TASKS, judge)
     made = stage(table(*rows))
     assert made.schema == output_schema(JudgeStage.schema)
     assert made["id"].to_pylist() == [row["id"] for row in rows]
@@ -282,16 +282,14 @@ def test_without_the_key_no_instruction_is_asked_for():
 
 def test_all_tokens_are_counted_also_of_unusable_answers():
     answers = iter(["no", GOOD, GOOD])
-    stage = JudgeStage(
-        JudgeConfig(model="m"), TASKS, dict.fromkeys(FORMS, ScriptedJudge(lambda messages: next(answers)))
-    )
+    stage = JudgeStage(JudgeConfig(model="m"), TASKS, ScriptedJudge(lambda messages: next(answers)))
     stage(table(row()))
     assert stage.tokens == {"prompt_tokens": 300, "answer_tokens": 30}
 
 
 def test_a_smaller_batch_reaches_the_model():
     judge = ScriptedJudge(lambda messages: GOOD)
-    stage = JudgeStage(JudgeConfig(model="m"), TASKS, dict.fromkeys(FORMS, judge))
+    stage = JudgeStage(JudgeConfig(model="m"), TASKS, judge)
     stage.resize(2)
     assert judge.batch == 2
 

@@ -6,14 +6,14 @@ import pyarrow as pa
 import pytest
 
 from pipeline.manifest.fingerprint import stage_identity
-from stages.instruct.prompt import ANSWER_KEYS, ANSWER_SCHEMA
+from stages.instruct.prompt import ANSWER_KEYS
 from stages.instruct.stage import Instruct, InstructConfig
 from stages.models.chat.bounded_client import EndpointError
 from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply
 from stages.models.chat.openai_chat import OpenAIChat
 from stages.tasks import Tasks
-from tests.stages.chat_server import ANSWER, GOOD, ChatServer, completion, said, then_good
+from tests.stages.chat_server import ANSWER, GOOD, ChatServer, ask_all, completion, said, then_good
 from tests.stages.tiny_tasks import tiny_task
 
 KEY = "sk-very-secret"
@@ -37,7 +37,7 @@ def endpoint(server: ChatServer, **keys) -> EndpointConfig:
 def chat(server: ChatServer, parameters: dict | None = None, **keys) -> OpenAIChat:
     where = endpoint(server, **keys)
     config = InstructConfig(model="m", endpoint=where, temperature=0.5, parameters=parameters or {})
-    return OpenAIChat(config, where, config.batch, ANSWER_SCHEMA, "instruct")
+    return OpenAIChat(config, where, "instruct")
 
 
 def ask(*texts: str) -> list[list[dict[str, str]]]:
@@ -45,7 +45,7 @@ def ask(*texts: str) -> list[list[dict[str, str]]]:
 
 
 def test_a_request_says_what_the_manifest_says(server):
-    assert chat(server).complete(ask("ok"), [2**40 + 7]) == [Reply(GOOD)]
+    assert ask_all(chat(server), ask("ok"), [2**40 + 7]) == [Reply(GOOD)]
     [request] = server.requests
     assert (request["model"], request["temperature"], request["seed"]) == ("m", 0.5, 7)
     assert (request["max_tokens"], request["top_p"]) == (256, 0.9)
@@ -62,7 +62,7 @@ def test_a_parameter_is_renamed_or_left_out(server):
         "seed": "",
         "response_format": None,
     }
-    assert chat(server, changes).complete(ask("ok"), [7]) == [Reply(GOOD)]
+    assert ask_all(chat(server, changes), ask("ok"), [7]) == [Reply(GOOD)]
     [request] = server.requests
     assert request.keys() == {"model", "messages", "top_p", "max_completion_tokens"}
     assert request["max_completion_tokens"] == 256
@@ -79,13 +79,13 @@ def test_a_parameter_that_makes_no_sense_is_refused(parameters):
 def test_a_refused_parameter_is_named_with_the_key_that_helps(server):
     text = "Unsupported parameter: 'max_tokens' is not supported with this model."
     server.behaviours["refuse"] = said({"error": {"message": text}}, 400)
-    [error] = chat(server).complete(ask("refuse"), [1])
+    [error] = ask_all(chat(server), ask("refuse"), [1])
     assert f"HTTP 400: {text}" in str(error)
     assert "instruct.parameters" in str(error)
 
 
 def test_what_may_pass_is_tried_again(server):
-    assert chat(server).complete(ask("500 twice"), [1]) == [Reply(GOOD)]
+    assert ask_all(chat(server), ask("500 twice"), [1]) == [Reply(GOOD)]
     assert server.asked["500 twice"] == 3
 
 
@@ -114,7 +114,7 @@ OVERLOADED = {"message": "the model is overloaded", "code": 503}
 )
 def test_an_error_under_http_200_is_an_error_like_any(server, body, told):
     server.behaviours |= {"once": then_good(said(body)), "ever": said(body)}
-    once, ever = chat(server, retries=1).complete(ask("once", "ever"), [1, 2])
+    once, ever = ask_all(chat(server, retries=1), ask("once", "ever"), [1, 2])
     assert once == Reply(GOOD)
     assert told in str(ever)
     assert server.asked == {"once": 2, "ever": 2}
@@ -122,7 +122,7 @@ def test_an_error_under_http_200_is_an_error_like_any(server, body, told):
 
 def test_a_wrong_request_under_http_200_is_not_asked_again(server):
     server.behaviours["wrong"] = said({"error": {"message": "no such model", "code": 404}})
-    [error] = chat(server).complete(ask("wrong"), [1])
+    [error] = ask_all(chat(server), ask("wrong"), [1])
     assert "no such model" in str(error)
     assert server.asked["wrong"] == 1
 
@@ -130,13 +130,13 @@ def test_a_wrong_request_under_http_200_is_not_asked_again(server):
 def test_an_answer_that_speaks_of_no_error_is_none(server):
     server.behaviours["null"] = said({**completion(GOOD), "error": None})
     server.behaviours["word"] = said(completion("an error"))
-    assert chat(server).complete(ask("null", "word"), [1, 2]) == [Reply(GOOD), Reply("an error")]
+    assert ask_all(chat(server), ask("null", "word"), [1, 2]) == [Reply(GOOD), Reply("an error")]
 
 
 @pytest.mark.parametrize("pause", ["86400", "1e400", "99999999999999999999", "Fri, 31 Dec 2999 23:59:59 GMT"])
 def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, pause):
     server.behaviours["wait"] = said({"error": {"message": "quota"}}, 429, Retry_After=pause)
-    [error] = chat(server).complete(ask("wait"), [1])
+    [error] = ask_all(chat(server), ask("wait"), [1])
     assert f"HTTP 429, Retry-After {pause}: quota" in str(error)
     assert server.asked["wait"] == 1
 
@@ -144,7 +144,7 @@ def test_a_server_that_asks_to_wait_for_hours_is_not_waited_for(server, pause):
 def test_a_bad_row_never_fails_its_neighbours(server):
     bad = ["garbage", "hang", "close", "400", "other json"]
     server.behaviours["400"] = said({"error": {"message": f"no, {KEY}"}}, 400)
-    replies = chat(server, retries=1, timeout_seconds=3).complete(ask("ok", *bad, "ok"), range(7))
+    replies = ask_all(chat(server, retries=1, timeout_seconds=3), ask("ok", *bad, "ok"), range(7))
     assert replies[0] == replies[-1] == Reply(GOOD)
     assert all(isinstance(reply, EndpointError) for reply in replies[1:-1]), replies
     assert "{not json" in str(replies[1])
@@ -161,13 +161,13 @@ def test_the_key_is_in_no_message(server):
         "odd": said(f"<html>{'x' * 190}{KEY}".encode()),
         "200": said({"error": KEY}),
     }
-    replies = chat(server, retries=0).complete(ask("400", "500", "odd", "200"), range(4))
+    replies = ask_all(chat(server, retries=0), ask("400", "500", "odd", "200"), range(4))
     assert all(KEY[:10] not in str(reply) for reply in replies), replies
     assert str(replies[0]) == "HTTP 400: no, ***"
 
 
 def test_no_more_requests_at_once_than_allowed(server):
-    replies = chat(server, concurrency=3).complete(ask(*["slow"] * 12), range(12))
+    replies = ask_all(chat(server, concurrency=3), ask(*["slow"] * 12), range(12))
     assert replies == [Reply(GOOD)] * 12
     assert 2 <= server.most_at_once <= 3
 
@@ -191,7 +191,7 @@ def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(server, monkeypatch,
 
 def test_a_key_with_a_line_end_is_the_key(server, monkeypatch):
     monkeypatch.setenv("TEST_KEY", f"{KEY}\n")
-    assert chat(server).complete(ask("ok"), [1]) == [Reply(GOOD)]
+    assert ask_all(chat(server), ask("ok"), [1]) == [Reply(GOOD)]
     assert server.authorizations == [f"Bearer {KEY}"]
 
 

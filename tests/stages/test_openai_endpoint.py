@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
-from stages.instruct.prompt import ANSWER_SCHEMA
 from stages.instruct.stage import InstructConfig
 from stages.models.chat.address import is_here
 from stages.models.chat.bounded_client import MAX_BYTES
@@ -23,7 +22,7 @@ from stages.models.chat.config import EndpointConfig
 from stages.models.chat.conversation import Reply
 from stages.models.chat.openai_chat import OpenAIChat
 from tests.pipeline.runs import ROOT
-from tests.stages.chat_server import DRIPS, GOOD, ChatServer, bomb, completion, said, then_good
+from tests.stages.chat_server import DRIPS, GOOD, ChatServer, ask_all, bomb, completion, said, then_good
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +40,8 @@ def _key(monkeypatch):
 
 def complete(url: str, *texts: str, seconds: float = 30, retries: int = 0) -> list[Reply | Exception]:
     where = EndpointConfig(base_url=url, retries=retries, timeout_seconds=seconds)
-    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, 8, ANSWER_SCHEMA, "instruct")
-    return chat.complete([[{"role": "user", "content": text}] for text in texts], range(len(texts)))
+    chat = OpenAIChat(InstructConfig(model="m", endpoint=where), where, "instruct")
+    return ask_all(chat, [[{"role": "user", "content": text}] for text in texts], range(len(texts)))
 
 
 def test_a_dripping_server_ends_at_the_deadline(server):

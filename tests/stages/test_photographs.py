@@ -196,6 +196,12 @@ def test_a_reverse_task_is_refused(folders):
     assert not [*Source.problems(settings, reverse)]
 
 
+def test_previews_of_given_pictures_are_refused(folders):
+    settings = Photographs.Config.model_validate({**config(folders["sd"]), "preview_steps": 2})
+    [problem] = Photographs.problems(settings, tasks())
+    assert problem.startswith("source.preview_steps: ")
+
+
 def test_a_late_start_without_pictures_is_refused(folders):
     late = Edit.Config.model_validate({**config(folders["sd"]), "skip": 0.2})
     [problem] = Edit.problems(late, tasks())

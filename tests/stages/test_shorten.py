@@ -7,10 +7,10 @@ import pytest
 
 from stages import STAGES
 from stages.base import Weights, output_schema
-from stages.models.chat.config import ChatConfig
+from stages.models.chat.config import TextChatConfig
 from stages.models.chat.loading import load_chat
 from stages.sessions.turns import unrolled
-from stages.shorten.stage import ANSWER_SCHEMA, Shorten, ShortenConfig
+from stages.shorten.stage import Shorten, ShortenConfig
 from stages.tasks import Tasks
 from tests.stages.test_instruct import ScriptedChat
 from toybox.recipes.tokenizer import build_tokenizer
@@ -96,6 +96,6 @@ def test_instruct_reads_the_short_form_in_a_run_with_the_section_alone():
 
 
 def test_a_model_in_process_that_is_not_there_is_named_by_its_own_key(tmp_path):
-    config = ChatConfig(model=str(tmp_path / "none"))
+    config = TextChatConfig(model=str(tmp_path / "none"))
     with pytest.raises(FileNotFoundError, match=r"shorten\.model: there is no folder"):
-        load_chat(config, 2, ANSWER_SCHEMA, "shorten")
+        load_chat(config, 2, 0, "shorten")

@@ -1,23 +1,25 @@
-"""Asking a model until its answer is usable: the retry policy of all stages that ask one.
+"""Talks with a chat model: asking until an answer is usable, and many talks on one line.
 
 A request that failed is not asked again here: the client has retried it already. A reply that is no usable
-answer is asked again with another seed.
+answer is asked again at once with another seed, while other talks go on.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, TypeAlias, TypeVar
 
-from stages.models.chat.conversation import ChatModel, Message, Reply, Usage
+from stages.models.chat.conversation import Question, Reply, Usage
 from stages.models.chat.last_object import AnswerError
+from stages.models.chat.line import Line
 
 _MAX_REPLY_CHARS = 20_000
 """Characters kept of a reply, counted from its end: thoughts come first."""
 
-Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-Question = tuple[list[Message], int]
-"""A conversation, and the seed of its reply."""
+Result = TypeVar("Result")
+Key = TypeVar("Key")
+Talk: TypeAlias = Generator[Question, Reply | Exception, Result]
+"""Questions that depend on the replies before them; returns what was found out."""
 
 
 @dataclass(frozen=True)
@@ -36,33 +38,57 @@ class Asked(Generic[Answer]):
 
 
 def ask(
-    chat: ChatModel,
-    items: Sequence[Item],
-    question: Callable[[Item, int], Question],
-    read: Callable[[Item, str], Answer],
-    attempts: int,
-    section: str,
-) -> list[Asked[Answer]]:
-    """Ask about each item, at most ``attempts`` times.
+    question: Callable[[int], Question], read: Callable[[str], Answer], attempts: int, section: str
+) -> Talk[Asked[Answer]]:
+    """Ask at most ``attempts`` times.
 
     Args:
-        question: the question about an item in an attempt, counted from 1.
+        question: the question of an attempt, counted from 1.
         read: the answer in a reply's text; raises AnswerError if there is none.
+        attempts: at least 1.
         section: the manifest's section of the model, for the reasons.
     """
-    asked: list[Asked[Answer] | None] = [None] * len(items)
-    waiting = list(range(len(items)))
-    for attempt in range(1, attempts + 1):
-        if not waiting:
-            break
-        questions = [question(items[index], attempt) for index in waiting]
-        replies = chat.complete([messages for messages, _ in questions], [seed for _, seed in questions])
-        for index, reply in zip(waiting, replies, strict=True):
-            before = asked[index]
-            usage = before.usage if before else Usage()
-            asked[index] = _read(reply, lambda text: read(items[index], text), attempt, usage, section)  # noqa: B023
-        waiting = [index for index in waiting if (last := asked[index]) and last.reason]
-    return [each for each in asked if each is not None]
+    usage, attempt = Usage(), 1
+    while True:
+        reply = yield question(attempt)
+        asked = _read(reply, read, attempt, usage, section)
+        if not asked.reason or attempt == attempts:
+            return asked
+        usage, attempt = asked.usage, attempt + 1
+
+
+def converse(line: Line, talks: Iterator[tuple[Key, Talk[Result]]]) -> Iterator[tuple[Key, Result]]:
+    """Hold talks, and yield the result of each when it ends. A new one starts whenever a slot is free.
+
+    Args:
+        line: to the model.
+        talks: with a key each; the next is taken when there is a slot for it.
+    """
+    open_talks: dict[int, tuple[Key, Talk[Result]]] = {}
+    started, more = 0, True
+    while True:
+        while more and len(open_talks) < line.slots:
+            found = next(talks, None)
+            if found is None:
+                more = False
+                break
+            key, talk = found
+            try:
+                line.put(started, next(talk))
+            except StopIteration as end:  # it had nothing to ask
+                yield key, end.value
+                continue
+            open_talks[started] = found
+            started += 1
+        if not open_talks:
+            return
+        for number, reply in line.wait():
+            key, talk = open_talks[number]
+            try:
+                line.put(number, talk.send(reply))
+            except StopIteration as end:
+                del open_talks[number]
+                yield key, end.value
 
 
 def _read(

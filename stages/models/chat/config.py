@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import BeforeValidator, ConfigDict, Field, field_validator
+from pydantic import BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from typing_extensions import Self
 
 from stages.base import Weights
 from stages.models.chat.address import checked_address, checked_variable
@@ -63,3 +64,20 @@ class ChatConfig(Weights):
     def path(self) -> Path | None:
         """None for an endpoint: the server's name for a model is never a local path."""
         return super().path if self.endpoint is None else None
+
+
+class TextChatConfig(ChatConfig):
+    """A chat model that reads texts alone; in process it can be one of vLLM."""
+
+    implied: ClassVar[Mapping[str, Any]] = {"library": "transformers"}
+
+    library: Literal["transformers", "vllm"] = Field(
+        "transformers",
+        description="of a model in process; vllm (installed by you) answers `batch` questions at once",
+    )
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.endpoint is not None and self.library == "vllm":
+            raise ValueError("library: vllm is a model in process; leave out endpoint, or library")
+        return self

@@ -1,9 +1,9 @@
 """Conversations with a language model: messages, replies, and how a reply ended."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 Message = dict[str, Any]
 """One turn with ``role`` (system, user, assistant) and ``content``: a text, or a list of texts (str) and
@@ -62,17 +62,12 @@ class Reply:
     usage: Usage = field(default=Usage(), compare=False)
 
 
-class ChatModel(Protocol):
-    """The interface of a language model, in process or behind an endpoint."""
+@dataclass(frozen=True)
+class Question:
+    """A conversation that wants a reply."""
 
-    batch: int
-    """Conversations per batch in process; a server batches by itself."""
-
-    def complete(
-        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
-    ) -> Sequence[Reply | Exception]:
-        """The reply to each conversation, or the error.
-
-        The reply to conversation i depends on ``seeds[i]`` only.
-        """
-        ...
+    messages: list[Message]
+    seed: int
+    """The seed of the reply."""
+    form: Mapping[str, Any]
+    """The required form of the reply: a JSON schema as a ``response_format`` of OpenAI's protocol."""

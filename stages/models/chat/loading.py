@@ -1,23 +1,23 @@
 """Loading and checking the chat model of a stage, behind an endpoint or in process."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from stages.models.chat.config import ChatConfig
-from stages.models.chat.conversation import ChatModel
+from stages.models.chat.config import ChatConfig, TextChatConfig
+from stages.models.chat.line import ChatModel
 
 if TYPE_CHECKING:
     from stages.models.chat.sampling import Sampling
 
 
-def load_chat(config: ChatConfig, batch: int, response_format: Mapping[str, Any], section: str) -> ChatModel:
+def load_chat(config: TextChatConfig, batch: int, gpus: float, section: str) -> ChatModel:
     """The language model of a section.
 
     Args:
         config: the section.
-        batch: rows per call.
-        response_format: what an endpoint is told about the answer's form.
+        batch: questions at once of a model in process.
+        gpus: of this process, or the share of one.
         section: the section's name, for errors.
 
     Raises:
@@ -26,7 +26,11 @@ def load_chat(config: ChatConfig, batch: int, response_format: Mapping[str, Any]
     if config.endpoint is not None:
         from stages.models.chat.openai_chat import OpenAIChat
 
-        return OpenAIChat(config, config.endpoint, batch, response_format, section)
+        return OpenAIChat(config, config.endpoint, section)
+    if config.library == "vllm":
+        from stages.models.chat.vllm_chat import VllmChat
+
+        return VllmChat(config, batch, gpus, section)
     from stages.models.chat.transformers_chat import TransformersChat, load
 
     model, tokenizer = load(config.name, config.revision, config.dtype, section)

@@ -7,8 +7,12 @@ but the server decides whether to use it, so answers may not be reproducible.
 
 import asyncio
 import base64
+import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 from urllib.request import getproxies
 
@@ -19,37 +23,30 @@ from stages.models.chat.address import is_here
 from stages.models.chat.bounded_client import BoundedClient, EndpointError
 from stages.models.chat.completion import CompletionError, error_text, excerpt, read_completion
 from stages.models.chat.config import PARAMETERS, ChatConfig, EndpointConfig, Parameter
-from stages.models.chat.conversation import Message, Picture, Reply
+from stages.models.chat.conversation import Message, Picture, Question, Reply
+from stages.models.chat.line import Line
 
 _SHORTEST_SECRET = 6
 """Least length of a key that is masked in messages."""
 
 
 class OpenAIChat:
-    """Completes conversations over HTTP, at most ``concurrency`` at a time.
+    """Answers questions over HTTP, at most ``concurrency`` at a time.
 
     Args:
         config: the model and its sampling.
         endpoint: the server.
-        batch: conversations per call.
-        response_format: the required format of an answer, sent to the server.
         section: the manifest's section of the model, for errors.
 
     Raises:
         ValueError: the key is missing in the environment, or the environment names an unusable proxy.
     """
 
-    def __init__(
-        self,
-        config: ChatConfig,
-        endpoint: EndpointConfig,
-        batch: int,
-        response_format: Mapping[str, Any],
-        section: str,
-    ) -> None:
+    streams = True
+
+    def __init__(self, config: ChatConfig, endpoint: EndpointConfig, section: str) -> None:
         self._config, self._endpoint, self._section = config, endpoint, section
         self._key = _key(endpoint.api_key_variable, section)
-        self.batch, self._response_format = batch, response_format
         try:
             self._http()
         except (ImportError, ValueError, httpx2.InvalidURL) as error:
@@ -58,69 +55,71 @@ class OpenAIChat:
                 "that the environment names in HTTP_PROXY, HTTPS_PROXY or ALL_PROXY"
             ) from error
 
-    def complete(
-        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
-    ) -> list[Reply | Exception]:
-        """The reply to each conversation, or the error. An error in one row never affects the others."""
-        return asyncio.run(self._complete(conversations, seeds))
+    @contextmanager
+    def opened(self) -> Iterator[Line]:
+        """A line of its own event loop, which runs while a reply is waited for."""
+        loop = asyncio.new_event_loop()
+        client = AsyncOpenAI(
+            api_key=self._key,
+            base_url=self._endpoint.base_url,
+            timeout=self._endpoint.timeout_seconds,
+            max_retries=self._endpoint.retries,
+            http_client=self._http(),
+        )
+        line = _Requests(self._endpoint.concurrency, loop, partial(self._answer, client))
+        try:
+            yield line
+        finally:
+            try:
+                loop.run_until_complete(line.give_up())
+                loop.run_until_complete(client.close())
+                loop.run_until_complete(loop.shutdown_asyncgens())
+            finally:
+                loop.close()
+
+    def identity(self, question: Question) -> str:
+        """Also of the seed, which need not be sent: each attempt of a row has a reply of its own."""
+        told = {
+            **self._request(question),
+            "seed of the row": question.seed,
+            "revision": self._config.revision,
+        }
+        return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
 
     def _http(self) -> BoundedClient:
         where = self._endpoint
         key = f"{self._section}.endpoint.base_url"
         return BoundedClient(where.base_url, where.timeout_seconds, where.concurrency, key)
 
-    async def _complete(
-        self, conversations: Sequence[list[Message]], seeds: Sequence[int]
-    ) -> list[Reply | Exception]:
-        free = asyncio.Semaphore(self._endpoint.concurrency)
-        async with AsyncOpenAI(
-            api_key=self._key,
-            base_url=self._endpoint.base_url,
-            timeout=self._endpoint.timeout_seconds,
-            max_retries=self._endpoint.retries,
-            http_client=self._http(),
-        ) as client:
+    async def _answer(self, client: AsyncOpenAI, question: Question) -> Reply | Exception:
+        """The reply to a question, or the error. An error never affects other questions."""
+        try:
+            response = await client.post(
+                "/chat/completions", cast_to=httpx2.Response, body=self._request(question)
+            )
+            return read_completion(response.content)
+        except CompletionError as error:
+            shown = excerpt(self._masked(response.content))
+            text = f"the endpoint's answer is no chat completion: {error}: {shown}"
+        except Exception as error:
+            text = self._described(error)
+        return EndpointError(self._masked(text.encode(errors="replace")).decode(errors="replace"))
 
-            async def answer(messages: list[Message], seed: int) -> Reply:
-                async with free:
-                    response = await client.post(
-                        "/chat/completions", cast_to=httpx2.Response, body=self._request(messages, seed)
-                    )
-                try:
-                    return read_completion(response.content)
-                except CompletionError as error:
-                    raise EndpointError(
-                        f"the endpoint's answer is no chat completion: {error}: "
-                        f"{excerpt(self._masked(response.content))}"
-                    ) from None
-
-            # Catch everything: the other rows have been answered already, and paid for.
-            results = await asyncio.gather(*map(answer, conversations, seeds), return_exceptions=True)
-        return [self._outcome(result) for result in results]
-
-    def _request(self, messages: list[Message], seed: int) -> dict[str, Any]:
+    def _request(self, question: Question) -> dict[str, Any]:
         config = self._config
         values: dict[Parameter, Any] = {
             "temperature": config.temperature,
             "top_p": config.top_p,
             "max_tokens": config.max_new_tokens,
-            "seed": seed % 2**31,
-            "response_format": self._response_format,
+            "seed": question.seed % 2**31,
+            "response_format": question.form,
         }
         sent = {name: values[parameter] for parameter, name in self._names().items() if name}
-        return {"model": config.model, "messages": [_encoded(message) for message in messages], **sent}
+        return {"model": config.model, "messages": [_encoded(each) for each in question.messages], **sent}
 
     def _names(self) -> dict[Parameter, str]:
         """The name of each request parameter; empty for a parameter that is left out."""
         return {name: self._config.parameters.get(name, name) for name in PARAMETERS}
-
-    def _outcome(self, result: Reply | BaseException) -> Reply | Exception:
-        if isinstance(result, Reply):
-            return result
-        if not isinstance(result, Exception):
-            raise result
-        text = self._masked(self._described(result).encode(errors="replace"))
-        return EndpointError(text.decode(errors="replace"))
 
     def _masked(self, text: bytes) -> bytes:
         """The text with the key masked. A very short key is no secret and could be part of ordinary words."""
@@ -147,6 +146,43 @@ class OpenAIChat:
         if status in (400, 404, 422) and any(name and name in told for name in self._names().values()):
             told += f"; {self._section}.parameters renames or leaves out a parameter"
         return f"{text}: {told}"
+
+
+class _Requests:
+    """The open requests, as tasks of an event loop."""
+
+    def __init__(
+        self,
+        slots: int,
+        loop: asyncio.AbstractEventLoop,
+        answer: Callable[[Question], Awaitable[Reply | Exception]],
+    ) -> None:
+        self.slots, self._loop, self._answer = slots, loop, answer
+        self._answered: list[tuple[int, Reply | Exception]] = []
+        self._any = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def put(self, number: int, question: Question) -> None:
+        task = self._loop.create_task(self._ask(number, question))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _ask(self, number: int, question: Question) -> None:
+        reply = await self._answer(question)
+        self._answered.append((number, reply))
+        self._any.set()
+
+    def wait(self) -> Sequence[tuple[int, Reply | Exception]]:
+        self._loop.run_until_complete(self._any.wait())
+        answered, self._answered = self._answered, []
+        self._any.clear()
+        return answered
+
+    async def give_up(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
 
 
 def _encoded(message: Message) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from stages.base import Weights
 from stages.finite import NotFiniteError
 from stages.models.batches import filled
 from stages.models.chat.conversation import Message, Reply, Usage
+from stages.models.chat.line import BatchModel
 from stages.models.chat.sampling import Sampling, defused, draw, end_tokens, is_spoiled, special_tokens
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
@@ -24,7 +25,7 @@ SPOILED = -1
 """In place of a token where the model's output is not finite."""
 
 
-class TransformersChat:
+class TransformersChat(BatchModel):
     """Completes conversations with a causal language model.
 
     Args:
@@ -79,9 +80,7 @@ class TransformersChat:
         """Prompts as token ids and attention mask, both [batch, n * prompt_multiple]."""
         prompts = []
         for messages in conversations:
-            clean = [Message(role=m["role"], content=defused(m["content"], self._special)) for m in messages]
-            text = self.tokenizer.apply_chat_template(clean, tokenize=False, add_generation_prompt=True)
-            prompts.append(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+            prompts.append(prompt_tokens(self.tokenizer, messages, self._special))
         longest = max(len(prompt) for prompt in prompts)
         length = -(-longest // self.prompt_multiple) * self.prompt_multiple
         prompts = filled(prompts, self.batch)
@@ -123,6 +122,21 @@ class TransformersChat:
             mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
             positions = positions[:, -1:] + 1
         return list(zip(answers, done, strict=True))
+
+
+def prompt_tokens(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], special: Sequence[str]
+) -> list[int]:
+    """A conversation as the model reads it, up to where the assistant answers.
+
+    Args:
+        tokenizer: with a chat template.
+        messages: texts alone.
+        special: special tokens, which are broken up within the messages.
+    """
+    clean = [Message(role=m["role"], content=defused(m["content"], special)) for m in messages]
+    text = tokenizer.apply_chat_template(clean, tokenize=False, add_generation_prompt=True)
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def load(

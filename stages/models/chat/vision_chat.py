@@ -27,12 +27,13 @@ from stages.base import Weights
 from stages.finite import NotFiniteError
 from stages.models.batches import filled, full_batches
 from stages.models.chat.conversation import Message, Picture, Reply, Usage
+from stages.models.chat.line import BatchModel
 from stages.models.chat.sampling import Sampling, defused, draw, end_tokens, is_spoiled, special_tokens
 from stages.models.device import default_device
 from stages.models.weights import load_model, load_processor
 
 
-class VisionChat:
+class VisionChat(BatchModel):
     """Completes conversations about pictures with a vision language model.
 
     Args:

@@ -90,11 +90,13 @@ class Diffusion:
         row_seeds: list[int],
         control: Control | None = None,
         start: int | None = None,
+        steps: int | None = None,
     ) -> torch.Tensor:
         """Denoise latents [n,c,h,w] from ``initial_latents``; one prompt and guidance scale [n] per row.
 
         With ``start``, they are those before this step (:func:`stages.models.diffusion.sampler.sample`).
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
+        ``steps`` replaces the section's.
         """
         rows = len(latents)
         empty = self.unwanted.expand(rows)
@@ -111,7 +113,7 @@ class Diffusion:
             prompts.states,
             empty.states if self.guided else None,
             guidance_scale,
-            self.config.steps,
+            steps or self.config.steps,
             control,
             noise_seeds=[derive_seed(seed, "sampler") for seed in row_seeds],
             added=added,
