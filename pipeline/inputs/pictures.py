@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import UserError
@@ -190,9 +191,9 @@ def _of_structs(file: Location, column: str, below: str) -> pa.Array:
     """Null where a struct holds bytes, else its path."""
     names: list[str | None] = []
     for batch in pq.ParquetFile(arrow_source(file)).iter_batches(64, columns=[column]):
-        for value in batch.column(0):
-            row = value.as_py() or {}
-            names.append(None if row.get("bytes") else row.get("path") or "")
+        data, paths = (pc.struct_field(batch.column(0), name) for name in ("bytes", "path"))
+        has_bytes = pc.fill_null(pc.greater(pc.binary_length(data), 0), False)
+        names += pc.if_else(has_bytes, pa.scalar(None, paths.type), pc.fill_null(paths, "")).to_pylist()
     return _joined(below, names)
 
 
