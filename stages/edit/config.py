@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import Section, StageConfig, Weights
-from stages.candidate import Several
+from stages.candidate import GuidanceScale, Several
 from stages.models.diffusion import DiffusionConfig
 from stages.pictures.pixel_threshold import ALPHA, KERNEL
 from stages.tasks import Candidate
@@ -33,7 +33,7 @@ class PixelThreshold(Section):
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "skip": 0}
+    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "source_guidance": 1, "skip": 0}
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
@@ -72,6 +72,10 @@ class EditConfig(StageConfig):
         le=1 << 16,
         description="LocalBlend uses the cross-attention layers with so many tokens, "
         "in a picture of the model's own size",
+    )
+    source_guidance: GuidanceScale = Field(
+        1.0,
+        description="with captions.picture: classifier-free guidance of the picture's own row",
     )
     skip: float = Field(
         0,

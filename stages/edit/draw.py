@@ -102,7 +102,10 @@ class Drawing:
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
         edits: list[EditRow] = []
-        guidance = [settings.guidance_scale] * len(rows)
+        of_source = settings.guidance_scale
+        if self.photographs and model.guided:
+            of_source = self.config.source_guidance
+        guidance = [of_source] * len(rows)
         # Earlier turns: one edit row for each, with the candidate that was chosen. ``prompts[k]`` are the
         # prompts of the pictures that turn k edits.
         for turn in range(turns):

@@ -119,8 +119,9 @@ class Edit(Stage[EditConfig]):
             yield str(error)
         yield from diffusion_problems(config.diffusion)
         yield from annotation_problems(config, tasks)
-        if config.skip and not cls.photographs:
-            yield "edit.skip: a drawn source cannot start late: take it out, or name captions.picture"
+        for key in ("skip", "source_guidance"):
+            if getattr(config, key) != config.implied[key] and not cls.photographs:
+                yield f"edit.{key} is for given pictures: take it out, or name captions.picture"
 
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:

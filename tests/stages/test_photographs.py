@@ -175,16 +175,26 @@ def test_pictures_of_several_buckets_are_edited_in_one_batch_as_alone(folders):
 
 
 def test_an_edit_with_the_same_caption_is_the_photograph_after_the_vae(folders, monkeypatch):
-    """The edit stage draws it beside the source: both are the VAE's round trip, and no more."""
+    """With the same guidance the edit stage draws it as the source: the VAE's round trip, and no more."""
     monkeypatch.setattr("stages.edit.draw.anchor_and_edit_prompts", lambda task, row: (row["caption"],) * 2)
     pictures = [row["source_image"] for row in sources(folders["sd"], photograph(4))]
-    [record] = edited(folders["sd"], tasks(composite=False), pictures, {})
+    [record] = edited(folders["sd"], tasks(composite=False), pictures, {}, source_guidance=3.0)
     target, picture = (
         decode_rgb(png).astype(float) for png in (record["candidates"][0]["image"], pictures[0])
     )
     assert abs(np.abs(target - picture).mean() / 255 - record["source_drift"]) < 2e-3
     [drawn] = edited(folders["sd"], tasks(composite=False), pictures, {}, kind=Edit)
     assert abs(drawn["source_drift"] - record["source_drift"]) > 1e-3, "a drawn source is another picture"
+
+
+def test_a_pictures_row_has_its_own_guidance_unless_the_model_has_none(folders):
+    pictures = [row["source_image"] for row in sources(folders["sd"], photograph(4))]
+    for keys, differ in (({}, True), ({"guidance_scale": 1.0}, False)):
+        made = [
+            edited(folders["sd"], tasks(), pictures, keys, source_guidance=scale) for scale in (1.0, 2.0, 1.0)
+        ]
+        assert made[0] == made[2]
+        assert (made[0] != made[1]) is differ
 
 
 def test_a_reverse_task_is_refused(folders):
@@ -202,11 +212,12 @@ def test_previews_of_given_pictures_are_refused(folders):
     assert problem.startswith("source.preview_steps: ")
 
 
-def test_a_late_start_without_pictures_is_refused(folders):
-    late = Edit.Config.model_validate({**config(folders["sd"]), "skip": 0.2})
-    [problem] = Edit.problems(late, tasks())
-    assert problem.startswith("edit.skip: ")
-    assert not [*EditPhotographs.problems(late, tasks())]
+@pytest.mark.parametrize("key", ["skip", "source_guidance"])
+def test_settings_of_given_pictures_are_refused_without_them(folders, key):
+    settings = Edit.Config.model_validate({**config(folders["sd"]), key: 0.2})
+    [problem] = Edit.problems(settings, tasks())
+    assert problem.startswith(f"edit.{key} is for given pictures: ")
+    assert not [*EditPhotographs.problems(settings, tasks())]
 
 
 def test_only_a_run_with_pictures_reads_them():

@@ -45,6 +45,8 @@ TASKS = ("local", "remove", "texture", "background", "global", "color")
 WAYS: Mapping[str, Mapping[str, Any] | None] = {
     "drawn": None,
     "given": {},
+    "given, source_guidance 4": {"source_guidance": 4.0},
+    "given, source_guidance 2.5": {"source_guidance": 2.5},
     "given, skip 0.2": {"skip": 0.2},
     "given, euler_ancestral": {"sampler": "euler_ancestral"},
 }
