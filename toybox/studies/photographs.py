@@ -47,8 +47,8 @@ WAYS: Mapping[str, Mapping[str, Any] | None] = {
     "given": {},
     "given, source_guidance 4": {"source_guidance": 4.0},
     "given, source_guidance 2.5": {"source_guidance": 2.5},
-    "given, skip 0.2": {"skip": 0.2},
-    "given, euler_ancestral": {"sampler": "euler_ancestral"},
+    "given, source_guidance 4, skip 0.2": {"source_guidance": 4.0, "skip": 0.2},
+    "given, source_guidance 4, euler_ancestral": {"source_guidance": 4.0, "sampler": "euler_ancestral"},
 }
 SHOWN = 12
 
