@@ -5,9 +5,9 @@ import pytest
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.edit.config import EditConfig
-from stages.edit.draw import needs_guidance
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
 from stages.edit.rounds import RoundCandidates
+from stages.edit.suited import needs_guidance
 from stages.filter.stage import Filter, FilterConfig
 from stages.tasks import load_tasks
 from tests.pipeline.runs import MANIFESTS
@@ -45,4 +45,4 @@ def test_guidance_is_off_where_the_model_has_none(shipped):
     path, manifest, tasks = shipped
     edit = manifest.section("edit", EditConfig)
     candidates = RoundCandidates(tasks, edit.candidates, edit.rounds, edit.diffusion.steps)
-    assert needs_guidance(edit, candidates.stated()) == (path.stem != "sdxl-turbo")
+    assert needs_guidance(edit, candidates.stated()) == (path.stem not in ("sdxl-turbo", "flux-schnell"))

@@ -6,34 +6,23 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Section, StageConfig, Weights
+from stages.base import StageConfig, Weights
 from stages.candidate import GuidanceScale, Several
+from stages.edit.threshold import PixelThreshold
 from stages.models.diffusion import DiffusionConfig
-from stages.pictures.pixel_threshold import ALPHA, KERNEL
 from stages.tasks import Candidate
-
-
-class PixelThreshold(Section):
-    """Settings of :func:`stages.pictures.pixel_threshold.keep_unchanged`."""
-
-    alpha: float = Field(ALPHA, ge=0, le=3, description="a smaller change (RGB sum) keeps the old pixel")
-    kernel: float = Field(
-        KERNEL,
-        ge=0,
-        le=0.5,
-        description="side of the averaged neighbourhood, as a fraction of the picture's shorter side",
-    )
-    mode: Literal["candidate", "always"] = Field(
-        "candidate",
-        description="candidate: a second version of every candidate, between which the filter chooses; "
-        "always: this version alone, as in Emu Edit",
-    )
 
 
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "source_guidance": 1, "skip": 0}
+    implied: ClassVar = {
+        "region": "whole",
+        "region_halo": 1 / 16,
+        "hold": "none",
+        "source_guidance": 1,
+        "skip": 0,
+    }
 
     diffusion: DiffusionConfig
     self_max_tokens: int = Field(
@@ -66,6 +55,11 @@ class EditConfig(StageConfig):
         le=0.5,
         description="what is computed around that region too, as a fraction of the picture's shorter side",
     )
+    hold: Literal["none", "exact"] = Field(
+        "none",
+        description="exact: what the fusion keeps at the source's is the source's in every block too; for "
+        "transformers, with mask_attention: false",
+    )
     blend_tokens: int = Field(
         256,
         ge=1,
@@ -91,10 +85,20 @@ class EditConfig(StageConfig):
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
 
     @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        if self.region != "whole" and self.diffusion.compile:
+    def _one_hold(self) -> Self:
+        if self.hold == "exact" and (self.mask_attention or self.fusion != "schedule"):
             raise ValueError(
-                f"edit.region: {self.region} takes the U-Net's layers apart, so it cannot be compiled: set "
-                "diffusion.compile: false, or edit.region: whole"
+                "edit.hold: exact takes the place of mask_attention and follows the fusion's schedule: set "
+                "mask_attention: false, fusion: schedule"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_whole(self) -> Self:
+        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
+            if value != usual and self.diffusion.compile:
+                raise ValueError(
+                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
+                    f"diffusion.compile: false, or edit.{key}: {usual}"
+                )
         return self

@@ -7,9 +7,9 @@ import numpy as np
 
 from stages.base import Decision, failed, kept
 from stages.candidate import Candidate
-from stages.edit.config import PixelThreshold
 from stages.edit.prompt_to_prompt.recipe import Strength
 from stages.edit.request import EditRequest
+from stages.edit.threshold import PixelThreshold
 from stages.finite import NotFiniteError
 from stages.pictures.composite import paste_outside
 from stages.pictures.fidelity import as_float, contrast, mean_change

@@ -1,26 +1,30 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 
 from stages.base import Decision, rejected
-from stages.candidate import Candidate
 from stages.edit.config import EditConfig
+from stages.edit.controlled import controlled
 from stages.edit.decide import Drawn, decide
 from stages.edit.prompt_to_prompt.alignment import tokenize
-from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.forced import ForcedSources
-from stages.edit.prompt_to_prompt.recipe import Strength, draw_strength, edit_row, local_blend
+from stages.edit.prompt_to_prompt.recipe import (
+    Strength,
+    draw_strength,
+    edit_row,
+    joint_edit_row,
+    local_blend,
+)
 from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
-from stages.edit.sparse.unet import SparseUNet
+from stages.edit.suited import control_problems, needs_guidance
 from stages.models.batches import by_shape, filled
 from stages.models.diffusion.model import Diffusion
 from stages.models.diffusion.prompts import join
@@ -29,7 +33,7 @@ from stages.tasks import Tasks
 
 
 class Drawing:
-    """The diffusion model with Prompt-to-Prompt's attention processors.
+    """The diffusion model under Prompt-to-Prompt's control.
 
     ``photographs``: the rows' pictures are given, and their sources are forced along their latents.
     """
@@ -40,17 +44,14 @@ class Drawing:
         self.candidates = RoundCandidates(tasks, config.candidates, config.rounds, steps)
         self.config, self.tasks = config, self.candidates.first
         self.model = Diffusion(config.diffusion, guided=needs_guidance(config, self.candidates.stated()))
-        self.layers = install(self.model.unet)
-        self.sparse: SparseUNet | None = None
-        if config.region != "whole":
-            self.sparse = SparseUNet(self.model.unet, self.layers, config.region, config.region_halo)
-            self.model.unet = self.sparse
-        smallest = smallest_attention(self.model.unet)
-        if smallest > config.self_max_tokens:
-            raise ValueError(
-                f"edit.self_max_tokens is {config.self_max_tokens}, but the U-Net's smallest "
-                f"self-attention has {smallest} tokens: raise it, or no self-attention is controlled"
-            )
+        problems = control_problems(
+            config, self.candidates, self.model.family.name, self.model.family.network.config
+        )
+        for problem in problems:
+            raise ValueError(problem)
+        self.controlled = controlled(self.model, config)
+        if photographs and self.controlled.joint:
+            raise ValueError(f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net")
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
         """Draw the candidates of at most ``batch`` rows of one turn and round: the decisions by row id.
@@ -78,7 +79,7 @@ class Drawing:
         """Whether a row's edits are computed in their regions only. LocalBlend finds its region too late."""
         candidates = list(self.candidates.of(row.turn.task, row.round))
         candidates += [self.candidates.numbered(past.task, past.row["candidate"]) for past in row.history]
-        return self.sparse is not None and all(candidate.blend is None for candidate in candidates)
+        return self.controlled.sparse and all(candidate.blend is None for candidate in candidates)
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.
@@ -139,12 +140,9 @@ class Drawing:
             fusion=self.config.fusion,
             blend_tokens=round(self.config.blend_tokens * area),
         )
-        for layer in self.layers:
-            layer.control = control
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
-        if self.sparse is not None:
-            sparse = all(self._is_sparse(row) for row in rows)
-            self.sparse.begin(control if sparse else None, (noise.shape[2], noise.shape[3]))
+        sparse = all(self._is_sparse(row) for row in rows)
+        self.controlled.begin(control, (noise.shape[2], noise.shape[3]), sparse)
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])
@@ -172,18 +170,23 @@ class Drawing:
     def _edit_row(self, turn: Turn, number: int, source_index: int, source_prompt: str) -> EditRow:
         """The edit row of candidate ``number``; its source is drawn from ``source_prompt``."""
         task, tokenizer = self.tasks[turn.task], self.model.prompts.tokenizer
-        candidate = self.candidates.numbered(turn.task, number)
+        candidate, strength = self.candidates.numbered(turn.task, number), self._strength(turn, number)
+        steps, mask = self.config.diffusion.steps, turn.region.edit_mask(task.region, candidate.mask)
+        if self.controlled.joint:
+            return joint_edit_row(
+                candidate, strength, index=source_index, steps=steps, mask=torch.from_numpy(mask)
+            )
         length = self.model.prompts.context_length
         source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(turn)[1])
         return edit_row(
             candidate,
-            self._strength(turn, number),
+            strength,
             source,
             target,
             index=source_index,
-            steps=self.config.diffusion.steps,
+            steps=steps,
             length=length,
-            mask=torch.from_numpy(turn.region.edit_mask(task.region, candidate.mask)),
+            mask=torch.from_numpy(mask),
             blend=local_blend(task, candidate, turn.row, source, target, length),
         )
 
@@ -224,19 +227,3 @@ def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:
     """Reorder values [rows + rows * slots, ...] of a batch to [rows, 1 + slots, ...]."""
     candidates = drawn[rows:].reshape(rows, -1, *drawn.shape[1:])
     return np.concatenate([drawn[:rows, None], candidates], 1)
-
-
-def needs_guidance(config: EditConfig, candidates: Iterable[Candidate]) -> bool:
-    """Whether any row of a batch is drawn with classifier-free guidance."""
-    scales = [config.diffusion.guidance_scale]
-    for candidate in candidates:
-        scale = candidate.guidance_scale
-        if scale is not None:
-            scales.append(max(scale) if isinstance(scale, tuple) else scale)
-    return max(scales) > 1
-
-
-def smallest_attention(unet: UNet2DConditionModel) -> int:
-    """Number of tokens of the U-Net's smallest self-attention layer, which is in its middle block."""
-    side = unet.config.sample_size // 2 ** (len(unet.config.block_out_channels) - 1)
-    return side * side

@@ -61,7 +61,13 @@ class RoundCandidates:
 
     def stated(self) -> Iterator[Candidate]:
         """All candidates of the first round and of the manifest's later rounds."""
-        return (c for tasks in self._stated for task in tasks.values() for c in task.candidates)
+        return (candidate for _, candidate in self.stated_by_task())
+
+    def stated_by_task(self) -> Iterator[tuple[str, Candidate]]:
+        """The same, each with its task's name."""
+        for tasks in self._stated:
+            for name, task in tasks.items():
+                yield from ((name, candidate) for candidate in task.candidates)
 
     def of(self, task: str, round: int) -> tuple[Candidate, ...]:
         """A task's candidates in a round, counted from 1."""

@@ -5,16 +5,7 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stages.base import (
-    PICTURES,
-    Decision,
-    Stage,
-    StageConfig,
-    failed,
-    kept,
-    rejected,
-    to_table,
-)
+from stages.base import PICTURES, Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.edit.annotations.marks import Annotation, Subject
 from stages.edit.config import EditConfig
 from stages.edit.request import EditRequest
@@ -111,13 +102,23 @@ class Edit(Stage[EditConfig]):
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
         from stages.edit.annotations.methods import annotation_problems
         from stages.edit.rounds import RoundCandidates
+        from stages.edit.suited import control_problems
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.diffusion.folder import diffusion_problems
 
+        candidates = None
         try:
-            RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+            candidates = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         except ValueError as error:
             yield str(error)
-        yield from diffusion_problems(config.diffusion)
+        damaged = list(diffusion_problems(config.diffusion))
+        yield from damaged
+        folder = config.diffusion.path
+        if candidates is not None and folder is not None and folder.exists() and not damaged:
+            files = PipelineFiles(folder)
+            yield from control_problems(config, candidates, files.family, files.network)
+            if cls.photographs and files.family != "unet":
+                yield f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net"
         yield from annotation_problems(config, tasks)
         for key in ("skip", "source_guidance"):
             if getattr(config, key) != config.implied[key] and not cls.photographs:
@@ -126,13 +127,14 @@ class Edit(Stage[EditConfig]):
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
         from stages.edit.rounds import RoundCandidates
-        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.weight_files import folder_of
 
         folder = folder_of(config.diffusion)
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
-        rows = config.batch * (1 + drawn.most(1)) * (2 if config.diffusion.guidance_scale > 1 else 1)
-        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
+        if folder is None:
+            return None
+        return PipelineFiles(folder).drawing_bytes(config.diffusion, config.batch * (1 + drawn.most(1)))
 
     @classmethod
     def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:

@@ -17,7 +17,7 @@ from stages.pair import anchor_and_edit_prompts
 from stages.pictures.png import encode_png
 from stages.tasks import Task, Tasks
 
-DETERMINISTIC = ("ddim", "euler")
+DETERMINISTIC = ("ddim", "euler", "flow_euler")
 """Samplers that draw about the same picture with fewer steps."""
 
 
@@ -95,17 +95,17 @@ class Source(Stage[SourceConfig]):
 
     @classmethod
     def activations(cls, config: SourceConfig, tasks: Tasks) -> int | None:
-        from stages.models.diffusion.memory import drawing_bytes
+        from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.weight_files import folder_of
 
         folder = folder_of(config.diffusion)
-        guided = config.diffusion.guidance_scale > 1
-        rows = config.batch * (2 if guided else 1)
-        return None if folder is None else drawing_bytes(config.diffusion, folder, rows)
+        if folder is None:
+            return None
+        return PipelineFiles(folder).drawing_bytes(config.diffusion, config.batch)
 
     @classmethod
     def pixels(cls, config: SourceConfig) -> int | None:
-        from stages.models.diffusion.memory import drawn_pixels
+        from stages.models.diffusion.families.files import drawn_pixels
         from stages.models.weight_files import folder_of
 
         return drawn_pixels(config.diffusion, folder_of(config.diffusion))

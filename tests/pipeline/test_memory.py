@@ -7,7 +7,7 @@ from pipeline.audit.memory import memory_table
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import decoding_bytes, sampling_bytes
+from stages.models.diffusion.memory import decoding_bytes, joint_bytes, sampling_bytes
 from stages.models.weight_files import parameters_in
 from tests.pipeline.runs import ROOT
 
@@ -27,6 +27,13 @@ def test_the_formula_gives_what_torch_counts(unet, side, counted):
     assert sampling_bytes(unet, side * side, 4) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
+@pytest.mark.parametrize(("side", "counted"), [(128, 823.6), (64, 279.8)])
+def test_the_formula_for_joint_attention_gives_what_torch_counts(side, counted):
+    """Counted in the same way, for FLUX.1's widths with two blocks of each kind and 512 tokens of text."""
+    flux = {"num_attention_heads": 24, "attention_head_dim": 128}
+    assert joint_bytes(flux, side * side // 4 + 512, 4) / 2**20 == pytest.approx(counted, rel=0.05)
+
+
 def test_decoding_takes_four_tensors_of_full_size():
     assert decoding_bytes({"block_out_channels": [128, 256, 512, 512]}, 1024**2, 4) == 4 * 256 * 4 * 1024**2
 
@@ -42,7 +49,7 @@ def table(*overrides):
 def test_every_stage_with_models_is_told():
     rows = table()
     assert list(rows) == ["instruct", "task_check", "source", "mask", "edit", "score"]
-    assert rows["source"][0] == "6"
+    assert rows["source"][0] == "8"
     assert rows["source"][1].endswith(" MB")
     assert rows["mask"][2] == "not known"
 

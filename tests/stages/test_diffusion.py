@@ -107,7 +107,7 @@ def test_a_rows_noise_depends_on_its_seed_alone(folders, sampler):
 def test_a_model_distilled_with_its_guidance_has_no_unconditional_rows(tmp_path):
     model = loaded(save_stable_diffusion(tmp_path, time_cond_proj_dim=8), sampler="lcm", guidance_scale=8.0)
     assert not model.guided
-    assert model._guidance_embedding(torch.tensor([8.0, 2.0])).shape == (2, 8)
+    assert model.family.guidance_embedding(torch.tensor([8.0, 2.0])).shape == (2, 8)
     assert drawn(model).isfinite().all()
 
 

@@ -93,7 +93,7 @@ def draw(unet, edits, captions, *, scheduler=None, start=0, kind=ForcedSources, 
     return latents, clean
 
 
-@pytest.mark.parametrize("sampler", SCHEDULERS)
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "euler_ancestral", "lcm"])
 @pytest.mark.parametrize("start", [0, 2])
 def test_sources_end_as_their_pictures_to_the_bit(unet, sampler, start):
     scheduler = SCHEDULERS[sampler].from_config(STABLE_DIFFUSION)

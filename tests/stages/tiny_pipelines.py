@@ -1,4 +1,4 @@
-"""Diffusion pipelines of both families with random weights, saved as diffusers saves them."""
+"""Diffusion pipelines of all families with random weights, saved as diffusers saves them."""
 
 from pathlib import Path
 
@@ -6,11 +6,23 @@ import torch
 from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    FluxPipeline,
+    FluxTransformer2DModel,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+)
 
 from toybox.recipes.tokenizer import build_tokenizer
 
@@ -30,15 +42,16 @@ def _unet(**options) -> UNet2DConditionModel:
     )
 
 
-def _vae() -> AutoencoderKL:
+def _vae(latent_channels: int = 4, **options) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
         block_out_channels=(8, 8),
-        latent_channels=4,
+        latent_channels=latent_channels,
         norm_num_groups=4,
         sample_size=16,
         force_upcast=True,
+        **options,
     )
 
 
@@ -96,4 +109,53 @@ def save_sdxl(
         ),
         scheduler=DDIMScheduler(),
     ).save_pretrained(folder, variant=variant)
+    return folder
+
+
+def sentencepiece() -> PreTrainedTokenizerFast:
+    """A tokenizer as T5's: a token begins with the space before it, and the prompt ends with </s>."""
+    letters = "abcdefghijklmnopqrstuvwxyz"
+    pieces = ["\u2581", *letters, *(f"\u2581{word}" for word in ("a", "red", "blue", "car", "ball", "on"))]
+    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
+    tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=32,
+    )
+
+
+def flux_transformer(guidance: bool = False) -> FluxTransformer2DModel:
+    return FluxTransformer2DModel(
+        in_channels=16,
+        num_layers=2,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        guidance_embeds=guidance,
+        axes_dims_rope=(4, 6, 6),
+    )
+
+
+def save_flux(folder: Path, guidance: bool = False, **scheduler) -> Path:
+    """FLUX.1 dev with ``guidance``, else schnell: as theirs, dev's noise levels are shifted by size."""
+    torch.manual_seed(0)
+    clip, t5 = build_tokenizer(), sentencepiece()
+    shape = {"d_model": WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    scheduler = {"shift": 3.0 if guidance else 1.0, "use_dynamic_shifting": guidance, **scheduler}
+    FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**scheduler),
+        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=_text(clip, WIDTH),
+        tokenizer=clip,
+        text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(t5), **shape)),
+        tokenizer_2=t5,
+        transformer=flux_transformer(guidance),
+    ).save_pretrained(folder)
     return folder

@@ -22,6 +22,7 @@ from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.outside import mix_outside
 
 
 class PromptToPromptAttention:
@@ -46,7 +47,7 @@ class PromptToPromptAttention:
             output = self._cross_attention(attn, hidden_states, encoder_hidden_states)
         output = output.transpose(1, 2).flatten(2)
         if self.control is not None:
-            output = _keep_source_outside(output, self.control)
+            output = mix_outside(output, self.control)
         return attn.to_out[1](attn.to_out[0](output))
 
     def _self_attention(self, attn: Attention, states_RNC: torch.Tensor) -> torch.Tensor:
@@ -157,20 +158,6 @@ def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: f
 def heads_of(attn: Attention, states: torch.Tensor) -> torch.Tensor:
     """[R,N,C] to [R,heads,N,C/heads]."""
     return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
-
-
-def _keep_source_outside(output: torch.Tensor, control: PromptToPrompt) -> torch.Tensor:
-    mask = control.mask_for(output.shape[1])
-    if mask is None:
-        return output
-    for turn in control.turns:
-        for offset in control.halves:
-            rows = control.edit_rows[turn] + offset
-            mixed = torch.lerp(
-                output[control.source_rows[turn] + offset], output[rows], mask[turn].to(output.dtype)
-            )
-            output = output.index_copy(0, rows, mixed)
-    return output
 
 
 def install(unet: UNet2DConditionModel) -> list[PromptToPromptAttention]:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.fusion import Fusion, fuse, grid, pool_mask
+from stages.edit.prompt_to_prompt.fusion import Fusion, free_above, fuse, grid, pool_mask
 from stages.edit.prompt_to_prompt.generations import generations_of, turns_of
 from stages.edit.prompt_to_prompt.local_blend import Blend, blended_region
 
@@ -202,7 +202,18 @@ class PromptToPrompt:
 
     def mask_for(self, tokens: int) -> torch.Tensor | None:
         """M at the resolution of a layer, [E,tokens,1]; None if no edit has a mask."""
-        if self.mask is None or not self.mask_attention:
+        return self._mask_at(tokens) if self.mask_attention else None
+
+    def inactive(self, tokens: int) -> torch.Tensor | None:
+        """The tokens of the picture that the fusion keeps at the source's in this step, bool [E,tokens,1].
+
+        None: no edit has a mask.
+        """
+        mask = self._mask_at(tokens)
+        return None if mask is None else mask <= free_above(self.fusion, self.step, self.steps)
+
+    def _mask_at(self, tokens: int) -> torch.Tensor | None:
+        if self.mask is None:
             return None
         if tokens not in self._pooled:
             size = grid(tokens, self.mask.shape[-2], self.mask.shape[-1])

@@ -92,6 +92,21 @@ def edit_row(
     return EditRow(index, tokens, gate_ST, self_gate(steps, self_), mask=mask, blend=blend)
 
 
+def joint_edit_row(
+    candidate: Candidate, strength: Strength, *, index: int, steps: int, mask: torch.Tensor
+) -> EditRow:
+    """The edit row of a candidate on joint attention, which has no token map and one gate, that of ``self``.
+
+    The arguments are those of :func:`edit_row`.
+    """
+    if candidate.control == "self":
+        gate = shared_gate(steps, strength.self_until)
+    else:
+        gate = self_gate(steps, windows(candidate, steps)[1])
+    no_tokens = TokenMap(torch.zeros(0, 0), torch.zeros(0))
+    return EditRow(index, no_tokens, torch.zeros(steps, 0), gate, mask=mask)
+
+
 def _map(control: str, source: Prompt, target: Prompt, length: int) -> TokenMap:
     if control == "replace":
         return replace_map(source, target, length)

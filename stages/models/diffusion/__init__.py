@@ -9,7 +9,7 @@ from stages.base import Weights
 from stages.candidate import MOST_STEPS, GuidanceScale, Several
 from stages.seeds import shape_of
 
-SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm")
+SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm", "flow_euler")
 
 Pixels = Annotated[int, Field(ge=8, le=8192)]
 Size = Annotated[tuple[Pixels, Pixels], Strict(False)]
@@ -17,7 +17,7 @@ Size = Annotated[tuple[Pixels, Pixels], Strict(False)]
 
 
 class DiffusionConfig(Weights):
-    """A diffusers pipeline of the Stable Diffusion or SDXL family, and its sampling settings."""
+    """A diffusers pipeline (:mod:`stages.models.diffusion.families`), and its sampling settings."""
 
     implied: ClassVar = {
         "negative_prompt": "",
@@ -32,7 +32,9 @@ class DiffusionConfig(Weights):
 
     sampler: str = Field("ddim", description=", ".join(SAMPLERS))
     steps: int = Field(50, ge=1, le=MOST_STEPS, description="denoising steps")
-    guidance_scale: GuidanceScale = Field(7.5, description="classifier-free guidance; off up to 1")
+    guidance_scale: GuidanceScale = Field(
+        7.5, description="classifier-free guidance, off up to 1; for FLUX.1 dev what it is told"
+    )
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     negative_prompt: str = Field(
         "", max_length=2000, description="what guidance leads away from; takes the empty prompt's place"
@@ -53,7 +55,7 @@ class DiffusionConfig(Weights):
         None, ge=8, le=8192, description="decode in tiles of so many pixels a side, with blended seams"
     )
     compile: bool = Field(
-        False, description="torch.compile the U-Net: takes a minute or more at each worker's start"
+        False, description="torch.compile the network: takes a minute or more at each worker's start"
     )
 
     @field_validator("sampler")

@@ -83,7 +83,10 @@ class Decoder:
         return torch.cat(latents) * self.vae.config.scaling_factor
 
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        scaled = (latents / self.vae.config.scaling_factor).to(self.vae.dtype)
+        scaled = latents / self.vae.config.scaling_factor
+        if shift := self.vae.config.get("shift_factor"):
+            scaled = scaled + shift
+        scaled = scaled.to(self.vae.dtype)
         decoded = self.vae.decode(scaled).sample.float()
         finite = finite_rows(latents) & finite_rows(decoded)
         pixels = ((decoded.nan_to_num(-1).clamp(-1, 1) + 1) * 127.5).round().byte()

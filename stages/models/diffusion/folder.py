@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import latent_multiple, pixels_per_latent, size_problems
+from stages.models.diffusion.families import family_of, setting_problems
+from stages.models.diffusion.families.files import LAYOUTS, PipelineFiles
+from stages.models.diffusion.memory import size_problems
 from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
-_SAVED_AS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
-_MODELS = ("unet", "vae", "text_encoder", "text_encoder_2")
-_TOKENIZERS = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
-_NEEDED = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+_SAVED_AS = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
 _LCM_STEPS = 50
 """LCMScheduler's default for ``original_inference_steps``."""
 
@@ -25,21 +24,20 @@ def diffusion_problems(config: DiffusionConfig) -> Iterator[str]:
         most, why = _most_steps(config, read_json(config.path / "scheduler" / "scheduler_config.json"))
         if config.steps > most:
             yield f"diffusion.steps: at most {most} ({why} of {config.model}), not {config.steps}"
-        vae, unet = (read_json(config.path / part / "config.json") for part in ("vae", "unet"))
-        yield from size_problems(config, latent_multiple(unet) * pixels_per_latent(vae))
+        files = PipelineFiles(config.path)
+        yield from setting_problems(config, files.family, files.network)
+        yield from size_problems(config, files.multiple)
 
 
 def _check_pipeline(folder: Path, variant: str | None) -> None:
-    index = read_json(folder / "model_index.json")
-    for part in _NEEDED:
+    index, named = read_json(folder / "model_index.json"), str(folder / "model_index.json")
+    layout = LAYOUTS[family_of(index.get("_class_name"), named)]
+    for part in layout.needed:
         if not _is_used(index.get(part)):
-            raise ValueError(
-                f"{folder / 'model_index.json'} names no {part}: it is not a Stable Diffusion or SDXL "
-                "pipeline"
-            )
-    if index["unet"][1] != "UNet2DConditionModel":
-        raise ValueError(f"{folder} has a {index['unet'][1]}, not a UNet2DConditionModel")
-    for part in _MODELS:
+            raise ValueError(f"{named} names no {part}: it is not a whole {index['_class_name']}")
+    if index[layout.network][1] != layout.kind:
+        raise ValueError(f"{folder} has a {index[layout.network][1]}, not a {layout.kind}")
+    for part in layout.models:
         if _is_used(index.get(part)):
             config = read_json(folder / part / "config.json")
             if not {"_class_name", "model_type"} & set(config):
@@ -48,7 +46,7 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
             varied = variant is not None and any((folder / part).glob(f"{name}.{variant}*"))
             check_saved_model(folder / part, name, variant if varied else None)
     read_json(folder / "scheduler" / "scheduler_config.json")
-    for part, encoder in _TOKENIZERS.items():
+    for part, encoder in layout.tokenizers.items():
         if _is_used(index.get(part)):
             words = read_json(folder / encoder / "config.json").get("vocab_size")
             check_tokenizer(folder / part, words)

@@ -4,11 +4,9 @@ No model library is imported, so that ``editpairs check`` can tell them.
 """
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
-from stages.models.weight_files import read_json
 
 DECODED_COPIES = 4
 """Full-size tensors that the decoder's last block holds at once: input, shortcut, convolution and its
@@ -17,6 +15,10 @@ ATTENDED_COPIES = 21
 """Tensors of a transformer block's width that its widest moment amounts to, in the U-Net's first level with
 attention. Counted by torch's MemTracker on fake tensors in float32: 20.6 for SD 1.5 at 512 px (130 MiB a row
 in all), 21.1 for SDXL at 1024 px (316 MiB)."""
+JOINT_COPIES = 15.4
+"""Tensors of a transformer's width over all tokens, of text and picture, that its widest moment amounts to.
+Counted in the same way for FLUX.1's widths: 15.3 at 1024 px (824 MiB a row in all), 15.5 at 512 px
+(280 MiB)."""
 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
@@ -59,42 +61,7 @@ def sampling_bytes(unet: Mapping[str, Any], latents: int, itemsize: int) -> int:
     return int(itemsize * (kept + ATTENDED_COPIES * max(attended, default=levels[0])))
 
 
-def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:
-    """The pixels of a picture, on average over the sizes; None if a size is the model's own and unknown.
-
-    Args:
-        config: the section ``diffusion``.
-        folder: the pipeline; None if it is not on this machine.
-
-    Raises:
-        ValueError: a configuration is missing or damaged.
-    """
-    own = None
-    if None in config.sizes and folder is not None:
-        unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
-        own = (int(unet["sample_size"]) * pixels_per_latent(vae),) * 2
-    sizes = [size or own for size in config.sizes]
-    known = [size[0] * size[1] for size in sizes if size is not None]
-    return round(sum(known) / len(known)) if len(known) == len(sizes) else None
-
-
-def drawing_bytes(config: DiffusionConfig, folder: Path, rows: int) -> int:
-    """The largest memory of activations of drawing, from the configurations in a pipeline's folder.
-
-    Args:
-        config: the section ``diffusion``.
-        folder: the pipeline.
-        rows: rows of the U-Net's batch.
-
-    Raises:
-        ValueError: a configuration is missing or damaged.
-    """
-    unet, vae = (read_json(folder / part / "config.json") for part in ("unet", "vae"))
-    scale, own = pixels_per_latent(vae), int(unet["sample_size"])
-    sizes = [size or (own * scale, own * scale) for size in config.sizes]
-    pixels = max(height * width for height, width in sizes)
-    itemsize = {"float32": 4}.get(config.dtype, 2)
-    vae_itemsize = {"float32": 4}.get(config.vae_dtype or config.dtype, 2)
-    tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
-    decoded = decoding_bytes(vae, tile, vae_itemsize) * (config.vae_chunk or 1)
-    return max(decoded, rows * sampling_bytes(unet, pixels // scale**2, itemsize))
+def joint_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> int:
+    """The same for one row of a transformer with joint attention, with so many tokens of text and picture."""
+    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    return int(itemsize * JOINT_COPIES * width * tokens)

@@ -1,25 +1,38 @@
 """A loaded text-to-image model: prompts to embeddings, seeds to noise, latents to pictures."""
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.models.embeddings import get_timestep_embedding
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from stages.models.device import default_device
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.decoder import Decoder
-from stages.models.diffusion.memory import latent_multiple, size_problems
-from stages.models.diffusion.prompts import Embeddings, PromptEncoder
+from stages.models.diffusion.families import FamilyName, family_of, setting_problems
+from stages.models.diffusion.families.base import Family
+from stages.models.diffusion.families.flux import FluxFamily
+from stages.models.diffusion.families.unet import UNetFamily
+from stages.models.diffusion.memory import size_problems
+from stages.models.diffusion.prompts import Embeddings
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
 from stages.models.diffusion.trajectory import Trajectory
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
+FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {"unet": UNetFamily, "flux": FluxFamily}
+_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "ddim": {"clip_sample": False},
+    "flow_euler": {"stochastic_sampling": False},
+}
+"""Settings of a sampler's scheduler, whatever the model's files say."""
+
 
 class Diffusion:
-    """The parts of a Stable Diffusion or SDXL pipeline, so that the sampling loop can be controlled.
+    """The parts of a pipeline, so that the sampling loop can be controlled.
 
     ``guided``: whether batches contain unconditional rows for classifier-free guidance. They do not if the
     guidance scale is at most 1, or if the model was distilled with guidance (LCM).
@@ -41,31 +54,43 @@ class Diffusion:
             safety_checker=None,  # otherwise Stable Diffusion's would be downloaded and not used
             low_cpu_mem_usage=False,
         ).to(self.device)
-        self.unet = pipeline.unet.eval().requires_grad_(False).to(memory_format=torch.channels_last)
-        if config.compile:
-            self.unet = torch.compile(self.unet)
+        name = family_of(type(pipeline).__name__, f"diffusion.model: {config.model}")
+        self.family: Family = FAMILIES[name](pipeline, self.dtype)
+        network = self.family.network.eval().requires_grad_(False)
+        self.family.network = torch.compile(network) if config.compile else network
         self.decoder = Decoder(pipeline.vae, config)
-        self._check_sizes()
-        self.prompts = PromptEncoder(pipeline)
-        if not self.prompts.fits(config.negative_prompt):
+        self._check(name)
+        self.prompts = self.family.prompts
+        self.unwanted = self._unwanted() if self.family.takes_guidance else None
+        """The prompt of the unconditional rows; None if the model never has such rows."""
+        self.scheduler = SCHEDULERS[config.sampler].from_config(
+            pipeline.scheduler.config, **_OPTIONS.get(config.sampler, {})
+        )
+        wanted = config.guidance_scale > 1 if guided is None else guided
+        self.guided = wanted and self.family.takes_guidance
+
+    def _unwanted(self) -> Embeddings:
+        unwanted = self.config.negative_prompt
+        if not self.prompts.fits(unwanted):
             raise ValueError(
                 "diffusion.negative_prompt is longer than the model's text encoder reads "
                 f"({self.prompts.context_length} tokens): shorten it"
             )
-        self.unwanted = (
-            self.prompts.encode([config.negative_prompt]) if config.negative_prompt else self.prompts.empty
-        )
-        """The prompt of the unconditional rows."""
-        options = {"clip_sample": False} if config.sampler == "ddim" else {}
-        self.scheduler = SCHEDULERS[config.sampler].from_config(pipeline.scheduler.config, **options)
-        distilled = self.unet.config.time_cond_proj_dim is not None
-        wanted = config.guidance_scale > 1 if guided is None else guided
-        self.guided = wanted and not distilled
+        return self.prompts.encode([unwanted]) if unwanted else self.prompts.empty
+
+    @property
+    def unet(self) -> Any:
+        """The network of a family with a U-Net, or what was put in its place."""
+        return self.family.network
+
+    @unet.setter
+    def unet(self, network: Any) -> None:
+        self.family.network = network
 
     @property
     def side(self) -> int:
         """The side in pixels of the pictures that the model was trained on."""
-        return int(self.unet.config.sample_size) * self.decoder.scale
+        return self.family.side * self.decoder.scale
 
     def initial_latents(self, row_seeds: list[int], size: tuple[int, int] | None = None) -> torch.Tensor:
         """Gaussian noise [n,c,h,w] in float32; each row has its own CPU generator.
@@ -75,7 +100,7 @@ class Diffusion:
             size: height and width of the pictures in pixels; None: the model's own.
         """
         height, width = (pixels // self.decoder.scale for pixels in size or (self.side, self.side))
-        shape = (1, self.unet.config.in_channels, height, width)
+        shape = (1, self.family.channels, height, width)
         noise = []
         for seed in row_seeds:
             generator = torch.Generator().manual_seed(derive_seed(seed, "latents"))
@@ -98,26 +123,22 @@ class Diffusion:
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
         ``steps`` replaces the section's.
         """
-        rows = len(latents)
-        empty = self.unwanted.expand(rows)
-        added = None
-        if prompts.pooled is not None:
-            pooled = prompts.pooled
-            if self.guided and empty.pooled is not None:
-                pooled = torch.cat([empty.pooled, pooled])
-            added = {"text_embeds": pooled, "time_ids": self._time_ids(latents).expand(len(pooled), -1)}
+        steps = steps or self.config.steps
+        unwanted = self.unwanted.expand(len(latents)) if self.guided and self.unwanted else None
+        told = self.family.conditions(prompts, unwanted, guidance_scale, latents)
         return sample(
-            self.unet,
+            self.family.network,
             self.scheduler,
             latents,
-            prompts.states,
-            empty.states if self.guided else None,
+            told.states,
+            told.unconditional,
             guidance_scale,
-            steps or self.config.steps,
+            steps,
             control,
             noise_seeds=[derive_seed(seed, "sampler") for seed in row_seeds],
-            added=added,
-            timestep_cond=self._guidance_embedding(guidance_scale),
+            added=told.added,
+            timestep_cond=told.guidance,
+            schedule=self.family.schedule(self.scheduler, steps, latents),
             start=start,
         )
 
@@ -130,22 +151,10 @@ class Diffusion:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""
         return self.decoder.decode(latents)
 
-    def _check_sizes(self) -> None:
-        multiple = latent_multiple(self.unet.config) * self.decoder.scale
-        for problem in size_problems(self.config, multiple):
-            raise ValueError(problem)
-
-    def _time_ids(self, latents: torch.Tensor) -> torch.Tensor:
-        """SDXL's size conditions: original size, crop offset and target size, for an uncropped picture."""
-        height, width = (side * self.decoder.scale for side in latents.shape[-2:])
-        return torch.tensor([[height, width, 0, 0, height, width]], device=self.device, dtype=self.dtype)
-
-    def _guidance_embedding(self, guidance_scale: torch.Tensor) -> torch.Tensor | None:
-        """Embedded guidance scale for a model distilled with guidance (Luo et al. 2023, LCM); else None."""
-        width = self.unet.config.time_cond_proj_dim
-        if width is None:
-            return None
-        embedded = get_timestep_embedding(
-            guidance_scale.to(self.device) - 1, width, downscale_freq_shift=1, scale=1000
-        )
-        return embedded.to(self.dtype)
+    def _check(self, family: FamilyName) -> None:
+        problems = [
+            *setting_problems(self.config, family, self.family.network.config),
+            *size_problems(self.config, self.family.multiple * self.decoder.scale),
+        ]
+        if problems:
+            raise ValueError(problems[0])

@@ -13,8 +13,8 @@ from diffusers import (
     DDIMScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
     LCMScheduler,
-    UNet2DConditionModel,
 )
 
 SCHEDULERS: dict[str, Any] = {
@@ -22,6 +22,7 @@ SCHEDULERS: dict[str, Any] = {
     "euler": EulerDiscreteScheduler,
     "euler_ancestral": EulerAncestralDiscreteScheduler,
     "lcm": LCMScheduler,
+    "flow_euler": FlowMatchEulerDiscreteScheduler,
 }
 """Samplers whose only state between steps is the latents.
 
@@ -33,7 +34,7 @@ class Control(Protocol):
     """Takes part in sampling; Prompt-to-Prompt is one."""
 
     def before_step(self, step: int) -> None:
-        """Called with the step's 0-based index before the U-Net runs."""
+        """Called with the step's 0-based index before the network runs."""
 
     def after_step(self, step: int, latents: torch.Tensor) -> torch.Tensor:
         """Receives the latents [L,c,h,w] after the scheduler's step; returns the latents to continue with."""
@@ -42,7 +43,7 @@ class Control(Protocol):
 
 @torch.no_grad()
 def sample(
-    unet: UNet2DConditionModel,
+    network: Any,
     scheduler: Any,
     latents: torch.Tensor,
     cond: torch.Tensor,
@@ -55,10 +56,13 @@ def sample(
     added: Mapping[str, torch.Tensor] | None = None,
     timestep_cond: torch.Tensor | None = None,
     start: int | None = None,
+    schedule: Mapping[str, Any] | None = None,
 ) -> torch.Tensor:
     """Denoise ``latents``.
 
     Args:
+        network: a U-Net, or what is called as one: ``network(latents, timestep, states, timestep_cond=,
+            added_cond_kwargs=)`` returns an object with the prediction as ``sample``.
         scheduler: one of SCHEDULERS.
         latents: Gaussian noise of standard deviation 1 [L,c,h,w], one row per picture. They keep their own
             precision between the steps.
@@ -68,13 +72,14 @@ def sample(
         steps: number of steps.
         noise_seeds: one seed per row, for samplers that add noise. Rows of one edit share a seed; otherwise
             the unedited area would differ between them.
-        added: further conditions of the U-Net by name, such as SDXL's, one row for each row of the U-Net.
-        timestep_cond: embedded guidance scale of distilled models [L,w].
+        added: further conditions of the network by name, such as SDXL's, one row for each of its rows.
+        timestep_cond: embedded guidance of distilled models, one row for each picture.
+        schedule: arguments of the scheduler's ``set_timesteps``; None: the number of steps alone.
         start: the first step, if ``latents`` are not noise but those before this step, scaled as the
             scheduler's.
 
     Returns:
-        x_0 [L,c,h,w]. With guidance, the U-Net is called with 2L rows: first the unconditional rows.
+        x_0 [L,c,h,w]. With guidance, the network is called with 2L rows: first the unconditional rows.
 
     Raises:
         ValueError: the scheduler keeps more than the latents between its steps.
@@ -84,10 +89,12 @@ def sample(
             f"{type(scheduler).__name__} keeps more than the latents between steps, which latent fusion "
             f"does not reach; samplers: {', '.join(SCHEDULERS)}"
         )
-    scheduler.set_timesteps(steps)
+    scheduler.set_timesteps(**(schedule or {"num_inference_steps": steps}))
     # Keep the scheduler's own timesteps on the CPU: reading them from a GPU would wait for the GPU.
     timesteps = scheduler.timesteps.to(latents.device)
-    if start is None:
+    # Flow matching starts from noise of deviation 1, and its latents enter the network unscaled.
+    flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
+    if start is None and not flow:
         latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
@@ -95,10 +102,10 @@ def sample(
     for step, t in list(enumerate(scheduler.timesteps))[start or 0 :]:
         if control is not None:
             control.before_step(step)
-        rows = scheduler.scale_model_input(latents, t)
+        rows = latents if flow else scheduler.scale_model_input(latents, t)
         rows = rows if uncond is None else torch.cat([rows, rows])
         rows = rows.to(states.dtype)
-        output = unet(rows, timesteps[step], states, timestep_cond=timestep_cond, added_cond_kwargs=added)
+        output = network(rows, timesteps[step], states, timestep_cond=timestep_cond, added_cond_kwargs=added)
         predicted = output.sample.to(latents.dtype)
         if uncond is not None:
             predicted_uncond, predicted_cond = predicted.chunk(2)

@@ -1,0 +1,92 @@
+"""A diffusion model whose attention an edit controls: a U-Net, or a transformer with joint attention."""
+
+from typing import Any, Protocol
+
+from stages.edit.config import EditConfig
+from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.sparse.token_lists import Size
+from stages.edit.sparse.unet import SparseUNet
+from stages.models.diffusion.model import Diffusion
+
+
+class Controlled(Protocol):
+    """A model with control of its attention.
+
+    ``joint``: whether text and picture share one attention. ``sparse``: whether it can compute edits in their
+    regions.
+    """
+
+    joint: bool
+
+    @property
+    def sparse(self) -> bool: ...
+
+    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+        """Prepare a batch.
+
+        Args:
+            control: its control.
+            size: rows and columns of the latents.
+            sparse: whether its edits are computed in their regions.
+        """
+        ...
+
+
+class ControlledUNet:
+    """A U-Net. ``edit.region`` puts a :class:`stages.edit.sparse.unet.SparseUNet` in its place."""
+
+    joint = False
+
+    def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        self._layers = install(model.unet)
+        self._sparse: SparseUNet | None = None
+        if config.region != "whole":
+            self._sparse = SparseUNet(model.unet, self._layers, config.region, config.region_halo)
+            model.unet = self._sparse
+        smallest = smallest_attention(model.unet)
+        if smallest > config.self_max_tokens:
+            raise ValueError(
+                f"edit.self_max_tokens is {config.self_max_tokens}, but the U-Net's smallest "
+                f"self-attention has {smallest} tokens: raise it, or no self-attention is controlled"
+            )
+
+    @property
+    def sparse(self) -> bool:
+        return self._sparse is not None
+
+    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+        for layer in self._layers:
+            layer.control = control
+        if self._sparse is not None:
+            self._sparse.begin(control if sparse else None, size)
+
+
+class ControlledTransformer:
+    """A transformer with joint attention."""
+
+    joint, sparse = True, False
+
+    def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        self._attention = JointAttention(hold=config.hold == "exact")
+        self._attention.install(model.family.network)
+
+    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+        self._attention.control = control
+
+
+def controlled(model: Diffusion, config: EditConfig) -> Controlled:
+    """Take control of a loaded model's attention.
+
+    Raises:
+        ValueError: ``edit.self_max_tokens`` is below the tokens of every layer of a U-Net.
+    """
+    kind = ControlledUNet if model.family.name == "unet" else ControlledTransformer
+    return kind(model, config)
+
+
+def smallest_attention(unet: Any) -> int:
+    """Number of tokens of the U-Net's smallest self-attention layer, which is in its middle block."""
+    side = unet.config.sample_size // 2 ** (len(unet.config.block_out_channels) - 1)
+    return int(side * side)

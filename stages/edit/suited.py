@@ -1,0 +1,61 @@
+"""Which settings of the edit stage suit which family of models; without a model library."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from stages.candidate import Candidate
+from stages.edit.config import EditConfig
+from stages.edit.rounds import RoundCandidates
+from stages.models.diffusion.families import FamilyName
+
+
+def control_problems(
+    config: EditConfig, candidates: RoundCandidates, family: FamilyName, network: Mapping[str, Any]
+) -> Iterator[str]:
+    """Settings that do not suit a model.
+
+    Args:
+        config: the section ``edit``.
+        candidates: of the run's tasks.
+        family: the model's.
+        network: the configuration of its U-Net or transformer.
+    """
+    model = config.diffusion.model
+    if family == "unet":
+        if config.hold != "none":
+            yield (
+                f"edit.hold: {config.hold} is for transformers; the convolutions of {model}, a U-Net, mix "
+                "tokens: set none"
+            )
+        return
+    if config.region != "whole":
+        yield f"edit.region: {config.region} is for U-Nets, and {model} is a transformer: set whole"
+    for task, candidate in candidates.stated_by_task():
+        if key := _unsuited(candidate):
+            yield (
+                f"task {task}: a candidate has {key}, which needs an attention over the text alone; {model} "
+                "has one over text and picture: leave it out (docs/prompt-to-prompt.md, section 11)"
+            )
+        if candidate.guidance_scale and not network["guidance_embeds"]:
+            yield f"task {task}: a candidate has guidance_scale, but {model} takes no guidance: leave it out"
+
+
+def _unsuited(candidate: Candidate) -> str | None:
+    """What a candidate asks for that joint attention does not have."""
+    if candidate.control in ("replace", "refine"):
+        return f"control: {candidate.control}"
+    if candidate.blend is not None:
+        return "blend"
+    if candidate.changed_until is not None:
+        return "changed_until"
+    return "changed_weight" if candidate.changed_weight != 1 else None
+
+
+def needs_guidance(config: EditConfig, candidates: Iterable[Candidate]) -> bool:
+    """Whether any row of a batch is drawn with classifier-free guidance."""
+    scales = [config.diffusion.guidance_scale]
+    for candidate in candidates:
+        scale = candidate.guidance_scale
+        if scale is not None:
+            scales.append(max(scale) if isinstance(scale, tuple) else scale)
+    return max(scales) > 1

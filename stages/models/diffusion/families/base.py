@@ -1,0 +1,86 @@
+"""What :class:`stages.models.diffusion.model.Diffusion` asks of a model; nothing else knows a model.
+
+Latents are spatial, [n,c,h,w], between the sampling steps, whatever a model does with them inside.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+
+from stages.models.diffusion.families import FamilyName
+from stages.models.diffusion.prompts import Embeddings
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a network is told besides latents and time, in the order of its rows.
+
+    Attributes:
+        states: states of the prompts' tokens [L,T,d].
+        unconditional: those of the unconditional rows [L,T,d]; None without classifier-free guidance.
+        added: further conditions by name, one row for each row of the network.
+        guidance: embedded guidance, one row for each picture; None if the network takes none.
+    """
+
+    states: torch.Tensor
+    unconditional: torch.Tensor | None = None
+    added: Mapping[str, torch.Tensor] | None = None
+    guidance: torch.Tensor | None = None
+
+
+class Family(Protocol):
+    """A loaded model of one family.
+
+    Attributes:
+        network: predicts from latents; called as :func:`stages.models.diffusion.sampler.sample` says.
+        prompts: its text encoders, with ``encode``, ``fits`` and ``context_length`` as
+            :class:`stages.models.diffusion.prompts.PromptEncoder` has them, and ``empty`` if
+            ``takes_guidance``.
+    """
+
+    name: FamilyName
+    network: Any
+    prompts: Any
+
+    @property
+    def takes_guidance(self) -> bool:
+        """Whether classifier-free guidance is possible, with unconditional rows."""
+        ...
+
+    @property
+    def channels(self) -> int:
+        """Channels of the latents."""
+        ...
+
+    @property
+    def side(self) -> int:
+        """The side in latents of the pictures that the model was trained on."""
+        ...
+
+    @property
+    def multiple(self) -> int:
+        """The number of latents by which both sides must be divisible."""
+        ...
+
+    def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
+        """The arguments of the scheduler's ``set_timesteps``, for latents [L,c,h,w]."""
+        ...
+
+    def conditions(
+        self,
+        prompts: Embeddings,
+        unwanted: Embeddings | None,
+        guidance_scale: torch.Tensor,
+        latents: torch.Tensor,
+    ) -> Conditions:
+        """What the network is told for latents [L,c,h,w].
+
+        Args:
+            prompts: one for each picture.
+            unwanted: the prompts of unconditional rows, as many; None: there are no such rows.
+            guidance_scale: [L].
+            latents: for their size.
+        """
+        ...

@@ -1,0 +1,114 @@
+"""What the files of a pipeline say, by family, without a model library."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.families import FamilyName, family_of
+from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
+from stages.models.diffusion.memory import (
+    decoding_bytes,
+    joint_bytes,
+    latent_multiple,
+    pixels_per_latent,
+    sampling_bytes,
+)
+from stages.models.weight_files import read_json
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a family's pipelines.
+
+    Attributes:
+        network: the folder of the network.
+        kind: its class.
+        needed: parts that every such pipeline has.
+        models: parts with weights.
+        tokenizers: the text encoder that each tokenizer is for.
+    """
+
+    network: str
+    kind: str
+    needed: tuple[str, ...]
+    models: tuple[str, ...]
+    tokenizers: Mapping[str, str]
+
+
+_TWO = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+LAYOUTS: Mapping[FamilyName, Layout] = {
+    "unet": Layout(
+        "unet",
+        "UNet2DConditionModel",
+        ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
+        ("unet", "vae", "text_encoder", "text_encoder_2"),
+        _TWO,
+    ),
+    "flux": Layout(
+        "transformer",
+        "FluxTransformer2DModel",
+        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
+        ("transformer", "vae", "text_encoder", "text_encoder_2"),
+        _TWO,
+    ),
+}
+
+
+class PipelineFiles:
+    """A pipeline's folder.
+
+    Raises:
+        ValueError: a configuration is missing or damaged, or the pipeline's class is not supported.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        index = folder / "model_index.json"
+        self.family = family_of(read_json(index).get("_class_name"), str(index))
+        self.network = read_json(folder / LAYOUTS[self.family].network / "config.json")
+        self.vae = read_json(folder / "vae" / "config.json")
+
+    @property
+    def multiple(self) -> int:
+        """The number of pixels by which both sides of a picture must be divisible."""
+        latents = PATCH if self.family == "flux" else latent_multiple(self.network)
+        return latents * pixels_per_latent(self.vae)
+
+    @property
+    def side(self) -> int:
+        """The side in pixels of a picture of the model's own size."""
+        latents = SIDE if self.family == "flux" else int(self.network["sample_size"])
+        return latents * pixels_per_latent(self.vae)
+
+    def drawing_bytes(self, config: DiffusionConfig, rows: int) -> int:
+        """The largest memory of activations of drawing so many pictures at once."""
+        sizes = [size or (self.side, self.side) for size in config.sizes]
+        pixels = max(height * width for height, width in sizes)
+        itemsize = {"float32": 4}.get(config.dtype, 2)
+        vae_itemsize = {"float32": 4}.get(config.vae_dtype or config.dtype, 2)
+        tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
+        decoded = decoding_bytes(self.vae, tile, vae_itemsize) * (config.vae_chunk or 1)
+        latents = pixels // pixels_per_latent(self.vae) ** 2
+        if self.family == "flux":
+            tokens = latents // PATCH**2 + text_length(self.network)
+            return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
+        rows = rows * (2 if config.guidance_scale > 1 else 1)
+        return max(decoded, rows * sampling_bytes(self.network, latents, itemsize))
+
+
+def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:
+    """The pixels of a picture, on average over the sizes; None if a size is the model's own and unknown.
+
+    Args:
+        config: the section ``diffusion``.
+        folder: the pipeline; None if it is not on this machine.
+
+    Raises:
+        ValueError: a configuration is missing or damaged.
+    """
+    own = None
+    if None in config.sizes and folder is not None:
+        own = (PipelineFiles(folder).side,) * 2
+    sizes = [size or own for size in config.sizes]
+    known = [size[0] * size[1] for size in sizes if size is not None]
+    return round(sum(known) / len(known)) if len(known) == len(sizes) else None

@@ -1,0 +1,166 @@
+"""FLUX.1 (schnell and dev): a transformer with joint attention over text and picture, by flow matching.
+
+Guidance is distilled into the weights: dev is told its scale, schnell takes none. Neither has unconditional
+rows. A prompt is read twice: T5's states take part in the attention, a pooled vector of CLIP modulates every
+token. T5 reads a fixed length, and its padding is attended, as the model was trained.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import nn
+from torch.nn import functional
+
+from stages.models.diffusion.families import FamilyName
+from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.flux_attention import FluxJointAttention, JointCore, Told
+from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
+from stages.models.diffusion.prompts import Embeddings
+
+
+class FluxPrompts:
+    """The two tokenizers and text encoders."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.device = pipeline.device
+        self.clip, self.t5 = pipeline.text_encoder, pipeline.text_encoder_2
+        self.clip_tokenizer, self.tokenizer = pipeline.tokenizer, pipeline.tokenizer_2
+        self.context_length = min(text_length(pipeline.transformer.config), self.tokenizer.model_max_length)
+        """Largest number of T5's tokens. CLIP's vector sums up the first 77 tokens of a longer prompt."""
+        for encoder in (self.clip, self.t5):
+            encoder.eval().requires_grad_(False)
+
+    def fits(self, prompt: str) -> bool:
+        """Whether T5 reads the whole prompt."""
+        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Embeddings:
+        """T5's states [n,T,d] and CLIP's pooled vectors [n,p]."""
+        pooled = self.clip(self._ids(self.clip_tokenizer, prompts, self.clip_tokenizer.model_max_length))
+        states = self.t5(self._ids(self.tokenizer, prompts, self.context_length))
+        return Embeddings(states[0], pooled.pooler_output)
+
+    def _ids(self, tokenizer: Any, prompts: list[str], length: int) -> torch.Tensor:
+        encoded = tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return encoded.input_ids.to(self.device)
+
+
+class FluxNetwork(nn.Module):
+    """The transformer with a U-Net's call: latents stay spatial, patches of 2 x 2 are packed inside."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer, self.told = transformer, Told()
+
+    @property
+    def config(self) -> Any:
+        """The transformer's configuration."""
+        return self.transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.transformer.dtype
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in order; each returns the states (text [R,T,C], picture [R,N,C])."""
+        return [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    def install(self, core: JointCore) -> None:
+        """Have ``core`` compute the attention of every layer."""
+        names = self.transformer.attn_processors
+        self.transformer.set_attn_processor({name: FluxJointAttention(core, self.told) for name in names})
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
+    ) -> SimpleNamespace:
+        """The velocity for latents [R,c,h,w].
+
+        Args:
+            timestep: 0 to 1000, of all rows.
+            states: T5's [R,T,d].
+            timestep_cond: the guidance scale of each row [R]; None for a model without guidance.
+            added_cond_kwargs: ``pooled``, CLIP's [R,p].
+        """
+        assert added_cond_kwargs is not None
+        height, width = (side // PATCH for side in rows.shape[-2:])
+        self.told.text_tokens = states.shape[1]
+        packed = functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
+        (drawn,) = self.transformer(
+            hidden_states=packed,
+            timestep=(timestep / 1000).to(rows.dtype).expand(len(rows)),
+            guidance=timestep_cond,
+            pooled_projections=added_cond_kwargs["pooled"],
+            encoder_hidden_states=states,
+            txt_ids=states.new_zeros(states.shape[1], 3),
+            img_ids=_positions(height, width, rows.device),
+            return_dict=False,
+        )
+        unpacked = drawn.transpose(1, 2).unflatten(2, (height, width))
+        return SimpleNamespace(sample=functional.pixel_shuffle(unpacked, PATCH))
+
+
+class FluxFamily:
+    """FLUX.1's transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
+
+    takes_guidance, multiple, side = False, PATCH, SIDE
+
+    name: FamilyName = "flux"
+
+    def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
+        self.network: Any = FluxNetwork(pipeline.transformer)
+        self.prompts = FluxPrompts(pipeline)
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels) // PATCH**2
+
+    def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
+        """Even noise levels, shifted by the scheduler as far as a picture of this size needs."""
+        config = scheduler.config
+        tokens = latents.shape[-2] * latents.shape[-1] // PATCH**2
+        shift = calculate_shift(
+            tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.15),
+        )
+        if config.get("use_flow_sigmas"):
+            return {"num_inference_steps": steps, "mu": shift}
+        return {"sigmas": np.linspace(1.0, 1 / steps, steps), "mu": shift}
+
+    def conditions(
+        self,
+        prompts: Embeddings,
+        unwanted: Embeddings | None,
+        guidance_scale: torch.Tensor,
+        latents: torch.Tensor,
+    ) -> Conditions:
+        assert prompts.pooled is not None
+        told = (
+            guidance_scale.to(latents.device, torch.float32) if self.network.config.guidance_embeds else None
+        )
+        return Conditions(prompts.states, None, {"pooled": prompts.pooled}, told)
+
+
+def _positions(height: int, width: int, device: torch.device) -> torch.Tensor:
+    """The positions of the picture's tokens for rotary embeddings [N,3]: nothing, row, column."""
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=device), torch.arange(width, device=device), indexing="ij"
+    )
+    return torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()

@@ -1,0 +1,224 @@
+"""The edit stage on FLUX.1, small and random."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from pydantic import ValidationError
+from torch._dynamo.utils import counters
+
+from pipeline.manifest.manifest import read_manifest, tasks_of
+from stages import STAGES
+from stages.edit.config import EditConfig
+from stages.edit.stage import Edit
+from stages.pictures.png import decode_rgb, encode_png
+from stages.source.stage import Source, SourceConfig
+from stages.tasks import Tasks
+from tests.pipeline.runs import ROOT
+from tests.stages.test_finite import plan
+from tests.stages.tiny_pipelines import save_flux, save_stable_diffusion
+from tests.stages.tiny_tasks import tiny_task
+
+SOURCE_COLUMNS = ("id", "caption", "task", "seed", "output_caption", "surroundings")
+HEIGHT, WIDTH = 16, 24
+
+
+def tasks(*candidates: dict) -> Tasks:
+    both = candidates or ({"mask": "soft", "cross_until": 0.5, "self_until": 0.5},)
+    return Tasks({"local": tiny_task(metrics=[], composite=True, candidates=list(both))})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("flux")
+    return {"schnell": save_flux(root / "schnell"), "dev": save_flux(root / "dev", guidance=True)}
+
+
+def diffusion(folder) -> dict:
+    size = {"height": HEIGHT, "width": WIDTH}
+    return {
+        "model": str(folder),
+        "sampler": "flow_euler",
+        "steps": 3,
+        "guidance_scale": 3.5 if folder.name == "dev" else 0.0,
+        **size,
+    }
+
+
+def rows(folder, *seeds: int, side: int = 8) -> pa.Table:
+    """Rows of sources drawn by a model, with a region in the middle of each picture."""
+    given = plan(*seeds)
+    only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
+    source = Source(Source.Config.model_validate({"diffusion": diffusion(folder), "batch": 3}), tasks())
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4 : 4 + side, 4 : 4 + side] = 255
+    columns = dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), [encode_png(mask)] * len(seeds))
+    columns["source_image"] = source(only)["source_image"]
+    return pa.table({**given, **columns, "boxes": [[[4.0, 4, 4 + side, 4 + side]]] * len(seeds)})
+
+
+def stage(folder, own_tasks: Tasks | None = None, **keys) -> Edit:
+    config = Edit.Config.model_validate({"diffusion": diffusion(folder), "batch": 3, **keys})
+    return Edit(config, own_tasks or tasks())
+
+
+@pytest.mark.parametrize("kind", ["schnell", "dev"])
+def test_pairs_are_equal_outside_and_differ_inside(folders, kind):
+    table = rows(folders[kind], 0, 1, 2)
+    edited = stage(folders[kind])(table).to_pylist()
+    for record in edited:
+        assert record["status"] == "kept"
+        anchor, target = (decode_rgb(png) for png in (record["anchor"], record["candidates"][0]["image"]))
+        assert anchor.shape == (HEIGHT, WIDTH, 3)
+        assert record["source_drift"] <= 1 / 255, "the source stage's picture, but for rounding"
+        outside = np.ones((HEIGHT, WIDTH), bool)
+        outside[1:15, 1:15] = False  # the seam is three pixels wide
+        assert (anchor[outside] == target[outside]).all()
+        assert (anchor[4:12, 4:12] != target[4:12, 4:12]).any()
+
+
+def latents_of(editor: Edit, table: pa.Table, monkeypatch) -> torch.Tensor:
+    """The latents [rows, 1 + candidates, c,h,w] that a stage draws."""
+    drawn, model = [], editor.drawing.model
+    kept = model.sample
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+        editor(table)
+    (latents,) = drawn
+    return torch.stack([latents[:3], latents[3:]], 1)
+
+
+def test_an_empty_mask_gives_the_source(folders, monkeypatch):
+    """Latents are equal to the bit."""
+    table = rows(folders["schnell"], 0, 1, 2, side=0)
+    latents = latents_of(stage(folders["schnell"]), table, monkeypatch)
+    assert torch.equal(latents[:, 0], latents[:, 1])
+
+
+def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkeypatch):
+    table = rows(folders["schnell"], 0, 1, 2)
+    drawn = [
+        latents_of(stage(folders["schnell"], tasks({"mask": "none", **gates})), table, monkeypatch)[:, 1]
+        for gates in ({}, {"cross_until": 1.0}, {"self_until": 1.0}, {"cross_until": 1.0, "self_until": 1.0})
+    ]
+    assert torch.equal(drawn[0], drawn[1]), "a window of cross-attention has no meaning here"
+    assert torch.equal(drawn[2], drawn[3])
+    assert (drawn[0] - drawn[2]).abs().max() > 1e-4
+
+
+def test_a_compiled_network_draws_the_same_and_is_not_compiled_again(folders, monkeypatch):
+    table = rows(folders["dev"], 0, 1, 2)
+    editor = stage(folders["dev"])
+    eager = latents_of(editor, table, monkeypatch)
+    family = editor.drawing.model.family
+    torch._dynamo.reset()
+    try:
+        family.network = torch.compile(family.network, backend="eager")
+        graphs = []
+        for _ in range(2):
+            assert torch.equal(latents_of(editor, table, monkeypatch), eager)
+            graphs.append(counters["stats"]["unique_graphs"])
+    finally:
+        torch._dynamo.reset()
+    assert not counters["graph_break"]
+    assert graphs[0] == graphs[1], "one a combination of open gates"
+
+
+@pytest.mark.parametrize("kind", ["schnell", "dev"])
+def test_a_held_edit_has_its_sources_latents_outside(folders, kind, monkeypatch):
+    """Equal to the bit; inside it differs, and differs from an edit that is not held."""
+    table, hold = rows(folders[kind], 0, 1, 2), {"hold": "exact", "mask_attention": False}
+    held = latents_of(stage(folders[kind], **hold), table, monkeypatch)
+    outside = torch.ones(held.shape[-2:], dtype=torch.bool)
+    outside[2:6, 2:6] = False
+    difference = (held[:, 0] - held[:, 1]).abs()
+    assert difference[..., outside].max() == 0
+    assert difference[..., 2:6, 2:6].max() > 1e-4
+    loose = latents_of(stage(folders[kind], mask_attention=False), table, monkeypatch)
+    assert torch.equal(loose[:, 0], held[:, 0])
+    assert (loose[:, 1] - held[:, 1]).abs().max() > 1e-6
+
+
+def test_hold_is_refused_where_it_has_no_meaning(folders, tmp_path):
+    settings = {"diffusion": diffusion(folders["schnell"]), "hold": "exact"}
+    for keys in ({}, {"mask_attention": False, "fusion": "lerp"}):
+        with pytest.raises(ValidationError, match="set mask_attention: false, fusion: schedule"):
+            Edit.Config.model_validate({**settings, **keys})
+    compiled = {**settings, "mask_attention": False, "diffusion": {**settings["diffusion"], "compile": True}}
+    with pytest.raises(ValidationError, match=r"edit\.hold: exact takes the network's layers apart"):
+        Edit.Config.model_validate(compiled)
+    unet = {"diffusion": {"model": str(save_stable_diffusion(tmp_path)), "steps": 3}, "self_max_tokens": 16}
+    config = Edit.Config.model_validate({**unet, "hold": "exact", "mask_attention": False})
+    [problem] = Edit.problems(config, tasks())
+    assert "edit.hold: exact is for transformers" in problem
+    with pytest.raises(ValueError, match=r"edit\.hold: exact is for transformers"):
+        Edit(config, tasks())
+
+
+def test_a_row_does_not_depend_on_its_neighbours(folders):
+    editor = stage(folders["schnell"])
+    small, large = rows(folders["schnell"], 0, 1, 2, side=4), rows(folders["schnell"], 5, 6, side=12)
+    [alone] = editor(small.slice(0, 1)).to_pylist()
+    for others in (small.slice(1), large, large.slice(1)):
+        assert editor(pa.concat_tables([small.slice(0, 1), others])).to_pylist()[0] == alone
+
+
+@pytest.mark.parametrize("keys", [{}, {"hold": "exact", "mask_attention": False}])
+def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, keys, monkeypatch):
+    """Outside its own mask it has that turn's latents, to the bit: the first edit is still there."""
+    first = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
+    second = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[4:8, 16:20] = 255
+    for row, past in zip(second, first, strict=True):
+        row["history"] = [{**past, "candidate": 0}]
+        row |= {"caption": row["output_caption"], "output_caption": "a blue ball", "seed": 100 + row["seed"]}
+        row |= dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), encode_png(mask))
+    editor, drawn = stage(folders["schnell"], **keys), []
+    model, kept = editor.drawing.model, editor.drawing.model.sample
+    monkeypatch.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+    editor(pa.Table.from_pylist(second))
+    (latents,) = drawn
+    source, before, after = latents.unflatten(0, (3, 3))
+    inside = torch.zeros(latents.shape[-2:], dtype=torch.bool)
+    inside[2:4, 8:10] = True
+    assert torch.equal(after[..., ~inside], before[..., ~inside])
+    assert (after[..., inside] - before[..., inside]).abs().max() > 1e-4
+    assert (before - source).abs().max() > 1e-4
+    alone = latents_of(stage(folders["schnell"], **keys), pa.Table.from_pylist(first), monkeypatch)
+    assert (alone[:, 1] - before).abs().max() < 1e-5, "the turn before is drawn as in its own turn"
+
+
+@pytest.mark.parametrize(
+    ("keys", "candidate", "message"),
+    [
+        ({"region": "support"}, {}, "edit.region: support is for U-Nets, and .* is a transformer: set whole"),
+        ({}, {"control": "refine", "cross_until": 0.5}, "task local: a candidate has control: refine"),
+        ({}, {"cross_until": 0.5, "blend": 0.3}, "task local: a candidate has blend"),
+        ({}, {"cross_until": 0.5, "changed_until": 0.4}, "task local: a candidate has changed_until"),
+        ({}, {"cross_until": 0.5, "changed_weight": 2.0}, "task local: a candidate has changed_weight"),
+        ({}, {"guidance_scale": 4.0}, "a candidate has guidance_scale, but .* takes no guidance"),
+    ],
+)
+def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, keys, candidate, message):
+    config = Edit.Config.model_validate({"diffusion": diffusion(folders["schnell"]), "batch": 3, **keys})
+    own = tasks({"mask": "soft", **candidate})
+    [problem] = Edit.problems(config, own)
+    assert re.search(message, problem)
+    with pytest.raises(ValueError, match=message):
+        Edit(config, own)
+
+
+def test_the_shipped_manifest_suits_it(folders):
+    """Its settings pass the checks on a folder of schnell, which those of another family do not."""
+    path = ROOT / "manifests" / "flux-schnell.yaml"
+    overrides = (f"diffusion.model={folders['schnell']}", "diffusion.height=32", "diffusion.width=32")
+    manifest = read_manifest(path, overrides, STAGES)
+    config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
+    assert list(Edit.problems(config, own)) == []
+    assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
+    assert Edit(config, own).drawing.controlled.joint
+    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
+    assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))
