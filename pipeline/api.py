@@ -21,6 +21,7 @@ from pipeline.views.pairs import Pair, each_pair
 from pipeline.views.run import open_state
 from pipeline.views.summary import RunStatus, summarize
 from stages import STAGES
+from stages.base import PICTURES
 from stages.placed import Chain
 from stages.sessions.turns import unrolled
 from stages.shards.columns import KEPT
@@ -137,7 +138,8 @@ def load_manifest(manifest: str | os.PathLike[str], settings: Sequence[str] = ()
 
 def chain_of(manifest: Manifest) -> Chain:
     """The stages of a manifest's run by step, in order."""
-    traits = (KEPT,) if manifest.captions.keep else ()
+    traits = [KEPT] if manifest.captions.keep else []
+    traits += [PICTURES] if manifest.captions.picture is not None else []
     return unrolled(manifest.turns, manifest.rounds, manifest.sections, traits)
 
 

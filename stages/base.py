@@ -15,6 +15,8 @@ from stages.tasks import Tasks
 __all__ = [
     "AUTO",
     "DECISION_FIELDS",
+    "OUTSIDE",
+    "PICTURES",
     "Answers",
     "ConfigT",
     "Decision",
@@ -38,7 +40,12 @@ DECISION_FIELDS = [
     pa.field("reason", pa.string(), nullable=False),
 ]
 """The columns that every stage writes in addition to its own."""
+PICTURES = "captions.picture"
+"""Among a run's stages, it says that the captions' rows have pictures.
 
+In ``Stage.reads`` it stands for them: ``picture_bytes``, null where ``picture_flaw`` says why."""
+OUTSIDE = frozenset({"plan", "run", PICTURES})
+"""The names in ``Stage.reads`` that are no stages."""
 
 ConfigT = TypeVar("ConfigT", bound=StageConfig)
 

@@ -29,10 +29,10 @@ from transformers import (
 
 from benchmarks.models import FAMILIES
 from stages.base import Weights
+from stages.edit.config import EditConfig
 from stages.edit.draw import Drawing
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.request import EditRequest, Turn
-from stages.edit.stage import EditConfig
 from stages.models.clip import Clip
 from stages.models.convert import GROUNDING, SEGMENTERS
 from stages.models.diffusion import DiffusionConfig

@@ -4,9 +4,9 @@ import pytest
 
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
+from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
 from stages.edit.rounds import RoundCandidates
-from stages.edit.stage import EditConfig
 from stages.edit.suited import needs_guidance
 from stages.filter.stage import Filter, FilterConfig
 from stages.tasks import load_tasks

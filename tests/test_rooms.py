@@ -138,7 +138,8 @@ def test_every_file_of_a_run_is_opened_by_the_function_that_checks_its_pages():
             if isinstance(called, ast.Attribute) and called.attr in readers:
                 users |= {name} if getattr(called.value, "id", "") in ("pq", "parquet", "pd") else set()
     describes = "stages.shards.stage"  # it reads what ``publish`` has checked just before
-    others = {"pipeline.inputs.caption_formats", "pipeline.audit.evaluation_set"}
+    captions = {"pipeline.inputs.caption_formats", "pipeline.inputs.pictures"}
+    others = {*captions, "pipeline.audit.evaluation_set"}
     assert users == {"pipeline.store.sealed", *others, describes}
     assert not {target for name in HOUSE for target in IMPORTS[name] if target == "pyarrow.dataset"}
 

@@ -18,6 +18,7 @@ from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.ray_start import cluster_problems
 from pipeline.errors import UserError
 from pipeline.inputs.captions import read_captions
+from pipeline.inputs.pictures import pictures_of
 from pipeline.manifest.fingerprint import check_made_for, identities_of, models_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.shown import DataTable
@@ -46,6 +47,8 @@ def check(
     captions = 0
     try:
         captions = len(read_captions(manifest.captions.location, manifest.captions.column))
+        if (pictures := pictures_of(manifest.captions)) is not None:
+            pictures.names()
     except UserError as error:
         found.insert(0, str(error))
     if found:

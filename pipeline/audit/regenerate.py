@@ -17,6 +17,7 @@ from pipeline.engine.sizing import sized
 from pipeline.engine.state import RunState
 from pipeline.engine.threads import limit_threads
 from pipeline.errors import UserError, stopping
+from pipeline.inputs.pictures import pictures_of
 from pipeline.manifest.fingerprint import differences, fingerprint, identities_of
 from pipeline.manifest.lockfile import locked_tasks, read_lock
 from pipeline.manifest.manifest import Manifest
@@ -86,7 +87,8 @@ def regenerate(manifest: Manifest, stages: Chain, state: RunState, row_id: str) 
         config = sized(config, footer.get("smallest_batch"))
         limit_threads(config.resources.threads)
         ids = pa.array([row_id])
-        (rows,) = given_rows(state.folder, step, placed, part, ids, config.batch, {})
+        pictures = pictures_of(manifest.captions)
+        (rows,) = given_rows(state.folder, step, placed, part, ids, config.batch, {}, pictures)
         with stopping(step.name, "start"):
             loaded = placed.load(config, tasks)
         made, _ = Guarded(step.name, loaded, config.batch)(rows)

@@ -17,6 +17,7 @@ from pipeline.engine.sizing import fitted_batch, sized
 from pipeline.engine.state import RunState
 from pipeline.engine.todo import Forced, pruned_inputs, units_to_run
 from pipeline.errors import StageError, UserError
+from pipeline.inputs.pictures import pictures_of
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import write_lock
 from pipeline.manifest.manifest import Manifest
@@ -193,6 +194,7 @@ def _run_stage(run: Run, step: Step, units: Sequence[Unit], backend: Backend, pr
         config=sized(config, fitted),
         tasks=run.tasks,
         models=models_of(run.identities.values()),
+        pictures=pictures_of(run.manifest.captions),
     )
     given = {unit.number: run.state.given(step, unit.parts) for unit in units}
     last = time.monotonic()

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.inputs.pictures import PLANNED, Pictures
 from pipeline.manifest.steps import Step
 from pipeline.store.folder import RunFolder
 from pipeline.store.plan import read_part
 from pipeline.store.rows import kept_ids, read_rows
 from pipeline.store.sealed import read_table
+from stages.base import PICTURES
 from stages.placed import Given, PlacedStage
 
 
@@ -37,6 +39,7 @@ def given_rows(
     ids: pa.Array,
     batch: int,
     models: Mapping[str, str],
+    pictures: Pictures | None = None,
 ) -> Iterator[pa.Table]:
     """Yield the given rows with the columns that the step reads, in tables of at most ``batch`` rows.
 
@@ -47,14 +50,20 @@ def given_rows(
         ids: rows that the step is given, in plan order.
         batch: rows per table.
         models: the run's models by manifest key.
+        pictures: of the captions, for a stage that reads them.
 
     Raises:
         OSError, DamagedFileError: a file is missing, cannot be read, or was changed.
+        UserError: a picture is there and cannot be read.
     """
     files = {name: folder.part(name, part) for name in step.inputs}
     later = {each.step: (each.columns, each.steps) for each in placed.later}
     run = {"models": json.dumps(dict(models))}
-    return read_rows(folder.plan, part, files, placed.reads, run, ids, batch, later)
+    reads = {name: list(columns) for name, columns in placed.reads.items() if name != PICTURES}
+    if PICTURES not in placed.reads or pictures is None:
+        return read_rows(folder.plan, part, files, reads, run, ids, batch, later)
+    reads["plan"] = [*reads.get("plan", []), *PLANNED]
+    return map(pictures.read, read_rows(folder.plan, part, files, reads, run, ids, batch, later))
 
 
 def _ids_of(folder: RunFolder, given: Given, part: int) -> pa.Array:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pipeline.inputs.pictures import Pictures
 from pipeline.manifest.steps import Step
 from pipeline.store.folder import RunFolder
 from pipeline.store.plan import Plan
@@ -27,6 +28,8 @@ class Job:
     tasks: Tasks
     models: Mapping[str, str]
     """The run's models by manifest key."""
+    pictures: Pictures | None = None
+    """Those of the captions, in a run with ``captions.picture``."""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from pipeline.store.lock import Check
 from pipeline.store.parts import Pruned, pruned_content
 from pipeline.store.sealed import check_digest, opened, read_metadata
 from pipeline.store.sealed_writer import SealedWriter
+from stages.base import OUTSIDE
 from stages.placed import Chain, PlacedStage
 
 
@@ -39,7 +40,7 @@ class Prunable:
 
 def columns_read(placed: PlacedStage) -> dict[str, set[str]]:
     """The columns that a step reads of other steps, by step; those that later rounds wrote again too."""
-    reads = {name: set(columns) for name, columns in placed.reads.items() if name not in ("plan", "run")}
+    reads = {name: set(columns) for name, columns in placed.reads.items() if name not in OUTSIDE}
     for later in placed.later:
         for step in later.steps:
             reads.setdefault(step, set()).update(later.columns)

@@ -83,8 +83,14 @@ def _summary(run: "Run", files: Mapping[str, Any]) -> dict[str, Any]:
             for c in counts
         },
         "files": files,
+        **pictures_summary(run.state),
         **audit_summary(run.state),
     }
+
+
+def pictures_summary(state: RunState) -> dict[str, Any]:
+    """For a card: ``pictures`` are given if the run was planned with ``captions.picture``; else empty."""
+    return {"pictures": "given"} if "captions.picture" in state.plan.settings else {}
 
 
 def published_digest(state: RunState) -> str:

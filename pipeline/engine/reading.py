@@ -47,7 +47,8 @@ class Reader:
         job = self._job
         self.check(part)
         ids = self.given(part) if ids is None else ids
-        return given_rows(job.folder, job.step, job.placed, part, ids, job.config.batch, job.models)
+        size, pictures = job.config.batch, job.pictures
+        return given_rows(job.folder, job.step, job.placed, part, ids, size, job.models, pictures)
 
     def everything(self) -> Iterator[pa.Table]:
         """The rows of all existing parts."""

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import yaml
 
-from pipeline.engine.publish import audit_summary
+from pipeline.engine.publish import audit_summary, pictures_summary
 from pipeline.exports import SIDES, Export
 from pipeline.manifest.fingerprint import models_of
 from pipeline.manifest.lockfile import read_lock
@@ -29,10 +29,15 @@ MOST_OF_A_CARD = 100_000
 """Most characters read from a model's card."""
 LIMITS = """## Known limits
 
-- Synthetic: captions, pictures, masks and targets were made by models; no person checked a row.
+- {made} were made by models; no person checked a row.
 - Filtered by thresholds on CLIP and a detector, which have blind spots and biases of their own.
 - Content that the models cannot draw, find or name is missing; content they draw often is over-represented.
-- Licences and terms of use of the models and captions apply to the pairs as well."""
+- Licences and terms of use of the models and {given} apply to the pairs as well."""
+_DRAWN = {"made": "Synthetic: captions, pictures, masks and targets", "given": "captions"}
+_GIVEN = {
+    "made": "Inputs came with the captions, cut and resized; instructions, masks and targets",
+    "given": "of the captions and their pictures",
+}
 
 
 _LOADING = """import os
@@ -78,7 +83,7 @@ def write_card(export: Export, columns: Columns, schema: pa.Schema, snippet: str
         "## Licences",
         "Whoever publishes the pairs chooses their licence, within those of the models and of the captions.",
         _licences(export),
-        LIMITS,
+        LIMITS.format(**(_GIVEN if "pictures" in summary else _DRAWN)),
     )
     with export.folder.file("README.md") as file:
         file.write(text.encode("utf-8"))
@@ -93,6 +98,7 @@ def _summary(export: Export) -> dict[str, Any]:
         "planned": export.state.plan.rows,
         "published": export.written.total(),
         "models": models_of(identities),
+        **pictures_summary(export.state),
         **audit_summary(export.state),
     }
 

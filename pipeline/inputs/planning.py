@@ -15,10 +15,11 @@ import pyarrow as pa
 from pipeline.errors import UserError
 from pipeline.inputs.captions import content_hash, read_captions
 from pipeline.inputs.kept_columns import read_kept
+from pipeline.inputs.pictures import Pictures, pictures_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
-from pipeline.store.plan import KEPT, PLACE, SCHEMA, Plan, check_plan, read_plan
+from pipeline.store.plan import KEPT, PICTURE, PLACE, SCHEMA, Plan, check_plan, read_plan
 from pipeline.store.sealed_writer import MAX_GROUP_BYTES, SealedWriter
 from stages.seeds import derive_seed, shape_of
 from stages.tasks import Tasks
@@ -71,6 +72,7 @@ def plan_settings(manifest: Manifest) -> dict[str, Any]:
         "rows_per_part": manifest.rows_per_part,
         "tasks.mixture": dict(manifest.tasks.mixture),
         **({"captions.keep": list(manifest.captions.keep)} if manifest.captions.keep else {}),
+        **({"captions.picture": manifest.captions.picture} if manifest.captions.picture else {}),
         **({"shapes of pictures": shapes} if (shapes := _shapes(manifest)) > 1 else {}),
     }
 
@@ -102,16 +104,23 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     others = read_kept(manifest.captions.location, keep) if keep else None
     if others is not None and len(others) != len(captions):
         raise UserError(f"captions.keep: {manifest.captions.file} was changed while it was read: run again")
-    schema = SCHEMA.append(KEPT) if keep else SCHEMA
-    by_name, shapes = tasks_of(manifest), _shapes(manifest)
-    rows = _kept_rows(captions, manifest.captions.duplicates)
+    pictures = pictures_of(manifest.captions)
+    names = None if pictures is None else pictures.names()
+    if names is not None and len(names) != len(captions):
+        raise UserError(
+            f"captions.picture: {manifest.captions.file} was changed while it was read: run again"
+        )
+    schema = pa.schema([*SCHEMA, *([KEPT] if keep else []), *(PICTURE if pictures else [])])
+    # A picture chooses its shape itself, when it is read.
+    by_name, shapes = tasks_of(manifest), 1 if pictures else _shapes(manifest)
+    rows = _kept_rows(captions, manifest.captions.duplicates, names)
     duplicates = len(captions) - len(rows)
     planned = len(rows) * manifest.repeats
     if manifest.rows is not None:
         planned = min(planned, manifest.rows)
     quota = rows_by_task(planned, manifest.tasks.mixture)
-    names = list(quota)
-    tasks = np.repeat(np.arange(len(names), dtype=np.int32), list(quota.values()))
+    task_names = list(quota)
+    tasks = np.repeat(np.arange(len(task_names), dtype=np.int32), list(quota.values()))
     np.random.default_rng(derive_seed(manifest.seed, "tasks")).shuffle(tasks)
     part_rows = manifest.rows_per_part // manifest.repeats * manifest.repeats
     with SealedWriter(path, schema) as writer:
@@ -121,12 +130,14 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
             table = _part_table(
                 chosen,
                 _taken(captions, chosen).to_pylist(),
-                [names[code] for code in tasks[index]],
+                [task_names[code] for code in tasks[index]],
                 index % manifest.repeats,
                 manifest.seed,
             )
             if others is not None:
                 table = table.append_column(KEPT, _taken(others, chosen).cast(pa.string()))
+            if pictures is not None and names is not None:
+                table = _with_pictures(table, pictures, names)
             table = _by_pass(table, by_name, shapes)
             if table.nbytes > MAX_GROUP_BYTES:  # a part is one row group
                 raise UserError(
@@ -137,6 +148,17 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
         writer.commit(
             PLACE, {"settings": settings, "captions": len(captions), "duplicates": duplicates, "tasks": quota}
         )
+
+
+def _with_pictures(table: pa.Table, pictures: Pictures, names: pa.ChunkedArray) -> pa.Table:
+    """A part's rows with the columns ``PICTURE``. A caption's picture is read once for all its edits."""
+    numbers = np.unique(table["row"].to_numpy())
+    found = _taken(names, numbers).to_pylist()
+    columns = {"picture": found, **pictures.described(numbers.tolist(), found)}
+    at = np.searchsorted(numbers, table["row"].to_numpy())
+    for field in PICTURE:
+        table = table.append_column(field, pa.array(columns[field.name], field.type).take(pa.array(at)))
+    return table
 
 
 def _taken(captions: pa.ChunkedArray, rows: np.ndarray) -> pa.ChunkedArray:
@@ -176,15 +198,25 @@ def _by_pass(table: pa.Table, tasks: Tasks, shapes: int) -> pa.Table:
     return table.take(pa.array(np.lexsort((computed, of_rows)))).combine_chunks()
 
 
-def _kept_rows(captions: pa.ChunkedArray, duplicates: str) -> np.ndarray:
-    """The row numbers to plan. Without duplicates, only the first of several equal captions is planned."""
+def _kept_rows(captions: pa.ChunkedArray, duplicates: str, pictures: pa.ChunkedArray | None) -> np.ndarray:
+    """The row numbers to plan. Without duplicates, only the first of several equal captions is planned.
+
+    With pictures, rows are equal whose captions and pictures' paths are; a picture in parquet has no equal.
+    """
     if duplicates == "keep":
         return np.arange(len(captions))
-    keys = np.fromiter(_caption_keys(captions), dtype=np.int64, count=len(captions))
+    keys = np.fromiter(_caption_keys(captions, pictures), dtype=np.int64, count=len(captions))
     return np.sort(np.unique(keys, return_index=True)[1])
 
 
-def _caption_keys(captions: pa.ChunkedArray) -> Iterator[int]:
+def _caption_keys(captions: pa.ChunkedArray, pictures: pa.ChunkedArray | None) -> Iterator[int]:
     """64-bit hashes of captions. One int per caption lets ten million captions fit in memory."""
-    for batch in pa.table({"caption": captions}).to_batches(max_chunksize=65_536):
-        yield from map(hash, batch["caption"].to_pylist())
+    columns = {"caption": captions} if pictures is None else {"caption": captions, "picture": pictures}
+    row = 0
+    for batch in pa.table(columns).to_batches(max_chunksize=65_536):
+        if pictures is None:
+            yield from map(hash, batch["caption"].to_pylist())
+            continue
+        for caption, name in zip(batch["caption"].to_pylist(), batch["picture"].to_pylist(), strict=True):
+            yield hash((caption, row if name is None else name))
+            row += 1

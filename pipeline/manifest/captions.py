@@ -42,4 +42,9 @@ class Captions(Section):
     keep: Annotated[tuple[Column, ...], Strict(False)] = Field(
         default=(), description="other columns, such as url, that travel to the published rows as JSON"
     )
+    picture: Column | None = Field(
+        default=None,
+        description="the column of the rows' own pictures, which are then edited: a path below the captions' "
+        "folder, or in parquet the bytes; by default pictures are drawn",
+    )
     duplicates: Literal["drop", "keep"] = Field(default="drop", description="of captions that occur again")

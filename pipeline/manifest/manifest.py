@@ -88,6 +88,12 @@ class Manifest(Section):
         return self
 
     @model_validator(mode="after")
+    def _pictures_are_edited_once(self) -> Self:
+        if self.captions.picture is not None and self.turns > 1:
+            raise ValueError("captions.picture: sessions begin with a drawn picture: set turns: 1")
+        return self
+
+    @model_validator(mode="after")
     def _repeats_fit(self) -> Self:
         if self.repeats > self.rows_per_part:
             raise ValueError("rows_per_part must be at least repeats: a caption's edits lie in one part")

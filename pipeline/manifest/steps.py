@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from stages.base import StageConfig
+from stages.base import OUTSIDE, StageConfig
 from stages.placed import Chain, Given, step_name
 from stages.publisher import Publisher, PublisherConfig
 
@@ -83,7 +83,7 @@ def build_steps(
     steps: list[Step] = []
     for name, placed in stages.items():
         before = [step.name for step in steps if not step.publishes]
-        reads = set(placed.reads) - {"plan", "run"}
+        reads = set(placed.reads) - OUTSIDE
         reads |= {given.step for given in placed.given}
         reads |= {step for later in placed.later for step in later.steps}
         if not reads <= set(before):

@@ -35,6 +35,12 @@ SCHEMA = pa.schema(
 """``row`` is the caption's index in its file. All randomness of a row derives from ``seed``."""
 KEPT = pa.field("kept_columns", pa.string())
 """JSON of the caption file's other columns, in the plan of a run with ``captions.keep``."""
+PICTURE = [
+    pa.field("picture", pa.string()),
+    pa.field("picture_digest", pa.string()),
+    pa.field("picture_flaw", pa.string(), nullable=False),
+]
+"""Each row's picture, in the plan of a run with ``captions.picture`` (:mod:`pipeline.inputs.pictures`)."""
 
 
 @dataclass(frozen=True)

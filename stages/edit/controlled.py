@@ -2,13 +2,13 @@
 
 from typing import Any, Protocol
 
+from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.sparse.joint import SparseTransformer
 from stages.edit.sparse.token_lists import Size
 from stages.edit.sparse.unet import SparseUNet
-from stages.edit.stage import EditConfig
 from stages.models.diffusion.model import Diffusion
 
 

@@ -8,10 +8,13 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from stages.base import Decision, failed, kept, rejected
+from stages.base import Decision, rejected
+from stages.edit.config import EditConfig
 from stages.edit.controlled import controlled
+from stages.edit.decide import Drawn, decide
 from stages.edit.prompt_to_prompt.alignment import tokenize
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.forced import ForcedSources
 from stages.edit.prompt_to_prompt.recipe import (
     Strength,
     draw_strength,
@@ -21,24 +24,22 @@ from stages.edit.prompt_to_prompt.recipe import (
 )
 from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
-from stages.edit.stage import EditConfig
 from stages.edit.suited import control_problems, needs_guidance
-from stages.finite import NotFiniteError
 from stages.models.batches import by_shape, filled
 from stages.models.diffusion.model import Diffusion
 from stages.models.diffusion.prompts import join
 from stages.pair import anchor_and_edit_prompts
-from stages.pictures.composite import paste_outside
-from stages.pictures.fidelity import as_float, contrast, mean_change
-from stages.pictures.pixel_threshold import keep_unchanged, kernel_of
-from stages.pictures.png import encode_png
 from stages.tasks import Tasks
 
 
 class Drawing:
-    """The diffusion model under Prompt-to-Prompt's control."""
+    """The diffusion model under Prompt-to-Prompt's control.
 
-    def __init__(self, config: EditConfig, tasks: Tasks) -> None:
+    ``photographs``: the rows' pictures are given, and their sources are forced along their latents.
+    """
+
+    def __init__(self, config: EditConfig, tasks: Tasks, *, photographs: bool = False) -> None:
+        self.photographs = photographs
         steps = config.diffusion.steps
         self.candidates = RoundCandidates(tasks, config.candidates, config.rounds, steps)
         self.config, self.tasks = config, self.candidates.first
@@ -49,6 +50,8 @@ class Drawing:
         for problem in problems:
             raise ValueError(problem)
         self.controlled = controlled(self.model, config)
+        if photographs and self.controlled.joint:
+            raise ValueError(f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net")
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
         """Draw the candidates of at most ``batch`` rows of one turn and round: the decisions by row id.
@@ -100,7 +103,10 @@ class Drawing:
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
         edits: list[EditRow] = []
-        guidance = [settings.guidance_scale] * len(rows)
+        of_source = settings.guidance_scale
+        if self.photographs and model.guided:
+            of_source = self.config.source_guidance
+        guidance = [of_source] * len(rows)
         # Earlier turns: one edit row for each, with the candidate that was chosen. ``prompts[k]`` are the
         # prompts of the pictures that turn k edits.
         for turn in range(turns):
@@ -139,16 +145,24 @@ class Drawing:
         self.controlled.begin(control, (noise.shape[2], noise.shape[3]), sparse)
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
+        initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])
+        forced = self._forced(rows, seeds, control) if self.photographs else None
         latents = model.sample(
-            torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)]),
+            initial if forced is None else forced.initial_latents(),
             join(encoded),
             torch.tensor(guidance, device=model.device),
             seeds * past_rows + [seed for seed in seeds for _ in range(slots)],
-            control,
+            control if forced is None else forced,
+            start=None if forced is None else forced.start,
         )
         # Rows of turns before the last one are needed for their attention only and are not decoded.
         images, finite = model.decode(latents[turns * len(rows) :])
         return _by_row(images, len(rows)), _by_row(finite, len(rows))
+
+    def _forced(self, rows: list[EditRequest], seeds: list[int], control: PromptToPrompt) -> ForcedSources:
+        pictures = np.stack([row.picture for row in rows])
+        trajectory = self.model.trajectory(pictures, seeds)
+        return ForcedSources(control, trajectory, round(self.config.skip * self.config.diffusion.steps))
 
     def _prompts(self, turn: Turn) -> tuple[str, str]:
         return anchor_and_edit_prompts(self.tasks[turn.task], turn.row)
@@ -199,47 +213,14 @@ class Drawing:
         candidate, settings = self.candidates.numbered(turn.task, number), self.config.diffusion
         return draw_strength(candidate, turn.seed, number, settings.steps, settings.guidance_scale)
 
-    def _decide(self, row: EditRequest, drawn: np.ndarray, finite: np.ndarray) -> Decision:
-        task, region = self.tasks[row.turn.task], row.turn.region
-        for picture in np.flatnonzero(~finite):
-            name = f"the drawing of candidate {picture - 1}" if picture else "the source drawn again"
-            return failed(NotFiniteError("edit", name))
-        anchor = row.picture if row.history else drawn[0]
-        _, outside = region.metric_regions(task.region)
-        candidates = []
-        for number, image in zip(self._numbers(row), drawn[1:], strict=False):
-            candidate = self.candidates.numbered(task.name, number)
-            strength = self._strength(row.turn, number)
-            raw = mean_change(as_float(anchor), as_float(image), outside)
-            contrast_raw = contrast(as_float(image))
-            if task.composite:
-                image = paste_outside(anchor, image, region.edit_mask(task.region, candidate.mask))
-            for thresholded, version in self._versions(anchor, image):
-                candidates.append(
-                    {
-                        "image": encode_png(version),
-                        "candidate": number,
-                        "thresholded": thresholded,
-                        "mask": candidate.mask,
-                        "cross_until": strength.cross_until,
-                        "self_until": strength.self_until,
-                        "guidance_scale": strength.guidance_scale,
-                        "change_outside_raw": raw,
-                        "contrast_raw": contrast_raw,
-                    }
-                )
-        drift = float(np.abs(as_float(drawn[0]) - as_float(row.picture)).mean())
-        return kept(anchor=encode_png(anchor), source_drift=drift, candidates=candidates)
-
-    def _versions(self, anchor: np.ndarray, image: np.ndarray) -> list[tuple[bool, np.ndarray]]:
-        """The published versions of a drawn picture, each with whether unchanged pixels were restored."""
-        settings = self.config.pixel_threshold
-        if settings is None:
-            return [(False, image)]
-        kernel = kernel_of(settings.kernel, anchor.shape)
-        held = keep_unchanged(as_float(anchor), as_float(image), settings.alpha, kernel)
-        restored = (True, np.round(held * 255).astype(np.uint8))
-        return [restored] if settings.mode == "always" else [(False, image), restored]
+    def _decide(self, row: EditRequest, images: np.ndarray, finite: np.ndarray) -> Decision:
+        task = self.tasks[row.turn.task]
+        chosen = [
+            Drawn(number, self.candidates.numbered(task.name, number), self._strength(row.turn, number))
+            for number in self._numbers(row)
+        ]
+        anchor = row.picture if row.history or self.photographs else images[0]
+        return decide(row, task, chosen, images, finite, anchor, self.config.pixel_threshold)
 
 
 def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:

@@ -1,98 +1,18 @@
 """The edit stage: Prompt-to-Prompt under a soft mask, or an annotation of the anchor picture."""
 
-from collections.abc import Iterator, Mapping
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Collection, Iterator
+from typing import Any, ClassVar
 
 import pyarrow as pa
-from pydantic import Field, model_validator
-from typing_extensions import Self
 
-from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, rejected, to_table
-from stages.candidate import Several
+from stages.base import PICTURES, Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.edit.annotations.marks import Annotation, Subject
+from stages.edit.config import EditConfig
 from stages.edit.request import EditRequest
-from stages.edit.threshold import PixelThreshold
 from stages.finite import NotFiniteError
-from stages.models.diffusion import DiffusionConfig
 from stages.pictures.png import encode_png
-from stages.tasks import Candidate, Tasks
+from stages.tasks import Tasks
 from stages.written_text import AnnotationError
-
-
-class EditConfig(StageConfig):
-    """The manifest's section ``edit``."""
-
-    implied: ClassVar = {"region": "whole", "region_halo": 1 / 16, "hold": "none"}
-
-    diffusion: DiffusionConfig
-    self_max_tokens: int = Field(
-        256,
-        ge=1,
-        le=1 << 16,
-        description="self-attention is controlled in layers of at most so many tokens, "
-        "in a picture of the model's own size",
-    )
-    candidates: Mapping[str, Several[Candidate]] = Field(
-        {}, description="by task: candidates that replace the task file's"
-    )
-    rounds: Mapping[str, Annotated[Several[Several[Candidate]], Field(min_length=1)]] = Field(
-        {},
-        description="by task: the candidates of round 2, 3, ...; other tasks vary those of the first round",
-    )
-    mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
-    fusion: Literal["schedule", "power", "lerp", "none"] = Field(
-        "schedule",
-        description="how the soft mask ties the latents to the source's",
-    )
-    region: Literal["whole", "support", "schedule"] = Field(
-        "whole",
-        description="where an edit is computed: the whole picture; where its mask is above 0; or, in each "
-        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster. "
-        "For transformers whole, or schedule with hold: exact",
-    )
-    region_halo: float = Field(
-        1 / 16,
-        ge=0,
-        le=0.5,
-        description="what is computed around that region too, as a fraction of the picture's shorter "
-        "side; for U-Nets",
-    )
-    hold: Literal["none", "exact"] = Field(
-        "none",
-        description="exact: what the fusion keeps at the source's is the source's in every block too; for "
-        "transformers, with mask_attention: false",
-    )
-    blend_tokens: int = Field(
-        256,
-        ge=1,
-        le=1 << 16,
-        description="LocalBlend uses the cross-attention layers with so many tokens, "
-        "in a picture of the model's own size",
-    )
-    pixel_threshold: PixelThreshold | None = Field(
-        None, description="restores the pixels that an edit hardly changed; for sessions"
-    )
-    depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
-    pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
-
-    @model_validator(mode="after")
-    def _one_hold(self) -> Self:
-        if self.hold == "exact" and (self.mask_attention or self.fusion != "schedule"):
-            raise ValueError(
-                "edit.hold: exact takes the place of mask_attention and follows the fusion's schedule: set "
-                "mask_attention: false, fusion: schedule"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
-            if value != usual and self.diffusion.compile:
-                raise ValueError(
-                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
-                    f"diffusion.compile: false, or edit.{key}: {usual}"
-                )
-        return self
 
 
 class Edit(Stage[EditConfig]):
@@ -116,6 +36,8 @@ class Edit(Stage[EditConfig]):
     """
 
     version: ClassVar[int] = 7
+    photographs: ClassVar[bool] = False
+    """Whether the sources are pictures of the captions' rows, and are forced, not drawn."""
     redraws: ClassVar[bool] = True
     final: ClassVar = (
         "caption_exceeds_text_encoder",
@@ -170,7 +92,11 @@ class Edit(Stage[EditConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.annotations = load_annotations(config, tasks)
-        self.drawing = Drawing(config, tasks)
+        self.drawing = Drawing(config, tasks, photographs=self.photographs)
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return EditPhotographs if PICTURES in stages else cls
 
     @classmethod
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
@@ -191,7 +117,12 @@ class Edit(Stage[EditConfig]):
         if candidates is not None and folder is not None and folder.exists() and not damaged:
             files = PipelineFiles(folder)
             yield from control_problems(config, candidates, files.family, files.network)
+            if cls.photographs and files.family != "unet":
+                yield f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net"
         yield from annotation_problems(config, tasks)
+        for key in ("skip", "source_guidance"):
+            if getattr(config, key) != config.implied[key] and not cls.photographs:
+                yield f"edit.{key} is for given pictures: take it out, or name captions.picture"
 
     @classmethod
     def activations(cls, config: EditConfig, tasks: Tasks) -> int | None:
@@ -226,6 +157,16 @@ class Edit(Stage[EditConfig]):
             if method != "prompt2prompt":
                 decisions[request.id] = _annotated(request, self.annotations[method])
         return to_table(rows["id"].to_pylist(), [decisions[each.id] for each in requests], self.schema)
+
+
+class EditPhotographs(Edit):
+    """Edits the pictures of the captions' rows (:mod:`stages.edit.prompt_to_prompt.forced`).
+
+    The anchor is the row's own picture to the bit. ``source_drift`` is its mean difference from what the VAE
+    makes of it.
+    """
+
+    photographs: ClassVar[bool] = True
 
 
 def _annotated(request: EditRequest, draw: Annotation) -> Decision:

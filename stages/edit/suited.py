@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from stages.candidate import Candidate
+from stages.edit.config import EditConfig
 from stages.edit.rounds import RoundCandidates
-from stages.edit.stage import EditConfig
 from stages.models.diffusion.families import FamilyName
 
 

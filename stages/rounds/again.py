@@ -1,12 +1,13 @@
 """The stages that begin a later round: they give each row another seed."""
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stages.base import Stage, kept, to_table
+from stages.base import PICTURES, Stage, kept, to_table
 from stages.seeds import derive_seed
+from stages.source.photographs import Photographs
 from stages.source.stage import Source, SourceConfig
 
 _BEGUN = [pa.field("seed", pa.int64()), pa.field("round", pa.int16())]
@@ -28,6 +29,10 @@ class SourceAgain(Source):
     version: ClassVar[int] = Source.version
     schema: ClassVar[pa.Schema] = pa.schema([*Source.schema, *_BEGUN])
 
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return PhotographsAgain if PICTURES in stages else cls
+
     def __call__(self, rows: pa.Table) -> pa.Table:
         seeds, rounds = begun(rows)
         place = rows.column_names.index("seed")
@@ -36,6 +41,10 @@ class SourceAgain(Source):
             place = drawn.column_names.index(field.name)
             drawn = drawn.set_column(place, field, pa.array(values, field.type))
         return drawn
+
+
+class PhotographsAgain(SourceAgain, Photographs):
+    """Gives each row its own picture again; the seed draws other noise and other strengths."""
 
 
 class TurnAgain(Stage[SourceConfig]):

@@ -35,7 +35,7 @@ def unrolled(
     runs = {name: stage for name, stage in STAGES.items() if not stage.needs_section or name in sections}
     of_first = first_turn(runs, traits)
     before = Rounds(1, rounds, _from("source", runs), SOURCE, "plan")
-    placed = before.unroll(list(of_first.values()), SourceAgain)
+    placed = before.unroll(list(of_first.values()), SourceAgain.beside(traits))
     for turn in range(2, turns + 1):
         begin = before.after(PlacedStage(SOURCE, Before, turn, _reads_of_turn_before(turn)))
         others = [

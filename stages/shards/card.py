@@ -74,14 +74,17 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
 
     Args:
         summary: ``name``, ``seed``, ``planned`` and ``published`` (rows) and ``models`` (identity by
-            manifest key).
+            manifest key); ``pictures`` if they are not drawn.
         tasks: rows by task.
     """
+    made = "Captions, pictures\nand masks were made by models"
+    if "pictures" in summary:
+        made = "The inputs are pictures\nthat came with the captions; instructions, masks and targets "
+        made += "were made by models"
     return [
         f"# {plain(summary['name'])}",
         f"Synthetic image edits: {summary['published']} pairs, kept of {summary['planned']} planned "
-        f"(seed {summary['seed']}). Captions, pictures\nand masks were made by models and filtered by "
-        "thresholds; no row was checked by a person.",
+        f"(seed {summary['seed']}). {made} and filtered by thresholds; no row was checked by a person.",
         table(("task", "pairs:"), [(plain(task), str(rows)) for task, rows in sorted(tasks.items())]),
         table(("model", "identity"), [(plain(key), code(model)) for key, model in summary["models"].items()]),
     ]

@@ -1,14 +1,14 @@
 """The source stage: draws the anchor picture, in which the object to be grounded is present."""
 
-from collections.abc import Iterator, Sequence
-from typing import ClassVar
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 from typing_extensions import Self
 
-from stages.base import Decision, Stage, StageConfig, failed, kept, rejected, to_table
+from stages.base import PICTURES, Decision, Stage, StageConfig, failed, kept, rejected, to_table
 from stages.candidate import MOST_STEPS
 from stages.finite import NotFiniteError
 from stages.models.batches import filled
@@ -80,6 +80,12 @@ class Source(Stage[SourceConfig]):
 
         super().__init__(config, tasks, turn=turn)
         self.model = Diffusion(config.diffusion)
+
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        from stages.source.photographs import Photographs
+
+        return Photographs if PICTURES in stages else cls
 
     @classmethod
     def problems(cls, config: SourceConfig, tasks: Tasks) -> Iterator[str]:

@@ -9,13 +9,14 @@ from pydantic import ValidationError
 
 from benchmarks.models import FAMILIES
 from pipeline.manifest.fingerprint import stage_identity
+from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.edit.sparse.state import Mode
 from stages.edit.sparse.unet import SparseUNet
-from stages.edit.stage import Edit, EditConfig
+from stages.edit.stage import Edit
 from stages.pictures.png import decode_rgb, encode_png
 from stages.source.stage import Source
 from stages.tasks import Tasks

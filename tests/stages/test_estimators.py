@@ -13,7 +13,7 @@ from stages.edit.annotations.estimated import (
     normals,
 )
 from stages.edit.annotations.methods import load_annotations
-from stages.edit.stage import EditConfig
+from stages.edit.config import EditConfig
 from stages.models.depth import DepthEstimator
 from stages.models.pose import PoseEstimator
 from stages.tasks import Tasks

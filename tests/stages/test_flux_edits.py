@@ -11,7 +11,8 @@ from torch._dynamo.utils import counters
 
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
-from stages.edit.stage import Edit, EditConfig
+from stages.edit.config import EditConfig
+from stages.edit.stage import Edit
 from stages.pictures.png import decode_rgb, encode_png
 from stages.source.stage import Source, SourceConfig
 from stages.tasks import Tasks

@@ -142,7 +142,9 @@ def test_layers_are_controlled_alike_at_every_size(folders, monkeypatch):
     controls = []
     kept = stage.drawing.model.sample
     monkeypatch.setattr(
-        stage.drawing.model, "sample", lambda *given: controls.append(given[-1]) or kept(*given)
+        stage.drawing.model,
+        "sample",
+        lambda *given, **named: controls.append(given[-1]) or kept(*given, **named),
     )
     for height, width in ((16, 16), (16, 24), (24, 12)):
         ones = [encode_png(np.full((height, width), 255, np.uint8))]

@@ -98,10 +98,11 @@ def _shares(edits: list[JudgedEdit]) -> dict[str, Any]:
 def is_right(judge: Judge, task: Task, pair: EditPair[np.ndarray]) -> bool:
     """Whether each picture of a pair shows the content of its caption."""
     sides = ((pair.input, pair.input_caption), (pair.target, pair.output_caption))
-    return all(_shows(judge, task, image, caption) for image, caption in sides)
+    return all(shows(judge, task, image, caption) for image, caption in sides)
 
 
-def _shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
+def shows(judge: Judge, task: Task, image: np.ndarray, caption: str) -> bool:
+    """Whether a picture shows the content of a caption."""
     try:
         asked = read_caption(caption)
     except ValueError:

@@ -26,9 +26,10 @@ from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
 from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.candidate import Policy
+from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.windows import with_candidates
-from stages.edit.stage import Edit, EditConfig
+from stages.edit.stage import Edit
 from stages.filter.model import read_model
 from stages.filter.stage import Filter, FilterConfig
 from stages.pair import as_pair

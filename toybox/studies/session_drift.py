@@ -10,7 +10,7 @@ import numpy as np
 import pandas
 
 from pipeline.api import open_run
-from stages.edit.stage import EditConfig
+from stages.edit.config import EditConfig
 from stages.pictures.masks import disc
 from stages.pictures.png import decode_grey, decode_rgb
 from stages.pictures.region import MARGIN

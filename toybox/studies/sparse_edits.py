@@ -28,8 +28,9 @@ from pipeline.views.contact_sheet import draw
 from pipeline.views.pairs import Pair
 from pipeline.views.rows import rows_of_run
 from stages import STAGES
+from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.windows import with_candidates
-from stages.edit.stage import Edit, EditConfig
+from stages.edit.stage import Edit
 from stages.pair import as_pair
 from stages.pictures.png import decode_rgb, encode_png
 from stages.pictures.region import MaskedRegion

@@ -6,7 +6,7 @@ from functools import partial
 from stages.edit.annotations.adjust import draw_adjusted
 from stages.edit.annotations.lettering import draw_text
 from stages.edit.annotations.marks import Annotation, draw_boxes, draw_mask, draw_sketch
-from stages.edit.stage import EditConfig
+from stages.edit.config import EditConfig
 from stages.models.weight_files import check_preprocessor, of_transformers, problems_of
 from stages.tasks import Tasks
 

@@ -1,4 +1,4 @@
-"""Decoding latents to pictures in chunks that fit into memory."""
+"""Decoding latents to pictures in chunks that fit into memory, and encoding pictures one by one."""
 
 import os
 from typing import Any
@@ -70,6 +70,17 @@ class Decoder:
             images.append(picture[: len(rows)])
             finite.append(whole[: len(rows)])
         return np.concatenate(images), np.concatenate(finite)
+
+    @torch.no_grad()
+    def encode(self, pictures: np.ndarray) -> torch.Tensor:
+        """The latents, float32 [n,c,h,w], of pictures uint8 [n,H,W,3]: the means of the encoder's
+        distributions. Pictures are encoded one by one, so none depends on its neighbours."""
+        latents = []
+        for picture in pictures:
+            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.vae.device).permute(2, 0, 1)
+            scaled = (pixels[None].float() / 127.5 - 1).to(self.vae.dtype)
+            latents.append(self.vae.encode(scaled).latent_dist.mean.float())
+        return torch.cat(latents) * self.vae.config.scaling_factor
 
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         scaled = latents / self.vae.config.scaling_factor

@@ -19,6 +19,7 @@ from stages.models.diffusion.families.unet import UNetFamily
 from stages.models.diffusion.memory import size_problems
 from stages.models.diffusion.prompts import Embeddings
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
+from stages.models.diffusion.trajectory import Trajectory
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
@@ -113,10 +114,12 @@ class Diffusion:
         guidance_scale: torch.Tensor,
         row_seeds: list[int],
         control: Control | None = None,
+        start: int | None = None,
         steps: int | None = None,
     ) -> torch.Tensor:
         """Denoise latents [n,c,h,w] from ``initial_latents``; one prompt and guidance scale [n] per row.
 
+        With ``start``, they are those before this step (:func:`stages.models.diffusion.sampler.sample`).
         ``row_seeds`` seed the noise added by some samplers. A source and its edits share one seed.
         ``steps`` replaces the section's.
         """
@@ -136,7 +139,13 @@ class Diffusion:
             added=told.added,
             timestep_cond=told.guidance,
             schedule=self.family.schedule(self.scheduler, steps, latents),
+            start=start,
         )
+
+    def trajectory(self, pictures: np.ndarray, row_seeds: list[int]) -> Trajectory:
+        """The latents of pictures uint8 [n,H,W,3] before each step, by one seed a picture."""
+        clean = self.decoder.encode(pictures).to(self.device, torch.float32)
+        return Trajectory(self.scheduler, clean, row_seeds, self.config.steps)
 
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""

@@ -55,6 +55,7 @@ def sample(
     noise_seeds: Sequence[int] | None = None,
     added: Mapping[str, torch.Tensor] | None = None,
     timestep_cond: torch.Tensor | None = None,
+    start: int | None = None,
     schedule: Mapping[str, Any] | None = None,
 ) -> torch.Tensor:
     """Denoise ``latents``.
@@ -74,6 +75,8 @@ def sample(
         added: further conditions of the network by name, such as SDXL's, one row for each of its rows.
         timestep_cond: embedded guidance of distilled models, one row for each picture.
         schedule: arguments of the scheduler's ``set_timesteps``; None: the number of steps alone.
+        start: the first step, if ``latents`` are not noise but those before this step, scaled as the
+            scheduler's.
 
     Returns:
         x_0 [L,c,h,w]. With guidance, the network is called with 2L rows: first the unconditional rows.
@@ -91,11 +94,12 @@ def sample(
     timesteps = scheduler.timesteps.to(latents.device)
     # Flow matching starts from noise of deviation 1, and its latents enter the network unscaled.
     flow = isinstance(scheduler, FlowMatchEulerDiscreteScheduler)
-    latents = latents if flow else latents * scheduler.init_noise_sigma
+    if start is None and not flow:
+        latents = latents * scheduler.init_noise_sigma
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
     generator = [torch.Generator().manual_seed(seed) for seed in noise_seeds or []] or None
-    for step, t in enumerate(scheduler.timesteps):
+    for step, t in list(enumerate(scheduler.timesteps))[start or 0 :]:
         if control is not None:
             control.before_step(step)
         rows = latents if flow else scheduler.scale_model_input(latents, t)

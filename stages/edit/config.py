@@ -1,0 +1,106 @@
+"""The manifest's section ``edit``."""
+
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from stages.base import StageConfig, Weights
+from stages.candidate import GuidanceScale, Several
+from stages.edit.threshold import PixelThreshold
+from stages.models.diffusion import DiffusionConfig
+from stages.tasks import Candidate
+
+
+class EditConfig(StageConfig):
+    """The manifest's section ``edit``."""
+
+    implied: ClassVar = {
+        "region": "whole",
+        "region_halo": 1 / 16,
+        "hold": "none",
+        "source_guidance": 1,
+        "skip": 0,
+    }
+
+    diffusion: DiffusionConfig
+    self_max_tokens: int = Field(
+        256,
+        ge=1,
+        le=1 << 16,
+        description="self-attention is controlled in layers of at most so many tokens, "
+        "in a picture of the model's own size",
+    )
+    candidates: Mapping[str, Several[Candidate]] = Field(
+        {}, description="by task: candidates that replace the task file's"
+    )
+    rounds: Mapping[str, Annotated[Several[Several[Candidate]], Field(min_length=1)]] = Field(
+        {},
+        description="by task: the candidates of round 2, 3, ...; other tasks vary those of the first round",
+    )
+    mask_attention: bool = Field(True, description="whether the soft mask also mixes attention outputs")
+    fusion: Literal["schedule", "power", "lerp", "none"] = Field(
+        "schedule",
+        description="how the soft mask ties the latents to the source's",
+    )
+    region: Literal["whole", "support", "schedule"] = Field(
+        "whole",
+        description="where an edit is computed: the whole picture; where its mask is above 0; or, in each "
+        "step, where the fusion frees it. Elsewhere it reads its source's activations, which is faster. "
+        "For transformers whole, or schedule with hold: exact",
+    )
+    region_halo: float = Field(
+        1 / 16,
+        ge=0,
+        le=0.5,
+        description="what is computed around that region too, as a fraction of the picture's shorter "
+        "side; for U-Nets",
+    )
+    hold: Literal["none", "exact"] = Field(
+        "none",
+        description="exact: what the fusion keeps at the source's is the source's in every block too; for "
+        "transformers, with mask_attention: false",
+    )
+    blend_tokens: int = Field(
+        256,
+        ge=1,
+        le=1 << 16,
+        description="LocalBlend uses the cross-attention layers with so many tokens, "
+        "in a picture of the model's own size",
+    )
+    source_guidance: GuidanceScale = Field(
+        1.0,
+        description="with captions.picture: classifier-free guidance of the picture's own row",
+    )
+    skip: float = Field(
+        0,
+        ge=0,
+        lt=1,
+        description="with captions.picture: the fraction of the steps that is left out at the beginning; an "
+        "edit then stays nearer to its picture",
+    )
+    pixel_threshold: PixelThreshold | None = Field(
+        None, description="restores the pixels that an edit hardly changed; for sessions"
+    )
+    depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
+    pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")
+
+    @model_validator(mode="after")
+    def _one_hold(self) -> Self:
+        if self.hold == "exact" and (self.mask_attention or self.fusion != "schedule"):
+            raise ValueError(
+                "edit.hold: exact takes the place of mask_attention and follows the fusion's schedule: set "
+                "mask_attention: false, fusion: schedule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_whole(self) -> Self:
+        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
+            if value != usual and self.diffusion.compile:
+                raise ValueError(
+                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
+                    f"diffusion.compile: false, or edit.{key}: {usual}"
+                )
+        return self

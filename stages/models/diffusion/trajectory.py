@@ -1,0 +1,42 @@
+"""Known latents of a picture at every noise level, along which a source row can be forced."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from stages.seeds import derive_seed
+
+
+class Trajectory:
+    """The latents of pictures before each step of a sampler, each with noise of its own.
+
+    With one noise for all steps, fewer edits of the toybox are right (docs/photographs.md).
+
+    Args:
+        scheduler: one of :data:`stages.models.diffusion.sampler.SCHEDULERS`. ``sample`` sets the same steps.
+        clean: the pictures' latents [n,c,h,w], which are the last ones.
+        seeds: one seed per picture, of its noise.
+        steps: number of sampling steps.
+    """
+
+    def __init__(self, scheduler: Any, clean: torch.Tensor, seeds: Sequence[int], steps: int) -> None:
+        scheduler.set_timesteps(steps)
+        self.scheduler, self.clean, self.seeds, self.steps = scheduler, clean, seeds, steps
+        self.timesteps = scheduler.timesteps
+
+    def before(self, step: int) -> torch.Tensor:
+        """The latents [n,c,h,w] before a step, scaled as the sampler's; before step ``steps``, the clean
+        ones."""
+        if step == self.steps:
+            return self.clean
+        level = self.timesteps[step : step + 1]
+        return self.scheduler.add_noise(self.clean, self._noise(step), level.expand(len(self.clean)))
+
+    def _noise(self, step: int) -> torch.Tensor:
+        """Gaussian noise; each picture has its own CPU generator."""
+        rows = []
+        for seed, clean in zip(self.seeds, self.clean, strict=True):
+            generator = torch.Generator().manual_seed(derive_seed(seed, "picture", step))
+            rows.append(torch.randn(clean.shape, generator=generator))
+        return torch.stack(rows).to(self.clean)

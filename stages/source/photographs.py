@@ -1,0 +1,68 @@
+"""The source stage of a run whose captions have pictures (``captions.picture``): it draws nothing."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+import pyarrow as pa
+
+from stages.base import PICTURES, Decision, failed, kept, rejected, to_table
+from stages.pair import anchor_and_edit_prompts
+from stages.pictures.photograph import PhotographError, fitted, nearest_size, open_photograph
+from stages.pictures.png import encode_png
+from stages.source.stage import Source, SourceConfig
+from stages.tasks import Tasks
+
+
+class PictureChangedError(ValueError):
+    """A row's picture is not the planned one."""
+
+
+class Photographs(Source):
+    """Publishes each row's own picture, cut to the proportion and size that the model draws.
+
+    With ``diffusion.buckets``, the size of the nearest proportion (:mod:`stages.pictures.photograph`). The
+    stage's picture is then exactly the published ``I``.
+
+    Rejections: ``picture_missing``, ``picture_outside`` of the captions' folder, and the reasons of
+    :class:`stages.pictures.photograph.PhotographError`. A picture that was changed or lost after planning
+    fails its row.
+    """
+
+    reads: ClassVar = {
+        "plan": ["task", "seed"],
+        "instruct": ["caption", "output_caption", "surroundings"],
+        PICTURES: ["picture_bytes", "picture_flaw"],
+    }
+
+    @classmethod
+    def problems(cls, config: SourceConfig, tasks: Tasks) -> Iterator[str]:
+        yield from super().problems(config, tasks)
+        if config.preview_steps is not None:
+            yield "source.preview_steps: pictures are given by captions.picture, not drawn: take it out"
+        for name, task in tasks.items():
+            if task.direction == "reverse":
+                yield (
+                    f"captions.picture: the task {name} draws its input last, so it cannot begin with a "
+                    "picture: take it out of tasks.mixture. Pairs of remove, read backwards (T_inverse), add"
+                )
+
+    def __call__(self, rows: pa.Table) -> pa.Table:
+        decisions = [self._decide(row) for row in rows.to_pylist()]
+        return to_table(rows["id"].to_pylist(), decisions, self.schema)
+
+    def _decide(self, row: Mapping[str, Any]) -> Decision:
+        if row["picture_flaw"] == "picture_changed":
+            what = "the picture is not the planned one: put it back, or use another run name (--set name=...)"
+            return failed(PictureChangedError(what))
+        if row["picture_flaw"]:
+            return rejected(row["picture_flaw"])
+        both = anchor_and_edit_prompts(self.tasks[row["task"]], row)
+        if not all(self.model.prompts.fits(prompt) for prompt in both):
+            return rejected("caption_exceeds_text_encoder")
+        own = (self.model.side, self.model.side)
+        try:
+            image = open_photograph(row["picture_bytes"])
+            sizes = [size or own for size in self.config.diffusion.sizes]
+            return kept(source_image=encode_png(fitted(image, nearest_size(image, sizes))))
+        except PhotographError as error:
+            return rejected(str(error))
