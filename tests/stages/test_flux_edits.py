@@ -86,7 +86,9 @@ def latents_of(editor: Edit, table: pa.Table, monkeypatch) -> torch.Tensor:
     drawn, model = [], editor.drawing.model
     kept = model.sample
     with monkeypatch.context() as patched:
-        patched.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+        patched.setattr(
+            model, "sample", lambda *given, **named: drawn.append(kept(*given, **named)) or drawn[-1]
+        )
         editor(table)
     (latents,) = drawn
     return torch.stack([latents[:3], latents[3:]], 1)
@@ -203,7 +205,9 @@ def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, keys, monkey
         row |= dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), encode_png(mask))
     editor, drawn = stage(folders["schnell"], **keys), []
     model, kept = editor.drawing.model, editor.drawing.model.sample
-    monkeypatch.setattr(model, "sample", lambda *given: drawn.append(kept(*given)) or drawn[-1])
+    monkeypatch.setattr(
+        model, "sample", lambda *given, **named: drawn.append(kept(*given, **named)) or drawn[-1]
+    )
     editor(pa.Table.from_pylist(second))
     (latents,) = drawn
     source, before, after = latents.unflatten(0, (3, 3))
