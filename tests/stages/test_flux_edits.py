@@ -159,7 +159,9 @@ def test_an_edit_computed_in_its_region_is_the_held_edit(folders, kind, monkeypa
         with monkeypatch.context() as patched:
             kept = model.sample
             patched.setattr(
-                model, "sample", lambda *given, kept=kept: drawn.append(kept(*given)) or drawn[-1]
+                model,
+                "sample",
+                lambda *given, kept=kept, **named: drawn.append(kept(*given, **named)) or drawn[-1],
             )
             editor(table)
     whole, sparse = drawn
