@@ -36,7 +36,7 @@ def control_problems(
                 f"task {task}: a candidate has {key}, which needs an attention over the text alone; {model} "
                 "has one over text and picture: leave it out (docs/prompt-to-prompt.md, section 11)"
             )
-        if candidate.guidance_scale and not network["guidance_embeds"]:
+        if candidate.guidance_scale and family == "flux" and not network["guidance_embeds"]:
             yield f"task {task}: a candidate has guidance_scale, but {model} takes no guidance: leave it out"
 
 

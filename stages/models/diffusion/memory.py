@@ -31,8 +31,20 @@ def latent_multiple(unet: Mapping[str, Any]) -> int:
     return int(2 ** (len(unet["block_out_channels"]) - 1))
 
 
-def size_problems(config: DiffusionConfig, multiple: int) -> Iterator[str]:
-    """Sizes that do not suit a model whose pictures' sides are multiples of ``multiple`` pixels."""
+def most_pixels(network: Mapping[str, Any], vae: Mapping[str, Any]) -> int | None:
+    """The longest side in pixels for which a network has positions (Stable Diffusion 3); None: any."""
+    positions = network.get("pos_embed_max_size")
+    return positions and int(positions * network["patch_size"] * pixels_per_latent(vae))
+
+
+def size_problems(config: DiffusionConfig, multiple: int, most: int | None) -> Iterator[str]:
+    """Sizes that do not suit a model.
+
+    Args:
+        config: the section ``diffusion``.
+        multiple: pixels by which both sides must be divisible.
+        most: pixels of the longest side; None: any number.
+    """
     key = "diffusion.buckets" if config.buckets else "diffusion.height and width"
     for size in config.sizes:
         if size is not None and (size[0] % multiple or size[1] % multiple):
@@ -40,6 +52,8 @@ def size_problems(config: DiffusionConfig, multiple: int) -> Iterator[str]:
                 f"{key}: {size[0]} x {size[1]}: with {config.model} both sides must be multiples of "
                 f"{multiple} pixels"
             )
+        elif size is not None and most is not None and max(size) > most:
+            yield f"{key}: {size[0]} x {size[1]}: with {config.model} a side has at most {most} pixels"
     if config.vae_tile is not None and config.vae_tile % multiple:
         yield f"diffusion.vae_tile: it must be a multiple of {multiple} pixels, not {config.vae_tile}"
 
