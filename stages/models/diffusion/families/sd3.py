@@ -40,7 +40,7 @@ class SD3Prompts:
         if self.t5 is not None:
             self.tokenizer = self._t5_tokenizer
             self.context_length = min(T5_LENGTH, self._t5_tokenizer.model_max_length)
-        """Largest number of T5's tokens, or of CLIP's without T5. CLIP reads the first 77 of a longer prompt."""
+        """T5's most tokens, or CLIP's without T5. CLIP reads the first 77 of a longer prompt."""
         for encoder in (pipeline.text_encoder, pipeline.text_encoder_2, self.t5):
             if encoder is not None:
                 encoder.eval().requires_grad_(False)
