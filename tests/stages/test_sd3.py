@@ -12,7 +12,7 @@ from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families.files import PipelineFiles, drawn_pixels
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.folder import diffusion_problems
-from stages.models.diffusion.memory import joint_bytes
+from stages.models.diffusion.memory import sd3_bytes
 from stages.models.diffusion.model import Diffusion
 from tests.stages.tiny_pipelines import POOLED, WIDTH, save_sd3, sd3_transformer
 
@@ -156,7 +156,7 @@ def test_the_check_tells_its_size_and_memory(folders):
     assert (files.family, files.side, files.multiple) == ("sd3", 32, 4)
     config = DiffusionConfig(model=str(folders["sd35"]), sampler="flow_euler", guidance_scale=0)
     assert drawn_pixels(config, folders["sd35"]) == 32 * 32
-    one = joint_bytes(files.network, 8 * 8 + 77 + 256, 4)
+    one = sd3_bytes(files.network, 8 * 8, 77 + 256, 4)
     assert files.drawing_bytes(config, 100) == 100 * one
     guided = config.model_copy(update={"guidance_scale": 4.0})
     assert files.drawing_bytes(guided, 100) == 200 * one, "with unconditional rows"

@@ -14,6 +14,7 @@ from stages.models.diffusion.memory import (
     latent_multiple,
     pixels_per_latent,
     sampling_bytes,
+    sd3_bytes,
 )
 from stages.models.weight_files import read_json
 
@@ -107,8 +108,8 @@ class PipelineFiles:
             return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
         rows = rows * (2 if config.guidance_scale > 1 else 1)
         if self.family == "sd3":
-            tokens = latents // self._patch**2 + CLIP_LENGTH + T5_LENGTH
-            return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
+            picture, text = latents // self._patch**2, CLIP_LENGTH + T5_LENGTH
+            return max(decoded, rows * sd3_bytes(self.network, picture, text, itemsize))
         return max(decoded, rows * sampling_bytes(self.network, latents, itemsize))
 
 
