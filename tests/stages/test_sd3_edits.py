@@ -150,7 +150,8 @@ def test_a_row_does_not_depend_on_its_neighbours(folders):
 @pytest.mark.parametrize(
     ("keys", "candidate", "message"),
     [
-        ({"region": "support"}, {}, "edit.region: support is for U-Nets, and .* is a transformer: set whole"),
+        ({"region": "support"}, {}, "edit.region: support .* transformer: set whole"),
+        ({"region": "schedule", **HOLD}, {}, "edit.region: schedule .* transformer: set whole"),
         ({}, {"control": "replace", "cross_until": 0.5}, "task local: a candidate has control: replace"),
         ({}, {"cross_until": 0.5, "blend": 0.3}, "task local: a candidate has blend"),
     ],
