@@ -28,7 +28,9 @@ def control_problems(
                 "tokens: set none"
             )
         return
-    if config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
+    if family == "sd3" and config.region != "whole":
+        yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
+    elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"
@@ -39,7 +41,7 @@ def control_problems(
                 f"task {task}: a candidate has {key}, which needs an attention over the text alone; {model} "
                 "has one over text and picture: leave it out (docs/prompt-to-prompt.md, section 11)"
             )
-        if candidate.guidance_scale and not network["guidance_embeds"]:
+        if candidate.guidance_scale and family == "flux" and not network["guidance_embeds"]:
             yield f"task {task}: a candidate has guidance_scale, but {model} takes no guidance: leave it out"
 
 

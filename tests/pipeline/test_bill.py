@@ -130,6 +130,7 @@ def test_a_run_without_gpus_has_no_gpu_hours(run):
         ("stable-diffusion-v1-5/stable-diffusion-v1-5", "CreativeML OpenRAIL-M", "no ban on training"),
         ("stabilityai/sdxl-turbo", "Stability AI", "foundational generative model"),
         ("black-forest-labs/FLUX.1-dev", "Non-Commercial", "competes"),
+        ("stabilityai/stable-diffusion-3.5-large", "Stability AI Community", "foundational generative model"),
         ("Qwen/Qwen2.5-7B-Instruct", "Apache-2.0", "no limits"),
         ("Qwen/Qwen2.5-32B-Instruct", "Apache-2.0", "no limits"),
         ("Qwen/Qwen2.5-3B-Instruct", "Qwen Research", "non-commercial"),

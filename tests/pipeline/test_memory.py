@@ -7,7 +7,7 @@ from pipeline.audit.memory import memory_table
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import decoding_bytes, joint_bytes, sampling_bytes
+from stages.models.diffusion.memory import decoding_bytes, joint_bytes, sampling_bytes, sd3_bytes
 from stages.models.weight_files import parameters_in
 from tests.pipeline.runs import ROOT
 
@@ -32,6 +32,23 @@ def test_the_formula_for_joint_attention_gives_what_torch_counts(side, counted):
     """Counted in the same way, for FLUX.1's widths with two blocks of each kind and 512 tokens of text."""
     flux = {"num_attention_heads": 24, "attention_head_dim": 128}
     assert joint_bytes(flux, side * side // 4 + 512, 4) / 2**20 == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("heads", "dual", "side", "counted"),
+    [
+        (38, [], 128, 508.5),
+        (38, [], 64, 138.0),
+        (24, [0, 1], 128, 347.2),
+        (24, [0, 1], 64, 95.2),
+        (24, [], 128, 323.1),
+        (24, [], 64, 89.1),
+    ],
+)
+def test_the_formula_for_stable_diffusion_3_gives_what_torch_counts(heads, dual, side, counted):
+    """Counted in the same way, for the widths of 3.5 large, 3.5 medium and 3 medium with three blocks."""
+    sd3 = {"num_attention_heads": heads, "attention_head_dim": 64, "dual_attention_layers": dual}
+    assert sd3_bytes(sd3, side * side // 4, 333, 4) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
 def test_decoding_takes_four_tensors_of_full_size():

@@ -9,6 +9,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    StableDiffusion3Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -157,5 +159,42 @@ def save_flux(folder: Path, guidance: bool = False, **scheduler) -> Path:
         text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(t5), **shape)),
         tokenizer_2=t5,
         transformer=flux_transformer(guidance),
+    ).save_pretrained(folder)
+    return folder
+
+
+def sd3_transformer(dual: bool = True) -> SD3Transformer2DModel:
+    """SD 3.5 with ``dual``: norms of queries and keys, a second attention in two blocks; else SD 3."""
+    return SD3Transformer2DModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        num_layers=3,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=3 * WIDTH,
+        caption_projection_dim=32,
+        pooled_projection_dim=2 * POOLED,
+        pos_embed_max_size=24,
+        dual_attention_layers=(0, 1) if dual else (),
+        qk_norm="rms_norm" if dual else None,
+    )
+
+
+def save_sd3(folder: Path, dual: bool = True, t5: bool = True, **scheduler) -> Path:
+    """SD 3.5 with ``dual``, else SD 3; its text encoder T5 can be left out."""
+    torch.manual_seed(0)
+    clip, spiece = build_tokenizer(), sentencepiece()
+    shape = {"d_model": 3 * WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
+    StableDiffusion3Pipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
+        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609),
+        text_encoder=_text(clip, WIDTH, CLIPTextModelWithProjection),
+        tokenizer=clip,
+        text_encoder_2=_text(clip, WIDTH, CLIPTextModelWithProjection),
+        tokenizer_2=clip,
+        text_encoder_3=T5EncoderModel(T5Config(vocab_size=len(spiece), **shape)) if t5 else None,
+        tokenizer_3=spiece if t5 else None,
+        transformer=sd3_transformer(dual),
     ).save_pretrained(folder)
     return folder

@@ -97,14 +97,15 @@ def joint_edit_row(
 ) -> EditRow:
     """The edit row of a candidate on joint attention, which has no token map and one gate, that of ``self``.
 
-    The arguments are those of :func:`edit_row`.
+    The gate holds for unconditional rows too (docs/prompt-to-prompt.md, section 11). The arguments are those
+    of :func:`edit_row`.
     """
     if candidate.control == "self":
         gate = shared_gate(steps, strength.self_until)
     else:
         gate = self_gate(steps, windows(candidate, steps)[1])
     no_tokens = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    return EditRow(index, no_tokens, torch.zeros(steps, 0), gate, mask=mask)
+    return EditRow(index, no_tokens, torch.zeros(steps, 0), gate, shared=True, mask=mask)
 
 
 def _map(control: str, source: Prompt, target: Prompt, length: int) -> TokenMap:

@@ -7,7 +7,7 @@ from typing import Any
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import family_of, setting_problems
 from stages.models.diffusion.families.files import LAYOUTS, PipelineFiles
-from stages.models.diffusion.memory import size_problems
+from stages.models.diffusion.memory import most_pixels, size_problems
 from stages.models.tokenizer_files import check_tokenizer
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
@@ -26,7 +26,7 @@ def diffusion_problems(config: DiffusionConfig) -> Iterator[str]:
             yield f"diffusion.steps: at most {most} ({why} of {config.model}), not {config.steps}"
         files = PipelineFiles(config.path)
         yield from setting_problems(config, files.family, files.network)
-        yield from size_problems(config, files.multiple)
+        yield from size_problems(config, files.multiple, most_pixels(files.network, files.vae))
 
 
 def _check_pipeline(folder: Path, variant: str | None) -> None:
@@ -47,9 +47,19 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
             check_saved_model(folder / part, name, variant if varied else None)
     read_json(folder / "scheduler" / "scheduler_config.json")
     for part, encoder in layout.tokenizers.items():
+        if _is_used(index.get(part)) != _is_used(index.get(encoder)):
+            raise ValueError(f"{named} names only one of {part} and {encoder}: set both or neither")
         if _is_used(index.get(part)):
             words = read_json(folder / encoder / "config.json").get("vocab_size")
             check_tokenizer(folder / part, words)
+
+
+def left_out(folder: Path | None) -> dict[str, None]:
+    """The parts that a folder names as left out, as diffusers wants to be told them. None: no folder."""
+    index = None if folder is None else folder / "model_index.json"
+    if index is None or not index.is_file():
+        return {}
+    return {part: None for part, entry in read_json(index).items() if entry == [None, None]}
 
 
 def _is_used(entry: Any) -> bool:

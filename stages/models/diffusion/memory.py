@@ -19,6 +19,9 @@ JOINT_COPIES = 15.4
 """Tensors of a transformer's width over all tokens, of text and picture, that its widest moment amounts to.
 Counted in the same way for FLUX.1's widths: 15.3 at 1024 px (824 MiB a row in all), 15.5 at 512 px
 (280 MiB)."""
+SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
+"""The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
+picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""
 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
@@ -31,8 +34,20 @@ def latent_multiple(unet: Mapping[str, Any]) -> int:
     return int(2 ** (len(unet["block_out_channels"]) - 1))
 
 
-def size_problems(config: DiffusionConfig, multiple: int) -> Iterator[str]:
-    """Sizes that do not suit a model whose pictures' sides are multiples of ``multiple`` pixels."""
+def most_pixels(network: Mapping[str, Any], vae: Mapping[str, Any]) -> int | None:
+    """The longest side in pixels for which a network has positions (Stable Diffusion 3); None: any."""
+    positions = network.get("pos_embed_max_size")
+    return positions and int(positions * network["patch_size"] * pixels_per_latent(vae))
+
+
+def size_problems(config: DiffusionConfig, multiple: int, most: int | None) -> Iterator[str]:
+    """Sizes that do not suit a model.
+
+    Args:
+        config: the section ``diffusion``.
+        multiple: pixels by which both sides must be divisible.
+        most: pixels of the longest side; None: any number.
+    """
     key = "diffusion.buckets" if config.buckets else "diffusion.height and width"
     for size in config.sizes:
         if size is not None and (size[0] % multiple or size[1] % multiple):
@@ -40,6 +55,8 @@ def size_problems(config: DiffusionConfig, multiple: int) -> Iterator[str]:
                 f"{key}: {size[0]} x {size[1]}: with {config.model} both sides must be multiples of "
                 f"{multiple} pixels"
             )
+        elif size is not None and most is not None and max(size) > most:
+            yield f"{key}: {size[0]} x {size[1]}: with {config.model} a side has at most {most} pixels"
     if config.vae_tile is not None and config.vae_tile % multiple:
         yield f"diffusion.vae_tile: it must be a multiple of {multiple} pixels, not {config.vae_tile}"
 
@@ -65,3 +82,10 @@ def joint_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> i
     """The same for one row of a transformer with joint attention, with so many tokens of text and picture."""
     width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
     return int(itemsize * JOINT_COPIES * width * tokens)
+
+
+def sd3_bytes(transformer: Mapping[str, Any], picture: int, text: int, itemsize: int) -> int:
+    """The same for Stable Diffusion 3, whose blocks are all double, with tokens of picture and of text."""
+    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    copies = SD3_COPIES + (1 if transformer.get("dual_attention_layers") else 0)
+    return int(itemsize * width * (copies * picture + SD3_TEXT_COPIES * text))

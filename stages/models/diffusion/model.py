@@ -15,15 +15,21 @@ from stages.models.diffusion.decoder import Decoder
 from stages.models.diffusion.families import FamilyName, family_of, setting_problems
 from stages.models.diffusion.families.base import Family
 from stages.models.diffusion.families.flux import FluxFamily
+from stages.models.diffusion.families.sd3 import SD3Family
 from stages.models.diffusion.families.unet import UNetFamily
-from stages.models.diffusion.memory import size_problems
+from stages.models.diffusion.folder import left_out
+from stages.models.diffusion.memory import most_pixels, size_problems
 from stages.models.diffusion.prompts import Embeddings
 from stages.models.diffusion.sampler import SCHEDULERS, Control, sample
 from stages.models.diffusion.trajectory import Trajectory
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
-FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {"unet": UNetFamily, "flux": FluxFamily}
+FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {
+    "unet": UNetFamily,
+    "flux": FluxFamily,
+    "sd3": SD3Family,
+}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"clip_sample": False},
     "flow_euler": {"stochastic_sampling": False},
@@ -51,8 +57,9 @@ class Diffusion:
             "diffusion.model",
             dtype=self.dtype,
             variant=config.variant,
-            safety_checker=None,  # otherwise Stable Diffusion's would be downloaded and not used
             low_cpu_mem_usage=False,
+            # otherwise Stable Diffusion's would be downloaded and not used
+            **{"safety_checker": None, **left_out(config.path)},
         ).to(self.device)
         name = family_of(type(pipeline).__name__, f"diffusion.model: {config.model}")
         self.family: Family = FAMILIES[name](pipeline, self.dtype)
@@ -152,9 +159,11 @@ class Diffusion:
         return self.decoder.decode(latents)
 
     def _check(self, family: FamilyName) -> None:
+        network = self.family.network.config
+        most = most_pixels(network, self.decoder.vae.config)
         problems = [
-            *setting_problems(self.config, family, self.family.network.config),
-            *size_problems(self.config, self.family.multiple * self.decoder.scale),
+            *setting_problems(self.config, family, network),
+            *size_problems(self.config, self.family.multiple * self.decoder.scale, most),
         ]
         if problems:
             raise ValueError(problems[0])

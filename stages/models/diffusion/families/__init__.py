@@ -10,17 +10,19 @@ from typing import Any, Literal
 
 from stages.models.diffusion import DiffusionConfig
 
-FamilyName = Literal["unet", "flux"]
+FamilyName = Literal["unet", "flux", "sd3"]
 
 PIPELINES: dict[str, FamilyName] = {
     "StableDiffusionPipeline": "unet",
     "StableDiffusionXLPipeline": "unet",
     "LatentConsistencyModelPipeline": "unet",
     "FluxPipeline": "flux",
+    "StableDiffusion3Pipeline": "sd3",
 }
 SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "unet": ("ddim", "euler", "euler_ancestral", "lcm"),
     "flux": ("flow_euler",),
+    "sd3": ("flow_euler",),
 }
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import FamilyName, family_of
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
+from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
     decoding_bytes,
     joint_bytes,
     latent_multiple,
     pixels_per_latent,
     sampling_bytes,
+    sd3_bytes,
 )
 from stages.models.weight_files import read_json
 
@@ -52,6 +54,13 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
     ),
+    "sd3": Layout(
+        "transformer",
+        "SD3Transformer2DModel",
+        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
+        ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
+        {**_TWO, "tokenizer_3": "text_encoder_3"},
+    ),
 }
 
 
@@ -71,8 +80,13 @@ class PipelineFiles:
     @property
     def multiple(self) -> int:
         """The number of pixels by which both sides of a picture must be divisible."""
-        latents = PATCH if self.family == "flux" else latent_multiple(self.network)
-        return latents * pixels_per_latent(self.vae)
+        return self._patch * pixels_per_latent(self.vae)
+
+    @property
+    def _patch(self) -> int:
+        if self.family == "flux":
+            return PATCH
+        return int(self.network["patch_size"]) if self.family == "sd3" else latent_multiple(self.network)
 
     @property
     def side(self) -> int:
@@ -93,6 +107,9 @@ class PipelineFiles:
             tokens = latents // PATCH**2 + text_length(self.network)
             return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
         rows = rows * (2 if config.guidance_scale > 1 else 1)
+        if self.family == "sd3":
+            picture, text = latents // self._patch**2, CLIP_LENGTH + T5_LENGTH
+            return max(decoded, rows * sd3_bytes(self.network, picture, text, itemsize))
         return max(decoded, rows * sampling_bytes(self.network, latents, itemsize))
 
 

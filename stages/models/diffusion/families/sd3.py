@@ -1,0 +1,182 @@
+"""Stable Diffusion 3 and 3.5: a transformer with joint attention over text and picture, by flow matching.
+
+Guidance is classifier-free, with unconditional rows; turbo models are drawn without. A prompt is read by two
+CLIP encoders and by T5. CLIP's tokens, filled up with zeros to T5's width, and T5's tokens take part in the
+attention one after the other; the pooled vectors of both CLIPs modulate every token. All lengths are fixed,
+and padding is attended, as the model was trained. A pipeline without T5 has zeros in its place.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
+from torch import nn
+from torch.nn import functional
+
+from stages.models.diffusion.families import FamilyName
+from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.flux_attention import JointCore
+from stages.models.diffusion.families.sd3_attention import SD3JointAttention
+from stages.models.diffusion.families.sd3_files import T5_LENGTH
+from stages.models.diffusion.prompts import Embeddings
+
+
+class SD3Prompts:
+    """The tokenizers and text encoders: two of CLIP, and T5 unless the pipeline has none."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self.device = pipeline.device
+        self._clips = [
+            (pipeline.tokenizer, pipeline.text_encoder),
+            (pipeline.tokenizer_2, pipeline.text_encoder_2),
+        ]
+        self.t5, self._t5_tokenizer = pipeline.text_encoder_3, pipeline.tokenizer_3
+        self._clip_length = pipeline.tokenizer.model_max_length
+        self._width = int(pipeline.transformer.config.joint_attention_dim)
+        self.tokenizer, self.context_length = pipeline.tokenizer, self._clip_length
+        if self.t5 is not None:
+            self.tokenizer = self._t5_tokenizer
+            self.context_length = min(T5_LENGTH, self._t5_tokenizer.model_max_length)
+        """T5's most tokens, or CLIP's without T5. CLIP reads the first 77 of a longer prompt."""
+        for encoder in (pipeline.text_encoder, pipeline.text_encoder_2, self.t5):
+            if encoder is not None:
+                encoder.eval().requires_grad_(False)
+        self.empty = self.encode([""])
+
+    def fits(self, prompt: str) -> bool:
+        """Whether T5, or CLIP where there is no T5, reads the whole prompt."""
+        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
+
+    @torch.no_grad()
+    def encode(self, prompts: list[str]) -> Embeddings:
+        """States [n,T,d] of CLIP's tokens, then T5's, and the pooled vectors [n,p] of both CLIPs."""
+        outputs = [
+            encoder(self._ids(tokenizer, prompts, self._clip_length), output_hidden_states=True)
+            for tokenizer, encoder in self._clips
+        ]
+        clip = torch.cat([output.hidden_states[-2] for output in outputs], -1)
+        if self.t5 is None:
+            t5 = clip.new_zeros(len(prompts), T5_LENGTH, self._width)
+        else:
+            t5 = self.t5(self._ids(self._t5_tokenizer, prompts, self.context_length))[0]
+        clip = functional.pad(clip, (0, t5.shape[-1] - clip.shape[-1]))
+        pooled = torch.cat([output.text_embeds for output in outputs], -1)
+        return Embeddings(torch.cat([clip, t5.to(clip.dtype)], 1), pooled)
+
+    def _ids(self, tokenizer: Any, prompts: list[str], length: int) -> torch.Tensor:
+        encoded = tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return encoded.input_ids.to(self.device)
+
+
+class SD3Network(nn.Module):
+    """The transformer with a U-Net's call."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    @property
+    def config(self) -> Any:
+        """The transformer's configuration."""
+        return self.transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.transformer.dtype
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in order; each returns the states (text [R,T,C], picture [R,N,C]), the last no text."""
+        return [*self.transformer.transformer_blocks]
+
+    def install(self, core: JointCore) -> None:
+        """Have ``core`` compute the attention of every layer."""
+        names = self.transformer.attn_processors
+        self.transformer.set_attn_processor({name: SD3JointAttention(core) for name in names})
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
+    ) -> SimpleNamespace:
+        """The velocity for latents [R,c,h,w].
+
+        Args:
+            timestep: 0 to 1000, of all rows.
+            states: of the text [R,T,d].
+            timestep_cond: not used; other families are told their guidance by it.
+            added_cond_kwargs: ``pooled``, CLIP's [R,p].
+        """
+        assert added_cond_kwargs is not None
+        (drawn,) = self.transformer(
+            hidden_states=rows,
+            timestep=timestep.expand(len(rows)),
+            pooled_projections=added_cond_kwargs["pooled"],
+            encoder_hidden_states=states,
+            return_dict=False,
+        )
+        return SimpleNamespace(sample=drawn)
+
+
+class SD3Family:
+    """Its transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
+
+    takes_guidance = True
+
+    name: FamilyName = "sd3"
+
+    def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
+        self.network: Any = SD3Network(pipeline.transformer)
+        self.prompts = SD3Prompts(pipeline)
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels)
+
+    @property
+    def side(self) -> int:
+        return int(self.network.config.sample_size)
+
+    @property
+    def multiple(self) -> int:
+        return int(self.network.config.patch_size)
+
+    def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
+        """The scheduler's own noise levels.
+
+        It shifts the ends of its range and then every level: twice, as the pipeline does.
+        """
+        config = scheduler.config
+        if not config.get("use_dynamic_shifting"):
+            return {"num_inference_steps": steps}
+        tokens = (latents.shape[-2] // self.multiple) * (latents.shape[-1] // self.multiple)
+        shift = calculate_shift(
+            tokens,
+            config.get("base_image_seq_len", 256),
+            config.get("max_image_seq_len", 4096),
+            config.get("base_shift", 0.5),
+            config.get("max_shift", 1.16),
+        )
+        return {"num_inference_steps": steps, "mu": shift}
+
+    def conditions(
+        self,
+        prompts: Embeddings,
+        unwanted: Embeddings | None,
+        guidance_scale: torch.Tensor,
+        latents: torch.Tensor,
+    ) -> Conditions:
+        assert prompts.pooled is not None
+        if unwanted is None or unwanted.pooled is None:
+            return Conditions(prompts.states, None, {"pooled": prompts.pooled})
+        pooled = torch.cat([unwanted.pooled, prompts.pooled])
+        return Conditions(prompts.states, unwanted.states, {"pooled": pooled})
