@@ -112,6 +112,7 @@ def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkey
     assert (drawn[0] - drawn[2]).abs().max() > 1e-4
 
 
+@pytest.mark.full
 def test_a_compiled_network_draws_the_same_and_is_not_compiled_again(folders, monkeypatch):
     table = rows(folders["dev"], 0, 1, 2)
     editor = stage(folders["dev"])

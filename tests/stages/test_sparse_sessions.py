@@ -49,7 +49,7 @@ SESSIONS = {
 
 
 @pytest.mark.parametrize("edits", SESSIONS.values(), ids=SESSIONS)
-@pytest.mark.parametrize("region", ["support", "schedule"])
+@pytest.mark.parametrize("region", [pytest.param("support", marks=pytest.mark.full), "schedule"])
 def test_later_turns_read_the_edits_of_the_turn_before(dense, edits, region):
     rows, own = [0, 1] * (1 + len(edits) // 2), control(edits)
     found = sparsely(dense, edits, rows, region=region)
