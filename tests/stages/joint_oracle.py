@@ -20,7 +20,7 @@ class JointEdit:
 
 @dataclass
 class JointOracle:
-    """Called as a core of :mod:`stages.models.diffusion.families.flux_attention`; keeps every map.
+    """Called as a core of :mod:`stages.models.diffusion.families.joint`; keeps every map.
 
     ``skipped``: layers (counted from 0), and picture queries, at which the control is left out by mistake.
     """

@@ -12,18 +12,18 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
-from stages.models.diffusion.families.flux_attention import FluxJointAttention, JointCore, Told
+from stages.models.diffusion.families.flux_attention import FluxJointAttention, Told
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
+from stages.models.diffusion.families.joint import JointCore, JointNetwork, JointPrompts, dynamic_shift
 from stages.models.diffusion.prompts import Embeddings
 
 
-class FluxPrompts:
+class FluxPrompts(JointPrompts):
     """The two tokenizers and text encoders."""
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
@@ -35,10 +35,6 @@ class FluxPrompts:
         for encoder in (self.clip, self.t5):
             encoder.eval().requires_grad_(False)
 
-    def fits(self, prompt: str) -> bool:
-        """Whether T5 reads the whole prompt."""
-        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
-
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
         """T5's states [n,T,d] and CLIP's pooled vectors [n,p]."""
@@ -46,29 +42,13 @@ class FluxPrompts:
         states = self.t5(self._ids(self.tokenizer, prompts, self.context_length))
         return Embeddings(states[0], pooled.pooler_output)
 
-    def _ids(self, tokenizer: Any, prompts: list[str], length: int) -> torch.Tensor:
-        encoded = tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return encoded.input_ids.to(self.device)
 
-
-class FluxNetwork(nn.Module):
+class FluxNetwork(JointNetwork):
     """The transformer with a U-Net's call: latents stay spatial, patches of 2 x 2 are packed inside."""
 
     def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self.transformer, self.told = transformer, Told()
-
-    @property
-    def config(self) -> Any:
-        """The transformer's configuration."""
-        return self.transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its weights."""
-        return self.transformer.dtype
+        super().__init__(transformer)
+        self.told = Told()
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -166,13 +146,7 @@ class FluxFamily:
         """Even noise levels, shifted by the scheduler as far as a picture of this size needs."""
         config = scheduler.config
         tokens = latents.shape[-2] * latents.shape[-1] // PATCH**2
-        shift = calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.15),
-        )
+        shift = dynamic_shift(config, tokens, max_shift=1.15)
         if config.get("use_flow_sigmas"):
             return {"num_inference_steps": steps, "mu": shift}
         return {"sigmas": np.linspace(1.0, 1 / steps, steps), "mu": shift}

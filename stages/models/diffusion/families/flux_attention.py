@@ -1,23 +1,12 @@
 """Attention layers of FLUX.1 whose attention another part of the program computes."""
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
 
-
-class JointCore(Protocol):
-    """Computes one joint attention, over text and picture."""
-
-    def __call__(
-        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, text_tokens: int
-    ) -> torch.Tensor:
-        """The output for heads [R,heads,T+N,D], after their norms and rotary embeddings.
-
-        The first ``text_tokens`` are text, the others are the picture's, row by row.
-        """
-        ...
+from stages.models.diffusion.families.joint import JointCore
 
 
 @dataclass

@@ -12,19 +12,18 @@ from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
 from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
-from stages.models.diffusion.families.flux_attention import JointCore
+from stages.models.diffusion.families.joint import JointCore, JointNetwork, JointPrompts, dynamic_shift
 from stages.models.diffusion.families.sd3_attention import SD3JointAttention
 from stages.models.diffusion.families.sd3_files import T5_LENGTH
 from stages.models.diffusion.prompts import Embeddings
 
 
-class SD3Prompts:
+class SD3Prompts(JointPrompts):
     """The tokenizers and text encoders: two of CLIP, and T5 unless the pipeline has none."""
 
     def __init__(self, pipeline: DiffusionPipeline) -> None:
@@ -46,10 +45,6 @@ class SD3Prompts:
                 encoder.eval().requires_grad_(False)
         self.empty = self.encode([""])
 
-    def fits(self, prompt: str) -> bool:
-        """Whether T5, or CLIP where there is no T5, reads the whole prompt."""
-        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
-
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
         """States [n,T,d] of CLIP's tokens, then T5's, and the pooled vectors [n,p] of both CLIPs."""
@@ -66,29 +61,9 @@ class SD3Prompts:
         pooled = torch.cat([output.text_embeds for output in outputs], -1)
         return Embeddings(torch.cat([clip, t5.to(clip.dtype)], 1), pooled)
 
-    def _ids(self, tokenizer: Any, prompts: list[str], length: int) -> torch.Tensor:
-        encoded = tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        )
-        return encoded.input_ids.to(self.device)
 
-
-class SD3Network(nn.Module):
+class SD3Network(JointNetwork):
     """The transformer with a U-Net's call."""
-
-    def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self.transformer = transformer
-
-    @property
-    def config(self) -> Any:
-        """The transformer's configuration."""
-        return self.transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its weights."""
-        return self.transformer.dtype
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -159,14 +134,7 @@ class SD3Family:
         if not config.get("use_dynamic_shifting"):
             return {"num_inference_steps": steps}
         tokens = (latents.shape[-2] // self.multiple) * (latents.shape[-1] // self.multiple)
-        shift = calculate_shift(
-            tokens,
-            config.get("base_image_seq_len", 256),
-            config.get("max_image_seq_len", 4096),
-            config.get("base_shift", 0.5),
-            config.get("max_shift", 1.16),
-        )
-        return {"num_inference_steps": steps, "mu": shift}
+        return {"num_inference_steps": steps, "mu": dynamic_shift(config, tokens, max_shift=1.16)}
 
     def conditions(
         self,

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from stages.models.diffusion.families.flux_attention import JointCore
+from stages.models.diffusion.families.joint import JointCore
 
 
 class SD3JointAttention:

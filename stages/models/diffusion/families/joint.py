@@ -1,0 +1,81 @@
+"""What the families of transformers with joint attention, over text and picture, have in common."""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+from torch import nn
+
+
+class JointCore(Protocol):
+    """Computes one joint attention, over text and picture."""
+
+    def __call__(
+        self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, text_tokens: int
+    ) -> torch.Tensor:
+        """The output for heads [R,heads,T+N,D], after their norms and rotary embeddings.
+
+        The first ``text_tokens`` are text, the others are the picture's, row by row.
+        """
+        ...
+
+
+class JointPrompts:
+    """Text encoders that read a fixed number of tokens, padding included.
+
+    Attributes:
+        device: the encoders'.
+        tokenizer: of the encoder that reads most of a prompt.
+        context_length: how many tokens that encoder reads.
+    """
+
+    device: torch.device
+    tokenizer: Any
+    context_length: int
+
+    def fits(self, prompt: str) -> bool:
+        """Whether the encoder that reads most of a prompt reads all of it."""
+        return len(self.tokenizer(prompt, truncation=False).input_ids) <= self.context_length
+
+    def _ids(self, tokenizer: Any, prompts: list[str], length: int) -> torch.Tensor:
+        """The tokens of prompts, filled up or cut to a length, int64 [n,length]."""
+        encoded = tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        )
+        return encoded.input_ids.to(self.device)
+
+
+class JointNetwork(nn.Module):
+    """A transformer with a U-Net's call."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    @property
+    def config(self) -> Any:
+        """The transformer's configuration."""
+        return self.transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.transformer.dtype
+
+
+def dynamic_shift(config: Mapping[str, Any], tokens: int, max_shift: float) -> float:
+    """How far a flow scheduler shifts its noise levels for a picture of so many tokens.
+
+    Args:
+        config: the scheduler's.
+        tokens: of the picture.
+        max_shift: the pipeline's default for ``config["max_shift"]``.
+    """
+    return calculate_shift(
+        tokens,
+        config.get("base_image_seq_len", 256),
+        config.get("max_image_seq_len", 4096),
+        config.get("base_shift", 0.5),
+        config.get("max_shift", max_shift),
+    )
