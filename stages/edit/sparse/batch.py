@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class Batch:
         """Rows of a half."""
         return self.sources + len(self.source_rows)
 
-    @property
+    @cached_property
     def stored_rows(self) -> list[int]:
         """The rows of the stored pictures: the sources, then the carriers, the edits that others edit."""
         return [*range(self.sources), *sorted({row for row in self.source_rows if row >= self.sources})]
 
-    @property
+    @cached_property
     def origins(self) -> list[int]:
         """For each stored picture the stored picture that it is an edit of; a source's is itself."""
         return [row if row < self.sources else self.origin(row - self.sources) for row in self.stored_rows]
 
-    @property
+    @cached_property
     def roots(self) -> list[int]:
         """For each stored picture the source that its session began with."""
         roots: list[int] = []

@@ -39,12 +39,13 @@ class Draft:
         if edits[0] in lists:
             self.lists = [torch.stack(level) for level in zip(*(lists[e] for e in self.edits), strict=True)]
         self.origins = torch.tensor([batch.origin(edit) for edit in self.edits])
+        self._neighbours = [] if self.lists is None else self._read_by_convolutions(self.lists)
 
     def mark(self, stored: Sequence[Store], read: Sequence[Store]) -> None:
         """Mark the tokens that the call reads."""
         for level, store in enumerate(read):
             store.mark(self.origins, self._tokens(level))
-        for kind, tokens in self._neighbours():
+        for kind, tokens in self._neighbours:
             stored[kind.level].mark(self.origins, tokens)
 
     def call(self, stored: Sequence[Store], read: Sequence[Store], drafts: Sequence["Draft"]) -> Call:
@@ -60,7 +61,7 @@ class Draft:
             torch.cat([edits + batch.sources + half * batch.rows for half in halves]),
             torch.cat([self.origins + half * pictures for half in halves]),
             self.lists,
-            {kind: self._gather(stored[kind.level], kind, tokens) for kind, tokens in self._neighbours()},
+            {kind: self._gather(stored[kind.level], kind, tokens) for kind, tokens in self._neighbours},
             self._carried(),
             [self._taken(store, level) for level, store in enumerate(stored)],
             [self._taken(store, level) for level, store in enumerate(read)],
@@ -73,10 +74,12 @@ class Draft:
         height, width = self.sizes[level]
         return torch.arange(height * width).expand(len(self.edits), -1)
 
-    def _neighbours(self) -> Iterator[tuple[Kind, torch.Tensor]]:
-        if self.lists is not None:
-            for kind in kinds_of(len(self.sizes)):
-                yield kind, neighbours(self.lists[kind.output_level], kind, self.sizes)
+    def _read_by_convolutions(self, lists: Sequence[torch.Tensor]) -> list[tuple[Kind, torch.Tensor]]:
+        """The tokens that each kind of convolution reads for the lists."""
+        return [
+            (kind, neighbours(lists[kind.output_level], kind, self.sizes))
+            for kind in kinds_of(len(self.sizes))
+        ]
 
     def _gather(self, store: Store, kind: Kind, tokens: torch.Tensor) -> torch.Tensor:
         own, inside, halves = self._tokens(kind.level), tokens.clamp(min=0), self.batch.halves

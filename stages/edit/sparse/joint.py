@@ -19,13 +19,12 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
-from stages.edit.prompt_to_prompt.fusion import free_above
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.sparse.conditions import Conditions
+from stages.edit.sparse.steps import plan_steps
 from stages.edit.sparse.token_lists import (
     TRANSFORMER_SHARES,
     Size,
-    free_tokens,
     needed_share,
     token_lists,
 )
@@ -154,17 +153,7 @@ class SparseTransformer:
         assert len(control.turns) == len(control.halves) == 1, "sessions are drawn whole"
         device = control.source_rows.device
         self._first_equal = torch.tensor(control.first_equal, device=device)
-        mask = None if control.mask is None else control.mask.cpu()
-        self.plans = []
-        before: torch.Tensor | None = None
-        for step in range(control.steps):
-            if mask is None:
-                free = torch.ones(len(control.first_equal), *size, dtype=torch.bool)
-            else:
-                free = free_tokens(mask, free_above(control.fusion, step, control.steps), size, halo=0)
-            same = before is not None and torch.equal(free, before)
-            self.plans.append(self.plans[-1] if same else _calls(free, control, device))
-            before = free
+        self.plans = plan_steps(control, size, lambda free: _calls(free, control, device))
 
     def __call__(
         self,

@@ -15,13 +15,13 @@ EDITS_A_CALL = 1
 shapes then depend on an edit's own list alone, and its drawing does not depend on its neighbours."""
 
 
-def plan_step(free: Mapping[int, torch.Tensor | None], batch: Batch, sizes: Sequence[Size]) -> StepPlan:
+def plan_step(free: Mapping[int, torch.Tensor], batch: Batch, sizes: Sequence[Size]) -> StepPlan:
     """Group the edits of a step by turn and by the lengths of their lists.
 
     An edit without a free token needs no call.
 
     Args:
-        free: for each edit to compute its free tokens, bool [h,w]; None: the whole picture.
+        free: for each edit to compute its free tokens, bool [h,w].
         batch: the rows.
         sizes: sizes of the feature maps by level.
     """
@@ -31,10 +31,9 @@ def plan_step(free: Mapping[int, torch.Tensor | None], batch: Batch, sizes: Sequ
         for edit in edits:
             if edit not in free:
                 continue
-            own = free[edit]
-            share = 1.0 if own is None else needed_share(own, sizes)
-            if own is not None and 0 < share < 1:
-                lists[edit] = token_lists(own, share, sizes)
+            share = needed_share(free[edit], sizes)
+            if 0 < share < 1:
+                lists[edit] = token_lists(free[edit], share, sizes)
             if share > 0:
                 groups.setdefault((turn, share), []).append(edit)
     drafts: list[Draft] = []

@@ -11,7 +11,6 @@ from torch import nn
 
 from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
-from stages.edit.prompt_to_prompt.fusion import free_above
 from stages.edit.sparse.attention import SparseAttention
 from stages.edit.sparse.batch import Batch
 from stages.edit.sparse.calls import Call, StepPlan
@@ -19,7 +18,8 @@ from stages.edit.sparse.conditions import Conditions
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
 from stages.edit.sparse.plan import plan_step
 from stages.edit.sparse.state import Mode, State
-from stages.edit.sparse.token_lists import Size, free_tokens, level_sizes
+from stages.edit.sparse.steps import plan_steps
+from stages.edit.sparse.token_lists import Size, level_sizes
 
 Region = Literal["support", "schedule"]
 """Where an edit is computed: where M > 0, or in each step where the fusion frees it."""
@@ -33,9 +33,6 @@ class SparseUNet:
         layers: its attention processors, from ``install``.
         region: where edits are computed.
         halo: tokens around the free ones that are computed too, as a fraction of the shorter side.
-
-    Raises:
-        ValueError: the U-Net has layers that see other tokens than a 3x3 neighbourhood.
     """
 
     def __init__(
@@ -75,7 +72,13 @@ class SparseUNet:
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
         turns = [range(turn.start, turn.stop) for turn in control.turns]
         batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
-        self.plans = self._planned(control, batch)
+        distinct, halo = sorted(set(control.first_equal)), round(self.halo * min(size))
+
+        def planned(free: torch.Tensor) -> StepPlan:
+            plan = plan_step({edit: free[edit] for edit in distinct}, batch, self.state.sizes)
+            return plan.to(control.matrix.device)
+
+        self.plans = plan_steps(control, size, planned, halo=halo, support=self.region == "support")
         device, pictures = control.source_rows.device, torch.full((batch.halves, batch.rows), -1)
         for half in range(batch.halves):
             numbers = torch.arange(len(batch.origins)) + half * len(batch.origins)
@@ -83,26 +86,6 @@ class SparseUNet:
         roots = [root + half * batch.sources for half in range(batch.halves) for root in batch.roots]
         self.state.pictures, self.state.roots = pictures.flatten().to(device), torch.tensor(roots).to(device)
         self._first_equal = torch.tensor(control.first_equal, device=device)
-
-    def _planned(self, control: PromptToPrompt, batch: Batch) -> list[StepPlan]:
-        """The plan of each step; successive steps with the same tokens share one."""
-        size, halo = self.state.sizes[0], round(self.halo * min(self.state.sizes[0]))
-        mask = None if control.mask is None else control.mask.cpu()
-        plans: list[StepPlan] = []
-        before: torch.Tensor | None = None
-        for step in range(control.steps):
-            free = None
-            if mask is not None:
-                above = free_above(control.fusion, step, control.steps)
-                free = free_tokens(mask, min(above, 0) if self.region == "support" else above, size, halo)
-            same = free is before if free is None or before is None else torch.equal(free, before)
-            if not plans or not same:
-                of = {edit: None if free is None else free[edit] for edit in sorted(set(control.first_equal))}
-                plans.append(plan_step(of, batch, self.state.sizes).to(control.matrix.device))
-                before = free
-            else:
-                plans.append(plans[-1])
-        return plans
 
     def __call__(
         self,
