@@ -17,20 +17,12 @@ from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.edit.sparse.state import Mode
 from stages.edit.sparse.unet import SparseUNet
 from stages.edit.stage import Edit
-from stages.pictures.png import decode_rgb, encode_png
-from stages.source.stage import Source
+from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
-from tests.stages.test_finite import plan
+from tests.stages.edit_rows import drawn_rows, tasks
 from tests.stages.tiny_pipelines import save_sdxl, save_stable_diffusion
-from tests.stages.tiny_tasks import tiny_task
 
-SOURCE_COLUMNS = ("id", "caption", "task", "seed", "output_caption", "surroundings")
 SIDE = 16
-
-
-def tasks(*candidates: dict) -> Tasks:
-    both = candidates or ({"mask": "soft", "cross_until": 0.5, "self_until": 0.5},)
-    return Tasks({"local": tiny_task(metrics=[], composite=True, candidates=list(both))})
 
 
 @pytest.fixture(scope="module")
@@ -44,15 +36,7 @@ def diffusion(folder, **keys) -> dict:
 
 
 def rows(folder, *seeds: int, side: int = 6) -> pa.Table:
-    """Rows of sources drawn by a model, with a region in the middle of each picture."""
-    given = plan(*seeds)
-    only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
-    stage = Source(Source.Config.model_validate({"diffusion": diffusion(folder), "batch": 3}), tasks())
-    mask = np.zeros((SIDE, SIDE), np.uint8)
-    mask[4 : 4 + side, 4 : 4 + side] = 255
-    columns = dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), [encode_png(mask)] * len(seeds))
-    columns["source_image"] = stage(only)["source_image"]
-    return pa.table({**given, **columns, "boxes": [[[4.0, 4, 4 + side, 4 + side]]] * len(seeds)})
+    return drawn_rows(diffusion(folder), seeds, (SIDE, SIDE), side)
 
 
 def stage(folder, own_tasks: Tasks, region: str, **keys) -> Edit:

@@ -1,7 +1,5 @@
 """The edit stage on FLUX.1, small and random."""
 
-import re
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,27 +7,16 @@ import torch
 from pydantic import ValidationError
 from torch._dynamo.utils import counters
 
-from pipeline.manifest.manifest import read_manifest, tasks_of
-from stages import STAGES
-from stages.edit.config import EditConfig
 from stages.edit.stage import Edit
 from stages.pictures.png import decode_rgb, encode_png
-from stages.source.stage import Source, SourceConfig
 from stages.tasks import Tasks
 from tests.pipeline.runs import ROOT
-from tests.stages.test_finite import plan
+from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_rows, latents_of, tasks
 from tests.stages.tiny_pipelines import save_flux, save_stable_diffusion
-from tests.stages.tiny_tasks import tiny_task
 
-SOURCE_COLUMNS = ("id", "caption", "task", "seed", "output_caption", "surroundings")
 HEIGHT, WIDTH = 16, 24
 HELD: dict = {"hold": "exact", "mask_attention": False}
 SPARSE: dict = {**HELD, "region": "schedule"}
-
-
-def tasks(*candidates: dict) -> Tasks:
-    both = candidates or ({"mask": "soft", "cross_until": 0.5, "self_until": 0.5},)
-    return Tasks({"local": tiny_task(metrics=[], composite=True, candidates=list(both))})
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +37,7 @@ def diffusion(folder) -> dict:
 
 
 def rows(folder, *seeds: int, side: int = 8) -> pa.Table:
-    """Rows of sources drawn by a model, with a region in the middle of each picture."""
-    given = plan(*seeds)
-    only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
-    source = Source(Source.Config.model_validate({"diffusion": diffusion(folder), "batch": 3}), tasks())
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[4 : 4 + side, 4 : 4 + side] = 255
-    columns = dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), [encode_png(mask)] * len(seeds))
-    columns["source_image"] = source(only)["source_image"]
-    return pa.table({**given, **columns, "boxes": [[[4.0, 4, 4 + side, 4 + side]]] * len(seeds)})
+    return drawn_rows(diffusion(folder), seeds, (HEIGHT, WIDTH), side)
 
 
 def stage(folder, own_tasks: Tasks | None = None, **keys) -> Edit:
@@ -79,19 +58,6 @@ def test_pairs_are_equal_outside_and_differ_inside(folders, kind):
         outside[1:15, 1:15] = False  # the seam is three pixels wide
         assert (anchor[outside] == target[outside]).all()
         assert (anchor[4:12, 4:12] != target[4:12, 4:12]).any()
-
-
-def latents_of(editor: Edit, table: pa.Table, monkeypatch) -> torch.Tensor:
-    """The latents [rows, 1 + candidates, c,h,w] that a stage draws."""
-    drawn, model = [], editor.drawing.model
-    kept = model.sample
-    with monkeypatch.context() as patched:
-        patched.setattr(
-            model, "sample", lambda *given, **named: drawn.append(kept(*given, **named)) or drawn[-1]
-        )
-        editor(table)
-    (latents,) = drawn
-    return torch.stack([latents[:3], latents[3:]], 1)
 
 
 def test_an_empty_mask_gives_the_source(folders, monkeypatch):
@@ -239,20 +205,10 @@ def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, keys, monkey
 def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, keys, candidate, message):
     config = Edit.Config.model_validate({"diffusion": diffusion(folders["schnell"]), "batch": 3, **keys})
     own = tasks({"mask": "soft", **candidate})
-    [problem] = Edit.problems(config, own)
-    assert re.search(message, problem)
-    with pytest.raises(ValueError, match=message):
-        Edit(config, own)
+    assert_refused(config, own, message)
 
 
 def test_the_shipped_manifest_suits_it(folders):
     """Its settings pass the checks on a folder of schnell, which those of another family do not."""
-    path = ROOT / "manifests" / "flux-schnell.yaml"
-    overrides = (f"diffusion.model={folders['schnell']}", "diffusion.height=32", "diffusion.width=32")
-    manifest = read_manifest(path, overrides, STAGES)
-    config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
-    assert list(Edit.problems(config, own)) == []
-    assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
-    assert Edit(config, own).drawing.controlled.joint
-    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
-    assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))
+    editor = assert_manifest_suits(ROOT / "manifests" / "flux-schnell.yaml", folders["schnell"])
+    assert editor.drawing.controlled.joint

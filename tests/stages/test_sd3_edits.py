@@ -1,31 +1,20 @@
 """The edit stage on Stable Diffusion 3 and 3.5, small and random, with and without guidance."""
 
-import re
-
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from pipeline.manifest.manifest import read_manifest, tasks_of
-from stages import STAGES
-from stages.edit.stage import Edit, EditConfig
-from stages.pictures.png import decode_rgb, encode_png
-from stages.source.stage import Source, SourceConfig
+from stages.edit.stage import Edit
+from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
 from tests.pipeline.runs import ROOT
-from tests.stages.test_finite import plan
-from tests.stages.test_flux_edits import HEIGHT, SOURCE_COLUMNS, WIDTH, latents_of
+from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_rows, latents_of, tasks
+from tests.stages.test_flux_edits import HEIGHT, WIDTH
 from tests.stages.tiny_pipelines import save_sd3
-from tests.stages.tiny_tasks import tiny_task
 
 HOLD = {"hold": "exact", "mask_attention": False}
-
-
-def tasks(*candidates: dict) -> Tasks:
-    both = candidates or ({"mask": "soft", "cross_until": 0.5, "self_until": 0.5},)
-    return Tasks({"local": tiny_task(metrics=[], composite=True, candidates=list(both))})
 
 
 @pytest.fixture(scope="module")
@@ -46,15 +35,7 @@ def diffusion(folder, guidance: float = 4.0) -> dict:
 
 
 def rows(folder, *seeds: int, side: int = 8, guidance: float = 4.0) -> pa.Table:
-    """Rows of sources drawn by a model, with a region in the middle of each picture."""
-    given = plan(*seeds)
-    only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
-    config = Source.Config.model_validate({"diffusion": diffusion(folder, guidance), "batch": 3})
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[4 : 4 + side, 4 : 4 + side] = 255
-    columns = dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), [encode_png(mask)] * len(seeds))
-    columns["source_image"] = Source(config, tasks())(only)["source_image"]
-    return pa.table({**given, **columns, "boxes": [[[4.0, 4, 4 + side, 4 + side]]] * len(seeds)})
+    return drawn_rows(diffusion(folder, guidance), seeds, (HEIGHT, WIDTH), side)
 
 
 def stage(folder, own_tasks: Tasks | None = None, guidance: float = 4.0, **keys) -> Edit:
@@ -160,19 +141,9 @@ def test_a_row_does_not_depend_on_its_neighbours(folders):
 def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, keys, candidate, message):
     config = Edit.Config.model_validate({"diffusion": diffusion(folders["sd35"]), "batch": 3, **keys})
     own = tasks({"mask": "soft", **candidate})
-    [problem] = Edit.problems(config, own)
-    assert re.search(message, problem)
-    with pytest.raises(ValueError, match=message):
-        Edit(config, own)
+    assert_refused(config, own, message)
 
 
 def test_the_shipped_manifest_suits_it(folders):
-    path = ROOT / "manifests" / "sd35.yaml"
-    overrides = (f"diffusion.model={folders['sd35']}", "diffusion.height=32", "diffusion.width=32")
-    manifest = read_manifest(path, overrides, STAGES)
-    config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
-    assert list(Edit.problems(config, own)) == []
-    assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
-    assert Edit(config, own).drawing.model.guided
-    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
-    assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))
+    editor = assert_manifest_suits(ROOT / "manifests" / "sd35.yaml", folders["sd35"])
+    assert editor.drawing.model.guided

@@ -104,6 +104,15 @@ class Variant:
         return task.model_copy(update={"candidates": (only,)})
 
 
+def first_candidates(manifest: Manifest, names: Sequence[str]) -> Tasks:
+    """Some tasks of a manifest, each with its first candidate only."""
+    stated = with_candidates(tasks_of(manifest), manifest.section("edit", EditConfig).candidates)
+    only = {
+        name: stated[name].model_copy(update={"candidates": stated[name].candidates[:1]}) for name in names
+    }
+    return Tasks(only, stated.known)
+
+
 POLICY_VARIANTS = [
     *(Variant(policy, policy) for policy in POLICIES),
     *(Variant(f"soft, fusion {fusion}", fusion=fusion) for fusion in FUSIONS[1:]),

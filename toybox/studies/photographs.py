@@ -20,13 +20,12 @@ from rich.console import Console
 from rich.progress import track
 
 from editor.evaluation.intervals import mean_intervals
-from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
+from pipeline.manifest.manifest import Manifest, read_manifest
 from pipeline.shown import plain_table
 from pipeline.views.contact_sheet import draw
 from pipeline.views.pairs import Pair
 from stages import STAGES
 from stages.edit.config import EditConfig
-from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit, EditPhotographs
 from stages.mask.stage import Mask, MaskConfig
 from stages.pictures.png import decode_rgb, encode_png
@@ -34,12 +33,12 @@ from stages.source.stage import Source, SourceConfig
 from stages.tasks import Tasks
 from toybox.evaluation.evaluate_edits import shows
 from toybox.evaluation.judge import Judge
+from toybox.studies.mask_ablation import ROOT, first_candidates
 from toybox.world.answers import changes, sample_description
 from toybox.world.render import render
 from toybox.world.scene import sample_held_out_scene
 from toybox.world.wordings import wordings
 
-ROOT = Path(__file__).parents[2]
 TASKS = ("local", "remove", "texture", "background", "global", "color")
 """Prompt-to-Prompt's forward tasks: a reverse one cannot begin with a picture."""
 WAYS: Mapping[str, Mapping[str, Any] | None] = {
@@ -164,11 +163,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
-    stated = with_candidates(tasks_of(manifest), manifest.section("edit", EditConfig).candidates)
-    tasks = Tasks(
-        {n: stated[n].model_copy(update={"candidates": stated[n].candidates[:1]}) for n in TASKS},
-        stated.known,
-    )
+    tasks = first_candidates(manifest, TASKS)
     rows, judge, console = sample_rows(options.each), Judge.load(), Console(width=170)
     table = plain_table("way", "rows", "drawn", "right pairs", "right targets", "outside", *TASKS)
     names = np.array([row["task"] for row in rows])

@@ -22,14 +22,13 @@ from rich.console import Console
 from rich.progress import track
 
 from editor.evaluation.intervals import mean_intervals
-from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
+from pipeline.manifest.manifest import Manifest, read_manifest
 from pipeline.shown import plain_table
 from pipeline.views.contact_sheet import draw
 from pipeline.views.pairs import Pair
 from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.edit.config import EditConfig
-from stages.edit.prompt_to_prompt.windows import with_candidates
 from stages.edit.stage import Edit
 from stages.pair import as_pair
 from stages.pictures.png import decode_rgb, encode_png
@@ -37,7 +36,7 @@ from stages.pictures.region import MaskedRegion
 from stages.tasks import Tasks
 from toybox.evaluation.evaluate_edits import is_right
 from toybox.evaluation.judge import Judge
-from toybox.studies.mask_ablation import READS, ROOT, TASKS
+from toybox.studies.mask_ablation import READS, ROOT, TASKS, first_candidates
 
 WAYS: Mapping[str, Mapping[str, Any]] = {
     "whole": {"region": "whole"},
@@ -65,13 +64,6 @@ def edit_stage(manifest: Manifest, tasks: Tasks, way: Mapping[str, Any]) -> Edit
     """The edit stage with each task's first candidate only."""
     config = manifest.section("edit", EditConfig)
     return Edit(EditConfig(**{**dict(config), "candidates": {}, **way}), tasks)
-
-
-def first_candidates(manifest: Manifest) -> Tasks:
-    """The tasks that edit a region, with their first candidate only."""
-    stated = with_candidates(tasks_of(manifest), manifest.section("edit", EditConfig).candidates)
-    only = {n: stated[n].model_copy(update={"candidates": stated[n].candidates[:1]}) for n in TASKS}
-    return Tasks(only, stated.known)
 
 
 def psnr_inside(tasks: Tasks, row: Row, whole: np.ndarray, other: np.ndarray) -> float:
@@ -139,7 +131,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     manifest = read_manifest(ROOT / "manifests" / "toybox.yaml", [], STAGES)
-    tasks = first_candidates(manifest)
+    tasks = first_candidates(manifest, TASKS)
     found = (row for run in options.runs for row in rows_of_run(run, "mask", READS))
     rows = list(islice((row for row in found if row["task"] in TASKS), options.edits))
     ways = draw_all(rows, manifest, tasks)
