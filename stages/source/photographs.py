@@ -43,7 +43,8 @@ class Photographs(Source):
             if task.direction == "reverse":
                 yield (
                     f"captions.picture: the task {name} draws its input last, so it cannot begin with a "
-                    "picture: take it out of tasks.mixture. Pairs of remove, read backwards (T_inverse), add"
+                    "picture: take it out of tasks.mixture. For edits that add an object, take remove: its "
+                    "pairs have the backward instruction too (T_inverse)"
                 )
 
     def __call__(self, rows: pa.Table) -> pa.Table:

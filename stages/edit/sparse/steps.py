@@ -27,7 +27,7 @@ def plan_steps(
         size: rows and columns of the tokens.
         plan: makes one from the edits' free tokens, bool [E,h,w] on the CPU.
         halo: width of the halo in tokens.
-        support: free is, in every step, what is free in any.
+        support: take in every step all tokens that are free in some step.
     """
     mask = None if control.mask is None else control.mask.cpu()
     plans: list[Plan] = []
