@@ -134,8 +134,8 @@ def test_a_row_does_not_depend_on_its_neighbours(folders):
     [
         ({"region": "support"}, {}, "edit.region: support .* transformer: set whole"),
         ({"region": "schedule", **HOLD}, {}, "edit.region: schedule .* transformer: set whole"),
-        ({}, {"control": "replace", "cross_until": 0.5}, "task local: a candidate has control: replace"),
-        ({}, {"cross_until": 0.5, "blend": 0.3}, "task local: a candidate has blend"),
+        ({}, {"control": "replace", "cross_until": 0.5}, "a candidate has control: replace, which edit.control: p2p alone has: set that, or leave it out"),
+        ({}, {"blocks": [0, 3]}, "task local: a candidate's blocks: .* has the blocks 0 to 2"),
     ],
 )
 def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, keys, candidate, message):
