@@ -93,8 +93,10 @@ class Bench:
         rows = [
             EditRow(0, nothing, no_text, gate, True, mask, blocks=blocks) for _ in range(self.options.edits)
         ]
-        tokens, options = self.options.side**2, {"guided": False, "mask_attention": False}
-        return JointControl(rows, 1, steps, "qk", tokens, DEVICE, self.dtype, **options)
+        tokens = self.options.side**2
+        return JointControl(
+            rows, 1, steps, "qk", tokens, DEVICE, self.dtype, guided=False, mask_attention=False
+        )
 
     def _draw(self, network: Any, control: JointControl | None) -> None:
         rows, side, generator = (

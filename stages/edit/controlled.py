@@ -43,7 +43,8 @@ class Controlled(Protocol):
 class ControlledUNet:
     """A U-Net. ``edit.region`` puts a :class:`stages.edit.sparse.unet.SparseUNet` in its place."""
 
-    joint, blocks = None, 0
+    joint: Kind | None = None
+    blocks = 0
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
         self._model, self._config = model, config
@@ -94,7 +95,8 @@ class ControlledTransformer:
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
         self._model, self._config = model, config
-        self.joint: Kind = config.control or "qk"
+        self.kind: Kind = config.control or "qk"
+        self.joint: Kind | None = self.kind
         network = model.family.network
         self.blocks = len(network.blocks)
         self._attention = JointAttention(hold=config.hold == "exact")
@@ -113,7 +115,7 @@ class ControlledTransformer:
             edits,
             sources,
             config.diffusion.steps,
-            self.joint,
+            self.kind,
             size[0] * size[1] // model.family.multiple**2,
             model.device,
             model.dtype,

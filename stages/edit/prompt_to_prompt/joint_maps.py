@@ -91,5 +91,5 @@ def attend(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torc
     """
     narrow, wanted = query.shape[-1], values.shape[-1]
     width = max(narrow, wanted + -wanted % 8)
-    filled = (functional.pad(heads, (0, width - heads.shape[-1])) for heads in (query, key, values))
-    return sdpa(*filled, scale=narrow**-0.5)[..., :wanted]
+    filled = [functional.pad(heads, (0, width - heads.shape[-1])) for heads in (query, key, values)]
+    return sdpa(filled[0], filled[1], filled[2], scale=narrow**-0.5)[..., :wanted]
