@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch._dynamo.utils import counters
 
 from stages.edit.stage import Edit
-from stages.pictures.png import decode_rgb, encode_png
+from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
 from tests.pipeline.runs import ROOT
 from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_rows, latents_of, tasks
@@ -159,34 +159,6 @@ def test_a_row_does_not_depend_on_its_neighbours(folders, keys):
     [alone] = editor(small.slice(0, 1)).to_pylist()
     for others in (small.slice(1), large, large.slice(1)):
         assert editor(pa.concat_tables([small.slice(0, 1), others])).to_pylist()[0] == alone
-
-
-@pytest.mark.parametrize("keys", [{}, HELD, SPARSE], ids=["not held", "held", "in its region"])
-def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, keys, monkeypatch):
-    """Outside its own mask it has that turn's latents, to the bit: the first edit is still there."""
-    first = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
-    second = rows(folders["schnell"], 0, 1, 2, side=4).to_pylist()
-    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
-    mask[4:8, 16:20] = 255
-    for row, past in zip(second, first, strict=True):
-        row["history"] = [{**past, "candidate": 0}]
-        row |= {"caption": row["output_caption"], "output_caption": "a blue ball", "seed": 100 + row["seed"]}
-        row |= dict.fromkeys(("precise_mask", "smooth_mask", "soft_mask"), encode_png(mask))
-    editor, drawn = stage(folders["schnell"], **keys), []
-    model, kept = editor.drawing.model, editor.drawing.model.sample
-    monkeypatch.setattr(
-        model, "sample", lambda *given, **named: drawn.append(kept(*given, **named)) or drawn[-1]
-    )
-    editor(pa.Table.from_pylist(second))
-    (latents,) = drawn
-    source, before, after = latents.unflatten(0, (3, 3))
-    inside = torch.zeros(latents.shape[-2:], dtype=torch.bool)
-    inside[2:4, 8:10] = True
-    assert torch.equal(after[..., ~inside], before[..., ~inside])
-    assert (after[..., inside] - before[..., inside]).abs().max() > 1e-4
-    assert (before - source).abs().max() > 1e-4
-    alone = latents_of(stage(folders["schnell"], **keys), pa.Table.from_pylist(first), monkeypatch)
-    assert (alone[:, 1] - before).abs().max() < 1e-5, "the turn before is drawn as in its own turn"
 
 
 @pytest.mark.parametrize(

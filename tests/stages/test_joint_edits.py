@@ -14,6 +14,14 @@ from tests.stages.tiny_pipelines import save_flux, save_sd3, save_stable_diffusi
 HELD: dict = {"hold": "exact", "mask_attention": False}
 SPARSE: dict = {**HELD, "region": "schedule"}
 KINDS = ("qk", "p2p", "kv")
+WAYS = [
+    ("flux", "qk", SPARSE),
+    ("flux", "p2p", {}),
+    ("flux", "kv", HELD),
+    ("sd35", "qk", HELD),
+    ("sd35", "p2p", SPARSE),
+    ("sd35", "kv", {}),
+]
 BOTH = {"mask": "none", "cross_until": 1.0, "self_until": 1.0}
 
 
@@ -94,9 +102,7 @@ def test_an_edit_computed_in_its_region_is_the_held_edit(folders, family, kind, 
     assert torch.equal(held, sparse)
 
 
-@pytest.mark.parametrize("keys", [{}, HELD, SPARSE], ids=["not held", "held", "in its region"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ["flux", "sd35"])
+@pytest.mark.parametrize(("family", "kind", "keys"), WAYS)
 def test_an_empty_mask_gives_the_source(folders, family, kind, keys, monkeypatch):
     """Latents are equal to the bit."""
     table = rows(folders[family], 0, 1, 2, side=0)
@@ -118,9 +124,7 @@ def test_local_blend_keeps_the_source_where_no_words_are_looked_at(folders, fami
         assert not same.all(1).any()
 
 
-@pytest.mark.parametrize("keys", [{}, HELD, SPARSE], ids=["not held", "held", "in its region"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", ["flux", "sd35"])
+@pytest.mark.parametrize(("family", "kind", "keys"), WAYS)
 def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, family, kind, keys, monkeypatch):
     """Outside its own mask it has that turn's latents, to the bit."""
     first = rows(folders[family], 0, 1, 2, side=4).to_pylist()
