@@ -117,8 +117,6 @@ class Edit(Stage[EditConfig]):
         if candidates is not None and folder is not None and folder.exists() and not damaged:
             files = PipelineFiles(folder)
             yield from control_problems(config, candidates, files.family, files.network)
-            if cls.photographs and files.family != "unet":
-                yield f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net"
         yield from annotation_problems(config, tasks)
         for key in ("skip", "source_guidance"):
             if getattr(config, key) != config.implied[key] and not cls.photographs:

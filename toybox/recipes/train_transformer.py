@@ -151,7 +151,9 @@ class Texts(nn.Module):
         super().__init__()
         self.clips, self.t5 = nn.ModuleList(clips), t5
 
-    def forward(self, clip_tokens: torch.Tensor, t5_tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, clip_tokens: torch.Tensor, t5_tokens: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         outputs = [clip(clip_tokens, output_hidden_states=True) for clip in self.clips]
         states = torch.cat([output.hidden_states[-2] for output in outputs], -1)
         pooled = torch.cat([output.text_embeds for output in outputs], -1)
