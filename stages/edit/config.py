@@ -10,6 +10,7 @@ from stages.base import StageConfig, Weights
 from stages.candidate import GuidanceScale, Several
 from stages.edit.threshold import PixelThreshold
 from stages.models.diffusion import DiffusionConfig
+from stages.models.editors import EditorConfig
 from stages.tasks import Candidate
 
 
@@ -22,6 +23,7 @@ class EditConfig(StageConfig):
         "hold": "none",
         "source_guidance": 1,
         "skip": 0,
+        "editor": None,
     }
 
     diffusion: DiffusionConfig
@@ -82,6 +84,9 @@ class EditConfig(StageConfig):
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="restores the pixels that an edit hardly changed; for sessions"
+    )
+    editor: EditorConfig | None = Field(
+        None, description="a model that edits by instructions; for tasks of method editor"
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")

@@ -103,7 +103,7 @@ class Drawing:
         return self.call(forced.initial_latents(), prompts, scales, forced, hold)
 
     def flow_edit(self, start=0):
-        """FlowEdit's loop as in its paper's algorithm 1, with one noise a step: z <- z + dt (v_edit - v_source)."""
+        """The loop of the paper's algorithm 1 with one noise a step: z <- z + dt (v_edit - v_source)."""
         self.attentions[False].control, changed = None, self.clean
         for step in range(start, STEPS):
             source, first = self.trajectory.before(step), FirstStep(step)

@@ -52,7 +52,7 @@ SCHEDULE = Schedule(steps=6_000, learning_rate=1e-3, warmup=200, plateau=0.3, av
 
 
 def build_transformer() -> SD3Transformer2DModel:
-    """5.6 M parameters. Modulation and output begin at 0, so every block begins as the identity (Peebles & Xie)."""
+    """5.4 M parameters. Modulation and output begin at 0: a block begins as the identity (Peebles & Xie)."""
     transformer = SD3Transformer2DModel(
         sample_size=LATENT_SIDE,
         patch_size=1,
@@ -116,8 +116,11 @@ def build_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 @dataclass(frozen=True)
 class Content:
-    """What training scenes show, by latent pixel: ``kinds`` float16 [n,K+1,16,16] and ``colors`` [n,C+1,16,16] are
-    shares that sum to 1, the last for no object; ``places`` and ``nights`` int64 [n]."""
+    """What training scenes show.
+
+    By latent pixel, ``kinds`` float16 [n,K+1,16,16] and ``colors`` [n,C+1,16,16] are shares that sum to 1,
+    the last for no object. ``places`` and ``nights`` are int64 [n].
+    """
 
     kinds: torch.Tensor
     colors: torch.Tensor
@@ -145,7 +148,7 @@ def content_of(scenes: Scenes) -> Content:
 
 
 class Texts(nn.Module):
-    """The three text encoders on tokens: states [n,T,d] and pooled vectors [n,p], as SD 3's pipeline has them."""
+    """The three text encoders on tokens: states [n,T,d] and pooled vectors [n,p], as in SD 3's pipeline."""
 
     def __init__(self, clips: list[CLIPTextModelWithProjection], t5: T5EncoderModel) -> None:
         super().__init__()
