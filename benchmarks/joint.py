@@ -26,8 +26,9 @@ from rich.table import Table
 from benchmarks.attention import clock
 from benchmarks.attention_variants import DEVICE, region_mask
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families.flux import FluxNetwork
 from stages.models.diffusion.sampler import sample
@@ -85,15 +86,19 @@ class Bench:
 
         return draw
 
-    def _control(self, region: float) -> PromptToPrompt:
+    def _control(self, region: float) -> JointControl:
         steps, nothing = self.options.steps, TokenMap(torch.zeros(0, 0), torch.zeros(0))
         mask, gate = region_mask(2 * self.options.side, region), torch.ones(steps, dtype=torch.bool)
+        blocks, no_text = torch.ones(sum(self.options.layers), dtype=torch.bool), torch.zeros(steps, 0)
         rows = [
-            EditRow(0, nothing, torch.zeros(steps, 0), gate, mask=mask) for _ in range(self.options.edits)
+            EditRow(0, nothing, no_text, gate, True, mask, blocks=blocks) for _ in range(self.options.edits)
         ]
-        return PromptToPrompt(rows, 1, steps, 1, DEVICE, self.dtype, guided=False, mask_attention=False)
+        tokens = self.options.side**2
+        return JointControl(
+            rows, 1, steps, "qk", tokens, DEVICE, self.dtype, guided=False, mask_attention=False
+        )
 
-    def _draw(self, network: Any, control: PromptToPrompt | None) -> None:
+    def _draw(self, network: Any, control: JointControl | None) -> None:
         rows, side, generator = (
             1 + self.options.edits,
             2 * self.options.side,

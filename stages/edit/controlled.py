@@ -1,11 +1,14 @@
 """A diffusion model whose attention an edit controls: a U-Net, or a transformer with joint attention."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from stages.edit.config import EditConfig
+from stages.edit.config import EditConfig, Kind
 from stages.edit.prompt_to_prompt.attention import install
-from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.edit.sparse.token_lists import Size
 from stages.edit.sparse.unet import SparseUNet
@@ -15,20 +18,22 @@ from stages.models.diffusion.model import Diffusion
 class Controlled(Protocol):
     """A model with control of its attention.
 
-    ``joint``: whether text and picture share one attention. ``sparse``: whether it can compute edits in their
-    regions.
+    ``joint``: what edits take if text and picture share one attention, else None. ``blocks``: number of a
+    transformer's blocks; 0 for a U-Net. ``sparse``: whether it can compute edits in their regions.
     """
 
-    joint: bool
+    joint: Kind | None
+    blocks: int
 
     @property
     def sparse(self) -> bool: ...
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
-        """Prepare a batch.
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        """Prepare a batch. Returns its control.
 
         Args:
-            control: its control.
+            edits: in batch order.
+            sources: number of source rows.
             size: rows and columns of the latents.
             sparse: whether its edits are computed in their regions.
         """
@@ -38,9 +43,11 @@ class Controlled(Protocol):
 class ControlledUNet:
     """A U-Net. ``edit.region`` puts a :class:`stages.edit.sparse.unet.SparseUNet` in its place."""
 
-    joint = False
+    joint: Kind | None = None
+    blocks = 0
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        self._model, self._config = model, config
         self._layers = install(model.unet)
         self._sparse: SparseUNet | None = None
         if config.region != "whole":
@@ -57,11 +64,26 @@ class ControlledUNet:
     def sparse(self) -> bool:
         return self._sparse is not None
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        model, config = self._model, self._config
+        area = size[0] * size[1] / model.family.side**2
+        control = PromptToPrompt(
+            edits,
+            sources,
+            config.diffusion.steps,
+            math.floor(config.self_max_tokens * area),
+            model.device,
+            model.dtype,
+            guided=model.guided,
+            mask_attention=config.mask_attention,
+            fusion=config.fusion,
+            blend_tokens=round(config.blend_tokens * area),
+        )
         for layer in self._layers:
             layer.control = control
         if self._sparse is not None:
             self._sparse.begin(control if sparse else None, size)
+        return control
 
 
 class ControlledTransformer:
@@ -71,10 +93,12 @@ class ControlledTransformer:
     sessions are drawn whole.
     """
 
-    joint = True
-
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        self._model, self._config = model, config
+        self.kind: Kind = config.control or "qk"
+        self.joint: Kind | None = self.kind
         network = model.family.network
+        self.blocks = len(network.blocks)
         self._attention = JointAttention(hold=config.hold == "exact")
         self._attention.install(network)
         self._sparse: SparseTransformer | None = None
@@ -85,11 +109,25 @@ class ControlledTransformer:
     def sparse(self) -> bool:
         return self._sparse is not None
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        model, config = self._model, self._config
+        control = JointControl(
+            edits,
+            sources,
+            config.diffusion.steps,
+            self.kind,
+            size[0] * size[1] // model.family.multiple**2,
+            model.device,
+            model.dtype,
+            guided=model.guided,
+            mask_attention=config.mask_attention,
+            fusion=config.fusion,
+        )
         sparse = sparse and len(control.turns) == 1
         self._attention.control = None if sparse else control
         if self._sparse is not None:
             self._sparse.begin(control if sparse else None, self._sparse.network.grid(size))
+        return control
 
 
 def controlled(model: Diffusion, config: EditConfig) -> Controlled:

@@ -10,8 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sparse_flops import FAKE
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families import flux_attention
 from stages.models.diffusion.families.flux import FluxNetwork
@@ -45,9 +46,9 @@ def network():
     return FluxNetwork(peaky(flux_transformer(guidance=True)))
 
 
-def control_of(edits: list[EditRow], sources: int = 1, dtype=torch.float64) -> PromptToPrompt:
-    device = torch.device("cpu")
-    return PromptToPrompt(edits, sources, STEPS, 1, device, dtype, guided=False, mask_attention=False)
+def control_of(edits: list[EditRow], sources: int = 1, dtype=torch.float64) -> JointControl:
+    device, options = torch.device("cpu"), {"guided": False, "mask_attention": False}
+    return JointControl(edits, sources, STEPS, "qk", TOKENS, device, dtype, **options)
 
 
 def sparse_network(network) -> SparseTransformer:
@@ -56,7 +57,7 @@ def sparse_network(network) -> SparseTransformer:
     return SparseTransformer(own, attention)
 
 
-def drawn(call, control: PromptToPrompt, seeds: list[int]) -> torch.Tensor:
+def drawn(call, control: JointControl, seeds: list[int]) -> torch.Tensor:
     """Latents after all steps, turned by Euler's rule; a seed for the conditions of each row."""
     rows = []
     for seed in seeds:
@@ -196,7 +197,9 @@ def test_an_edit_costs_its_share_of_the_tokens(open_):
     call, mask = SparseTransformer(network, attention), torch.zeros(16 * side, 16 * side)
     mask[: 8 * side, : 8 * side] = 1
     nothing = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    rows = [EditRow(0, nothing, torch.zeros(STEPS, 0), torch.tensor(open_), mask=mask) for _ in range(2)]
+    blocks, no_text = torch.ones(2, dtype=torch.bool), torch.zeros(STEPS, 0)
+    row = EditRow(0, nothing, no_text, torch.tensor(open_), True, mask, blocks=blocks)
+    rows = [row, replace(row)]
     control = control_of(rows, dtype=torch.float32)
     counts = []
     for begun in (control, None):

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.conditions import Conditions
 from stages.edit.sparse.steps import plan_steps
 from stages.edit.sparse.token_lists import (
@@ -64,7 +64,7 @@ class SparseJointAttention:
 
     def __init__(self, dense: JointAttention) -> None:
         self.dense = dense
-        self.control: PromptToPrompt | None = None
+        self.control: JointControl | None = None
         self._call: JointCall | None = None
         self._stored: list[Stored] = []
         self._layers: Iterator[Stored] = iter(())
@@ -87,7 +87,9 @@ class SparseJointAttention:
             return self._of_edit(query, key, value, text_tokens, self._call, self.control)
         pictures = (each[:, :, text_tokens:] for each in (query, key, value))
         stored = Stored(*pictures)
-        self._stored.append(stored if self.control.self_open else Stored(None, stored.key, stored.value))
+        self._stored.append(
+            stored if self.control.opens[self.dense.block] else Stored(None, stored.key, stored.value)
+        )
         return sdpa(query, key, value)
 
     def _of_edit(
@@ -97,7 +99,7 @@ class SparseJointAttention:
         value: torch.Tensor,
         text_tokens: int,
         call: JointCall,
-        control: PromptToPrompt,
+        control: JointControl,
     ) -> torch.Tensor:
         stored, source = next(self._layers), slice(call.source, call.source + 1)
         (text_query, query), (text_key, key), (text_value, value) = (
@@ -109,7 +111,7 @@ class SparseJointAttention:
             for theirs, own in ((stored.key, key), (stored.value, value))
         )
         if stored.query is not None:
-            borrows = control.query_rows[call.row] != call.row
+            borrows = control.rows[self.dense.block, call.row] != call.row
             query = torch.where(borrows, stored.query[source].index_select(2, call.tokens), query)
             key = torch.where(borrows, stored.key[source], key)
         pairs = ((text_query, query), (text_key, key), (text_value, value))
@@ -140,7 +142,7 @@ class SparseTransformer:
         """The type of the network's weights."""
         return self.network.dtype
 
-    def begin(self, control: PromptToPrompt | None, size: Size) -> None:
+    def begin(self, control: JointControl | None, size: Size) -> None:
         """Prepare a batch; without a control the network computes all rows whole.
 
         Args:
@@ -195,7 +197,7 @@ class SparseTransformer:
         return self.network.at_tokens(tokens, positions, of.timestep, of.states, of.timestep_cond, of.added)
 
 
-def _calls(free: torch.Tensor, control: PromptToPrompt, device: torch.device) -> list[JointCall]:
+def _calls(free: torch.Tensor, control: JointControl, device: torch.device) -> list[JointCall]:
     """The calls of a step, for free tokens [E,h,w] on the CPU. An edit without one needs no call."""
     sources, size, calls = control.source_rows.tolist(), (free.shape[1], free.shape[2]), []
     for edit in sorted(set(control.first_equal)):

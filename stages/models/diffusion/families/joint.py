@@ -7,6 +7,8 @@ import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
 
+from stages.models.diffusion.prompts import Segment
+
 
 class JointCore(Protocol):
     """Computes one joint attention, over text and picture."""
@@ -33,6 +35,11 @@ class JointPrompts:
     device: torch.device
     tokenizer: Any
     context_length: int
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts of a prompt's states, in order."""
+        return (Segment(self.tokenizer, self.context_length),)
 
     def fits(self, prompt: str) -> bool:
         """Whether the encoder that reads most of a prompt reads all of it."""

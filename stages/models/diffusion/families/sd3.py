@@ -20,7 +20,7 @@ from stages.models.diffusion.families.base import Conditions
 from stages.models.diffusion.families.joint import JointCore, JointNetwork, JointPrompts, dynamic_shift
 from stages.models.diffusion.families.sd3_attention import SD3JointAttention
 from stages.models.diffusion.families.sd3_files import T5_LENGTH
-from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.prompts import Embeddings, Segment
 
 
 class SD3Prompts(JointPrompts):
@@ -44,6 +44,12 @@ class SD3Prompts(JointPrompts):
             if encoder is not None:
                 encoder.eval().requires_grad_(False)
         self.empty = self.encode([""])
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """A prompt is in the states twice: CLIP's tokens, which both encoders share, and T5's."""
+        t5 = Segment(None, T5_LENGTH) if self.t5 is None else Segment(self.tokenizer, self.context_length)
+        return Segment(self._clips[0][0], self._clip_length), t5
 
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
