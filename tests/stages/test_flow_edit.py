@@ -3,6 +3,7 @@
 On tiny random transformers of FLUX.1 and Stable Diffusion 3.5 in float64.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,9 +11,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.forced import ForcedSources
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.models.diffusion.families.flux import FluxNetwork
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.sampler import sample
@@ -94,9 +96,11 @@ class Drawing:
 
     def edited(self, edits, prompts, scales=SCALES, start=0, hold=False):
         """Latents of [source, edits] at the end."""
-        control = PromptToPrompt(
-            edits, 1, STEPS, 1, torch.device("cpu"), torch.float64, guided=self.guided, mask_attention=False
-        )
+        blocks = torch.ones(len(self.networks[hold].blocks), dtype=torch.bool)
+        edits = [replace(edit, blocks=blocks) for edit in edits]
+        tokens, options = 24, {"guided": self.guided, "mask_attention": False}
+        device = torch.device("cpu")
+        control = JointControl(edits, 1, STEPS, "qk", tokens, device, torch.float64, **options)
         forced = ForcedSources(control, self.trajectory, start)
         self.attentions[hold].control = control
         scales = (scales[0], *[scales[1]] * len(edits))
@@ -121,7 +125,8 @@ def drawing(request):
 
 def edit(source: int = 0, *, open_: bool = False, mask: torch.Tensor | None = None) -> EditRow:
     nothing = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    return EditRow(source, nothing, torch.zeros(STEPS, 0), torch.full((STEPS,), open_), mask=mask)
+    gate = torch.full((STEPS,), open_)
+    return EditRow(source, nothing, torch.zeros(STEPS, 0), gate, shared=True, mask=mask)
 
 
 @pytest.mark.parametrize("start", [0, 2])
