@@ -18,8 +18,19 @@ RegionKind = Literal["object", "background", "all"]
 """The part of the picture that a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
 Method = Literal[
-    "prompt2prompt", "draw_box", "draw_mask", "draw_text", "adjust", "sketch", "depth", "normal", "pose"
+    "prompt2prompt",
+    "editor",
+    "draw_box",
+    "draw_mask",
+    "draw_text",
+    "adjust",
+    "sketch",
+    "depth",
+    "normal",
+    "pose",
 ]
+"""How Tar is made from I. A diffusion model draws it by the first two, the others draw upon I."""
+DRAWN: tuple[Method, ...] = ("prompt2prompt", "editor")
 SLOTS = ("caption", "a_picture", "shown", "original_object", "edited_object", "the_edited_object")
 """Slots in an inverse's instruction and caption, written in braces (:mod:`stages.wording` fills them)."""
 MOST_INDEX = 2**15 - 1
@@ -111,10 +122,19 @@ class Task(Section):
     thresholds: Mapping[str, Threshold] = {}
     exemplars: Several[Exemplar] = ()
 
+    @property
+    def drawn(self) -> bool:
+        """Whether a diffusion model draws Tar."""
+        return self.method in DRAWN
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.method == "prompt2prompt" and not self.candidates:
-            raise ValueError("prompt2prompt needs at least one entry under 'candidates'")
+        if self.drawn and not self.candidates:
+            raise ValueError(f"{self.method} needs at least one entry under 'candidates'")
+        if self.method == "editor" and self.direction == "reverse":
+            raise ValueError(
+                "an editor draws Tar from I, so 'direction: reverse', which draws I last, is not for it"
+            )
         if self.region == "background" and any(c.mask == "box" for c in self.candidates):
             raise ValueError("a box would freeze a rectangle of old background: use another mask policy")
         if self.ground == "none" and any(c.blend is not None for c in self.candidates):
@@ -131,6 +151,11 @@ class Tasks(Mapping[str, Task]):
     def __init__(self, tasks: Mapping[str, Task], known: Iterable[str] = ()) -> None:
         self._tasks = dict(tasks)
         self.known = frozenset({*tasks, *known})
+
+    def of_method(self, method: Method) -> "Tasks":
+        """The tasks of a method."""
+        own = {name: task for name, task in self._tasks.items() if task.method == method}
+        return Tasks(own, self.known)
 
     def check_known(self, names: Iterable[str], key: str) -> None:
         """Check the task names under a manifest key. They may include tasks that this run does not use.
@@ -158,13 +183,19 @@ class TaskError(ValueError):
     """A task file is missing or wrong. The message names the file and the key."""
 
 
-def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | None = None) -> Tasks:
+def load_tasks(
+    prompts: Path,
+    exemplars: Path | None = None,
+    names: list[str] | None = None,
+    methods: Mapping[str, Method] | None = None,
+) -> Tasks:
     """Read ``prompts/<task>.yaml``; exemplars come from ``exemplars/<task>.yaml`` if that folder is given.
 
     Args:
         prompts: the folder of task files (``stages.shipped`` finds this folder and the next).
         exemplars: a folder whose exemplars replace those in the task files.
         names: the tasks to read; None for all.
+        methods: by task, a method that replaces the file's.
 
     Raises:
         TaskError: a task is unknown, or its file is wrong.
@@ -186,15 +217,17 @@ def load_tasks(prompts: Path, exemplars: Path | None = None, names: list[str] | 
             raise TaskError(
                 f"unknown task {name!r} in the manifest key tasks.mixture; known: {', '.join(known)}"
             )
-        tasks[name] = _load_task(prompts / f"{name}.yaml", exemplars)
+        tasks[name] = _load_task(prompts / f"{name}.yaml", exemplars, (methods or {}).get(name))
     indices = [task.index for task in tasks.values()]
     if len(set(indices)) != len(indices):
         raise TaskError(f"two tasks in {prompts} share an index (TI): every task needs its own")
     return Tasks(tasks, known)
 
 
-def _load_task(path: Path, exemplars: Path | None) -> Task:
+def _load_task(path: Path, exemplars: Path | None, method: Method | None) -> Task:
     content = _read(path)
+    if method is not None:
+        content["method"] = method
     if exemplars is not None:
         other = _read(exemplars / path.name)
         if set(other) != {"exemplars"}:

@@ -2,22 +2,20 @@
 
 import pytest
 
-from pipeline.manifest.manifest import read_manifest
+from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.windows import check_gates, with_candidates
 from stages.edit.rounds import RoundCandidates
 from stages.edit.suited import needs_guidance
 from stages.filter.stage import Filter, FilterConfig
-from stages.tasks import load_tasks
 from tests.pipeline.runs import MANIFESTS
 
 
 @pytest.fixture(params=MANIFESTS, ids=lambda path: path.stem)
 def shipped(request):
     manifest = read_manifest(request.param, [], STAGES)
-    tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
-    return request.param, manifest, tasks
+    return request.param, manifest, tasks_of(manifest)
 
 
 def test_a_manifest_is_whole(shipped):

@@ -193,7 +193,7 @@ def _by_pass(table: pa.Table, tasks: Tasks, shapes: int) -> pa.Table:
     A pass has one shape of picture, and only tasks that are drawn need the edit stage's.
     """
     names, seeds = (table[column].to_pylist() for column in ("task", "seed"))
-    computed = np.array([tasks[name].method != "prompt2prompt" for name in names])
+    computed = np.array([not tasks[name].drawn for name in names])
     of_rows = np.array([shape_of(seed, shapes) if shapes > 1 else 0 for seed in seeds])
     return table.take(pa.array(np.lexsort((computed, of_rows)))).combine_chunks()
 

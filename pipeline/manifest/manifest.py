@@ -4,7 +4,7 @@ import copy
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     Field,
@@ -23,7 +23,7 @@ from stages.base import ConfigT, Stage, StageConfig
 from stages.placed import Chain
 from stages.section import Section
 from stages.strict_yaml import YamlError, parse_yaml, read_yaml
-from stages.tasks import TaskError, Tasks, load_tasks
+from stages.tasks import Tasks, load_tasks
 
 SHARED = ("diffusion", "grounding", "clip")
 """Top-level sections. Each fills the field of the same name in every stage that has such a field."""
@@ -41,6 +41,9 @@ class Mixture(Section):
     prompts: Folder = Field(default=Path("prompts"), description="the folder of task files")
     exemplars: Folder | None = Field(
         default=None, description="exemplars that replace those of the task files"
+    )
+    methods: Mapping[str, Literal["editor"]] = Field(
+        {}, description="by task: editor instead of the task file's method (docs/models.md)"
     )
 
 
@@ -162,8 +165,11 @@ def tasks_of(manifest: Manifest) -> Tasks:
         UserError: a file is missing or invalid. The message names the file.
     """
     try:
-        return load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
-    except TaskError as error:
+        section = manifest.tasks
+        tasks = load_tasks(section.prompts, section.exemplars, list(section.mixture), section.methods)
+        tasks.check_known(section.methods, "tasks.methods")
+        return tasks
+    except ValueError as error:
         raise UserError(str(error)) from error
 
 

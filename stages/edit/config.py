@@ -10,6 +10,7 @@ from stages.base import StageConfig, Weights
 from stages.candidate import Blocks, GuidanceScale, Several
 from stages.edit.threshold import PixelThreshold
 from stages.models.diffusion import DiffusionConfig
+from stages.models.editors import EditorConfig
 from stages.tasks import Candidate
 
 Kind = Literal["qk", "p2p", "kv"]
@@ -27,6 +28,7 @@ class EditConfig(StageConfig):
         "blocks": 1,
         "source_guidance": 1,
         "skip": 0,
+        "editor": None,
     }
 
     diffusion: DiffusionConfig
@@ -98,6 +100,9 @@ class EditConfig(StageConfig):
     )
     pixel_threshold: PixelThreshold | None = Field(
         None, description="restores the pixels that an edit hardly changed; for sessions"
+    )
+    editor: EditorConfig | None = Field(
+        None, description="a model that edits by instructions; for tasks of method editor"
     )
     depth: Weights | None = Field(None, description="a depth model of transformers; for depth and normal")
     pose: Weights | None = Field(None, description="a VitPose model of transformers; for pose")

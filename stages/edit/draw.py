@@ -49,8 +49,6 @@ class Drawing:
         for problem in problems:
             raise ValueError(problem)
         self.controlled = controlled(self.model, config)
-        if photographs and self.controlled.joint:
-            raise ValueError(f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net")
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
         """Draw the candidates of at most ``batch`` rows of one turn and round: the decisions by row id.

@@ -28,7 +28,8 @@ class Edit(Stage[EditConfig]):
 
     In a later round the candidates are others (:mod:`stages.edit.rounds`).
 
-    Tasks that annotate (:mod:`stages.edit.annotations.methods`) need no sampling.
+    Tasks of method ``editor`` are drawn by another model (:mod:`stages.edit.by_editor`). Tasks that annotate
+    (:mod:`stages.edit.annotations.methods`) need no sampling.
 
     Rejections, only of tasks that annotate: ``adjustment_not_understood``, ``no_pose``, and for written text
     the reasons of :func:`stages.edit.annotations.lettering.draw_text`. A row fails if its drawing is not
@@ -88,11 +89,14 @@ class Edit(Stage[EditConfig]):
 
     def __init__(self, config: EditConfig, tasks: Tasks, *, turn: int = 1) -> None:
         from stages.edit.annotations.methods import load_annotations
+        from stages.edit.by_editor import EditorDrawing
         from stages.edit.draw import Drawing
 
         super().__init__(config, tasks, turn=turn)
         self.annotations = load_annotations(config, tasks)
-        self.drawing = Drawing(config, tasks, photographs=self.photographs)
+        drawn, edited = tasks.of_method("prompt2prompt"), tasks.of_method("editor")
+        self.drawing = Drawing(config, drawn, photographs=self.photographs) if drawn else None
+        self.by_editor = EditorDrawing(config, edited) if edited else None
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
@@ -102,13 +106,15 @@ class Edit(Stage[EditConfig]):
     def problems(cls, config: EditConfig, tasks: Tasks) -> Iterator[str]:
         from stages.edit.annotations.methods import annotation_problems
         from stages.edit.rounds import RoundCandidates
-        from stages.edit.suited import control_problems
+        from stages.edit.suited import control_problems, editor_problems
         from stages.models.diffusion.families.files import PipelineFiles
         from stages.models.diffusion.folder import diffusion_problems
 
-        candidates = None
+        candidates, stated = None, (config.candidates, config.rounds)
         try:
-            candidates = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+            edited = RoundCandidates(tasks.of_method("editor"), *stated, config.diffusion.steps)
+            candidates = RoundCandidates(tasks.of_method("prompt2prompt"), *stated, config.diffusion.steps)
+            yield from editor_problems(config, edited)
         except ValueError as error:
             yield str(error)
         damaged = list(diffusion_problems(config.diffusion))
@@ -117,8 +123,6 @@ class Edit(Stage[EditConfig]):
         if candidates is not None and folder is not None and folder.exists() and not damaged:
             files = PipelineFiles(folder)
             yield from control_problems(config, candidates, files.family, files.network)
-            if cls.photographs and files.family != "unet":
-                yield f"captions.picture: {config.diffusion.model} is a transformer, not a U-Net"
         yield from annotation_problems(config, tasks)
         for key in ("skip", "source_guidance"):
             if getattr(config, key) != config.implied[key] and not cls.photographs:
@@ -132,7 +136,7 @@ class Edit(Stage[EditConfig]):
 
         folder = folder_of(config.diffusion)
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
-        if folder is None:
+        if folder is None or config.editor is not None:
             return None
         rows, maps = config.batch * (1 + drawn.most(1)), config.control == "p2p"
         return PipelineFiles(folder).drawing_bytes(config.diffusion, rows, maps=maps)
@@ -147,17 +151,24 @@ class Edit(Stage[EditConfig]):
 
     def resize(self, batch: int) -> None:
         super().resize(batch)
-        self.drawing.config = self.config
+        if self.drawing is not None:
+            self.drawing.config = self.config
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         requests = [EditRequest.from_row(row) for row in rows.to_pylist()]
         sampled = [each for each in requests if self.tasks[each.turn.task].method == "prompt2prompt"]
-        decisions = self.drawing.edit(sampled) if sampled else {}
+        decisions = self.drawing.edit(sampled) if self.drawing is not None and sampled else {}
         for request in requests:
-            method = self.tasks[request.turn.task].method
-            if method != "prompt2prompt":
-                decisions[request.id] = _annotated(request, self.annotations[method])
+            if request.id not in decisions:
+                decisions[request.id] = self._alone(request)
         return to_table(rows["id"].to_pylist(), [decisions[each.id] for each in requests], self.schema)
+
+    def _alone(self, request: EditRequest) -> Decision:
+        """The decision about a row that is not drawn together with others."""
+        method = self.tasks[request.turn.task].method
+        if self.by_editor is not None and method == "editor":
+            return self.by_editor.edit(request)
+        return _annotated(request, self.annotations[method])
 
 
 class EditPhotographs(Edit):

@@ -7,6 +7,7 @@ from stages.candidate import Blocks, Candidate
 from stages.edit.config import EditConfig, Kind
 from stages.edit.rounds import RoundCandidates
 from stages.models.diffusion.families import FamilyName, block_count
+from stages.models.editors.folder import folder_problems
 
 
 def control_problems(
@@ -39,6 +40,29 @@ def control_problems(
             yield f"task {task}: a candidate's blocks: {model} has the blocks 0 to {blocks - 1}"
         if candidate.guidance_scale and family == "flux" and not network["guidance_embeds"]:
             yield f"task {task}: a candidate has guidance_scale, but {model} takes no guidance: leave it out"
+
+
+def editor_problems(config: EditConfig, candidates: RoundCandidates) -> Iterator[str]:
+    """Problems of the tasks of method ``editor``.
+
+    Args:
+        config: the section ``edit``.
+        candidates: of these tasks.
+    """
+    if config.editor is None:
+        for name in candidates.first:
+            yield (
+                f"the task {name} needs an editor: set edit.editor.model, or take the task out of "
+                "tasks.mixture"
+            )
+        return
+    yield from folder_problems(config.editor)
+    for task, candidate in candidates.stated_by_task():
+        for key in sorted(set(candidate.model_dump(exclude_defaults=True)) - {"mask", "guidance_scale"}):
+            yield (
+                f"task {task}: a candidate has {key}, which is Prompt-to-Prompt's; a candidate of an editor "
+                f"has mask and guidance_scale alone: set edit.candidates.{task}"
+            )
 
 
 def _unsuited_to_unets(config: EditConfig, candidates: RoundCandidates) -> Iterator[str]:

@@ -39,9 +39,10 @@ BY_NAME = {
     ),
     "stabilityai/stable-diffusion-3*": Terms("Stability AI Community", _COMMUNITY),
     "black-forest-labs/flux.1-schnell": _APACHE,
-    "black-forest-labs/flux.1-dev": Terms(
+    "black-forest-labs/flux.1-*dev": Terms(
         "FLUX.1 [dev] Non-Commercial", "outputs may not train a model that competes with FLUX.1 [dev]"
     ),
+    "timbrooks/instruct-pix2pix": _MIT,
     "idea-research/grounding-dino-*": _APACHE,
     "facebook/sam-vit-*": _APACHE,
     "facebook/sam2*": _APACHE,

@@ -16,7 +16,7 @@ from stages.source.photographs import Photographs
 from stages.source.stage import Source
 from stages.tasks import Tasks
 from tests.stages.test_finite import plan
-from tests.stages.tiny_pipelines import save_sdxl, save_stable_diffusion
+from tests.stages.tiny_pipelines import save_flux, save_sd3, save_sdxl, save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
 
 SIDE = 16
@@ -31,7 +31,12 @@ def tasks(**keys) -> Tasks:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    return {"sd": save_stable_diffusion(root / "sd"), "sdxl": save_sdxl(root / "sdxl")}
+    return {
+        "sd": save_stable_diffusion(root / "sd"),
+        "sdxl": save_sdxl(root / "sdxl"),
+        "flux": save_flux(root / "flux"),
+        "sd35": save_sd3(root / "sd35"),
+    }
 
 
 def photograph(number: int, width: int = 40, height: int = 32) -> bytes:
@@ -122,6 +127,7 @@ def test_another_round_has_the_same_picture_and_another_seed(folders):
     assert not {row["seed"] for row in again} & {0, 1}
 
 
+FLOW = {"sampler": "flow_euler", "height": SIDE, "width": SIDE}
 WAYS = {
     "whole": ({}, {}),
     "in its region": ({}, {"region": "schedule"}),
@@ -131,13 +137,21 @@ WAYS = {
     "with a negative prompt": ({"negative_prompt": "a red car"}, {"region": "schedule"}),
     "by a sampler that adds noise": ({"sampler": "euler_ancestral"}, {}),
     "by few steps": ({"sampler": "lcm", "guidance_scale": 1.0, "steps": 2}, {"region": "support"}),
+    "held": ({**FLOW, "guidance_scale": 3.0}, {"hold": "exact", "mask_attention": False}),
+    "held in its region": (
+        {**FLOW, "guidance_scale": 0.0},
+        {"hold": "exact", "mask_attention": False, "region": "schedule"},
+    ),
 }
+OF_OTHER_FAMILIES = [("sdxl", "in its region"), ("sd35", "held"), ("flux", "held in its region")]
 
 
-@pytest.mark.parametrize(("family", "way"), [*(("sd", way) for way in WAYS), ("sdxl", "in its region")])
+@pytest.mark.parametrize(
+    ("family", "way"), [*(("sd", way) for way in WAYS if "held" not in way), *OF_OTHER_FAMILIES]
+)
 def test_a_photograph_is_untouched_outside_the_mask_and_its_seam(folders, family, way):
     keys, settings = WAYS[way]
-    pictures = [row["source_image"] for row in sources(folders[family], *map(photograph, SEEDS))]
+    pictures = [row["source_image"] for row in sources(folders[family], *map(photograph, SEEDS), **keys)]
     for picture, record in zip(
         pictures, edited(folders[family], tasks(), pictures, keys, **settings), strict=True
     ):

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import track
 from torchvision.ops import box_iou
 
-from pipeline.manifest.manifest import Manifest, read_manifest
+from pipeline.manifest.manifest import Manifest, read_manifest, tasks_of
 from pipeline.views.rows import rows_of_run
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
@@ -136,7 +136,7 @@ def clip_figures(manifest: Manifest) -> Figures:
 def language_figures(manifest: Manifest) -> Figures:
     """Shares of valid and of right answers, with exemplars in context and the manifest's sampling."""
     section = manifest.section("instruct", InstructConfig)
-    tasks = load_tasks(manifest.tasks.prompts, manifest.tasks.exemplars, list(manifest.tasks.mixture))
+    tasks = tasks_of(manifest)
     model, tokenizer = load(section.model, None, section.dtype)
     sampling = Sampling(temperature=section.temperature, top_p=section.top_p, max_new_tokens=96)
     chat = TransformersChat(model, tokenizer, sampling, batch=32, prompt_multiple=16)

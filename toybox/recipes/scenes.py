@@ -48,6 +48,7 @@ def phrase_positions(scene: Scene, text: str) -> np.ndarray:
 @torch.no_grad()
 def encoded_scenes(autoencoder: AutoencoderKL, count: int, captions: int = 4) -> Scenes:
     """Render and encode ``count`` training scenes, or read them from ``toybox/build``."""
+    BUILD.mkdir(exist_ok=True)
     path = BUILD / f"scenes-{count}.pt"
     if path.exists():
         return Scenes(**torch.load(path, weights_only=True))

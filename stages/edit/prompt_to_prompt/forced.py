@@ -7,7 +7,7 @@ What this changed is added to its edits:
 
 The source thereby ends as its picture, and so does an edit that asks for nothing else. With fresh noise and a
 sampler that adds noise (euler_ancestral), this is edit-friendly DDPM inversion (Huberman-Spiegelglas et al.
-2024) without its extra calls of the U-Net.
+2024) without its extra calls of the U-Net. By flow matching it is FlowEdit (Kulikov et al. 2024).
 """
 
 import torch

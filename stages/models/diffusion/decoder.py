@@ -80,7 +80,8 @@ class Decoder:
             pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.vae.device).permute(2, 0, 1)
             scaled = (pixels[None].float() / 127.5 - 1).to(self.vae.dtype)
             latents.append(self.vae.encode(scaled).latent_dist.mean.float())
-        return torch.cat(latents) * self.vae.config.scaling_factor
+        shift = self.vae.config.get("shift_factor") or 0.0
+        return (torch.cat(latents) - shift) * self.vae.config.scaling_factor
 
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         scaled = latents / self.vae.config.scaling_factor

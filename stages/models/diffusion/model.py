@@ -152,7 +152,9 @@ class Diffusion:
     def trajectory(self, pictures: np.ndarray, row_seeds: list[int]) -> Trajectory:
         """The latents of pictures uint8 [n,H,W,3] before each step, by one seed a picture."""
         clean = self.decoder.encode(pictures).to(self.device, torch.float32)
-        return Trajectory(self.scheduler, clean, row_seeds, self.config.steps)
+        steps = self.config.steps
+        schedule = self.family.schedule(self.scheduler, steps, clean)
+        return Trajectory(self.scheduler, clean, row_seeds, steps, schedule)
 
     def decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         """Decode latents; see :meth:`stages.models.diffusion.decoder.Decoder.decode`."""

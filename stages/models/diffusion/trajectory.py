@@ -1,9 +1,10 @@
 """Known latents of a picture at every noise level, along which a source row can be forced."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 
 from stages.seeds import derive_seed
 
@@ -18,10 +19,18 @@ class Trajectory:
         clean: the pictures' latents [n,c,h,w], which are the last ones.
         seeds: one seed per picture, of its noise.
         steps: number of sampling steps.
+        schedule: arguments of the scheduler's ``set_timesteps``; None: the number of steps alone.
     """
 
-    def __init__(self, scheduler: Any, clean: torch.Tensor, seeds: Sequence[int], steps: int) -> None:
-        scheduler.set_timesteps(steps)
+    def __init__(
+        self,
+        scheduler: Any,
+        clean: torch.Tensor,
+        seeds: Sequence[int],
+        steps: int,
+        schedule: Mapping[str, Any] | None = None,
+    ) -> None:
+        scheduler.set_timesteps(**(schedule or {"num_inference_steps": steps}))
         self.scheduler, self.clean, self.seeds, self.steps = scheduler, clean, seeds, steps
         self.timesteps = scheduler.timesteps
 
@@ -30,8 +39,12 @@ class Trajectory:
         ones."""
         if step == self.steps:
             return self.clean
+        noise = self._noise(step)
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            share = float(self.scheduler.sigmas[step])
+            return (1 - share) * self.clean + share * noise
         level = self.timesteps[step : step + 1]
-        return self.scheduler.add_noise(self.clean, self._noise(step), level.expand(len(self.clean)))
+        return self.scheduler.add_noise(self.clean, noise, level.expand(len(self.clean)))
 
     def _noise(self, step: int) -> torch.Tensor:
         """Gaussian noise; each picture has its own CPU generator."""

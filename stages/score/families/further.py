@@ -21,18 +21,18 @@ def _needs_an_outside(task: Task) -> str:
 
 
 def _needs_a_drawn_edge(task: Task) -> str:
-    drawn = task.method == "prompt2prompt" and task.region != "all"
-    return "" if drawn else "needs a mask with an edge: a region, drawn by prompt2prompt"
+    drawn = task.drawn and task.region != "all"
+    return "" if drawn else "needs a mask with an edge: a region, drawn by a diffusion model"
 
 
 def _needs_counted_objects(task: Task) -> str:
-    drawn = task.method == "prompt2prompt" and task.ground != "none"
-    return "" if drawn else "needs objects to count: ground one, and draw by prompt2prompt"
+    drawn = task.drawn and task.ground != "none"
+    return "" if drawn else "needs objects to count: ground one, and have Tar drawn"
 
 
 def _needs_a_drawn_object(task: Task) -> str:
-    drawn = task.method == "prompt2prompt" and task.region == "object"
-    return "" if drawn else "needs an object that prompt2prompt draws"
+    drawn = task.drawn and task.region == "object"
+    return "" if drawn else "needs an object that is drawn"
 
 
 METRICS = (

@@ -1,0 +1,118 @@
+"""Instruction-editing pipelines of diffusers. Each picture is edited alone and depends on no neighbour."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from torch.nn import functional
+
+from stages.finite import NotFiniteError
+from stages.models.device import default_device
+from stages.models.editors import AfterStep, EditorConfig
+from stages.models.editors.folder import KEY, check_class
+from stages.models.weights import load_model
+from stages.seeds import derive_seed
+
+PATCH = 2
+"""Latents per token along a side, of the transformers."""
+
+
+class PipelineEditor:
+    """A pipeline of one of :data:`stages.models.editors.folder.PIPELINES`."""
+
+    def __init__(self, config: EditorConfig) -> None:
+        self.config = config
+        self.pipeline = load_model(
+            DiffusionPipeline,
+            config,
+            KEY,
+            dtype=getattr(torch, config.dtype),
+            low_cpu_mem_usage=False,
+            safety_checker=None,
+        ).to(default_device())
+        self.name = type(self.pipeline).__name__
+        check_class(self.name, config.model)
+        self.pipeline.set_progress_bar_config(disable=True)
+        self.vae, self.scheduler = self.pipeline.vae, self.pipeline.scheduler
+        self.packed = self.name == "FluxKontextPipeline"
+        """Whether its latents are tokens of 2 x 2, [1,N,4c], and not spatial."""
+
+    def edit(
+        self,
+        picture: np.ndarray,
+        instruction: str,
+        task: str,
+        seed: int,
+        guidance_scale: float,
+        mask: np.ndarray,
+        after_step: AfterStep,
+    ) -> np.ndarray:
+        """See :class:`stages.models.editors.InstructionEditor`. SDXL's steps are not joined."""
+        clean = self._encoded(picture)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "editor"))
+        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        small = self._pooled(mask, clean)
+        clean, noise, small = (self._layout(each) for each in (clean, noise, small))
+
+        def joined(pipeline: Any, step: int, timestep: Any, given: Mapping[str, Any]) -> dict[str, Any]:
+            latents = given["latents"]
+            known = self._at_level(clean, noise, step + 1).to(latents)
+            return {"latents": after_step(step, pipeline.num_timesteps, latents, known, small.to(latents))}
+
+        image = self.pipeline(
+            prompt=instruction,
+            image=Image.fromarray(picture),
+            num_inference_steps=self.config.steps,
+            guidance_scale=guidance_scale,
+            latents=noise,
+            output_type="np",
+            **self._own(picture.shape, joined),
+        ).images[0]
+        if not np.isfinite(image).all():
+            raise NotFiniteError("edit", "the editor's picture")
+        return np.round(image * 255).astype(np.uint8)
+
+    def _own(self, shape: tuple[int, ...], joined: Any) -> dict[str, Any]:
+        """The arguments that one pipeline takes and another does not."""
+        options: dict[str, Any] = {}
+        if self.config.image_guidance_scale is not None:
+            options["image_guidance_scale"] = self.config.image_guidance_scale
+        if self.name != "StableDiffusionXLInstructPix2PixPipeline":
+            options["callback_on_step_end"] = joined
+        if self.name != "StableDiffusionInstructPix2PixPipeline":
+            options |= {"height": shape[0], "width": shape[1]}
+        if self.packed:  # it would change the picture's size to one that it was trained on
+            options |= {"_auto_resize": False, "max_area": shape[0] * shape[1]}
+        return options
+
+    @torch.no_grad()
+    def _encoded(self, picture: np.ndarray) -> torch.Tensor:
+        """The picture's latents [1,c,h,w]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
+        scaled = (pixels.float() / 127.5 - 1).to(self.vae.device, self.vae.dtype)
+        latents = self.vae.encode(scaled).latent_dist.mode().float()
+        return (latents - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config.scaling_factor
+
+    def _pooled(self, mask: np.ndarray, clean: torch.Tensor) -> torch.Tensor:
+        """M [H,W] for latents [1,c,h,w], the largest value in each latent or token."""
+        size = [side // (PATCH if self.packed else 1) for side in clean.shape[-2:]]
+        pooled = functional.adaptive_max_pool2d(torch.from_numpy(mask)[None, None], size)
+        return functional.interpolate(pooled, clean.shape[-2:]).to(clean).expand_as(clean)
+
+    def _layout(self, values: torch.Tensor) -> torch.Tensor:
+        """Values [1,c,h,w] as the pipeline has its latents."""
+        if not self.packed:
+            return values
+        return functional.pixel_unshuffle(values, PATCH).flatten(2).transpose(1, 2)
+
+    def _at_level(self, clean: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
+        """The picture's latents before a step; after the last step, the clean ones."""
+        if step == len(self.scheduler.timesteps):
+            return clean
+        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
+            share = float(self.scheduler.sigmas[step])
+            return (1 - share) * clean + share * noise
+        return self.scheduler.add_noise(clean, noise, self.scheduler.timesteps[step : step + 1])
