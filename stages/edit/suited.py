@@ -24,7 +24,7 @@ def control_problems(
         yield from _unsuited_to_unets(config, candidates)
         return
     model = config.diffusion.model
-    if family == "sd3" and config.region != "whole":
+    if family != "flux" and config.region != "whole":
         yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
     elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (

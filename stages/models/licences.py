@@ -42,6 +42,7 @@ BY_NAME = {
     "black-forest-labs/flux.1-dev": Terms(
         "FLUX.1 [dev] Non-Commercial", "outputs may not train a model that competes with FLUX.1 [dev]"
     ),
+    "qwen/qwen-image*": _APACHE,
     "idea-research/grounding-dino-*": _APACHE,
     "facebook/sam-vit-*": _APACHE,
     "facebook/sam2*": _APACHE,

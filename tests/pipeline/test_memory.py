@@ -7,7 +7,7 @@ from pipeline.audit.memory import memory_table
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import decoding_bytes, joint_bytes, sampling_bytes, sd3_bytes
+from stages.models.diffusion.memory import QWEN_COPIES, decoding_bytes, joint_bytes, sampling_bytes, sd3_bytes
 from stages.models.weight_files import parameters_in
 from tests.pipeline.runs import ROOT
 
@@ -32,6 +32,14 @@ def test_the_formula_for_joint_attention_gives_what_torch_counts(side, counted):
     """Counted in the same way, for FLUX.1's widths with two blocks of each kind and 512 tokens of text."""
     flux = {"num_attention_heads": 24, "attention_head_dim": 128}
     assert joint_bytes(flux, side * side // 4 + 512, 4) / 2**20 == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(("side", "counted"), [(128, 748.7), (64, 222.9)])
+def test_the_formula_for_qwen_image_gives_what_torch_counts(side, counted):
+    """Counted in the same way, for its widths with two blocks and 256 tokens of text."""
+    qwen = {"num_attention_heads": 24, "attention_head_dim": 128}
+    tokens = side * side // 4 + 256
+    assert joint_bytes(qwen, tokens, 4, QWEN_COPIES) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.parametrize(

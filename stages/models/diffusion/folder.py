@@ -8,7 +8,7 @@ from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import family_of, setting_problems
 from stages.models.diffusion.families.files import LAYOUTS, PipelineFiles
 from stages.models.diffusion.memory import most_pixels, size_problems
-from stages.models.tokenizer_files import check_tokenizer
+from stages.models.tokenizer_files import check_tokenizer, words_of_model
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
 _SAVED_AS = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
@@ -50,7 +50,7 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
         if _is_used(index.get(part)) != _is_used(index.get(encoder)):
             raise ValueError(f"{named} names only one of {part} and {encoder}: set both or neither")
         if _is_used(index.get(part)):
-            words = read_json(folder / encoder / "config.json").get("vocab_size")
+            words = words_of_model(read_json(folder / encoder / "config.json"))
             check_tokenizer(folder / part, words)
 
 

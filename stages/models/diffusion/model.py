@@ -15,6 +15,7 @@ from stages.models.diffusion.decoder import Decoder
 from stages.models.diffusion.families import FamilyName, family_of, setting_problems
 from stages.models.diffusion.families.base import Family
 from stages.models.diffusion.families.flux import FluxFamily
+from stages.models.diffusion.families.qwen import QwenFamily
 from stages.models.diffusion.families.sd3 import SD3Family
 from stages.models.diffusion.families.unet import UNetFamily
 from stages.models.diffusion.folder import left_out
@@ -29,6 +30,7 @@ FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {
     "unet": UNetFamily,
     "flux": FluxFamily,
     "sd3": SD3Family,
+    "qwen": QwenFamily,
 }
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"clip_sample": False},
@@ -146,6 +148,7 @@ class Diffusion:
             added=told.added,
             timestep_cond=told.guidance,
             schedule=self.family.schedule(self.scheduler, steps, latents),
+            guided=self.family.guided,
             start=start,
         )
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stages.models.diffusion import DiffusionConfig
 
-FamilyName = Literal["unet", "flux", "sd3"]
+FamilyName = Literal["unet", "flux", "sd3", "qwen"]
 
 PIPELINES: dict[str, FamilyName] = {
     "StableDiffusionPipeline": "unet",
@@ -18,11 +18,13 @@ PIPELINES: dict[str, FamilyName] = {
     "LatentConsistencyModelPipeline": "unet",
     "FluxPipeline": "flux",
     "StableDiffusion3Pipeline": "sd3",
+    "QwenImagePipeline": "qwen",
 }
 SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "unet": ("ddim", "euler", "euler_ancestral", "lcm"),
     "flux": ("flow_euler",),
     "sd3": ("flow_euler",),
+    "qwen": ("flow_euler",),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.sampler import classifier_free
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,15 @@ class Conditions:
     unconditional: torch.Tensor | None = None
     added: Mapping[str, torch.Tensor] | None = None
     guidance: torch.Tensor | None = None
+
+
+class Classic:
+    """What most families have: classifier-free guidance as published."""
+
+    def guided(
+        self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        return classifier_free(unconditional, conditional, scale)
 
 
 class Family(Protocol):
@@ -62,6 +72,12 @@ class Family(Protocol):
     @property
     def multiple(self) -> int:
         """The number of latents by which both sides must be divisible."""
+        ...
+
+    def guided(
+        self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """One prediction [L,c,h,w] of two; see :data:`stages.models.diffusion.sampler.Guided`."""
         ...
 
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:

@@ -1,14 +1,17 @@
 """What the files of a pipeline say, by family, without a model library."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import FamilyName, family_of
+from stages.models.diffusion.families.chat_files import LENGTH
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
+    QWEN_COPIES,
     decoding_bytes,
     joint_bytes,
     latent_multiple,
@@ -18,10 +21,13 @@ from stages.models.diffusion.memory import (
 )
 from stages.models.weight_files import read_json
 
+Network = Mapping[str, Any]
+"""The configuration of a U-Net or transformer."""
+
 
 @dataclass(frozen=True)
 class Layout:
-    """The parts of a family's pipelines.
+    """The parts of a family's pipelines, and what the configuration of the network says.
 
     Attributes:
         network: the folder of the network.
@@ -29,6 +35,10 @@ class Layout:
         needed: parts that every such pipeline has.
         models: parts with weights.
         tokenizers: the text encoder that each tokenizer is for.
+        patch: the number of latents by which both sides must be divisible.
+        side: the side in latents of a picture of the model's own size.
+        row_bytes: the memory of activations of one row, of a picture of so many latents, by item size.
+        halves: whether there are unconditional rows with guidance.
     """
 
     network: str
@@ -36,9 +46,32 @@ class Layout:
     needed: tuple[str, ...]
     models: tuple[str, ...]
     tokenizers: Mapping[str, str]
+    patch: Callable[[Network], int]
+    side: Callable[[Network], int]
+    row_bytes: Callable[[Network, int, int], int]
+    halves: bool = True
 
 
-_TWO = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
+def _flux_bytes(network: Network, latents: int, itemsize: int) -> int:
+    return joint_bytes(network, latents // PATCH**2 + text_length(network), itemsize)
+
+
+def _sd3_bytes(network: Network, latents: int, itemsize: int) -> int:
+    picture = latents // int(network["patch_size"]) ** 2
+    return sd3_bytes(network, picture, CLIP_LENGTH + T5_LENGTH, itemsize)
+
+
+def _qwen_bytes(network: Network, latents: int, itemsize: int) -> int:
+    return joint_bytes(network, latents // PATCH**2 + LENGTH, itemsize, QWEN_COPIES)
+
+
+def _of(key: str) -> Callable[[Network], int]:
+    """What a configuration says."""
+    return lambda network: int(network[key])
+
+
+_ONE = {"tokenizer": "text_encoder"}
+_TWO = {**_ONE, "tokenizer_2": "text_encoder_2"}
 LAYOUTS: Mapping[FamilyName, Layout] = {
     "unet": Layout(
         "unet",
@@ -46,6 +79,9 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("unet", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
+        latent_multiple,
+        _of("sample_size"),
+        sampling_bytes,
     ),
     "flux": Layout(
         "transformer",
@@ -53,6 +89,10 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
+        lambda network: PATCH,
+        lambda network: SIDE,
+        _flux_bytes,
+        halves=False,
     ),
     "sd3": Layout(
         "transformer",
@@ -60,6 +100,19 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
         {**_TWO, "tokenizer_3": "text_encoder_3"},
+        _of("patch_size"),
+        _of("sample_size"),
+        _sd3_bytes,
+    ),
+    "qwen": Layout(
+        "transformer",
+        "QwenImageTransformer2DModel",
+        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
+        ("transformer", "vae", "text_encoder"),
+        _ONE,
+        lambda network: PATCH,
+        lambda network: SIDE,
+        _qwen_bytes,
     ),
 }
 
@@ -80,19 +133,12 @@ class PipelineFiles:
     @property
     def multiple(self) -> int:
         """The number of pixels by which both sides of a picture must be divisible."""
-        return self._patch * pixels_per_latent(self.vae)
-
-    @property
-    def _patch(self) -> int:
-        if self.family == "flux":
-            return PATCH
-        return int(self.network["patch_size"]) if self.family == "sd3" else latent_multiple(self.network)
+        return LAYOUTS[self.family].patch(self.network) * pixels_per_latent(self.vae)
 
     @property
     def side(self) -> int:
         """The side in pixels of a picture of the model's own size."""
-        latents = SIDE if self.family == "flux" else int(self.network["sample_size"])
-        return latents * pixels_per_latent(self.vae)
+        return LAYOUTS[self.family].side(self.network) * pixels_per_latent(self.vae)
 
     def drawing_bytes(self, config: DiffusionConfig, rows: int) -> int:
         """The largest memory of activations of drawing so many pictures at once."""
@@ -103,14 +149,9 @@ class PipelineFiles:
         tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
         decoded = decoding_bytes(self.vae, tile, vae_itemsize) * (config.vae_chunk or 1)
         latents = pixels // pixels_per_latent(self.vae) ** 2
-        if self.family == "flux":
-            tokens = latents // PATCH**2 + text_length(self.network)
-            return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
-        rows = rows * (2 if config.guidance_scale > 1 else 1)
-        if self.family == "sd3":
-            picture, text = latents // self._patch**2, CLIP_LENGTH + T5_LENGTH
-            return max(decoded, rows * sd3_bytes(self.network, picture, text, itemsize))
-        return max(decoded, rows * sampling_bytes(self.network, latents, itemsize))
+        layout = LAYOUTS[self.family]
+        rows *= 2 if layout.halves and config.guidance_scale > 1 else 1
+        return max(decoded, rows * layout.row_bytes(self.network, latents, itemsize))
 
 
 def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:

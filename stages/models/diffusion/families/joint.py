@@ -5,12 +5,19 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
+from torch.nn import functional
 
-from stages.models.diffusion.prompts import Segment
+from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.prompts import Embeddings, Segment
 
+MASK_CHANNELS = 8
+"""By how many channels :func:`masked` widens heads: one is enough, but fused kernels want multiples of 8."""
+UNSEEN = -10_000.0
+"""The logit of a key that is not to be seen, whose weight is then 0."""
 
 class JointCore(Protocol):
     """Computes one joint attention, over text and picture."""
@@ -23,6 +30,13 @@ class JointCore(Protocol):
         The first ``text_tokens`` are text, the others are the picture's, row by row.
         """
         ...
+
+
+def plain_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, text_tokens: int
+) -> torch.Tensor:
+    """A :class:`JointCore` without any control."""
+    return functional.scaled_dot_product_attention(query, key, value)
 
 
 class JointPrompts:
@@ -130,6 +144,81 @@ class JointNetwork(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of its weights."""
         return self.transformer.dtype
+
+
+class PackedNetwork(JointNetwork):
+    """A transformer whose tokens are patches of 2 x 2 latents; latents stay spatial outside."""
+
+    patch = 2
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of latents of a size."""
+        return size[0] // self.patch, size[1] // self.patch
+
+    def pack(self, rows: torch.Tensor) -> torch.Tensor:
+        """Latents [R,c,h,w] as tokens [R,N,4c], row by row."""
+        return functional.pixel_unshuffle(rows, self.patch).flatten(2).transpose(1, 2)
+
+    def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
+        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), self.patch)
+
+
+def masked(
+    query: torch.Tensor, key: torch.Tensor, seen: torch.Tensor, scale: float | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Queries and keys, widened so that no query sees the keys that are masked.
+
+    The mask is a channel of the keys. So it goes wherever the keys of a row go: a control that has an edit
+    attend to its source's keys need not know that they are masked.
+
+    Args:
+        query, key: heads [R,heads,L,D].
+        seen: which keys are seen [R,L]: 1, or 0 for padding.
+        scale: of the attention; None: one over the root of the width of what is returned.
+    """
+    width = query.shape[-1] + MASK_CHANNELS
+    if scale is None:
+        scale = width**-0.5
+        query = query * (width / query.shape[-1]) ** 0.5
+    logits = (1 - seen.to(key.dtype)[:, None, :, None]) * UNSEEN
+    query = torch.cat([query, torch.full_like(query[..., :1], 1 / scale)], -1)
+    key = torch.cat([key, logits.expand(-1, key.shape[1], -1, -1)], -1)
+    query, key = (functional.pad(heads, (0, width - heads.shape[-1])) for heads in (query, key))
+    return query, key
+
+
+def attend_masked(
+    core: JointCore, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
+    """The output [R,L,heads * D] of a core for heads [R,heads,L,D] whose first T tokens have a mask [R,T]."""
+    width, text_tokens = value.shape[-1], seen.shape[1]
+    query, key = masked(query, key, functional.pad(seen, (0, key.shape[2] - text_tokens), value=1))
+    # As wide as queries and keys, because fused kernels want so.
+    value = functional.pad(value, (0, query.shape[-1] - width))
+    return core(query, key, value, text_tokens)[..., :width].transpose(1, 2).flatten(2)
+
+
+def even_levels(config: Mapping[str, Any], steps: int, tokens: int) -> Mapping[str, Any]:
+    """The arguments of a flow scheduler's ``set_timesteps``, for even levels that it then shifts.
+
+    Args:
+        config: the scheduler's.
+        steps: number of steps.
+        tokens: of the picture, on which the shift depends.
+    """
+    return {
+        "sigmas": np.linspace(1.0, 1 / steps, steps),
+        "mu": dynamic_shift(config, tokens, max_shift=1.15),
+    }
+
+
+def masked_conditions(prompts: Embeddings, unwanted: Embeddings | None) -> Conditions:
+    """The conditions of a network that is told nothing of prompts but their states and ``mask`` [R,T]."""
+    assert prompts.mask is not None
+    if unwanted is None or unwanted.mask is None:
+        return Conditions(prompts.states, None, {"mask": prompts.mask})
+    return Conditions(prompts.states, unwanted.states, {"mask": torch.cat([unwanted.mask, prompts.mask])})
 
 
 def dynamic_shift(config: Mapping[str, Any], tokens: int, max_shift: float) -> float:

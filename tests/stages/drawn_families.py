@@ -1,0 +1,75 @@
+"""How each family is drawn, by us and by diffusers' own pipeline, small and random."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import QwenImagePipeline
+
+from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.model import Diffusion
+from tests.stages.tiny_chat_pipelines import save_qwen
+
+PROMPTS = ["a red car on a beach", "a blue ball"]
+STEPS = 4
+SIZE = (16, 24)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One family.
+
+    ``pipeline`` draws PROMPTS from given noise: (folder, model, noise, output_type) to latents or pictures.
+    ``guidance``: of the published model. ``refused``: settings that do not suit it, and the message.
+    """
+
+    save: Callable[..., Path]
+    pipeline: Callable[[Path, Diffusion, torch.Tensor, str], Any]
+    sampler: str = "flow_euler"
+    guidance: float = 4.0
+    size: tuple[int, int] = SIZE
+    scale: int = 2
+    channels: int = 4
+    keys: dict[str, Any] = field(default_factory=dict)
+
+
+def _settings(model: Diffusion, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "height": size[0],
+        "width": size[1],
+        "num_inference_steps": model.config.steps,
+    }
+
+
+def _by_qwen(folder: Path, model: Diffusion, noise: torch.Tensor, output_type: str):
+    pipeline = QwenImagePipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        PROMPTS,
+        negative_prompt=[model.config.negative_prompt] * len(PROMPTS),
+        latents=QwenImagePipeline._pack_latents(noise, *noise.shape),
+        true_cfg_scale=model.config.guidance_scale,
+        output_type=output_type,
+        **_settings(model, SIZE),
+    ).images
+    if output_type != "latent":
+        return drawn
+    return QwenImagePipeline._unpack_latents(drawn, *SIZE, vae_scale_factor=2)[:, :, 0]
+
+
+KINDS = {"qwen": Kind(save_qwen, _by_qwen)}
+
+
+def loaded(kind: str, folder: Path, **keys) -> Diffusion:
+    own = KINDS[kind]
+    settings = {"sampler": own.sampler, "steps": STEPS, "guidance_scale": own.guidance, **keys}
+    return Diffusion(DiffusionConfig(model=str(folder), height=own.size[0], width=own.size[1], **settings))
+
+
+def drawn(model: Diffusion, prompts=PROMPTS, seeds=(1, 2)) -> torch.Tensor:
+    """Latents of prompts."""
+    guidance = torch.full((len(prompts),), model.config.guidance_scale)
+    noise = model.initial_latents(list(seeds), (model.config.height, model.config.width))
+    return model.sample(noise, model.prompts.encode(list(prompts)), guidance, list(seeds))

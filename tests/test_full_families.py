@@ -1,0 +1,79 @@
+"""The families with masked text at their published sizes, on a device without values: shapes alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+
+from stages.edit.prompt_to_prompt.alignment import TokenMap
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.models.diffusion.families.qwen import QwenNetwork
+from stages.models.diffusion.sampler import sample
+from tests.stages.tiny_chat_pipelines import TEXT_WIDTH, qwen_transformer
+
+STEPS = 2
+
+
+@dataclass(frozen=True)
+class Size:
+    """A network, small and as published, with channels and side of the latents, and the widths of its text."""
+
+    network: Callable[[Any], Any]
+    small: Callable[[], Any]
+    published: Callable[[], Any]
+    billions: float
+    channels: int
+    side: int
+    width: int
+    blocks: int
+
+
+JOINT = {
+    "qwen": Size(QwenNetwork, qwen_transformer, QwenImageTransformer2DModel, 20.43, 16, 128, 3584, 60),
+}
+
+
+def draw(network: Any, channels: int, side: int, width: int, tokens: int, hold: bool) -> torch.Tensor:
+    """A guided source with its edit under a mask, on ``meta``, where waiting for a value fails."""
+    device, dtype = torch.device("meta"), network.dtype
+    mask, nothing = torch.ones(8 * side, 8 * side), TokenMap(torch.zeros(0, 0), torch.zeros(0))
+    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), torch.tensor([True, False]), shared=True, mask=mask)
+    core = JointAttention(hold=hold)
+    core.control = PromptToPrompt([edit], 1, STEPS, 1, device, dtype, mask_attention=not hold)
+    core.install(network)
+    states = torch.empty(2, tokens, width, device=device, dtype=dtype)
+    return sample(
+        network,
+        FlowMatchEulerDiscreteScheduler(),
+        torch.empty(2, channels, side, side, device=device),
+        states,
+        states[:1],
+        torch.ones(2, device=device),
+        STEPS,
+        core.control,
+        added={"mask": torch.empty(4, tokens, dtype=torch.bool, device=device)},
+    )
+
+
+@pytest.mark.parametrize("hold", [False, True])
+@pytest.mark.parametrize("size", JOINT.values(), ids=JOINT)
+def test_the_loop_never_waits_for_the_device(size, hold):
+    network = size.network(size.small().to("meta"))
+    assert draw(network, 4, 8, TEXT_WIDTH, 32, hold).shape == (2, 4, 8, 8)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("size", JOINT.values(), ids=JOINT)
+def test_it_draws_an_edit_at_its_published_size(size):
+    with torch.device("meta"):
+        transformer = size.published().bfloat16()
+    assert sum(p.numel() for p in transformer.parameters()) == pytest.approx(size.billions * 1e9, rel=0.01)
+    network = size.network(transformer)
+    assert len(network.blocks) == size.blocks
+    for hold in (False, True):
+        drawn = draw(network, size.channels, size.side, size.width, 256, hold)
+        assert drawn.shape == (2, size.channels, size.side, size.side)
