@@ -6,21 +6,22 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel, ZImageTransformer2DModel
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.models.diffusion.families.qwen import QwenNetwork
+from stages.models.diffusion.families.zimage_network import ZImageNetwork
 from stages.models.diffusion.sampler import sample
-from tests.stages.tiny_chat_pipelines import TEXT_WIDTH, qwen_transformer
+from tests.stages.tiny_chat_pipelines import TEXT_WIDTH, qwen_transformer, zimage_transformer
 
 STEPS = 2
 
 
 @dataclass(frozen=True)
 class Size:
-    """A network, small and as published, with channels and side of the latents, and the widths of its text."""
+    """A network, small and as published; its latents' channels and side, the width of its text."""
 
     network: Callable[[Any], Any]
     small: Callable[[], Any]
@@ -34,6 +35,7 @@ class Size:
 
 JOINT = {
     "qwen": Size(QwenNetwork, qwen_transformer, QwenImageTransformer2DModel, 20.43, 16, 128, 3584, 60),
+    "zimage": Size(ZImageNetwork, zimage_transformer, ZImageTransformer2DModel, 6.15, 16, 128, 2560, 2 + 30),
 }
 
 

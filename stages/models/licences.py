@@ -43,6 +43,7 @@ BY_NAME = {
         "FLUX.1 [dev] Non-Commercial", "outputs may not train a model that competes with FLUX.1 [dev]"
     ),
     "qwen/qwen-image*": _APACHE,
+    "tongyi-mai/z-image*": _APACHE,
     "idea-research/grounding-dino-*": _APACHE,
     "facebook/sam-vit-*": _APACHE,
     "facebook/sam2*": _APACHE,

@@ -140,6 +140,7 @@ def test_a_run_without_gpus_has_no_gpu_hours(run):
         ("depth-anything/Depth-Anything-V2-Large-hf", "CC-BY-NC-4.0", "non-commercial"),
         ("ViT-L-14", "MIT", "no limits"),
         ("Qwen/Qwen-Image", "Apache-2.0", "no limits"),
+        ("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", "no limits"),
     ],
 )
 def test_licences_of_well_known_models(name, licence, outputs):

@@ -7,7 +7,14 @@ from pipeline.audit.memory import memory_table
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import QWEN_COPIES, decoding_bytes, joint_bytes, sampling_bytes, sd3_bytes
+from stages.models.diffusion.memory import (
+    QWEN_COPIES,
+    ZIMAGE_COPIES,
+    decoding_bytes,
+    joint_bytes,
+    sampling_bytes,
+    sd3_bytes,
+)
 from stages.models.weight_files import parameters_in
 from tests.pipeline.runs import ROOT
 
@@ -34,12 +41,20 @@ def test_the_formula_for_joint_attention_gives_what_torch_counts(side, counted):
     assert joint_bytes(flux, side * side // 4 + 512, 4) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
-@pytest.mark.parametrize(("side", "counted"), [(128, 748.7), (64, 222.9)])
-def test_the_formula_for_qwen_image_gives_what_torch_counts(side, counted):
-    """Counted in the same way, for its widths with two blocks and 256 tokens of text."""
-    qwen = {"num_attention_heads": 24, "attention_head_dim": 128}
+@pytest.mark.parametrize(
+    ("heads", "copies", "side", "counted"),
+    [
+        (24, QWEN_COPIES, 128, 748.7),
+        (24, QWEN_COPIES, 64, 222.9),
+        (30, ZIMAGE_COPIES, 128, 1066.9),
+        (30, ZIMAGE_COPIES, 64, 313.2),
+    ],
+)
+def test_the_formula_for_masked_text_gives_what_torch_counts(heads, copies, side, counted):
+    """Counted in the same way, for Qwen-Image and Z-Image with two blocks and 256 tokens of text."""
+    network = {"num_attention_heads": heads, "attention_head_dim": 128}
     tokens = side * side // 4 + 256
-    assert joint_bytes(qwen, tokens, 4, QWEN_COPIES) / 2**20 == pytest.approx(counted, rel=0.05)
+    assert joint_bytes(network, tokens, 4, copies) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.parametrize(

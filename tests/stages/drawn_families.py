@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import QwenImagePipeline
+from diffusers import QwenImagePipeline, ZImagePipeline
 
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
-from tests.stages.tiny_chat_pipelines import save_qwen
+from tests.stages.tiny_chat_pipelines import save_qwen, save_zimage
 
 PROMPTS = ["a red car on a beach", "a blue ball"]
 STEPS = 4
@@ -59,7 +59,20 @@ def _by_qwen(folder: Path, model: Diffusion, noise: torch.Tensor, output_type: s
     return QwenImagePipeline._unpack_latents(drawn, *SIZE, vae_scale_factor=2)[:, :, 0]
 
 
-KINDS = {"qwen": Kind(save_qwen, _by_qwen)}
+def _by_zimage(folder: Path, model: Diffusion, noise: torch.Tensor, output_type: str):
+    pipeline = ZImagePipeline.from_pretrained(folder)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        list(PROMPTS),  # it writes into the list
+        negative_prompt=[model.config.negative_prompt] * len(PROMPTS),
+        latents=noise,
+        guidance_scale=max(0, model.config.guidance_scale - 1),  # it counts from 0
+        output_type=output_type,
+        **_settings(model, SIZE),
+    ).images
+
+
+KINDS = {"qwen": Kind(save_qwen, _by_qwen), "zimage": Kind(save_zimage, _by_zimage)}
 
 
 def loaded(kind: str, folder: Path, **keys) -> Diffusion:

@@ -8,9 +8,19 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     QwenImagePipeline,
     QwenImageTransformer2DModel,
+    ZImagePipeline,
+    ZImageTransformer2DModel,
 )
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+from transformers import (
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+from tests.stages.tiny_pipelines import tiny_vae
 
 TEXT_WIDTH = 32
 TEMPLATE = (
@@ -105,5 +115,47 @@ def save_qwen(folder: Path, **scheduler) -> Path:
         text_encoder=_qwen_vl(len(tokenizer)),
         tokenizer=tokenizer,
         transformer=qwen_transformer(),
+    ).save_pretrained(folder)
+    return folder
+
+
+def zimage_transformer() -> ZImageTransformer2DModel:
+    return ZImageTransformer2DModel(
+        in_channels=4,
+        dim=32,
+        n_layers=2,
+        n_refiner_layers=1,
+        n_heads=2,
+        n_kv_heads=2,
+        cap_feat_dim=TEXT_WIDTH,
+        axes_dims=[4, 6, 6],
+        axes_lens=[512, 64, 64],
+    )
+
+
+def save_zimage(folder: Path, **scheduler) -> Path:
+    """Z-Image; by default with the noise levels of the published models, shifted by one factor."""
+    torch.manual_seed(0)
+    tokenizer = byte_bpe()
+    encoder = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=16,
+        bos_token_id=None,
+        eos_token_id=None,
+    )
+    transformer = zimage_transformer()
+    for token in (transformer.x_pad_token, transformer.cap_pad_token):
+        torch.nn.init.normal_(token)
+    ZImagePipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
+        vae=tiny_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        text_encoder=Qwen3Model(encoder),
+        tokenizer=tokenizer,
+        transformer=transformer,
     ).save_pretrained(folder)
     return folder

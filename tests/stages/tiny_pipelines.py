@@ -44,7 +44,7 @@ def _unet(**options) -> UNet2DConditionModel:
     )
 
 
-def _vae(latent_channels: int = 4, **options) -> AutoencoderKL:
+def tiny_vae(latent_channels: int = 4, **options) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -77,7 +77,7 @@ def save_stable_diffusion(folder: Path, **unet) -> Path:
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     StableDiffusionPipeline(
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=_text(tokenizer, WIDTH),
         tokenizer=tokenizer,
         unet=_unet(cross_attention_dim=WIDTH, **unet),
@@ -95,7 +95,7 @@ def save_sdxl(
     torch.manual_seed(0)
     tokenizer = tokenizer or build_tokenizer()
     StableDiffusionXLPipeline(
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=_text(tokenizer, WIDTH),
         text_encoder_2=_text(tokenizer, WIDTH, CLIPTextModelWithProjection),
         tokenizer=tokenizer,
@@ -153,7 +153,7 @@ def save_flux(folder: Path, guidance: bool = False, **scheduler) -> Path:
     scheduler = {"shift": 3.0 if guidance else 1.0, "use_dynamic_shifting": guidance, **scheduler}
     FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**scheduler),
-        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        vae=tiny_vae(scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=_text(clip, WIDTH),
         tokenizer=clip,
         text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(t5), **shape)),
@@ -188,7 +188,7 @@ def save_sd3(folder: Path, dual: bool = True, t5: bool = True, **scheduler) -> P
     shape = {"d_model": 3 * WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
     StableDiffusion3Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
-        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609),
+        vae=tiny_vae(scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=_text(clip, WIDTH, CLIPTextModelWithProjection),
         tokenizer=clip,
         text_encoder_2=_text(clip, WIDTH, CLIPTextModelWithProjection),

@@ -21,6 +21,8 @@ Counted in the same way for FLUX.1's widths: 15.3 at 1024 px (824 MiB a row in a
 (280 MiB)."""
 QWEN_COPIES = 14.6
 """The same for Qwen-Image's widths with two blocks: 748 MiB a row at 1024 px, 223 MiB at 512 px."""
+ZIMAGE_COPIES = 16.7
+"""The same for Z-Image: 1067 MiB and 313 MiB."""
 SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
 """The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
 picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""

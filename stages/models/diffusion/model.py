@@ -18,6 +18,7 @@ from stages.models.diffusion.families.flux import FluxFamily
 from stages.models.diffusion.families.qwen import QwenFamily
 from stages.models.diffusion.families.sd3 import SD3Family
 from stages.models.diffusion.families.unet import UNetFamily
+from stages.models.diffusion.families.zimage import ZImageFamily
 from stages.models.diffusion.folder import left_out
 from stages.models.diffusion.memory import most_pixels, size_problems
 from stages.models.diffusion.prompts import Embeddings
@@ -31,6 +32,7 @@ FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {
     "flux": FluxFamily,
     "sd3": SD3Family,
     "qwen": QwenFamily,
+    "zimage": ZImageFamily,
 }
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"clip_sample": False},

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stages.models.diffusion import DiffusionConfig
 
-FamilyName = Literal["unet", "flux", "sd3", "qwen"]
+FamilyName = Literal["unet", "flux", "sd3", "qwen", "zimage"]
 
 PIPELINES: dict[str, FamilyName] = {
     "StableDiffusionPipeline": "unet",
@@ -19,12 +19,14 @@ PIPELINES: dict[str, FamilyName] = {
     "FluxPipeline": "flux",
     "StableDiffusion3Pipeline": "sd3",
     "QwenImagePipeline": "qwen",
+    "ZImagePipeline": "zimage",
 }
 SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "unet": ("ddim", "euler", "euler_ancestral", "lcm"),
     "flux": ("flow_euler",),
     "sd3": ("flow_euler",),
     "qwen": ("flow_euler",),
+    "zimage": ("flow_euler",),
 }
 
 
@@ -45,6 +47,8 @@ def family_of(pipeline: object, where: str) -> FamilyName:
 
 def block_count(family: FamilyName, network: Mapping[str, Any]) -> int:
     """The number of a transformer's blocks, by its configuration."""
+    if family == "zimage":
+        return int(network["n_refiner_layers"]) + int(network["n_layers"])
     singles = network["num_single_layers"] if family == "flux" else 0
     return int(network["num_layers"]) + int(singles)
 

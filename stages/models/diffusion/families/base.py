@@ -3,7 +3,7 @@
 Latents are spatial, [n,c,h,w], between the sampling steps, whatever a model does with them inside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -32,7 +32,15 @@ class Conditions:
 
 
 class Classic:
-    """What most families have: classifier-free guidance as published."""
+    """What most families have: classifier-free guidance as published, and prompts read alone."""
+
+    prompts: Any
+
+    def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
+        return self.prompts.encode(prompts)
+
+    def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
+        return self.prompts.fits(prompt)
 
     def guided(
         self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
@@ -72,6 +80,14 @@ class Family(Protocol):
     @property
     def multiple(self) -> int:
         """The number of latents by which both sides must be divisible."""
+        ...
+
+    def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
+        """Encode n prompts; a row's pair has the captions that it is first drawn and edited with."""
+        ...
+
+    def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
+        """Whether a prompt can be encoded for a row with a pair of captions."""
         ...
 
     def guided(

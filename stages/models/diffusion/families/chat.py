@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from stages.models.diffusion.families.chat_files import LENGTH
 from stages.models.diffusion.families.joint import JointPrompts
-from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.families.within import Within
+from stages.models.diffusion.prompts import Embeddings, Segment
 
 
 class ChatPrompts(JointPrompts):
@@ -29,6 +30,12 @@ class ChatPrompts(JointPrompts):
     def written(self, prompt: str) -> str:
         """A prompt within its template."""
         raise NotImplementedError
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """One: the template's tokens before and after the prompt, but for the first, are states too."""
+        read = Within(self.tokenizer, self.written, lambda tokens: range(self.dropped, tokens))
+        return (Segment(read, self.context_length),)
 
     def fits(self, prompt: str) -> bool:
         tokens = self.tokenizer(self.written(prompt), truncation=False).input_ids

@@ -12,6 +12,7 @@ from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
     QWEN_COPIES,
+    ZIMAGE_COPIES,
     decoding_bytes,
     joint_bytes,
     latent_multiple,
@@ -65,6 +66,11 @@ def _qwen_bytes(network: Network, latents: int, itemsize: int) -> int:
     return joint_bytes(network, latents // PATCH**2 + LENGTH, itemsize, QWEN_COPIES)
 
 
+def _zimage_bytes(network: Network, latents: int, itemsize: int) -> int:
+    heads = {"num_attention_heads": 1, "attention_head_dim": network["dim"]}
+    return joint_bytes(heads, latents // PATCH**2 + LENGTH, itemsize, ZIMAGE_COPIES)
+
+
 def _of(key: str) -> Callable[[Network], int]:
     """What a configuration says."""
     return lambda network: int(network[key])
@@ -113,6 +119,16 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         lambda network: PATCH,
         lambda network: SIDE,
         _qwen_bytes,
+    ),
+    "zimage": Layout(
+        "transformer",
+        "ZImageTransformer2DModel",
+        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
+        ("transformer", "vae", "text_encoder"),
+        _ONE,
+        lambda network: PATCH,
+        lambda network: SIDE,
+        _zimage_bytes,
     ),
 }
 

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.base import Classic, Conditions
 from stages.models.diffusion.families.chat import ChatPrompts
 from stages.models.diffusion.families.flux_files import PATCH, SIDE
 from stages.models.diffusion.families.joint import (
@@ -88,7 +88,7 @@ class QwenNetwork(PackedNetwork):
         return SimpleNamespace(sample=self.unpack(drawn, size))
 
 
-class QwenFamily:
+class QwenFamily(Classic):
     """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance, multiple, side = True, PATCH, SIDE
