@@ -9,8 +9,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, QwenImageTransformer2DModel, ZImageTransformer2DModel
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.models.diffusion.families.qwen import QwenNetwork
 from stages.models.diffusion.families.zimage_network import ZImageNetwork
 from stages.models.diffusion.sampler import sample
@@ -43,9 +44,12 @@ def draw(network: Any, channels: int, side: int, width: int, tokens: int, hold: 
     """A guided source with its edit under a mask, on ``meta``, where waiting for a value fails."""
     device, dtype = torch.device("meta"), network.dtype
     mask, nothing = torch.ones(8 * side, 8 * side), TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), torch.tensor([True, False]), shared=True, mask=mask)
+    gate, blocks = torch.tensor([True, False]), torch.ones(len(network.blocks), dtype=torch.bool)
+    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), gate, shared=True, mask=mask, blocks=blocks)
     core = JointAttention(hold=hold)
-    core.control = PromptToPrompt([edit], 1, STEPS, 1, device, dtype, mask_attention=not hold)
+    core.control = JointControl(
+        [edit], 1, STEPS, "qk", (side // 2) ** 2, device, dtype, mask_attention=not hold
+    )
     core.install(network)
     states = torch.empty(2, tokens, width, device=device, dtype=dtype)
     return sample(

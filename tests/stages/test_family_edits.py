@@ -117,4 +117,4 @@ def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(
 
 def test_the_shipped_manifest_suits_it(folders, kind):
     editor = assert_manifest_suits(ROOT / "manifests" / f"{MANIFESTS[kind]}.yaml", folders[kind])
-    assert editor.drawing.controlled.joint is (kind in JOINT)
+    assert (editor.drawing.controlled.joint is not None) is (kind in JOINT)

@@ -28,16 +28,15 @@ STOCK = {"qwen": 1e-12, "zimage": 1e-6}
 
 
 def _by_qwen(network, stock, rows, timestep, states, mask):
-    size = network.grid(SIZE)
     (drawn,) = stock(
         network.pack(rows),
         states,
         mask,
         (timestep / 1000).expand(len(rows)),
-        [[(1, *size)]] * len(rows),
+        [[(1, *network.grid(SIZE))]] * len(rows),
         return_dict=False,
     )
-    return network.unpack(drawn, size)
+    return network.unpack(drawn, SIZE)
 
 
 def _by_zimage(network, stock, rows, timestep, states, mask):

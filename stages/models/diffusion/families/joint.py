@@ -19,6 +19,7 @@ MASK_CHANNELS = 8
 UNSEEN = -10_000.0
 """The logit of a key that is not to be seen, whose weight is then 0."""
 
+
 class JointCore(Protocol):
     """Computes one joint attention, over text and picture."""
 

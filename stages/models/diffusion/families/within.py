@@ -8,7 +8,7 @@ _MARK = "\ue000"
 
 
 class Within:
-    """Called as a tokenizer with offsets: the tokens that the network gets, and their characters in the prompt.
+    """Called as a tokenizer: the network's tokens, and their characters in the prompt.
 
     Tokens of the other words have empty offsets, as special tokens have.
 
