@@ -44,6 +44,11 @@ BY_NAME = {
     ),
     "qwen/qwen-image*": _APACHE,
     "tongyi-mai/z-image*": _APACHE,
+    "pixart-alpha/*": Terms("CreativeML OpenRAIL++-M", _RAIL),
+    "efficient-large-model/sana_*": Terms(
+        "NVIDIA NSCL v2-custom; Gemma Terms of Use for the text encoder",
+        "research and evaluation only, as NVIDIA's source code licences say; not seen: read LICENSE.txt",
+    ),
     "idea-research/grounding-dino-*": _APACHE,
     "facebook/sam-vit-*": _APACHE,
     "facebook/sam2*": _APACHE,

@@ -141,6 +141,8 @@ def test_a_run_without_gpus_has_no_gpu_hours(run):
         ("ViT-L-14", "MIT", "no limits"),
         ("Qwen/Qwen-Image", "Apache-2.0", "no limits"),
         ("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", "no limits"),
+        ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "OpenRAIL++-M", "no ban on training"),
+        ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers", "NSCL v2-custom", "research"),
     ],
 )
 def test_licences_of_well_known_models(name, licence, outputs):

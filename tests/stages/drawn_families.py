@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import QwenImagePipeline, ZImagePipeline
+from diffusers import PixArtSigmaPipeline, QwenImagePipeline, SanaPipeline, ZImagePipeline
 
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.model import Diffusion
 from tests.stages.tiny_chat_pipelines import save_qwen, save_zimage
+from tests.stages.tiny_cross_pipelines import save_pixart, save_sana
 
 PROMPTS = ["a red car on a beach", "a blue ball"]
 STEPS = 4
@@ -72,7 +73,47 @@ def _by_zimage(folder: Path, model: Diffusion, noise: torch.Tensor, output_type:
     ).images
 
 
-KINDS = {"qwen": Kind(save_qwen, _by_qwen), "zimage": Kind(save_zimage, _by_zimage)}
+def _by_pixart(folder: Path, model: Diffusion, noise: torch.Tensor, output_type: str):
+    pipeline = PixArtSigmaPipeline.from_pretrained(folder)
+    pipeline.scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline(
+        PROMPTS,
+        negative_prompt=model.config.negative_prompt,
+        latents=noise,
+        guidance_scale=model.config.guidance_scale,
+        output_type=output_type,
+        clean_caption=False,
+        use_resolution_binning=False,
+        **_settings(model, SIZE),
+    ).images
+
+
+def _by_sana(folder: Path, model: Diffusion, noise: torch.Tensor, output_type: str):
+    """With flow Euler at the noise levels of its own scheduler; its sides are multiples of 32."""
+    pipeline = SanaPipeline.from_pretrained(folder)
+    pipeline.scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    pipeline.set_progress_bar_config(disable=True)
+    settings = _settings(model, KINDS["sana"].size)
+    levels = model.family.schedule(model.scheduler, settings["num_inference_steps"], noise)["sigmas"]
+    return pipeline(
+        PROMPTS,
+        sigmas=list(levels),
+        negative_prompt=model.config.negative_prompt,
+        latents=noise,
+        guidance_scale=max(1, model.config.guidance_scale),
+        output_type=output_type,
+        use_resolution_binning=False,
+        **settings,
+    ).images
+
+
+KINDS = {
+    "qwen": Kind(save_qwen, _by_qwen),
+    "zimage": Kind(save_zimage, _by_zimage),
+    "sana": Kind(save_sana, _by_sana, size=(32, 64)),
+    "pixart": Kind(save_pixart, _by_pixart, sampler="ddim"),
+}
 
 
 def loaded(kind: str, folder: Path, **keys) -> Diffusion:

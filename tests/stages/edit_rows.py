@@ -77,6 +77,6 @@ def assert_manifest_suits(path: Path, folder: Path) -> Edit:
     config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
     assert list(Edit.problems(config, own)) == []
     assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
-    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
+    other = read_manifest(path, (*overrides, "diffusion.sampler=lcm"), STAGES)
     assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))
     return Edit(config, own)

@@ -54,7 +54,7 @@ def test_captions_of_other_lengths_in_the_batch_change_nothing(folders, kind):
     others = drawn(model, [PROMPTS[0], "a", "on"], (1, 5, 6))
     assert torch.equal(together[0], others[0])
     alone = drawn(model, PROMPTS[:1], (1,))
-    assert (together[0] - alone[0]).abs().max() < 1e-5
+    assert (together[0] - alone[0]).abs().max() < 1e-5 * together.abs().max()
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -13,7 +13,7 @@ from tests.stages.drawn_families import KINDS, SIZE
 from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_rows, latents_of, tasks
 
 HOLD = {"hold": "exact", "mask_attention": False}
-MANIFESTS = {"qwen": "qwen-image", "zimage": "z-image"}
+MANIFESTS = {"qwen": "qwen-image", "zimage": "z-image", "pixart": "pixart-sigma", "sana": "sana"}
 JOINT = ("qwen", "zimage")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from stages.edit.prompt_to_prompt.captions import Captions
-from stages.models.diffusion.families.chat import ChatPrompts
+from stages.models.diffusion.families.pixart import PixArtPrompts
 from tests.stages.drawn_families import KINDS, loaded
 
 
@@ -19,7 +19,7 @@ def spelled(prompts, tokens: list[int]) -> str:
     return tokenizer.decode(tokens).strip()
 
 
-@pytest.mark.parametrize("caption", ["a red car", "a beach on  a ball, red!", "car"])
+@pytest.mark.parametrize("caption", ["a red car", "a beach on  a ball red", "car"])
 def test_words_have_their_tokens_where_the_network_gets_them(prompts, caption):
     captions = Captions(prompts.segments, caption, caption)
     ((prompt, _),) = [reading.prompts for reading in captions.readings]
@@ -43,5 +43,5 @@ def test_only_the_tokens_of_a_changed_word_are_changed(prompts):
     first = min(changed)
     differs = (before != after).any(-1)
     assert differs[first]
-    if isinstance(prompts, ChatPrompts):
+    if not isinstance(prompts, PixArtPrompts):
         assert not differs[:first].any()

@@ -114,18 +114,26 @@ def save_sdxl(
     return folder
 
 
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """A tokenizer as T5's: a token begins with the space before it, and the prompt ends with </s>."""
+_WORDS = ("a", "red", "blue", "car", "ball", "on")
+
+
+def sentencepiece(
+    single: str = "$A </s>", special: str = "</s>", words: tuple[str, ...] = ()
+) -> PreTrainedTokenizerFast:
+    """A tokenizer as T5's: a token begins with the space before it, and the prompt ends with </s>.
+
+    ``single``: the form of a prompt, with one special token. ``words``: further words of one token.
+    """
     letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces = ["\u2581", *letters, *(f"\u2581{word}" for word in ("a", "red", "blue", "car", "ball", "on"))]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
+    pieces = ["\u2581", *letters, *(f"\u2581{word}" for word in (*_WORDS, *words))]
+    vocabulary = [("<pad>", 0.0), (special, 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(special, 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
-        eos_token="</s>",
+        **{"eos_token" if special == "</s>" else "bos_token": special},
         unk_token="<unk>",
         model_max_length=32,
     )

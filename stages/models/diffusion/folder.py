@@ -35,8 +35,8 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
     for part in layout.needed:
         if not _is_used(index.get(part)):
             raise ValueError(f"{named} names no {part}: it is not a whole {index['_class_name']}")
-    if index[layout.network][1] != layout.kind:
-        raise ValueError(f"{folder} has a {index[layout.network][1]}, not a {layout.kind}")
+    if index[layout.network][1] not in layout.kinds:
+        raise ValueError(f"{folder} has a {index[layout.network][1]}, not a {layout.kinds[0]}")
     for part in layout.models:
         if _is_used(index.get(part)):
             config = read_json(folder / part / "config.json")

@@ -23,6 +23,8 @@ QWEN_COPIES = 14.6
 """The same for Qwen-Image's widths with two blocks: 748 MiB a row at 1024 px, 223 MiB at 512 px."""
 ZIMAGE_COPIES = 16.7
 """The same for Z-Image: 1067 MiB and 313 MiB."""
+PIXART_COPIES = 12.0
+SANA_COPIES = 30.0
 SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
 """The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
 picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""

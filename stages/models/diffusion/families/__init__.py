@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stages.models.diffusion import DiffusionConfig
 
-FamilyName = Literal["unet", "flux", "sd3", "qwen", "zimage"]
+FamilyName = Literal["unet", "flux", "sd3", "qwen", "zimage", "pixart", "sana"]
 
 PIPELINES: dict[str, FamilyName] = {
     "StableDiffusionPipeline": "unet",
@@ -20,6 +20,8 @@ PIPELINES: dict[str, FamilyName] = {
     "StableDiffusion3Pipeline": "sd3",
     "QwenImagePipeline": "qwen",
     "ZImagePipeline": "zimage",
+    "PixArtSigmaPipeline": "pixart",
+    "SanaPipeline": "sana",
 }
 SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "unet": ("ddim", "euler", "euler_ancestral", "lcm"),
@@ -27,7 +29,13 @@ SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "sd3": ("flow_euler",),
     "qwen": ("flow_euler",),
     "zimage": ("flow_euler",),
+    "pixart": ("ddim", "euler", "euler_ancestral"),
+    "sana": ("flow_euler",),
 }
+
+
+CROSS: tuple[FamilyName, ...] = ("pixart", "sana")
+"""Transformers with cross-attention, which Prompt-to-Prompt controls as it controls a U-Net."""
 
 
 def family_of(pipeline: object, where: str) -> FamilyName:
@@ -66,6 +74,11 @@ def setting_problems(
     fitting = SAMPLERS_OF[family]
     if config.sampler not in fitting:
         yield f"diffusion.sampler: {config.sampler} does not suit {config.model}: set {' or '.join(fitting)}"
+    if family == "sana" and network.get("guidance_embeds"):
+        yield (
+            f"diffusion.model: {config.model} is told its guidance (Sana-Sprint), and its sampler, SCM, adds "
+            "noise: not supported"
+        )
     if family == "flux" and config.negative_prompt:
         yield (
             f"diffusion.negative_prompt: {config.model} draws without unconditional rows, which alone would "

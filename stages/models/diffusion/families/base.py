@@ -39,6 +39,12 @@ class Classic:
     def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
         return self.prompts.encode(prompts)
 
+    def unwanted(self, prompt: str) -> Embeddings:
+        return self.prompts.encode([prompt]) if prompt else self.prompts.empty
+
+    def scheduler_options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {}
+
     def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
         return self.prompts.fits(prompt)
 
@@ -84,6 +90,14 @@ class Family(Protocol):
 
     def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
         """Encode n prompts; a row's pair has the captions that it is first drawn and edited with."""
+        ...
+
+    def unwanted(self, prompt: str) -> Embeddings:
+        """Encode the prompt of unconditional rows [1,T,d]."""
+        ...
+
+    def scheduler_options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings of a sampler's scheduler that the published one's configuration has by other names."""
         ...
 
     def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:

@@ -11,7 +11,9 @@ from stages.models.diffusion.families.chat_files import LENGTH
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
+    PIXART_COPIES,
     QWEN_COPIES,
+    SANA_COPIES,
     ZIMAGE_COPIES,
     decoding_bytes,
     joint_bytes,
@@ -32,7 +34,7 @@ class Layout:
 
     Attributes:
         network: the folder of the network.
-        kind: its class.
+        kinds: names of its class; folders of before 2024 have an older one.
         needed: parts that every such pipeline has.
         models: parts with weights.
         tokenizers: the text encoder that each tokenizer is for.
@@ -43,7 +45,7 @@ class Layout:
     """
 
     network: str
-    kind: str
+    kinds: tuple[str, ...]
     needed: tuple[str, ...]
     models: tuple[str, ...]
     tokenizers: Mapping[str, str]
@@ -71,6 +73,14 @@ def _zimage_bytes(network: Network, latents: int, itemsize: int) -> int:
     return joint_bytes(heads, latents // PATCH**2 + LENGTH, itemsize, ZIMAGE_COPIES)
 
 
+def _pixart_bytes(network: Network, latents: int, itemsize: int) -> int:
+    return joint_bytes(network, latents // int(network["patch_size"]) ** 2, itemsize, PIXART_COPIES)
+
+
+def _sana_bytes(network: Network, latents: int, itemsize: int) -> int:
+    return joint_bytes(network, latents // int(network["patch_size"]) ** 2, itemsize, SANA_COPIES)
+
+
 def _of(key: str) -> Callable[[Network], int]:
     """What a configuration says."""
     return lambda network: int(network[key])
@@ -81,7 +91,7 @@ _TWO = {**_ONE, "tokenizer_2": "text_encoder_2"}
 LAYOUTS: Mapping[FamilyName, Layout] = {
     "unet": Layout(
         "unet",
-        "UNet2DConditionModel",
+        ("UNet2DConditionModel",),
         ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("unet", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
@@ -91,7 +101,7 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
     ),
     "flux": Layout(
         "transformer",
-        "FluxTransformer2DModel",
+        ("FluxTransformer2DModel",),
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
@@ -102,7 +112,7 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
     ),
     "sd3": Layout(
         "transformer",
-        "SD3Transformer2DModel",
+        ("SD3Transformer2DModel",),
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
         {**_TWO, "tokenizer_3": "text_encoder_3"},
@@ -112,7 +122,7 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
     ),
     "qwen": Layout(
         "transformer",
-        "QwenImageTransformer2DModel",
+        ("QwenImageTransformer2DModel",),
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
@@ -122,13 +132,33 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
     ),
     "zimage": Layout(
         "transformer",
-        "ZImageTransformer2DModel",
+        ("ZImageTransformer2DModel",),
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
         lambda network: PATCH,
         lambda network: SIDE,
         _zimage_bytes,
+    ),
+    "pixart": Layout(
+        "transformer",
+        ("PixArtTransformer2DModel", "Transformer2DModel"),
+        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
+        ("transformer", "vae", "text_encoder"),
+        _ONE,
+        _of("patch_size"),
+        _of("sample_size"),
+        _pixart_bytes,
+    ),
+    "sana": Layout(
+        "transformer",
+        ("SanaTransformer2DModel",),
+        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
+        ("transformer", "vae", "text_encoder"),
+        _ONE,
+        _of("patch_size"),
+        _of("sample_size"),
+        _sana_bytes,
     ),
 }
 

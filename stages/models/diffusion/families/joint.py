@@ -12,12 +12,8 @@ from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.masks import masked_keys, seeing
 from stages.models.diffusion.prompts import Embeddings, Segment
-
-MASK_CHANNELS = 8
-"""By how many channels :func:`masked` widens heads: one is enough, but fused kernels want multiples of 8."""
-UNSEEN = -10_000.0
-"""The logit of a key that is not to be seen, whose weight is then 0."""
 
 
 class JointCore(Protocol):
@@ -165,38 +161,16 @@ class PackedNetwork(JointNetwork):
         return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), self.patch)
 
 
-def masked(
-    query: torch.Tensor, key: torch.Tensor, seen: torch.Tensor, scale: float | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Queries and keys, widened so that no query sees the keys that are masked.
-
-    The mask is a channel of the keys. So it goes wherever the keys of a row go: a control that has an edit
-    attend to its source's keys need not know that they are masked.
-
-    Args:
-        query, key: heads [R,heads,L,D].
-        seen: which keys are seen [R,L]: 1, or 0 for padding.
-        scale: of the attention; None: one over the root of the width of what is returned.
-    """
-    width = query.shape[-1] + MASK_CHANNELS
-    if scale is None:
-        scale = width**-0.5
-        query = query * (width / query.shape[-1]) ** 0.5
-    logits = (1 - seen.to(key.dtype)[:, None, :, None]) * UNSEEN
-    query = torch.cat([query, torch.full_like(query[..., :1], 1 / scale)], -1)
-    key = torch.cat([key, logits.expand(-1, key.shape[1], -1, -1)], -1)
-    query, key = (functional.pad(heads, (0, width - heads.shape[-1])) for heads in (query, key))
-    return query, key
-
-
 def attend_masked(
     core: JointCore, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor
 ) -> torch.Tensor:
     """The output [R,L,heads * D] of a core for heads [R,heads,L,D] whose first T tokens have a mask [R,T]."""
     width, text_tokens = value.shape[-1], seen.shape[1]
-    query, key = masked(query, key, functional.pad(seen, (0, key.shape[2] - text_tokens), value=1))
-    # As wide as queries and keys, because fused kernels want so.
-    value = functional.pad(value, (0, query.shape[-1] - width))
+    key = masked_keys(key, functional.pad(seen, (0, key.shape[2] - text_tokens), value=1))
+    # A core scales by the width of what it gets, and fused kernels want values as wide as keys.
+    wider = key.shape[-1]
+    query = seeing(query * (wider / width) ** 0.5, wider**-0.5)
+    value = functional.pad(value, (0, wider - width))
     return core(query, key, value, text_tokens)[..., :width].transpose(1, 2).flatten(2)
 
 
