@@ -23,8 +23,11 @@ QWEN_COPIES = 14.6
 """The same for Qwen-Image's widths with two blocks: 748 MiB a row at 1024 px, 223 MiB at 512 px."""
 ZIMAGE_COPIES = 16.7
 """The same for Z-Image: 1067 MiB and 313 MiB."""
-PIXART_COPIES = 12.0
-SANA_COPIES = 30.0
+PIXART_COPIES, PIXART_TEXT = 12.1, 100
+"""The same for PixArt-Sigma, and the tokens of a picture that its text amounts to: 222 MiB a row at 1024 px,
+60 MiB at 512 px."""
+SANA_COPIES, SANA_TEXT = 14.1, 40
+"""The same for Sana: 128 MiB and 36 MiB."""
 SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
 """The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
 picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""

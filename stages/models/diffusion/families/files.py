@@ -12,8 +12,10 @@ from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
     PIXART_COPIES,
+    PIXART_TEXT,
     QWEN_COPIES,
     SANA_COPIES,
+    SANA_TEXT,
     ZIMAGE_COPIES,
     decoding_bytes,
     joint_bytes,
@@ -74,11 +76,13 @@ def _zimage_bytes(network: Network, latents: int, itemsize: int) -> int:
 
 
 def _pixart_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, latents // int(network["patch_size"]) ** 2, itemsize, PIXART_COPIES)
+    tokens = latents // int(network["patch_size"]) ** 2 + PIXART_TEXT
+    return joint_bytes(network, tokens, itemsize, PIXART_COPIES)
 
 
 def _sana_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, latents // int(network["patch_size"]) ** 2, itemsize, SANA_COPIES)
+    tokens = latents // int(network["patch_size"]) ** 2 + SANA_TEXT
+    return joint_bytes(network, tokens, itemsize, SANA_COPIES)
 
 
 def _of(key: str) -> Callable[[Network], int]:

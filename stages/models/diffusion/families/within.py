@@ -30,10 +30,10 @@ class Within:
         kept = self._kept(len(whole["input_ids"]))
         return {
             "input_ids": [whole["input_ids"][place] for place in kept],
-            "offset_mapping": [self._inside(*whole["offset_mapping"][place], len(prompt)) for place in kept],
+            "offset_mapping": [self._inside(whole["offset_mapping"][place], len(prompt)) for place in kept],
         }
 
-    def _inside(self, start: int, end: int, length: int) -> tuple[int, int]:
+    def _inside(self, span: tuple[int, int], length: int) -> tuple[int, int]:
         """Characters of the whole text as those of a prompt of a length; (0, 0) if they are none of it."""
-        first, last = max(0, start - self._before), min(length, end - self._before)
+        first, last = max(0, span[0] - self._before), min(length, span[1] - self._before)
         return (first, last) if first < last else (0, 0)
