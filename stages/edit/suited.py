@@ -29,15 +29,13 @@ def control_problems(
             yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
         yield from _for_joint_attention(config, candidates, "has cross-attention")
         return
-    if family != "flux" and config.region != "whole":
+    if family not in ("flux", "sd3") and config.region != "whole":
         yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
     elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"
         )
-    elif config.region == "schedule" and config.control not in (None, "qk"):
-        yield f"edit.region: {config.region} is not yet for edit.control: {config.control}: set whole"
     blocks = block_count(family, network)
     if out_of_range(config.blocks, blocks):
         yield f"edit.blocks: {model} has the blocks 0 to {blocks - 1}"

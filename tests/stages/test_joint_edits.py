@@ -12,6 +12,7 @@ from tests.stages.test_flux_edits import HEIGHT, WIDTH
 from tests.stages.tiny_pipelines import save_flux, save_sd3, save_stable_diffusion
 
 HELD: dict = {"hold": "exact", "mask_attention": False}
+SPARSE: dict = {**HELD, "region": "schedule"}
 KINDS = ("qk", "p2p", "kv")
 BOTH = {"mask": "none", "cross_until": 1.0, "self_until": 1.0}
 
@@ -75,7 +76,25 @@ def test_qk_is_what_transformers_have_without_the_key_and_all_blocks_are_one(fol
     assert torch.equal(usual, listed)
 
 
-@pytest.mark.parametrize("keys", [{}, HELD], ids=["not held", "held"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["flux", "sd35"])
+def test_an_edit_computed_in_its_region_is_the_held_edit(folders, family, kind, monkeypatch):
+    """But for rounding in float32; a candidate with LocalBlend is drawn whole."""
+    table, candidate = rows(folders[family], 0, 1, 2), {**BOTH, "mask": "soft", "self_until": 0.7}
+    held, sparse = (
+        latents_of(stage(folders[family], candidate, control=kind, **keys), table, monkeypatch)
+        for keys in (HELD, SPARSE)
+    )
+    assert 0 < (held - sparse).abs().max() < 1e-5
+    blended = {**candidate, "blend": 0.5}
+    held, sparse = (
+        latents_of(stage(folders[family], blended, control=kind, **keys), table, monkeypatch)
+        for keys in (HELD, SPARSE)
+    )
+    assert torch.equal(held, sparse)
+
+
+@pytest.mark.parametrize("keys", [{}, HELD, SPARSE], ids=["not held", "held", "in its region"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ["flux", "sd35"])
 def test_an_empty_mask_gives_the_source(folders, family, kind, keys, monkeypatch):
@@ -99,7 +118,7 @@ def test_local_blend_keeps_the_source_where_no_words_are_looked_at(folders, fami
         assert not same.all(1).any()
 
 
-@pytest.mark.parametrize("keys", [{}, HELD], ids=["not held", "held"])
+@pytest.mark.parametrize("keys", [{}, HELD, SPARSE], ids=["not held", "held", "in its region"])
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("family", ["flux", "sd35"])
 def test_a_later_turn_edits_the_picture_of_the_turn_before(folders, family, kind, keys, monkeypatch):

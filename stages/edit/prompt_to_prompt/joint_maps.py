@@ -11,11 +11,49 @@ has B = 1 and rho = 0. The gate a of the picture's columns is that of ``self``, 
 If the source is an edit itself, P_s has this form too: maps are normalised at every turn.
 """
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import torch
 from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from stages.edit.prompt_to_prompt.joint_control import JointControl
+
+
+@dataclass(frozen=True)
+class Columns:
+    """What is done to the columns of edits' maps, in the form of operations on the values' rows.
+
+    Attributes:
+        gate: a [E,1,T+N,1].
+        own: 1 - a + a rho [E,1,T+N,1].
+        matrix: B of the text's columns [E,1,T,T].
+        keeps_own: whether ``own`` is not 0 throughout the batch.
+    """
+
+    gate: torch.Tensor
+    own: torch.Tensor
+    matrix: torch.Tensor
+    keeps_own: bool
+
+    def of(self, edits: torch.Tensor) -> "Columns":
+        """Those of some edits, int64 [n]."""
+        return Columns(self.gate[edits], self.own[edits], self.matrix[edits], self.keeps_own)
+
+    def handed(self, values: torch.Tensor) -> torch.Tensor:
+        """B (a V), the share of values [E,heads,T+N,d] that the source's map attends to."""
+        words, picture = (self.gate * values).tensor_split([self.matrix.shape[-1]], 2)
+        return torch.cat([self.matrix @ words, picture], 2)
+
+
+def columns(control: JointControl, block: int, text: int, picture: int) -> Columns:
+    """The columns' operations of all edits in a layer with so many tokens of text and picture."""
+    gate = control.gate_at(block, text, picture)
+    rho = functional.pad(control.own[:, :text], (0, picture))
+    own = 1 - gate + gate * rho
+    matrix = control.matrix[:, None, :text, :text]
+    return Columns(gate[:, None, :, None], own[:, None, :, None], matrix, control.own_shares[block])
 
 
 class ControlledMaps:
@@ -31,46 +69,35 @@ class ControlledMaps:
     def __init__(
         self, query: torch.Tensor, key: torch.Tensor, text: int, control: JointControl, block: int
     ) -> None:
-        self.query, self.key, self.text, self.control = query[:, :, text:], key, text, control
-        picture = self.query.shape[2]
-        gate = control.gate_at(block, text, picture)
-        rho = functional.pad(control.own[:, :text], (0, picture))
-        self.gate = gate[:, None, :, None]
-        self.own = (1 - gate + gate * rho)[:, None, :, None]
-        self.keeps_own = control.own_shares[block]
-        self.sums = key.new_ones(len(gate), key.shape[1], picture, 1)
+        self.query, self.key, self.control = query[:, :, text:], key, control
+        self.columns = columns(control, block, text, self.query.shape[2])
+        self.sums = key.new_ones(len(control.edit_rows), key.shape[1], self.query.shape[2], 1)
         """Row sums of the maps of the turns so far [E,heads,N,1]."""
 
     def of_edits(self, values: torch.Tensor) -> torch.Tensor:
         """P_edit V [E,heads,N,d] for values [E,heads,T+N,d]."""
         outputs = []
-        for turn, edits in enumerate(self.control.turns):
-            widened = functional.pad(values[edits], (0, 1), value=1)
-            mixed = self._mixed(turn, torch.arange(len(values), device=values.device)[edits], widened)
-            self.sums[edits] = mixed[..., -1:]
-            outputs.append(mixed[..., :-1] / mixed[..., -1:])
+        for turn, edits in self._turns():
+            output, self.sums[edits] = divided(self._mixed(turn, edits, with_ones(values[edits])))
+            outputs.append(output)
         return torch.cat(outputs)
 
     def of_sources(self, values: torch.Tensor) -> torch.Tensor:
         """P_s V of each edit's source [E,heads,N,d]; after :meth:`of_edits`."""
-        numbers = torch.arange(len(values), device=values.device)
-        return torch.cat(
-            [
-                self._of_sources(turn, numbers[edits], values[edits])
-                for turn, edits in enumerate(self.control.turns)
-            ]
-        )
+        return torch.cat([self._of_sources(turn, edits, values[edits]) for turn, edits in self._turns()])
+
+    def _turns(self) -> Iterator[tuple[int, torch.Tensor]]:
+        """The edits of each turn, int64."""
+        numbers = torch.arange(len(self.sums), device=self.sums.device)
+        for turn, edits in enumerate(self.control.turns):
+            yield turn, numbers[edits]
 
     def _mixed(self, turn: int, edits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """The output of the maps of some edits of a turn before the division."""
-        handed = self.gate[edits] * values
-        if self.text:
-            words, picture = handed.tensor_split([self.text], 2)
-            matrix = self.control.matrix[edits][:, None]
-            handed = torch.cat([matrix @ words, picture], 2)
-        output = self._of_sources(turn, edits, handed)
-        if self.keeps_own:
-            output = output + self._attend(self.control.cond_edits[edits], self.own[edits] * values)
+        chosen = self.columns.of(edits)
+        output = self._of_sources(turn, edits, chosen.handed(values))
+        if chosen.keeps_own:
+            output = output + self._attend(self.control.cond_edits[edits], chosen.own * values)
         return output
 
     def _of_sources(self, turn: int, edits: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
@@ -82,6 +109,16 @@ class ControlledMaps:
 
     def _attend(self, rows: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         return attend(self.query[rows], self.key[rows], values)
+
+
+def with_ones(values: torch.Tensor) -> torch.Tensor:
+    """Values [...,d] with a column of ones [...,d+1], whose output is the row sums."""
+    return functional.pad(values, (0, 1), value=1)
+
+
+def divided(output: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The output [...,d] for values with ones, divided by the row sums, and the sums [...,1]."""
+    return output[..., :-1] / output[..., -1:], output[..., -1:]
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, values: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,8 @@ from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import family_of, setting_problems
-from stages.models.diffusion.families.files import LAYOUTS, PipelineFiles
+from stages.models.diffusion.families.files import PipelineFiles
+from stages.models.diffusion.families.layouts import LAYOUTS
 from stages.models.diffusion.memory import most_pixels, size_problems
 from stages.models.tokenizer_files import check_tokenizer, words_of_model
 from stages.models.weight_files import check_saved_model, problems_of, read_json

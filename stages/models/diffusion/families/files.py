@@ -1,170 +1,12 @@
 """What the files of a pipeline say, by family, without a model library."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.families import FamilyName, family_of
-from stages.models.diffusion.families.chat_files import LENGTH
-from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
-from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
-from stages.models.diffusion.memory import (
-    PIXART_COPIES,
-    PIXART_TEXT,
-    QWEN_COPIES,
-    SANA_COPIES,
-    SANA_TEXT,
-    ZIMAGE_COPIES,
-    decoding_bytes,
-    joint_bytes,
-    latent_multiple,
-    pixels_per_latent,
-    sampling_bytes,
-    sd3_bytes,
-)
+from stages.models.diffusion.families import family_of
+from stages.models.diffusion.families.layouts import LAYOUTS
+from stages.models.diffusion.memory import decoding_bytes, pixels_per_latent
 from stages.models.weight_files import read_json
-
-Network = Mapping[str, Any]
-"""The configuration of a U-Net or transformer."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The parts of a family's pipelines, and what the configuration of the network says.
-
-    Attributes:
-        network: the folder of the network.
-        kinds: names of its class; folders of before 2024 have an older one.
-        needed: parts that every such pipeline has.
-        models: parts with weights.
-        tokenizers: the text encoder that each tokenizer is for.
-        patch: the number of latents by which both sides must be divisible.
-        side: the side in latents of a picture of the model's own size.
-        row_bytes: the memory of activations of one row, of a picture of so many latents, by item size.
-        halves: whether there are unconditional rows with guidance.
-    """
-
-    network: str
-    kinds: tuple[str, ...]
-    needed: tuple[str, ...]
-    models: tuple[str, ...]
-    tokenizers: Mapping[str, str]
-    patch: Callable[[Network], int]
-    side: Callable[[Network], int]
-    row_bytes: Callable[[Network, int, int], int]
-    halves: bool = True
-
-
-def _flux_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, latents // PATCH**2 + text_length(network), itemsize)
-
-
-def _sd3_bytes(network: Network, latents: int, itemsize: int) -> int:
-    picture = latents // int(network["patch_size"]) ** 2
-    return sd3_bytes(network, picture, CLIP_LENGTH + T5_LENGTH, itemsize)
-
-
-def _qwen_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, latents // PATCH**2 + LENGTH, itemsize, QWEN_COPIES)
-
-
-def _zimage_bytes(network: Network, latents: int, itemsize: int) -> int:
-    heads = {"num_attention_heads": 1, "attention_head_dim": network["dim"]}
-    return joint_bytes(heads, latents // PATCH**2 + LENGTH, itemsize, ZIMAGE_COPIES)
-
-
-def _pixart_bytes(network: Network, latents: int, itemsize: int) -> int:
-    tokens = latents // int(network["patch_size"]) ** 2 + PIXART_TEXT
-    return joint_bytes(network, tokens, itemsize, PIXART_COPIES)
-
-
-def _sana_bytes(network: Network, latents: int, itemsize: int) -> int:
-    tokens = latents // int(network["patch_size"]) ** 2 + SANA_TEXT
-    return joint_bytes(network, tokens, itemsize, SANA_COPIES)
-
-
-def _of(key: str) -> Callable[[Network], int]:
-    """What a configuration says."""
-    return lambda network: int(network[key])
-
-
-_ONE = {"tokenizer": "text_encoder"}
-_TWO = {**_ONE, "tokenizer_2": "text_encoder_2"}
-LAYOUTS: Mapping[FamilyName, Layout] = {
-    "unet": Layout(
-        "unet",
-        ("UNet2DConditionModel",),
-        ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("unet", "vae", "text_encoder", "text_encoder_2"),
-        _TWO,
-        latent_multiple,
-        _of("sample_size"),
-        sampling_bytes,
-    ),
-    "flux": Layout(
-        "transformer",
-        ("FluxTransformer2DModel",),
-        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
-        ("transformer", "vae", "text_encoder", "text_encoder_2"),
-        _TWO,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _flux_bytes,
-        halves=False,
-    ),
-    "sd3": Layout(
-        "transformer",
-        ("SD3Transformer2DModel",),
-        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
-        ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
-        {**_TWO, "tokenizer_3": "text_encoder_3"},
-        _of("patch_size"),
-        _of("sample_size"),
-        _sd3_bytes,
-    ),
-    "qwen": Layout(
-        "transformer",
-        ("QwenImageTransformer2DModel",),
-        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("transformer", "vae", "text_encoder"),
-        _ONE,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _qwen_bytes,
-    ),
-    "zimage": Layout(
-        "transformer",
-        ("ZImageTransformer2DModel",),
-        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("transformer", "vae", "text_encoder"),
-        _ONE,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _zimage_bytes,
-    ),
-    "pixart": Layout(
-        "transformer",
-        ("PixArtTransformer2DModel", "Transformer2DModel"),
-        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("transformer", "vae", "text_encoder"),
-        _ONE,
-        _of("patch_size"),
-        _of("sample_size"),
-        _pixart_bytes,
-    ),
-    "sana": Layout(
-        "transformer",
-        ("SanaTransformer2DModel",),
-        ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("transformer", "vae", "text_encoder"),
-        _ONE,
-        _of("patch_size"),
-        _of("sample_size"),
-        _sana_bytes,
-    ),
-}
 
 
 class PipelineFiles:
@@ -190,8 +32,14 @@ class PipelineFiles:
         """The side in pixels of a picture of the model's own size."""
         return LAYOUTS[self.family].side(self.network) * pixels_per_latent(self.vae)
 
-    def drawing_bytes(self, config: DiffusionConfig, rows: int) -> int:
-        """The largest memory of activations of drawing so many pictures at once."""
+    def drawing_bytes(self, config: DiffusionConfig, rows: int, *, maps: bool = False) -> int:
+        """The largest memory of activations of drawing so many pictures at once.
+
+        Args:
+            config: the section ``diffusion``.
+            rows: the number of pictures.
+            maps: whether Prompt-to-Prompt mixes the maps of a joint attention.
+        """
         sizes = [size or (self.side, self.side) for size in config.sizes]
         pixels = max(height * width for height, width in sizes)
         itemsize = {"float32": 4}.get(config.dtype, 2)
@@ -200,8 +48,11 @@ class PipelineFiles:
         decoded = decoding_bytes(self.vae, tile, vae_itemsize) * (config.vae_chunk or 1)
         latents = pixels // pixels_per_latent(self.vae) ** 2
         layout = LAYOUTS[self.family]
-        rows *= 2 if layout.halves and config.guidance_scale > 1 else 1
-        return max(decoded, rows * layout.row_bytes(self.network, latents, itemsize))
+        halves = 2 if layout.halves and config.guidance_scale > 1 else 1
+        row = halves * layout.row_bytes(self.network, latents, itemsize)
+        # Unconditional rows keep their maps.
+        mixed = layout.maps_bytes(self.network, latents, itemsize) if maps and layout.maps_bytes else 0
+        return max(decoded, rows * max(row, mixed))
 
 
 def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:

@@ -112,7 +112,7 @@ class FluxNetwork(JointNetwork):
         return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), PATCH)
 
     def _positions(self, text: int, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
-        """The positions for rotary embeddings [T+N,3]: the text's zeros; nothing, row and column of a token."""
+        """The positions for rotary embeddings [T+N,3]: the text's zeros; nothing, row and column."""
         sides = (torch.arange(side, device=like.device) for side in self.grid(size))
         rows, columns = torch.meshgrid(*sides, indexing="ij")
         places = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()

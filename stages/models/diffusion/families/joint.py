@@ -82,22 +82,15 @@ class Stream:
     modulation: torch.Tensor
     rotary: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def of(self, rows: torch.Tensor, tokens: torch.Tensor | None = None) -> "Stream":
-        """That of some rows, at some of the picture's tokens; before the first block.
-
-        Args:
-            rows: int64 [n].
-            tokens: int64 [l]; None: all.
-        """
+    def at(self, tokens: torch.Tensor) -> "Stream":
+        """That at some of the picture's tokens, int64 [l]; before the first block."""
         assert self.text is not None
-        picture, rotary = self.picture[rows], self.rotary
-        if tokens is not None:
-            picture = picture.index_select(1, tokens)
-        if tokens is not None and rotary is not None:
+        rotary = self.rotary
+        if rotary is not None:
             words = torch.arange(self.text.shape[1], device=tokens.device)
             kept = torch.cat([words, len(words) + tokens])
             rotary = rotary[0][kept], rotary[1][kept]
-        return Stream(self.text[rows], picture, self.modulation[rows], rotary)
+        return Stream(self.text, self.picture.index_select(1, tokens), self.modulation, rotary)
 
 
 class JointNetwork(nn.Module):
