@@ -43,4 +43,6 @@ def test_guidance_is_off_where_the_model_has_none(shipped):
     path, manifest, tasks = shipped
     edit = manifest.section("edit", EditConfig)
     candidates = RoundCandidates(tasks, edit.candidates, edit.rounds, edit.diffusion.steps)
-    assert needs_guidance(edit, candidates.stated()) == (path.stem not in ("sdxl-turbo", "flux-schnell"))
+    assert needs_guidance(edit, candidates.stated()) == (
+        path.stem not in ("sdxl-turbo", "flux-schnell", "z-image")
+    )

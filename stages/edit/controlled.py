@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from stages.edit.config import EditConfig, Kind
+from stages.edit.cross import ControlledCrossTransformer
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
@@ -12,6 +13,7 @@ from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.edit.sparse.token_lists import Size
 from stages.edit.sparse.unet import SparseUNet
+from stages.models.diffusion.families import CROSS
 from stages.models.diffusion.model import Diffusion
 
 
@@ -136,6 +138,8 @@ def controlled(model: Diffusion, config: EditConfig) -> Controlled:
     Raises:
         ValueError: ``edit.self_max_tokens`` is below the tokens of every layer of a U-Net.
     """
+    if model.family.name in CROSS:
+        return ControlledCrossTransformer(model, config)
     kind = ControlledUNet if model.family.name == "unet" else ControlledTransformer
     return kind(model, config)
 

@@ -56,7 +56,8 @@ class Drawing:
         Rejection: ``caption_exceeds_text_encoder``, only in later turns; in the first turn the source stage
             checks it.
         """
-        fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
+        family = self.model.family
+        fitting = [row for row in rows if family.fits(self._prompts(row.turn)[1], self._prompts(_first(row)))]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
         for group in self._alike(fitting):
             pictures, finite = self._sample(filled(group, self.config.batch))
@@ -95,7 +96,7 @@ class Drawing:
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
         slots = self.candidates.most(rows[0].round)
         size = (rows[0].picture.shape[0], rows[0].picture.shape[1])
-        firsts = [row.history[0] if turns else row.turn for row in rows]
+        firsts = [_first(row) for row in rows]
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
         edits: list[EditRow] = []
@@ -127,8 +128,10 @@ class Drawing:
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
         sparse = all(self._is_sparse(row) for row in rows)
         control = self.controlled.begin(edits, len(rows), (noise.shape[2], noise.shape[3]), sparse)
-        encoded = [model.prompts.encode(level) for level in prompts]
-        encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
+        pairs = [self._prompts(first) for first in firsts]
+        after = [self._prompts(row.turn)[1] for row in rows]
+        encoded = [model.family.encode(level, pairs) for level in prompts]
+        encoded.append(model.family.encode(after, pairs).repeat(slots))
         initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])
         forced = self._forced(rows, seeds, control) if self.photographs else None
         latents = model.sample(
@@ -203,6 +206,11 @@ class Drawing:
         ]
         anchor = row.picture if row.history or self.photographs else images[0]
         return decide(row, task, chosen, images, finite, anchor, self.config.pixel_threshold)
+
+
+def _first(row: EditRequest) -> Turn:
+    """The first turn of a row, whose seed makes the noise of all turns."""
+    return row.history[0] if row.history else row.turn
 
 
 def _by_row(drawn: np.ndarray, rows: int) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 from stages.candidate import Blocks, Candidate
 from stages.edit.config import EditConfig, Kind
 from stages.edit.rounds import RoundCandidates
-from stages.models.diffusion.families import FamilyName, block_count
+from stages.models.diffusion.families import CROSS, FamilyName, block_count
 from stages.models.editors.folder import folder_problems
 
 
@@ -25,7 +25,14 @@ def control_problems(
         yield from _unsuited_to_unets(config, candidates)
         return
     model = config.diffusion.model
-    if config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
+    if family in CROSS:
+        if config.region != "whole":
+            yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
+        yield from _for_joint_attention(config, candidates, "has cross-attention")
+        return
+    if family not in ("flux", "sd3") and config.region != "whole":
+        yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
+    elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"
@@ -72,9 +79,15 @@ def _unsuited_to_unets(config: EditConfig, candidates: RoundCandidates) -> Itera
             f"edit.hold: {config.hold} is for transformers; the convolutions of {model}, a U-Net, mix "
             "tokens: set none"
         )
+    yield from _for_joint_attention(config, candidates, "is a U-Net")
+
+
+def _for_joint_attention(config: EditConfig, candidates: RoundCandidates, kind: str) -> Iterator[str]:
+    """Settings that only transformers with joint attention have; ``kind``: what the model is instead."""
+    model = config.diffusion.model
     if config.control not in (None, "p2p"):
-        yield f"edit.control: {config.control} is for transformers; {model} is a U-Net: leave it out"
-    for_transformers = f"chooses blocks of a transformer; {model} is a U-Net: leave it out"
+        yield f"edit.control: {config.control} is for transformers; {model} {kind}: leave it out"
+    for_transformers = f"chooses blocks of a transformer; {model} {kind}: leave it out"
     if config.blocks != config.implied["blocks"]:
         yield f"edit.blocks {for_transformers}"
     for task, candidate in candidates.stated_by_task():

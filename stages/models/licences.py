@@ -42,6 +42,13 @@ BY_NAME = {
     "black-forest-labs/flux.1-*dev": Terms(
         "FLUX.1 [dev] Non-Commercial", "outputs may not train a model that competes with FLUX.1 [dev]"
     ),
+    "qwen/qwen-image*": _APACHE,
+    "tongyi-mai/z-image*": _APACHE,
+    "pixart-alpha/*": Terms("CreativeML OpenRAIL++-M", _RAIL),
+    "efficient-large-model/sana_*": Terms(
+        "NVIDIA NSCL v2-custom; Gemma Terms of Use for the text encoder",
+        "research and evaluation only, as NVIDIA's source code licences say; not seen: read LICENSE.txt",
+    ),
     "timbrooks/instruct-pix2pix": _MIT,
     "idea-research/grounding-dino-*": _APACHE,
     "facebook/sam-vit-*": _APACHE,

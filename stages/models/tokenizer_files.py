@@ -4,6 +4,7 @@ transformers loads some tokenizers (CLIP's) also without their vocabulary. Every
 special tokens, and every score and picture is meaningless, without any error.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +36,16 @@ def check_tokenizer(folder: Path, words: Any = None) -> None:
             raise ValueError(f"{folder} has no vocabulary of a tokenizer: it has no {_WHOLE}")
         return
     if words is None and (folder / "config.json").is_file():
-        config = read_json(folder / "config.json")
-        inner = config.get("text_config")
-        words = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+        words = words_of_model(read_json(folder / "config.json"))
     _check_whole(folder / _WHOLE, words)
     if not older and not (folder / _SETTINGS[0]).is_file():
         raise ValueError(f"{folder} has no {_SETTINGS[0]}")
+
+
+def words_of_model(config: Mapping[str, Any]) -> Any:
+    """The number of words that a model's configuration names; None if it names none."""
+    inner = config.get("text_config")
+    return config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
 
 
 def _check_whole(file: Path, words: Any) -> None:

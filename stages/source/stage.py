@@ -117,18 +117,18 @@ class Source(Stage[SourceConfig]):
     def __call__(self, rows: pa.Table) -> pa.Table:
         records = rows.to_pylist()
         decisions: list[Decision | None] = [None] * len(records)
-        drawn: dict[tuple[tuple[int, int] | None, int], list[tuple[int, str]]] = {}
+        drawn: dict[tuple[tuple[int, int] | None, int], list[tuple[int, tuple[str, str]]]] = {}
         for index, row in enumerate(records):
             task = self.tasks[row["task"]]
             both = anchor_and_edit_prompts(task, row)
             if all(self.model.prompts.fits(prompt) for prompt in both):
                 kind = self.config.diffusion.size_of(row["seed"]), self._steps(task)
-                drawn.setdefault(kind, []).append((index, both[0]))
+                drawn.setdefault(kind, []).append((index, both))
             else:
                 decisions[index] = rejected("caption_exceeds_text_encoder")
         for (size, steps), group in drawn.items():
             seeds = [records[index]["seed"] for index, _ in group]
-            images, whole = self._draw([prompt for _, prompt in group], seeds, size, steps)
+            images, whole = self._draw([pair for _, pair in group], seeds, size, steps)
             for (index, _), image, finite in zip(group, images, whole, strict=True):
                 if finite:
                     decisions[index] = kept(source_image=encode_png(image))
@@ -141,21 +141,21 @@ class Source(Stage[SourceConfig]):
         return preview if preview and task.method == "prompt2prompt" else steps
 
     def _draw(
-        self, prompts: list[str], seeds: list[int], size: tuple[int, int] | None, steps: int
+        self, pairs: list[tuple[str, str]], seeds: list[int], size: tuple[int, int] | None, steps: int
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw prompts as pictures uint8 [n,H,W,3], and tell which are finite, bool [n].
+        """Draw the first captions of pairs as pictures uint8 [n,H,W,3], and tell which are finite, bool [n].
 
         The batch is filled to its fixed size with copies of the last row.
         """
         import torch
 
-        wanted = len(prompts)
-        prompts, seeds = filled(prompts, self.config.batch), filled(seeds, self.config.batch)
+        wanted = len(pairs)
+        pairs, seeds = filled(pairs, self.config.batch), filled(seeds, self.config.batch)
         model, settings = self.model, self.config.diffusion
         latents = model.sample(
             model.initial_latents(seeds, size),
-            model.prompts.encode(prompts),
-            torch.full((len(prompts),), settings.guidance_scale),
+            model.family.encode([before for before, _ in pairs], pairs),
+            torch.full((len(pairs),), settings.guidance_scale),
             seeds,
             steps=steps,
         )

@@ -139,6 +139,10 @@ def test_a_run_without_gpus_has_no_gpu_hours(run):
         ("meta-llama/Meta-Llama-3-8B-Instruct", "Llama 2 or 3", "another large language model"),
         ("depth-anything/Depth-Anything-V2-Large-hf", "CC-BY-NC-4.0", "non-commercial"),
         ("ViT-L-14", "MIT", "no limits"),
+        ("Qwen/Qwen-Image", "Apache-2.0", "no limits"),
+        ("Tongyi-MAI/Z-Image-Turbo", "Apache-2.0", "no limits"),
+        ("PixArt-alpha/PixArt-Sigma-XL-2-1024-MS", "OpenRAIL++-M", "no ban on training"),
+        ("Efficient-Large-Model/Sana_1600M_1024px_BF16_diffusers", "NSCL v2-custom", "research"),
     ],
 )
 def test_licences_of_well_known_models(name, licence, outputs):
@@ -148,7 +152,9 @@ def test_licences_of_well_known_models(name, licence, outputs):
 
 
 def test_every_model_of_the_shipped_manifests_is_known():
-    for path in (ROOT / "manifests").glob("s*.yaml"):
+    for path in [
+        path for name in ("s", "qw", "z", "p") for path in (ROOT / "manifests").glob(f"{name}*.yaml")
+    ]:
         manifest = read_manifest(path, [], STAGES)
         chain = unrolled(1, 1, manifest.sections)
         table = licence_table(manifest.configs(chain).values())

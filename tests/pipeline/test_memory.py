@@ -7,7 +7,18 @@ from pipeline.audit.memory import memory_table
 from pipeline.manifest.manifest import read_manifest, tasks_of
 from stages import STAGES
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.memory import decoding_bytes, joint_bytes, sampling_bytes, sd3_bytes
+from stages.models.diffusion.memory import (
+    PIXART_COPIES,
+    PIXART_TEXT,
+    QWEN_COPIES,
+    SANA_COPIES,
+    SANA_TEXT,
+    ZIMAGE_COPIES,
+    decoding_bytes,
+    joint_bytes,
+    sampling_bytes,
+    sd3_bytes,
+)
 from stages.models.weight_files import parameters_in
 from tests.pipeline.runs import ROOT
 
@@ -32,6 +43,37 @@ def test_the_formula_for_joint_attention_gives_what_torch_counts(side, counted):
     """Counted in the same way, for FLUX.1's widths with two blocks of each kind and 512 tokens of text."""
     flux = {"num_attention_heads": 24, "attention_head_dim": 128}
     assert joint_bytes(flux, side * side // 4 + 512, 4) / 2**20 == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("heads", "copies", "side", "counted"),
+    [
+        (24, QWEN_COPIES, 128, 748.7),
+        (24, QWEN_COPIES, 64, 222.9),
+        (30, ZIMAGE_COPIES, 128, 1066.9),
+        (30, ZIMAGE_COPIES, 64, 313.2),
+    ],
+)
+def test_the_formula_for_language_models_text_gives_what_torch_counts(heads, copies, side, counted):
+    """Counted in the same way, for Qwen-Image and Z-Image with two blocks and 256 tokens of text."""
+    network = {"num_attention_heads": heads, "attention_head_dim": 128}
+    tokens = side * side // 4 + 256
+    assert joint_bytes(network, tokens, 4, copies) / 2**20 == pytest.approx(counted, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("width", "copies", "tokens", "counted"),
+    [
+        (1152, PIXART_COPIES, 4096 + PIXART_TEXT, 222.3),
+        (1152, PIXART_COPIES, 1024 + PIXART_TEXT, 60.2),
+        (2240, SANA_COPIES, 1024 + SANA_TEXT, 128.0),
+        (2240, SANA_COPIES, 256 + SANA_TEXT, 36.0),
+    ],
+)
+def test_the_formula_for_cross_attention_gives_what_torch_counts(width, copies, tokens, counted):
+    """Counted in the same way, for PixArt-Sigma and Sana with two blocks and 300 tokens of text."""
+    network = {"num_attention_heads": 1, "attention_head_dim": width}
+    assert joint_bytes(network, tokens, 4, copies) / 2**20 == pytest.approx(counted, rel=0.05)
 
 
 @pytest.mark.parametrize(

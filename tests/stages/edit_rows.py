@@ -29,10 +29,14 @@ def tasks(*candidates: dict) -> Tasks:
 
 
 def drawn_rows(
-    diffusion: dict[str, Any], seeds: tuple[int, ...], size: tuple[int, int], side: int
+    diffusion: dict[str, Any], seeds: tuple[int, ...], size: tuple[int, int], side: int, longer: str = ""
 ) -> pa.Table:
-    """Rows of sources drawn by a model, with a square region of ``side`` pixels near the corner."""
+    """Rows of sources drawn by a model, with a square region of ``side`` pixels near the corner.
+
+    ``longer``: what is added to the edits' captions.
+    """
     given = plan(*seeds)
+    given["output_caption"] = [caption + longer for caption in given["output_caption"]]
     only = pa.table({name: column for name, column in given.items() if name in SOURCE_COLUMNS})
     source = Source(Source.Config.model_validate({"diffusion": diffusion, "batch": 3}), tasks())
     mask = np.zeros(size, np.uint8)
@@ -73,6 +77,6 @@ def assert_manifest_suits(path: Path, folder: Path) -> Edit:
     config, own = manifest.section("edit", EditConfig), tasks_of(manifest)
     assert list(Edit.problems(config, own)) == []
     assert list(Source.problems(manifest.section("source", SourceConfig), own)) == []
-    other = read_manifest(path, (*overrides, "diffusion.sampler=euler"), STAGES)
+    other = read_manifest(path, (*overrides, "diffusion.sampler=lcm"), STAGES)
     assert "does not suit" in "".join(Edit.problems(other.section("edit", EditConfig), own))
     return Edit(config, own)

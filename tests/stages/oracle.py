@@ -150,25 +150,35 @@ class Oracle:
 
 
 class OracleAttention:
-    """Attention that materialises its maps and lets the oracle edit them."""
+    """Attention that materialises its maps and lets the oracle edit them.
 
-    def __init__(self, oracle: Oracle) -> None:
-        self.oracle = oracle
+    ``linear``: whether self-attention is Sana's, whose maps are rectified products.
+    """
+
+    def __init__(self, oracle: Oracle, linear: bool = False) -> None:
+        self.oracle, self.linear = oracle, linear
 
     def __call__(
         self, attn, hidden_states, encoder_hidden_states=None, attention_mask=None, temb=None
     ) -> torch.Tensor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (
-            attn.head_to_batch_dim(states)
-            for states in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
-        )
-        maps = torch.softmax(query @ key.transpose(1, 2) * attn.scale, -1)
+        query, key = attn.to_q(hidden_states), attn.to_k(context)
+        if attn.norm_q is not None:
+            query, key = attn.norm_q(query), attn.norm_k(key)
+        query, key, value = (attn.head_to_batch_dim(states) for states in (query, key, attn.to_v(context)))
+        if self.linear and encoder_hidden_states is None:
+            maps = query.relu() @ key.relu().transpose(1, 2)
+            maps = maps / (maps.sum(-1, keepdim=True) + 1e-15)  # a row can be 0
+        else:
+            logits = query @ key.transpose(1, 2) * attn.scale
+            if attention_mask is not None:
+                logits = logits + attention_mask.repeat_interleave(attn.heads, 0)
+            maps = torch.softmax(logits, -1)
         maps = maps.unflatten(0, (len(hidden_states), attn.heads))
         maps = self.oracle.edited(maps, encoder_hidden_states is not None)
         output = self.oracle.masked(attn.batch_to_head_dim(maps.flatten(0, 1) @ value))
         return attn.to_out[1](attn.to_out[0](output))
 
 
-def install(unet, oracle: Oracle) -> None:
-    unet.set_attn_processor({name: OracleAttention(oracle) for name in unet.attn_processors})
+def install(unet, oracle: Oracle, linear: bool = False) -> None:
+    unet.set_attn_processor({name: OracleAttention(oracle, linear) for name in unet.attn_processors})

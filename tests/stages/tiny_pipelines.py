@@ -46,7 +46,7 @@ def _unet(**options) -> UNet2DConditionModel:
     )
 
 
-def _vae(latent_channels: int = 4, **options) -> AutoencoderKL:
+def tiny_vae(latent_channels: int = 4, **options) -> AutoencoderKL:
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
@@ -79,7 +79,7 @@ def save_stable_diffusion(folder: Path, **unet) -> Path:
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     StableDiffusionPipeline(
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=_text(tokenizer, WIDTH),
         tokenizer=tokenizer,
         unet=_unet(cross_attention_dim=WIDTH, **unet),
@@ -97,7 +97,7 @@ def save_sdxl(
     torch.manual_seed(0)
     tokenizer = tokenizer or build_tokenizer()
     StableDiffusionXLPipeline(
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=_text(tokenizer, WIDTH),
         text_encoder_2=_text(tokenizer, WIDTH, CLIPTextModelWithProjection),
         tokenizer=tokenizer,
@@ -116,18 +116,26 @@ def save_sdxl(
     return folder
 
 
-def sentencepiece() -> PreTrainedTokenizerFast:
-    """A tokenizer as T5's: a token begins with the space before it, and the prompt ends with </s>."""
+_WORDS = ("a", "red", "blue", "car", "ball", "on")
+
+
+def sentencepiece(
+    single: str = "$A </s>", special: str = "</s>", words: tuple[str, ...] = ()
+) -> PreTrainedTokenizerFast:
+    """A tokenizer as T5's: a token begins with the space before it, and the prompt ends with </s>.
+
+    ``single``: the form of a prompt, with one special token. ``words``: further words of one token.
+    """
     letters = "abcdefghijklmnopqrstuvwxyz"
-    pieces = ["\u2581", *letters, *(f"\u2581{word}" for word in ("a", "red", "blue", "car", "ball", "on"))]
-    vocabulary = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
+    pieces = ["\u2581", *letters, *(f"\u2581{word}" for word in (*_WORDS, *words))]
+    vocabulary = [("<pad>", 0.0), (special, 0.0), ("<unk>", 0.0), *((piece, -1.0) for piece in pieces)]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=2))
     tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    tokenizer.post_processor = processors.TemplateProcessing(single=single, special_tokens=[(special, 1)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<pad>",
-        eos_token="</s>",
+        **{"eos_token" if special == "</s>" else "bos_token": special},
         unk_token="<unk>",
         model_max_length=32,
     )
@@ -155,7 +163,7 @@ def save_flux(folder: Path, guidance: bool = False, **scheduler) -> Path:
     scheduler = {"shift": 3.0 if guidance else 1.0, "use_dynamic_shifting": guidance, **scheduler}
     FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**scheduler),
-        vae=_vae(scaling_factor=0.3611, shift_factor=0.1159),
+        vae=tiny_vae(scaling_factor=0.3611, shift_factor=0.1159),
         text_encoder=_text(clip, WIDTH),
         tokenizer=clip,
         text_encoder_2=T5EncoderModel(T5Config(vocab_size=len(t5), **shape)),
@@ -190,7 +198,7 @@ def save_sd3(folder: Path, dual: bool = True, t5: bool = True, **scheduler) -> P
     shape = {"d_model": 3 * WIDTH, "d_kv": 8, "d_ff": 16, "num_layers": 2, "num_heads": 2}
     StableDiffusion3Pipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**{"shift": 3.0, **scheduler}),
-        vae=_vae(scaling_factor=1.5305, shift_factor=0.0609),
+        vae=tiny_vae(scaling_factor=1.5305, shift_factor=0.0609),
         text_encoder=_text(clip, WIDTH, CLIPTextModelWithProjection),
         tokenizer=clip,
         text_encoder_2=_text(clip, WIDTH, CLIPTextModelWithProjection),

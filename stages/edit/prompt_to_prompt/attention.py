@@ -15,21 +15,24 @@ before). Then P_s has the form (1) too, and (2) is applied repeatedly. Outside t
 keeps its source row's attention output: ``O = M O_edit + (1 - M) O_source``.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
-from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch.nn import functional
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.outside import mix_outside
+from stages.models.diffusion.families.masks import masked_keys, seeing
 
 
 class PromptToPromptAttention:
     """Attention processor of one layer. Without a control it computes plain attention."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, attend_self: "Attend") -> None:
+        self.name, self._attend_self = name, attend_self
         self.control: PromptToPrompt | None = None
 
     def __call__(
@@ -40,11 +43,14 @@ class PromptToPromptAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """hidden_states [R,N,C]; encoder_hidden_states [R,T,d] in cross-attention, None in self-attention."""
+        """hidden_states [R,N,C]; encoder_hidden_states [R,T,d] in cross-attention, None in self-attention.
+
+        ``attention_mask``: of the text [R,1,T], 0 for what is seen; None: all is.
+        """
         if encoder_hidden_states is None:
             output = self._self_attention(attn, hidden_states)
         else:
-            output = self._cross_attention(attn, hidden_states, encoder_hidden_states)
+            output = self._cross_attention(attn, hidden_states, encoder_hidden_states, attention_mask)
         output = output.transpose(1, 2).flatten(2)
         if self.control is not None:
             output = mix_outside(output, self.control)
@@ -55,22 +61,20 @@ class PromptToPromptAttention:
         # its own.
         rows = self.control.borrowed_rows(states_RNC.shape[1]) if self.control is not None else None
         matched = states_RNC if rows is None else states_RNC.index_select(0, rows)
-        query, key = heads_of(attn, attn.to_q(matched)), heads_of(attn, attn.to_k(matched))
-        return attend(query, key, heads_of(attn, attn.to_v(states_RNC)), attn.scale)
+        query, key = _queries(attn, matched), _keys(attn, matched)
+        return self._attend_self(query, key, heads_of(attn, attn.to_v(states_RNC)), attn.scale)
 
     def _cross_attention(
-        self, attn: Attention, states_RNC: torch.Tensor, text_RTD: torch.Tensor
+        self, attn: Attention, states_RNC: torch.Tensor, text_RTD: torch.Tensor, mask: torch.Tensor | None
     ) -> torch.Tensor:
         control = self.control
-        query = heads_of(attn, attn.to_q(states_RNC))
+        query = _queries(attn, states_RNC)
+        if mask is not None:
+            query = seeing(query, attn.scale)
         if control is None:
-            key, value = (heads_of(attn, to(text_RTD)) for to in (attn.to_k, attn.to_v))
-            return attend(query, key, value, attn.scale)
+            return attend(query, *_of_text(attn, text_RTD, mask), attn.scale)
         if self.name not in control.text:
-            control.text[self.name] = (
-                heads_of(attn, attn.to_k(text_RTD)),
-                heads_of(attn, attn.to_v(text_RTD)),
-            )
+            control.text[self.name] = _of_text(attn, text_RTD, mask)
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:
             _follow_words(query, key, attn.scale, control)
@@ -143,16 +147,38 @@ def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:
 
 
 def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float) -> torch.Tensor:
-    """SDPA on heads [R,heads,N,D]. Narrow heads are padded with zeros to 16 channels.
+    """SDPA on heads [R,heads,N,D]. Zeros widen narrow heads to 16 channels, and values to the keys' width.
 
-    The padding does not change the result. torch's fused CPU kernel takes 1.4 times as long for 8 channels as
-    for 16.
+    They do not change the result. torch's fused CPU kernel takes 1.4 times as long for 8 channels as
+    for 16, and wants values as wide as keys.
     """
-    missing = max(0, 16 - query.shape[-1])
-    if not missing:
+    width = max(16, query.shape[-1])
+    if value.shape[-1] == width:
         return sdpa(query, key, value, scale=scale)
-    filled = [functional.pad(heads, (0, missing)) for heads in (query, key, value)]
+    filled = [functional.pad(heads, (0, width - heads.shape[-1])) for heads in (query, key, value)]
     return sdpa(filled[0], filled[1], filled[2], scale=scale)[..., : value.shape[-1]]
+
+
+Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""The output [R,heads,N,D] of queries, keys and values [R,heads,L,D] with a scale; linear in the values."""
+
+
+def _queries(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+    query = attn.to_q(states)
+    return heads_of(attn, query if attn.norm_q is None else attn.norm_q(query))
+
+
+def _keys(attn: Attention, states: torch.Tensor) -> torch.Tensor:
+    key = attn.to_k(states)
+    return heads_of(attn, key if attn.norm_k is None else attn.norm_k(key))
+
+
+def _of_text(
+    attn: Attention, text_RTD: torch.Tensor, mask: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Keys and values of text; the keys with their mask, if there is one."""
+    key, value = _keys(attn, text_RTD), heads_of(attn, attn.to_v(text_RTD))
+    return key if mask is None else masked_keys(key, mask[:, 0] == 0), value
 
 
 def heads_of(attn: Attention, states: torch.Tensor) -> torch.Tensor:
@@ -160,13 +186,18 @@ def heads_of(attn: Attention, states: torch.Tensor) -> torch.Tensor:
     return states.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
 
 
-def install(unet: UNet2DConditionModel) -> list[PromptToPromptAttention]:
-    """Give every attention layer of a U-Net a processor.
+def install(network: Any, attend_self: Attend = attend) -> list[PromptToPromptAttention]:
+    """Give every attention layer of a U-Net, or of a transformer with cross-attention, a processor.
 
-    Returns the processors; each knows its layer's name.
+    Args:
+        network: diffusers'.
+        attend_self: computes its self-attention.
+
+    Returns:
+        The processors; each knows its layer's name.
     """
-    processors = {name: PromptToPromptAttention(name) for name in unet.attn_processors}
+    processors = {name: PromptToPromptAttention(name, attend_self) for name in network.attn_processors}
     layers = list(processors.values())
     # diffusers empties the dict that it receives, so ``layers`` is taken first.
-    unet.set_attn_processor(processors)  # type: ignore[arg-type]
+    network.set_attn_processor(processors)
     return layers

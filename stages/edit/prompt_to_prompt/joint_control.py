@@ -49,7 +49,7 @@ class JointControl(PromptToPrompt):
             blend_tokens=tokens,
         )
         self.kind = kind
-        self.other_rows = torch.arange(int(self.cond_edits[0]), device=device)
+        self.other_rows = torch.arange(sources + self.halves[-1], device=device)
         """The rows whose maps are their own in p2p: all but the conditional edits, which come last."""
         of_edits = [edit.blocks for edit in edits if edit.blocks is not None]
         assert len(of_edits) == len(edits), "an edit of a transformer says in which blocks it is controlled"

@@ -9,6 +9,7 @@ import torch
 from stages.finite import finite_rows
 from stages.models.batches import full_batches
 from stages.models.diffusion import DiffusionConfig
+from stages.models.diffusion.autoencoders import autoencoder
 from stages.models.diffusion.memory import decoding_bytes, pixels_per_latent
 
 SHARE = 0.5
@@ -28,10 +29,11 @@ class Decoder:
             self.vae.to(getattr(torch, config.vae_dtype))
         elif self.vae.config.get("force_upcast") and self.vae.dtype == torch.float16:
             self.vae.to(torch.float32)  # SDXL's VAE overflows in half precision
+        self.autoencoder = autoencoder(self.vae)
+        self._tile: int | None = None  # the side of a tile in latents
         if config.vae_tile is not None:
-            self.vae.enable_tiling()
-            self.vae.tile_sample_min_size = config.vae_tile
-            self.vae.tile_latent_min_size = config.vae_tile // self.scale
+            self._tile = config.vae_tile // self.scale
+            self.autoencoder.use_tiles(config.vae_tile, self._tile)
 
     @property
     def scale(self) -> int:
@@ -46,8 +48,8 @@ class Decoder:
         """
         if self.chunk is not None:
             return min(rows, self.chunk)
-        tile = self.vae.tile_latent_min_size if self.vae.use_tiling else None
-        sides = (height, width) if tile is None else (min(tile, height), min(tile, width))
+        tile = self._tile or max(height, width)
+        sides = (min(tile, height), min(tile, width))
         pixels = sides[0] * sides[1] * self.scale**2
         each, free = decoding_bytes(self.vae.config, pixels, self.vae.dtype.itemsize), self._free()
         chunk = rows
@@ -73,22 +75,18 @@ class Decoder:
 
     @torch.no_grad()
     def encode(self, pictures: np.ndarray) -> torch.Tensor:
-        """The latents, float32 [n,c,h,w], of pictures uint8 [n,H,W,3]: the means of the encoder's
-        distributions. Pictures are encoded one by one, so none depends on its neighbours."""
+        """The latents, float32 [n,c,h,w], of pictures uint8 [n,H,W,3].
+
+        Pictures are encoded one by one, so none depends on its neighbours.
+        """
         latents = []
         for picture in pictures:
             pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.vae.device).permute(2, 0, 1)
-            scaled = (pixels[None].float() / 127.5 - 1).to(self.vae.dtype)
-            latents.append(self.vae.encode(scaled).latent_dist.mean.float())
-        shift = self.vae.config.get("shift_factor") or 0.0
-        return (torch.cat(latents) - shift) * self.vae.config.scaling_factor
+            latents.append(self.autoencoder.encode(pixels[None].float() / 127.5 - 1))
+        return torch.cat(latents)
 
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
-        scaled = latents / self.vae.config.scaling_factor
-        if shift := self.vae.config.get("shift_factor"):
-            scaled = scaled + shift
-        scaled = scaled.to(self.vae.dtype)
-        decoded = self.vae.decode(scaled).sample.float()
+        decoded = self.autoencoder.decode(latents).float()
         finite = finite_rows(latents) & finite_rows(decoded)
         pixels = ((decoded.nan_to_num(-1).clamp(-1, 1) + 1) * 127.5).round().byte()
         return pixels.permute(0, 2, 3, 1).cpu().numpy(), finite

@@ -6,9 +6,10 @@ from typing import Any
 
 from stages.models.diffusion import DiffusionConfig
 from stages.models.diffusion.families import family_of, setting_problems
-from stages.models.diffusion.families.files import LAYOUTS, PipelineFiles
+from stages.models.diffusion.families.files import PipelineFiles
+from stages.models.diffusion.families.layouts import LAYOUTS
 from stages.models.diffusion.memory import most_pixels, size_problems
-from stages.models.tokenizer_files import check_tokenizer
+from stages.models.tokenizer_files import check_tokenizer, words_of_model
 from stages.models.weight_files import check_saved_model, problems_of, read_json
 
 _SAVED_AS = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
@@ -35,8 +36,8 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
     for part in layout.needed:
         if not _is_used(index.get(part)):
             raise ValueError(f"{named} names no {part}: it is not a whole {index['_class_name']}")
-    if index[layout.network][1] != layout.kind:
-        raise ValueError(f"{folder} has a {index[layout.network][1]}, not a {layout.kind}")
+    if index[layout.network][1] not in layout.kinds:
+        raise ValueError(f"{folder} has a {index[layout.network][1]}, not a {layout.kinds[0]}")
     for part in layout.models:
         if _is_used(index.get(part)):
             config = read_json(folder / part / "config.json")
@@ -50,7 +51,7 @@ def _check_pipeline(folder: Path, variant: str | None) -> None:
         if _is_used(index.get(part)) != _is_used(index.get(encoder)):
             raise ValueError(f"{named} names only one of {part} and {encoder}: set both or neither")
         if _is_used(index.get(part)):
-            words = read_json(folder / encoder / "config.json").get("vocab_size")
+            words = words_of_model(read_json(folder / encoder / "config.json"))
             check_tokenizer(folder / part, words)
 
 

@@ -22,6 +22,15 @@ Counted in the same way for FLUX.1's widths: 15.3 at 1024 px (824 MiB a row in a
 MAPS_COPIES = 23
 """The same for a conditional row whose joint attention's maps Prompt-to-Prompt mixes: 23 for FLUX.1's widths,
 18 for those of Stable Diffusion 3."""
+QWEN_COPIES = 14.6
+"""The same for Qwen-Image's widths with two blocks: 748 MiB a row at 1024 px, 223 MiB at 512 px."""
+ZIMAGE_COPIES = 16.7
+"""The same for Z-Image: 1067 MiB and 313 MiB."""
+PIXART_COPIES, PIXART_TEXT = 12.1, 100
+"""The same for PixArt-Sigma, and the tokens of a picture that its text amounts to: 222 MiB a row at 1024 px,
+60 MiB at 512 px."""
+SANA_COPIES, SANA_TEXT = 14.1, 40
+"""The same for Sana: 128 MiB and 36 MiB."""
 SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
 """The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
 picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""
@@ -29,7 +38,14 @@ picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium 
 
 def pixels_per_latent(vae: Mapping[str, Any]) -> int:
     """Pixels per latent along a side."""
-    return int(2 ** (len(vae["block_out_channels"]) - 1))
+    return int(2 ** (len(_widths(vae)) - 1))
+
+
+def _widths(vae: Mapping[str, Any]) -> list[int]:
+    """The channels of a VAE's decoder by level, that of the pixels first."""
+    if "base_dim" in vae:
+        return [vae["base_dim"] * factor for factor in vae["dim_mult"]]
+    return list(vae.get("decoder_block_out_channels") or vae["block_out_channels"])
 
 
 def latent_multiple(unet: Mapping[str, Any]) -> int:
@@ -66,7 +82,7 @@ def size_problems(config: DiffusionConfig, multiple: int, most: int | None) -> I
 
 def decoding_bytes(vae: Mapping[str, Any], pixels: int, itemsize: int) -> int:
     """The largest memory of decoding one picture or tile of so many pixels."""
-    channels = vae["block_out_channels"]
+    channels = _widths(vae)
     widest = channels[min(1, len(channels) - 1)]  # the channels that arrive at the last block, at full size
     return int(pixels * widest * itemsize * DECODED_COPIES)
 
@@ -81,10 +97,12 @@ def sampling_bytes(unet: Mapping[str, Any], latents: int, itemsize: int) -> int:
     return int(itemsize * (kept + ATTENDED_COPIES * max(attended, default=levels[0])))
 
 
-def joint_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> int:
+def joint_bytes(
+    transformer: Mapping[str, Any], tokens: int, itemsize: int, copies: float = JOINT_COPIES
+) -> int:
     """The same for one row of a transformer with joint attention, with so many tokens of text and picture."""
     width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
-    return int(itemsize * JOINT_COPIES * width * tokens)
+    return int(itemsize * copies * width * tokens)
 
 
 def maps_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> int:

@@ -15,8 +15,12 @@ from stages.models.diffusion.decoder import Decoder
 from stages.models.diffusion.families import FamilyName, family_of, setting_problems
 from stages.models.diffusion.families.base import Family
 from stages.models.diffusion.families.flux import FluxFamily
+from stages.models.diffusion.families.pixart import PixArtFamily
+from stages.models.diffusion.families.qwen import QwenFamily
+from stages.models.diffusion.families.sana import SanaFamily
 from stages.models.diffusion.families.sd3 import SD3Family
 from stages.models.diffusion.families.unet import UNetFamily
+from stages.models.diffusion.families.zimage import ZImageFamily
 from stages.models.diffusion.folder import left_out
 from stages.models.diffusion.memory import most_pixels, size_problems
 from stages.models.diffusion.prompts import Embeddings
@@ -29,6 +33,10 @@ FAMILIES: Mapping[FamilyName, Callable[[Any, torch.dtype], Family]] = {
     "unet": UNetFamily,
     "flux": FluxFamily,
     "sd3": SD3Family,
+    "qwen": QwenFamily,
+    "zimage": ZImageFamily,
+    "pixart": PixArtFamily,
+    "sana": SanaFamily,
 }
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "ddim": {"clip_sample": False},
@@ -70,9 +78,9 @@ class Diffusion:
         self.prompts = self.family.prompts
         self.unwanted = self._unwanted() if self.family.takes_guidance else None
         """The prompt of the unconditional rows; None if the model never has such rows."""
-        self.scheduler = SCHEDULERS[config.sampler].from_config(
-            pipeline.scheduler.config, **_OPTIONS.get(config.sampler, {})
-        )
+        published = pipeline.scheduler.config
+        options = {**_OPTIONS.get(config.sampler, {}), **self.family.scheduler_options(published)}
+        self.scheduler = SCHEDULERS[config.sampler].from_config(published, **options)
         wanted = config.guidance_scale > 1 if guided is None else guided
         self.guided = wanted and self.family.takes_guidance
 
@@ -83,7 +91,7 @@ class Diffusion:
                 "diffusion.negative_prompt is longer than the model's text encoder reads "
                 f"({self.prompts.context_length} tokens): shorten it"
             )
-        return self.prompts.encode([unwanted]) if unwanted else self.prompts.empty
+        return self.family.unwanted(unwanted)
 
     @property
     def unet(self) -> Any:
@@ -146,6 +154,7 @@ class Diffusion:
             added=told.added,
             timestep_cond=told.guidance,
             schedule=self.family.schedule(self.scheduler, steps, latents),
+            guided=self.family.guided,
             start=start,
         )
 

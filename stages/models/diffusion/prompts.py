@@ -1,6 +1,6 @@
 """Encoding prompts for the U-Net, with one text encoder (Stable Diffusion) or two (SDXL)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,26 +21,40 @@ class Segment:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """Encoded prompts: ``states`` [n,T,d], and for SDXL ``pooled`` [n,p] (None for Stable Diffusion)."""
+    """Encoded prompts.
+
+    Attributes:
+        states: of their tokens [n,T,d].
+        pooled: vectors of whole prompts [n,p]; None for models without.
+        mask: which tokens the attention sees [n,T], True or above 0; None for models that see their padding.
+    """
 
     states: torch.Tensor
-    pooled: torch.Tensor | None
+    pooled: torch.Tensor | None = None
+    mask: torch.Tensor | None = None
 
     def repeat(self, times: int) -> "Embeddings":
         """Each prompt repeated ``times`` times in a row."""
-        pooled = None if self.pooled is None else self.pooled.repeat_interleave(times, 0)
-        return Embeddings(self.states.repeat_interleave(times, 0), pooled)
+        return self._each(lambda tensor: tensor.repeat_interleave(times, 0))
 
     def expand(self, rows: int) -> "Embeddings":
         """One prompt repeated for ``rows`` rows."""
-        pooled = None if self.pooled is None else self.pooled.expand(rows, -1)
-        return Embeddings(self.states.expand(rows, -1, -1), pooled)
+        return self._each(lambda tensor: tensor.expand(rows, *tensor.shape[1:]))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> "Embeddings":
+        others = (None if tensor is None else change(tensor) for tensor in (self.pooled, self.mask))
+        return Embeddings(change(self.states), *others)
 
 
 def join(parts: Sequence[Embeddings]) -> Embeddings:
-    """Concatenate encoded prompts."""
+    """Concatenate encoded prompts of one model."""
     pooled = [part.pooled for part in parts if part.pooled is not None]
-    return Embeddings(torch.cat([part.states for part in parts]), torch.cat(pooled) if pooled else None)
+    masks = [part.mask for part in parts if part.mask is not None]
+    return Embeddings(
+        torch.cat([part.states for part in parts]),
+        torch.cat(pooled) if pooled else None,
+        torch.cat(masks) if masks else None,
+    )
 
 
 class PromptEncoder:

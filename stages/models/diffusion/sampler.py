@@ -5,7 +5,7 @@ The source stage and the edit stage use the same loop, so a source row gives the
 after each step it can change the latents.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +41,17 @@ class Control(Protocol):
         ...
 
 
+Guided = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""A prediction [L,c,h,w] of the unconditional one, the conditional one, and the scale [L,1,1,1]."""
+
+
+def classifier_free(
+    unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+) -> torch.Tensor:
+    """Classifier-free guidance (Ho and Salimans 2022); see Guided."""
+    return unconditional + scale * (conditional - unconditional)
+
+
 @torch.no_grad()
 def sample(
     network: Any,
@@ -57,6 +68,7 @@ def sample(
     timestep_cond: torch.Tensor | None = None,
     start: int | None = None,
     schedule: Mapping[str, Any] | None = None,
+    guided: Guided = classifier_free,
 ) -> torch.Tensor:
     """Denoise ``latents``.
 
@@ -75,6 +87,7 @@ def sample(
         added: further conditions of the network by name, such as SDXL's, one row for each of its rows.
         timestep_cond: embedded guidance of distilled models, one row for each picture.
         schedule: arguments of the scheduler's ``set_timesteps``; None: the number of steps alone.
+        guided: how the two halves of a guided prediction become one.
         start: the first step, if ``latents`` are not noise but those before this step, scaled as the
             scheduler's.
 
@@ -108,8 +121,8 @@ def sample(
         output = network(rows, timesteps[step], states, timestep_cond=timestep_cond, added_cond_kwargs=added)
         predicted = output.sample.to(latents.dtype)
         if uncond is not None:
-            predicted_uncond, predicted_cond = predicted.chunk(2)
-            predicted = predicted_uncond + scale * (predicted_cond - predicted_uncond)
+            unconditional, conditional = predicted.chunk(2)
+            predicted = guided(unconditional, conditional, scale)
         latents = scheduler.step(predicted, t, latents, generator=generator).prev_sample
         if control is not None:
             latents = control.after_step(step, latents)

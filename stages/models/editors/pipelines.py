@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from stages.finite import NotFiniteError
 from stages.models.device import default_device
+from stages.models.diffusion.autoencoders import Autoencoder
 from stages.models.editors import AfterStep, EditorConfig
 from stages.models.editors.folder import KEY, check_class
 from stages.models.weights import load_model
@@ -36,7 +37,7 @@ class PipelineEditor:
         self.name = type(self.pipeline).__name__
         check_class(self.name, config.model)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.vae, self.scheduler = self.pipeline.vae, self.pipeline.scheduler
+        self.vae, self.scheduler = Autoencoder(self.pipeline.vae), self.pipeline.scheduler
         self.packed = self.name == "FluxKontextPipeline"
         """Whether its latents are tokens of 2 x 2, [1,N,4c], and not spatial."""
 
@@ -92,9 +93,7 @@ class PipelineEditor:
     def _encoded(self, picture: np.ndarray) -> torch.Tensor:
         """The picture's latents [1,c,h,w]."""
         pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
-        scaled = (pixels.float() / 127.5 - 1).to(self.vae.device, self.vae.dtype)
-        latents = self.vae.encode(scaled).latent_dist.mode().float()
-        return (latents - (self.vae.config.get("shift_factor") or 0.0)) * self.vae.config.scaling_factor
+        return self.vae.encode((pixels.float() / 127.5 - 1).to(self.vae.vae.device))
 
     def _pooled(self, mask: np.ndarray, clean: torch.Tensor) -> torch.Tensor:
         """M [H,W] for latents [1,c,h,w], the largest value in each latent or token."""

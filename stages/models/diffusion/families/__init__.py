@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from stages.models.diffusion import DiffusionConfig
 
-FamilyName = Literal["unet", "flux", "sd3"]
+FamilyName = Literal["unet", "flux", "sd3", "qwen", "zimage", "pixart", "sana"]
 
 PIPELINES: dict[str, FamilyName] = {
     "StableDiffusionPipeline": "unet",
@@ -18,12 +18,24 @@ PIPELINES: dict[str, FamilyName] = {
     "LatentConsistencyModelPipeline": "unet",
     "FluxPipeline": "flux",
     "StableDiffusion3Pipeline": "sd3",
+    "QwenImagePipeline": "qwen",
+    "ZImagePipeline": "zimage",
+    "PixArtSigmaPipeline": "pixart",
+    "SanaPipeline": "sana",
 }
 SAMPLERS_OF: dict[FamilyName, tuple[str, ...]] = {
     "unet": ("ddim", "euler", "euler_ancestral", "lcm"),
     "flux": ("flow_euler",),
     "sd3": ("flow_euler",),
+    "qwen": ("flow_euler",),
+    "zimage": ("flow_euler",),
+    "pixart": ("ddim", "euler", "euler_ancestral"),
+    "sana": ("flow_euler",),
 }
+
+
+CROSS: tuple[FamilyName, ...] = ("pixart", "sana")
+"""Transformers with cross-attention, which Prompt-to-Prompt controls as it controls a U-Net."""
 
 
 def family_of(pipeline: object, where: str) -> FamilyName:
@@ -43,6 +55,8 @@ def family_of(pipeline: object, where: str) -> FamilyName:
 
 def block_count(family: FamilyName, network: Mapping[str, Any]) -> int:
     """The number of a transformer's blocks, by its configuration."""
+    if family == "zimage":
+        return int(network["n_refiner_layers"]) + int(network["n_layers"])
     singles = network["num_single_layers"] if family == "flux" else 0
     return int(network["num_layers"]) + int(singles)
 
@@ -60,6 +74,11 @@ def setting_problems(
     fitting = SAMPLERS_OF[family]
     if config.sampler not in fitting:
         yield f"diffusion.sampler: {config.sampler} does not suit {config.model}: set {' or '.join(fitting)}"
+    if family == "sana" and network.get("guidance_embeds"):
+        yield (
+            f"diffusion.model: {config.model} is told its guidance (Sana-Sprint), and its sampler, SCM, adds "
+            "noise: not supported"
+        )
     if family == "flux" and config.negative_prompt:
         yield (
             f"diffusion.negative_prompt: {config.model} draws without unconditional rows, which alone would "

@@ -3,7 +3,7 @@
 Latents are spatial, [n,c,h,w], between the sampling steps, whatever a model does with them inside.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,6 +11,7 @@ import torch
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.sampler import classifier_free
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,29 @@ class Conditions:
     unconditional: torch.Tensor | None = None
     added: Mapping[str, torch.Tensor] | None = None
     guidance: torch.Tensor | None = None
+
+
+class Classic:
+    """What most families have: classifier-free guidance as published, and prompts read alone."""
+
+    prompts: Any
+
+    def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
+        return self.prompts.encode(prompts)
+
+    def unwanted(self, prompt: str) -> Embeddings:
+        return self.prompts.encode([prompt]) if prompt else self.prompts.empty
+
+    def scheduler_options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {}
+
+    def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
+        return self.prompts.fits(prompt)
+
+    def guided(
+        self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        return classifier_free(unconditional, conditional, scale)
 
 
 class Family(Protocol):
@@ -62,6 +86,28 @@ class Family(Protocol):
     @property
     def multiple(self) -> int:
         """The number of latents by which both sides must be divisible."""
+        ...
+
+    def encode(self, prompts: list[str], pairs: Sequence[tuple[str, ...]]) -> Embeddings:
+        """Encode n prompts; a row's pair has the captions that it is first drawn and edited with."""
+        ...
+
+    def unwanted(self, prompt: str) -> Embeddings:
+        """Encode the prompt of unconditional rows [1,T,d]."""
+        ...
+
+    def scheduler_options(self, config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Settings of a sampler's scheduler that the published one's configuration has by other names."""
+        ...
+
+    def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
+        """Whether a prompt can be encoded for a row with a pair of captions."""
+        ...
+
+    def guided(
+        self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """One prediction [L,c,h,w] of two; see :data:`stages.models.diffusion.sampler.Guided`."""
         ...
 
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:

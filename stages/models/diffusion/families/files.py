@@ -1,68 +1,12 @@
 """What the files of a pipeline say, by family, without a model library."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from stages.models.diffusion import DiffusionConfig
-from stages.models.diffusion.families import FamilyName, family_of
-from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
-from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
-from stages.models.diffusion.memory import (
-    decoding_bytes,
-    joint_bytes,
-    latent_multiple,
-    maps_bytes,
-    pixels_per_latent,
-    sampling_bytes,
-    sd3_bytes,
-)
+from stages.models.diffusion.families import family_of
+from stages.models.diffusion.families.layouts import LAYOUTS
+from stages.models.diffusion.memory import decoding_bytes, pixels_per_latent
 from stages.models.weight_files import read_json
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The parts of a family's pipelines.
-
-    Attributes:
-        network: the folder of the network.
-        kind: its class.
-        needed: parts that every such pipeline has.
-        models: parts with weights.
-        tokenizers: the text encoder that each tokenizer is for.
-    """
-
-    network: str
-    kind: str
-    needed: tuple[str, ...]
-    models: tuple[str, ...]
-    tokenizers: Mapping[str, str]
-
-
-_TWO = {"tokenizer": "text_encoder", "tokenizer_2": "text_encoder_2"}
-LAYOUTS: Mapping[FamilyName, Layout] = {
-    "unet": Layout(
-        "unet",
-        "UNet2DConditionModel",
-        ("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
-        ("unet", "vae", "text_encoder", "text_encoder_2"),
-        _TWO,
-    ),
-    "flux": Layout(
-        "transformer",
-        "FluxTransformer2DModel",
-        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
-        ("transformer", "vae", "text_encoder", "text_encoder_2"),
-        _TWO,
-    ),
-    "sd3": Layout(
-        "transformer",
-        "SD3Transformer2DModel",
-        ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
-        ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
-        {**_TWO, "tokenizer_3": "text_encoder_3"},
-    ),
-}
 
 
 class PipelineFiles:
@@ -81,19 +25,12 @@ class PipelineFiles:
     @property
     def multiple(self) -> int:
         """The number of pixels by which both sides of a picture must be divisible."""
-        return self._patch * pixels_per_latent(self.vae)
-
-    @property
-    def _patch(self) -> int:
-        if self.family == "flux":
-            return PATCH
-        return int(self.network["patch_size"]) if self.family == "sd3" else latent_multiple(self.network)
+        return LAYOUTS[self.family].patch(self.network) * pixels_per_latent(self.vae)
 
     @property
     def side(self) -> int:
         """The side in pixels of a picture of the model's own size."""
-        latents = SIDE if self.family == "flux" else int(self.network["sample_size"])
-        return latents * pixels_per_latent(self.vae)
+        return LAYOUTS[self.family].side(self.network) * pixels_per_latent(self.vae)
 
     def drawing_bytes(self, config: DiffusionConfig, rows: int, *, maps: bool = False) -> int:
         """The largest memory of activations of drawing so many pictures at once.
@@ -110,17 +47,11 @@ class PipelineFiles:
         tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
         decoded = decoding_bytes(self.vae, tile, vae_itemsize) * (config.vae_chunk or 1)
         latents = pixels // pixels_per_latent(self.vae) ** 2
-        halves = 2 if config.guidance_scale > 1 and self.family != "flux" else 1
-        if self.family == "unet":
-            return max(decoded, rows * halves * sampling_bytes(self.network, latents, itemsize))
-        if self.family == "flux":
-            text, picture = text_length(self.network), latents // PATCH**2
-            row = joint_bytes(self.network, picture + text, itemsize)
-        else:
-            text, picture = CLIP_LENGTH + T5_LENGTH, latents // self._patch**2
-            row = halves * sd3_bytes(self.network, picture, text, itemsize)
+        layout = LAYOUTS[self.family]
+        halves = 2 if layout.halves and config.guidance_scale > 1 else 1
+        row = halves * layout.row_bytes(self.network, latents, itemsize)
         # Unconditional rows keep their maps.
-        mixed = maps_bytes(self.network, picture + text, itemsize) if maps else 0
+        mixed = layout.maps_bytes(self.network, latents, itemsize) if maps and layout.maps_bytes else 0
         return max(decoded, rows * max(row, mixed))
 
 

@@ -9,14 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.base import Classic, Conditions
 from stages.models.diffusion.families.flux_attention import FluxJointAttention, Told
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.joint import (
@@ -25,6 +24,7 @@ from stages.models.diffusion.families.joint import (
     JointPrompts,
     Stream,
     dynamic_shift,
+    even_levels,
 )
 from stages.models.diffusion.prompts import Embeddings
 
@@ -119,7 +119,7 @@ class FluxNetwork(JointNetwork):
         return torch.cat([places.new_zeros(text, 3), places])
 
 
-class FluxFamily:
+class FluxFamily(Classic):
     """FLUX.1's transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance, multiple, side = False, PATCH, SIDE
@@ -138,10 +138,9 @@ class FluxFamily:
         """Even noise levels, shifted by the scheduler as far as a picture of this size needs."""
         config = scheduler.config
         tokens = latents.shape[-2] * latents.shape[-1] // PATCH**2
-        shift = dynamic_shift(config, tokens, max_shift=1.15)
         if config.get("use_flow_sigmas"):
-            return {"num_inference_steps": steps, "mu": shift}
-        return {"sigmas": np.linspace(1.0, 1 / steps, steps), "mu": shift}
+            return {"num_inference_steps": steps, "mu": dynamic_shift(config, tokens, max_shift=1.15)}
+        return even_levels(config, steps, tokens)
 
     def conditions(
         self,

@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
+from torch.nn import functional
 
-from stages.models.diffusion.prompts import Segment
+from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.masks import masked_keys, seeing
+from stages.models.diffusion.prompts import Embeddings, Segment
 
 
 class JointCore(Protocol):
@@ -23,6 +27,13 @@ class JointCore(Protocol):
         The first ``text_tokens`` are text, the others are the picture's, row by row.
         """
         ...
+
+
+def plain_attention(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, text_tokens: int
+) -> torch.Tensor:
+    """A :class:`JointCore` without any control."""
+    return functional.scaled_dot_product_attention(query, key, value)
 
 
 class JointPrompts:
@@ -123,6 +134,59 @@ class JointNetwork(nn.Module):
     def dtype(self) -> torch.dtype:
         """The type of its weights."""
         return self.transformer.dtype
+
+
+class PackedNetwork(JointNetwork):
+    """A transformer whose tokens are patches of 2 x 2 latents; latents stay spatial outside."""
+
+    patch = 2
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of latents of a size."""
+        return size[0] // self.patch, size[1] // self.patch
+
+    def pack(self, rows: torch.Tensor) -> torch.Tensor:
+        """Latents [R,c,h,w] as tokens [R,N,4c], row by row."""
+        return functional.pixel_unshuffle(rows, self.patch).flatten(2).transpose(1, 2)
+
+    def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
+        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), self.patch)
+
+
+def attend_masked(
+    core: JointCore, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor
+) -> torch.Tensor:
+    """The output [R,L,heads * D] of a core for heads [R,heads,L,D] whose first T tokens have a mask [R,T]."""
+    width, text_tokens = value.shape[-1], seen.shape[1]
+    key = masked_keys(key, functional.pad(seen, (0, key.shape[2] - text_tokens), value=1))
+    # A core scales by the width of what it gets, and fused kernels want values as wide as keys.
+    wider = key.shape[-1]
+    query = seeing(query * (wider / width) ** 0.5, wider**-0.5)
+    value = functional.pad(value, (0, wider - width))
+    return core(query, key, value, text_tokens)[..., :width].transpose(1, 2).flatten(2)
+
+
+def even_levels(config: Mapping[str, Any], steps: int, tokens: int) -> Mapping[str, Any]:
+    """The arguments of a flow scheduler's ``set_timesteps``, for even levels that it then shifts.
+
+    Args:
+        config: the scheduler's.
+        steps: number of steps.
+        tokens: of the picture, on which the shift depends.
+    """
+    return {
+        "sigmas": np.linspace(1.0, 1 / steps, steps),
+        "mu": dynamic_shift(config, tokens, max_shift=1.15),
+    }
+
+
+def masked_conditions(prompts: Embeddings, unwanted: Embeddings | None) -> Conditions:
+    """The conditions of a network that is told nothing of prompts but their states and ``mask`` [R,T]."""
+    assert prompts.mask is not None
+    if unwanted is None or unwanted.mask is None:
+        return Conditions(prompts.states, None, {"mask": prompts.mask})
+    return Conditions(prompts.states, unwanted.states, {"mask": torch.cat([unwanted.mask, prompts.mask])})
 
 
 def dynamic_shift(config: Mapping[str, Any], tokens: int, max_shift: float) -> float:

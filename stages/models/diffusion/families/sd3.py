@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.base import Classic, Conditions
 from stages.models.diffusion.families.joint import (
     JointCore,
     JointNetwork,
@@ -125,7 +125,7 @@ class SD3Network(JointNetwork):
         return spread.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-class SD3Family:
+class SD3Family(Classic):
     """Its transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance = True

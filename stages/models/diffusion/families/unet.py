@@ -8,12 +8,12 @@ from diffusers import DiffusionPipeline
 from diffusers.models.embeddings import get_timestep_embedding
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Conditions
+from stages.models.diffusion.families.base import Classic, Conditions
 from stages.models.diffusion.memory import latent_multiple, pixels_per_latent
 from stages.models.diffusion.prompts import Embeddings, PromptEncoder
 
 
-class UNetFamily:
+class UNetFamily(Classic):
     """A U-Net and its text encoders; :class:`stages.models.diffusion.families.base.Family`."""
 
     name: FamilyName = "unet"

@@ -1,0 +1,130 @@
+"""Qwen-Image: a transformer with joint attention over text and picture, by flow matching.
+
+Guidance is classifier-free, and the guided prediction gets back the conditional one's length at every token.
+A prompt is read by Qwen2.5-VL within a template, whose first 34 tokens are dropped. It enters by attention
+alone: no pooled vector modulates the tokens, so in a step all rows are modulated alike.
+"""
+
+from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from stages.models.diffusion.families import FamilyName
+from stages.models.diffusion.families.base import Classic, Conditions
+from stages.models.diffusion.families.chat import ChatPrompts
+from stages.models.diffusion.families.flux_files import PATCH, SIDE
+from stages.models.diffusion.families.joint import (
+    JointCore,
+    PackedNetwork,
+    even_levels,
+    masked_conditions,
+    plain_attention,
+)
+from stages.models.diffusion.families.qwen_attention import QwenJointAttention
+from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.sampler import classifier_free
+
+
+class QwenPrompts(ChatPrompts):
+    """Qwen2.5-VL, which is asked to describe a picture."""
+
+    def __init__(self, pipeline: DiffusionPipeline) -> None:
+        self._template = pipeline.prompt_template_encode
+        self.dropped = pipeline.prompt_template_encode_start_idx
+        super().__init__(pipeline.tokenizer, pipeline.text_encoder)
+
+    def written(self, prompt: str) -> str:
+        return self._template.format(prompt)
+
+
+class QwenNetwork(PackedNetwork):
+    """The transformer with a U-Net's call."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__(transformer)
+        # So that sources are drawn by the same arithmetic in both stages, whose pictures are compared.
+        self.install(plain_attention)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """All blocks in order; each returns the states (text [R,T,C], picture [R,N,C])."""
+        return [*self.transformer.transformer_blocks]
+
+    def install(self, core: JointCore) -> None:
+        """Have ``core`` compute the attention of every layer."""
+        names = self.transformer.attn_processors
+        self.transformer.set_attn_processor({name: QwenJointAttention(core) for name in names})
+
+    def forward(
+        self,
+        rows: torch.Tensor,
+        timestep: torch.Tensor,
+        states: torch.Tensor,
+        timestep_cond: torch.Tensor | None = None,
+        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
+    ) -> SimpleNamespace:
+        """The velocity for latents [R,c,h,w].
+
+        Args:
+            timestep: 0 to 1000, of all rows.
+            states: of the text [R,T,d].
+            timestep_cond: not used; other families are told their guidance by it.
+            added_cond_kwargs: ``mask``, which tokens of the text are no padding [R,T].
+        """
+        assert added_cond_kwargs is not None
+        size = (rows.shape[2], rows.shape[3])
+        (drawn,) = self.transformer(
+            hidden_states=self.pack(rows),
+            timestep=(timestep / 1000).to(rows.dtype).expand(len(rows)),
+            encoder_hidden_states=states,
+            encoder_hidden_states_mask=added_cond_kwargs["mask"],
+            img_shapes=[[(1, *self.grid(size))]] * len(rows),
+            return_dict=False,
+        )
+        return SimpleNamespace(sample=self.unpack(drawn, size))
+
+
+class QwenFamily(Classic):
+    """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
+
+    takes_guidance, multiple, side = True, PATCH, SIDE
+
+    name: FamilyName = "qwen"
+
+    def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
+        self.network: Any = QwenNetwork(pipeline.transformer)
+        self.prompts = QwenPrompts(pipeline)
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels) // PATCH**2
+
+    def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
+        """Even noise levels, shifted by the scheduler as far as a picture of this size needs."""
+        return even_levels(scheduler.config, steps, latents.shape[-2] * latents.shape[-1] // PATCH**2)
+
+    def conditions(
+        self,
+        prompts: Embeddings,
+        unwanted: Embeddings | None,
+        guidance_scale: torch.Tensor,
+        latents: torch.Tensor,
+    ) -> Conditions:
+        return masked_conditions(prompts, unwanted)
+
+    def guided(
+        self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor
+    ) -> torch.Tensor:
+        """The guided prediction, at every token (2 x 2 latents, all channels) as long as the conditional."""
+        combined = classifier_free(unconditional, conditional, scale)
+        wanted, own = (self._lengths(each) for each in (conditional, combined))
+        return combined * (wanted / own).repeat_interleave(PATCH, 2).repeat_interleave(PATCH, 3)
+
+    def _lengths(self, predicted: torch.Tensor) -> torch.Tensor:
+        """The length of a prediction [L,c,h,w] at every token [L,1,h/2,w/2]."""
+        tokens = predicted.unflatten(3, (-1, PATCH)).unflatten(2, (-1, PATCH))
+        return tokens.square().sum((1, 3, 5)).sqrt()[:, None]
