@@ -1,7 +1,7 @@
 """The manifest's section ``edit``."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -13,12 +13,18 @@ from stages.models.diffusion import DiffusionConfig
 from stages.tasks import Candidate
 
 
+def _cheap_candidates(section: Mapping[str, Any]) -> int:
+    """The default: whole edits are never cheap, and their runs keep their fingerprints."""
+    return 1 if section.get("region", "whole") == "whole" else 4
+
+
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
     implied: ClassVar = {
         "region": "whole",
         "region_halo": 1 / 16,
+        "cheap_candidates": 1,
         "hold": "none",
         "source_guidance": 1,
         "skip": 0,
@@ -57,6 +63,13 @@ class EditConfig(StageConfig):
         description="what is computed around that region too, as a fraction of the picture's shorter "
         "side; for U-Nets",
     )
+    cheap_candidates: int = Field(
+        default_factory=_cheap_candidates,
+        ge=1,
+        le=16,
+        description="with a region, by default 4: a row draws so many candidates, its task's and those of "
+        "the next rounds, if together they cost less than one whole edit; 1: never more than its task's",
+    )
     hold: Literal["none", "exact"] = Field(
         "none",
         description="exact: what the fusion keeps at the source's is the source's in every block too; for "
@@ -92,6 +105,14 @@ class EditConfig(StageConfig):
             raise ValueError(
                 "edit.hold: exact takes the place of mask_attention and follows the fusion's schedule: set "
                 "mask_attention: false, fusion: schedule"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _cheap_in_a_region(self) -> Self:
+        if self.cheap_candidates > 1 and self.region == "whole":
+            raise ValueError(
+                "edit.cheap_candidates: no whole edit is cheap: set edit.region: schedule, or take it out"
             )
         return self
 

@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import torch
+
 from stages.edit.config import EditConfig
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
@@ -24,6 +26,15 @@ class Controlled(Protocol):
     @property
     def sparse(self) -> bool: ...
 
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        """What edits cost in their regions, as shares of the same edits computed whole; if ``sparse``.
+
+        Args:
+            mask: M [E,1,H,W] in [0,1], on the CPU.
+            size: rows and columns of the latents.
+        """
+        ...
+
     def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
         """Prepare a batch.
 
@@ -41,7 +52,7 @@ class ControlledUNet:
     joint = False
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
-        self._layers = install(model.unet)
+        self._config, self._layers = config, install(model.unet)
         self._sparse: SparseUNet | None = None
         if config.region != "whole":
             self._sparse = SparseUNet(model.unet, self._layers, config.region, config.region_halo)
@@ -56,6 +67,10 @@ class ControlledUNet:
     @property
     def sparse(self) -> bool:
         return self._sparse is not None
+
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        assert self._sparse is not None
+        return self._sparse.costs(mask, self._config.fusion, self._config.diffusion.steps, size)
 
     def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
         for layer in self._layers:
@@ -75,6 +90,7 @@ class ControlledTransformer:
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
         network = model.family.network
+        self._config, self._text_tokens = config, model.prompts.context_length
         self._attention = JointAttention(hold=config.hold == "exact")
         self._attention.install(network)
         self._sparse: SparseTransformer | None = None
@@ -84,6 +100,11 @@ class ControlledTransformer:
     @property
     def sparse(self) -> bool:
         return self._sparse is not None
+
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        assert self._sparse is not None
+        config, tokens = self._config, self._sparse.network.grid(size)
+        return self._sparse.costs(mask, config.fusion, config.diffusion.steps, tokens, self._text_tokens)
 
     def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
         sparse = sparse and len(control.turns) == 1

@@ -11,14 +11,16 @@ from torch import nn
 
 from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.sparse.attention import SparseAttention
 from stages.edit.sparse.batch import Batch
 from stages.edit.sparse.calls import Call, StepPlan
 from stages.edit.sparse.conditions import Conditions
+from stages.edit.sparse.cost import cost_by_weights, mean_costs, weights_by_level
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
 from stages.edit.sparse.plan import plan_step
 from stages.edit.sparse.state import Mode, State
-from stages.edit.sparse.steps import plan_steps
+from stages.edit.sparse.steps import free_by_step, plan_steps
 from stages.edit.sparse.token_lists import Size, level_sizes
 
 Region = Literal["support", "schedule"]
@@ -44,7 +46,7 @@ class SparseUNet:
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
         self.plans: list[StepPlan] = []
-        self._first_equal = torch.empty(0, dtype=torch.long)
+        self._first_equal, self._weights = torch.empty(0, dtype=torch.long), weights_by_level(unet)
         _replace_layers(unet, self.state)
         # diffusers empties the dict that it receives.
         unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
@@ -59,6 +61,19 @@ class SparseUNet:
         """The type of the U-Net's weights."""
         return self.unet.dtype
 
+    def costs(self, mask: torch.Tensor, fusion: Fusion, steps: int, size: Size) -> list[float]:
+        """What edits with the masks M [E,1,H,W] cost, as shares of the same edits computed whole.
+
+        ``size``: rows and columns of the latents.
+        """
+        sizes = level_sizes(size, len(self.config.block_out_channels))
+        free = free_by_step(mask, fusion, steps, size, **self._reach(size))
+        return mean_costs(free, sizes, cost_by_weights(self._weights, sizes))
+
+    def _reach(self, size: Size) -> dict[str, Any]:
+        """How far around the free tokens an edit is computed."""
+        return {"halo": round(self.halo * min(size)), "support": self.region == "support"}
+
     def begin(self, control: PromptToPrompt | None, size: Size) -> None:
         """Prepare a batch; without a control the U-Net computes all rows whole.
 
@@ -72,13 +87,13 @@ class SparseUNet:
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
         turns = [range(turn.start, turn.stop) for turn in control.turns]
         batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
-        distinct, halo = sorted(set(control.first_equal)), round(self.halo * min(size))
+        distinct = sorted(set(control.first_equal))
 
         def planned(free: torch.Tensor) -> StepPlan:
             plan = plan_step({edit: free[edit] for edit in distinct}, batch, self.state.sizes)
             return plan.to(control.matrix.device)
 
-        self.plans = plan_steps(control, size, planned, halo=halo, support=self.region == "support")
+        self.plans = plan_steps(control, size, planned, **self._reach(size))
         device, pictures = control.source_rows.device, torch.full((batch.halves, batch.rows), -1)
         for half in range(batch.halves):
             numbers = torch.arange(len(batch.origins)) + half * len(batch.origins)
