@@ -55,7 +55,11 @@ class ControlledUNet:
         self._config, self._layers = config, install(model.unet)
         self._sparse: SparseUNet | None = None
         if config.region != "whole":
-            self._sparse = SparseUNet(model.unet, self._layers, config.region, config.region_halo)
+            unet = getattr(model.unet, "_orig_mod", model.unet)  # it is compiled call by call
+            compiled = config.diffusion.compile
+            self._sparse = SparseUNet(
+                unet, self._layers, config.region, config.region_halo, compiled=compiled
+            )
             model.unet = self._sparse
         smallest = smallest_attention(model.unet)
         if smallest > config.self_max_tokens:

@@ -208,7 +208,7 @@ def test_equal_edits_are_computed_once(dense, monkeypatch):
     calls = []
     monkeypatch.setattr(
         "stages.edit.sparse.unet.plan_step",
-        lambda free, *rest: calls.append(sorted(free)) or plan.plan_step(free, *rest),
+        lambda free, *rest, **keys: calls.append(sorted(free)) or plan.plan_step(free, *rest, **keys),
     )
     found = sparsely(dense, [one, one, edit(1, SMALL)], [0, 1, 0, 0, 1], captions=[0, 1, 2, 2, 3])
     assert torch.equal(found[2], found[3])

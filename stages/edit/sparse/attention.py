@@ -64,8 +64,8 @@ class SparseAttention:
         key, value = heads_of(attn, attn.to_k(read)), heads_of(attn, attn.to_v(read))
         output = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
         level = [height * width for height, width in state.sizes].index(states.shape[1])
-        chosen, control = state.step.read[level], state.controlled
-        is_read = control.borrowed_rows(states.shape[1]) is not None if text is None else control.cross_open
+        chosen = state.step.read[level]
+        is_read = state.borrowed_rows(states.shape[1]) is not None if text is None else state.cross_open
         if len(state.roots) > len(query):  # carriers begin as their roots
             key, value = key[state.roots], value[state.roots]
         state.memory[self.name] = Stored(
@@ -121,7 +121,7 @@ class SparseAttention:
         if call.carried is not None:
             pictures, rows = call.carried
             stored.key[pictures], stored.value[pictures] = key[rows], value[rows]
-        borrowed = self.state.controlled.borrowed_rows(stored.tokens)
+        borrowed = self.state.borrowed_rows(stored.tokens)
         if borrowed is not None:
             assert stored.query is not None
             lenders = borrowed[call.rows]
@@ -135,12 +135,10 @@ class SparseAttention:
 
     def _cross(self, attn: Attention, query: torch.Tensor, stored: Stored) -> torch.Tensor:
         """Equation (2) of :mod:`stages.edit.prompt_to_prompt.attention`."""
-        call, control, text = self.state.present, self.state.controlled, self.state.text
-        if self.name not in control.text:
-            control.text[self.name] = heads_of(attn, attn.to_k(text)), heads_of(attn, attn.to_v(text))
+        call, control = self.state.present, self.state.controlled
         key, value = control.text[self.name]
         own_key, own_value = key[call.rows], value[call.rows]
-        if not control.cross_open:
+        if not self.state.cross_open:
             return attend(query, own_key, own_value, attn.scale)
         cond = slice(len(call.rows) - len(call.edits), None)
         gate, own = gate_and_own(control, call.edits)

@@ -32,7 +32,9 @@ class State:
         plan: of the present step.
         call: the present call, in mode EDITS.
         memory: what each layer stored in this step, by the layer's name.
-        text: the prompts' embeddings of all rows [R,T,d].
+        compiled: whether the calls run as compiled graphs. What they see must then depend neither on the
+            step nor on the plan, but for the lengths of lists: every token of the sources is stored, and
+            closed gates are computed too.
     """
 
     mode: Mode = Mode.PLAIN
@@ -43,7 +45,7 @@ class State:
     plan: StepPlan | None = None
     call: Call | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    text: torch.Tensor | None = None
+    compiled: bool = False
 
     @property
     def step(self) -> StepPlan:
@@ -63,10 +65,22 @@ class State:
         assert self.control is not None
         return self.control
 
+    @property
+    def cross_open(self) -> bool:
+        """Whether gates of cross-attention are computed: if one is open in this step, or in every step."""
+        return self.compiled or self.controlled.cross_open
+
+    def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
+        """As :meth:`PromptToPrompt.borrowed_rows`, in every step of a compiled network."""
+        control = self.controlled
+        if not self.compiled:
+            return control.borrowed_rows(tokens)
+        return control.query_rows if tokens <= control.self_max_tokens else control.shared_rows
+
     def level_of(self, features: torch.Tensor) -> int:
         """The level of feature maps [R,C,h,w] of whole pictures."""
         return self.sizes.index((features.shape[2], features.shape[3]))
 
     def end(self) -> None:
         """Forget the step."""
-        self.mode, self.plan, self.call, self.text, self.memory = Mode.PLAIN, None, None, None, {}
+        self.mode, self.plan, self.call, self.memory = Mode.PLAIN, None, None, {}

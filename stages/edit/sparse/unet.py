@@ -5,11 +5,12 @@ from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
+from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, heads_of
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.sparse.attention import SparseAttention
@@ -18,13 +19,16 @@ from stages.edit.sparse.calls import Call, StepPlan
 from stages.edit.sparse.conditions import Conditions
 from stages.edit.sparse.cost import cost_by_weights, mean_costs, weights_by_level
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
-from stages.edit.sparse.plan import plan_step
+from stages.edit.sparse.plan import EDITS_A_CALL, plan_step
 from stages.edit.sparse.state import Mode, State
 from stages.edit.sparse.steps import free_by_step, plan_steps
 from stages.edit.sparse.token_lists import Size, level_sizes
 
 Region = Literal["support", "schedule"]
 """Where an edit is computed: where M > 0, or in each step where the fusion frees it."""
+GRAPHS = 64
+"""At most so many graphs of a compiled U-Net: one for its sources and one a length of lists, for each size of
+pictures, and those of edits that are computed whole."""
 
 
 class SparseUNet:
@@ -35,6 +39,8 @@ class SparseUNet:
         layers: its attention processors, from ``install``.
         region: where edits are computed.
         halo: tokens around the free ones that are computed too, as a fraction of the shorter side.
+        compiled: whether to run compiled graphs, one for sources and one a length of lists. Batches with
+            edits of several turns run without.
     """
 
     def __init__(
@@ -43,6 +49,8 @@ class SparseUNet:
         layers: list[PromptToPromptAttention],
         region: Region,
         halo: float,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
         self.plans: list[StepPlan] = []
@@ -50,6 +58,9 @@ class SparseUNet:
         _replace_layers(unet, self.state)
         # diffusers empties the dict that it receives.
         unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
+        self._compiled: Any = None
+        if compiled:
+            self._compiled = torch.compile(unet, dynamic=False, fullgraph=True, recompile_limit=GRAPHS)
 
     @property
     def config(self) -> Any:
@@ -82,6 +93,7 @@ class SparseUNet:
             size: rows and columns of the latents.
         """
         self.state.control = control
+        self.state.compiled = self._compiled is not None and control is not None and len(control.turns) == 1
         if control is None:
             return
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
@@ -90,8 +102,10 @@ class SparseUNet:
         distinct = sorted(set(control.first_equal))
 
         def planned(free: torch.Tensor) -> StepPlan:
-            plan = plan_step({edit: free[edit] for edit in distinct}, batch, self.state.sizes)
-            return plan.to(control.matrix.device)
+            chosen, device = {edit: free[edit] for edit in distinct}, control.matrix.device
+            count = EDITS_A_CALL[device.type]
+            plan = plan_step(chosen, batch, self.state.sizes, count, store_all=self.state.compiled)
+            return plan.to(device)
 
         self.plans = plan_steps(control, size, planned, **self._reach(size))
         device, pictures = control.source_rows.device, torch.full((batch.halves, batch.rows), -1)
@@ -101,6 +115,8 @@ class SparseUNet:
         roots = [root + half * batch.sources for half in range(batch.halves) for root in batch.roots]
         self.state.pictures, self.state.roots = pictures.flatten().to(device), torch.tensor(roots).to(device)
         self._first_equal = torch.tensor(control.first_equal, device=device)
+        for height, width in self.state.sizes:
+            control.mask_for(height * width)  # it keeps them, so that a compiled call only reads them
 
     def __call__(
         self,
@@ -118,7 +134,9 @@ class SparseUNet:
         conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
         if control is None:
             return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
-        state.plan, state.text, state.mode = self.plans[control.step], states, Mode.SOURCES
+        if not control.text:
+            self._read_prompts(states, control)
+        state.plan, state.mode = self.plans[control.step], Mode.SOURCES
         halves = control.halves
         sources = torch.cat([torch.arange(control.sources, device=rows.device) + half for half in halves])
         predicted = torch.empty_like(rows)
@@ -135,6 +153,13 @@ class SparseUNet:
                 predicted[control.edit_rows[turn] + half] = predicted[equal]
         state.end()
         return UNet2DConditionOutput(sample=predicted)
+
+    def _read_prompts(self, states: torch.Tensor, control: PromptToPrompt) -> None:
+        """Keep the keys and values of all rows' prompts [R,T,d]; they are the same in every step."""
+        for module in self.unet.modules():
+            if isinstance(module, Attention) and module.is_cross_attention:
+                key, value = (heads_of(module, to(states)) for to in (module.to_k, module.to_v))
+                control.text[module.processor.name] = key, value
 
     def _draw(
         self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: Conditions
@@ -153,7 +178,9 @@ class SparseUNet:
     ) -> torch.Tensor:
         """The U-Net's prediction for the chosen rows of the batch; None: for all."""
         of = conditions if chosen is None else conditions.of(chosen)
-        return self.unet(
+        plain = self._compiled is None or (self.state.mode is not Mode.PLAIN and not self.state.compiled)
+        network = self.unet if plain else self._compiled
+        return network(
             latents.contiguous(memory_format=torch.channels_last),
             of.timestep,
             of.states,
