@@ -117,11 +117,10 @@ class EditConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
-            if value != usual and self.diffusion.compile:
-                raise ValueError(
-                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
-                    f"diffusion.compile: false, or edit.{key}: {usual}"
-                )
+    def _compiled_without_hold(self) -> Self:
+        if self.hold != "none" and self.diffusion.compile:
+            raise ValueError(
+                f"edit.hold: {self.hold} takes the network's layers apart, so it cannot be compiled: set "
+                "diffusion.compile: false, or edit.hold: none"
+            )
         return self

@@ -5,7 +5,6 @@ import pyarrow as pa
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
-from pydantic import ValidationError
 
 from benchmarks.models import FAMILIES
 from pipeline.manifest.fingerprint import stage_identity
@@ -97,9 +96,21 @@ def test_a_run_without_the_key_keeps_its_fingerprint(folders):
     assert (after["edit.region"], after["edit.region_halo"]) == ("support", 0.1)
 
 
-def test_compiling_a_unet_that_is_taken_apart_is_refused():
-    with pytest.raises(ValidationError, match=r"edit\.region: schedule .* set diffusion\.compile: false"):
-        EditConfig.model_validate({"diffusion": diffusion("m", compile=True), "region": "schedule"})
+@pytest.mark.full
+def test_compiled_edits_are_the_others_but_for_rounding(folders):
+    """By torch's own compiler; rows of one list length, one beside them that is computed whole."""
+    both = pa.concat_tables([rows(folders["sd"], 0, 1, side=3), rows(folders["sd"], 2, side=12)])
+    torch._dynamo.reset()
+    try:
+        compiled, plain = (
+            stage(folders["sd"], tasks(), "schedule", diffusion=diffusion(folders["sd"], compile=on))(both)
+            for on in (True, False)
+        )
+    finally:
+        torch._dynamo.reset()
+    for first, second in zip(compiled.to_pylist(), plain.to_pylist(), strict=True):
+        pictures = [decode_rgb(each["candidates"][0]["image"]).astype(int) for each in (first, second)]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1
 
 
 def tensors(stored: object) -> list[torch.Tensor]:
