@@ -35,13 +35,12 @@ class Controlled(Protocol):
         """
         ...
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+    def begin(self, control: PromptToPrompt, size: Size) -> None:
         """Prepare a batch.
 
         Args:
             control: its control.
             size: rows and columns of the latents.
-            sparse: whether its edits are computed in their regions.
         """
         ...
 
@@ -52,13 +51,14 @@ class ControlledUNet:
     joint = False
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
-        self._config, self._layers = config, install(model.unet)
+        self._config, self._layers = config, []
         self._sparse: SparseUNet | None = None
-        if config.region != "whole":
+        if config.region == "whole":
+            self._layers = install(model.unet)
+        else:
             unet = getattr(model.unet, "_orig_mod", model.unet)  # it is compiled call by call
-            compiled = config.diffusion.compile
             self._sparse = SparseUNet(
-                unet, self._layers, config.region, config.region_halo, compiled=compiled
+                unet, config.region, config.region_halo, compiled=config.diffusion.compile
             )
             model.unet = self._sparse
         smallest = smallest_attention(model.unet)
@@ -76,11 +76,11 @@ class ControlledUNet:
         assert self._sparse is not None
         return self._sparse.costs(mask, self._config.fusion, self._config.diffusion.steps, size)
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
+    def begin(self, control: PromptToPrompt, size: Size) -> None:
         for layer in self._layers:
             layer.control = control
         if self._sparse is not None:
-            self._sparse.begin(control if sparse else None, size)
+            self._sparse.begin(control, size)
 
 
 class ControlledTransformer:
@@ -110,8 +110,8 @@ class ControlledTransformer:
         config, tokens = self._config, self._sparse.network.grid(size)
         return self._sparse.costs(mask, config.fusion, config.diffusion.steps, tokens, self._text_tokens)
 
-    def begin(self, control: PromptToPrompt, size: Size, sparse: bool) -> None:
-        sparse = sparse and len(control.turns) == 1
+    def begin(self, control: PromptToPrompt, size: Size) -> None:
+        sparse = self.sparse and len(control.turns) == 1
         self._attention.control = None if sparse else control
         if self._sparse is not None:
             self._sparse.begin(control if sparse else None, self._sparse.network.grid(size))

@@ -1,7 +1,6 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
 import math
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -65,19 +64,12 @@ class Drawing:
         """
         fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
-        for group in self._alike(fitting):
+        for group in by_shape(fitting, [row.picture for row in fitting]):
             pictures, finite = self._sample(filled(group, self.config.batch))
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV releases the GIL
                 made = threads.map(self._decide, group, pictures, finite)
                 decisions |= {row.id: decision for row, decision in zip(group, made, strict=True)}
         return decisions
-
-    def _alike(self, rows: list[EditRequest]) -> Iterator[list[EditRequest]]:
-        """The rows in groups that one batch can draw: of one size, and computed in one way."""
-        for group in by_shape(rows, [row.picture for row in rows]):
-            for sparse in (False, True):
-                if alike := [row for row in group if self.rows.is_sparse(row) is sparse]:
-                    yield alike
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.
@@ -139,8 +131,7 @@ class Drawing:
             blend_tokens=round(self.config.blend_tokens * area),
         )
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
-        sparse = self.rows.is_sparse(rows[0])
-        self.controlled.begin(control, (noise.shape[2], noise.shape[3]), sparse)
+        self.controlled.begin(control, (noise.shape[2], noise.shape[3]))
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])

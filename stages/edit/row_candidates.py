@@ -34,33 +34,32 @@ class RowCandidates:
             further = self._candidates.further(row.turn.task, row.round)
             first = self._candidates.before(row.turn.task, row.round)
             several = range(first, first + len(own) + len(further))
-            cheap = bool(further) and self.is_sparse(row) and self.cost(row, several) < 1
+            cheap = bool(further) and self.in_regions(row) and self.cost(row, several) < 1
             self._known[row] = several if cheap else several[: len(own)]
         return self._known[row]
 
-    def is_sparse(self, row: EditRequest) -> bool:
-        """Whether a row's edits are computed in their regions only. LocalBlend finds its region too late.
+    def in_regions(self, row: EditRequest) -> bool:
+        """Whether edits of the row's turn are computed in their regions.
 
         Transformers draw later turns whole.
         """
-        if not self._controlled.sparse or (self._controlled.joint and row.history):
-            return False
-        candidates = list(self._candidates.of(row.turn.task, row.round))
-        candidates += [self._candidates.numbered(past.task, past.row["candidate"]) for past in row.history]
-        return all(candidate.blend is None for candidate in candidates)
+        return self._controlled.sparse and not (self._controlled.joint and row.history)
 
     def slots(self, row: EditRequest) -> int:
-        """Candidates for which a row's batch has room: as many as any row of its kind can draw."""
-        return self._candidates.most(row.round, cheap=self.is_sparse(row))
+        """Candidates for which a row's batch has room: as many as any row of its turn and round can draw."""
+        return self._candidates.most(row.round, cheap=self.in_regions(row))
 
     def cost(self, row: EditRequest, numbers: range) -> float:
-        """What some candidates of a row cost together in their regions, in whole edits."""
+        """What some candidates of a row cost together in their regions, in whole edits.
+
+        One with LocalBlend is computed whole.
+        """
         task, size = self._candidates.first[row.turn.task], self._latents(row)
-        policies = [self._candidates.numbered(task.name, number).mask for number in numbers]
-        distinct = sorted(set(policies))
+        drawn = [self._candidates.numbered(task.name, number) for number in numbers]
+        distinct = sorted({candidate.mask for candidate in drawn})
         masks = [torch.from_numpy(row.turn.region.edit_mask(task.region, policy)) for policy in distinct]
         costs = dict(zip(distinct, self._controlled.costs(torch.stack(masks)[:, None], size), strict=True))
-        return sum(costs[policy] for policy in policies)
+        return sum(1 if each.blend is not None else costs[each.mask] for each in drawn)
 
     def _latents(self, row: EditRequest) -> Size:
         height, width = (pixels // self._scale for pixels in row.picture.shape[:2])

@@ -8,7 +8,6 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.sparse import unet as sparse_unet
 from stages.edit.sparse.group_norm import moments, normalise, pasted
@@ -50,7 +49,7 @@ def small() -> UNet2DConditionModel:
 
 def sparse_of(unet: UNet2DConditionModel, region="schedule") -> SparseUNet:
     own = copy.deepcopy(unet)
-    return SparseUNet(own, install(own), region, 0.0)
+    return SparseUNet(own, region, 0.0)
 
 
 def drawn(sparse: SparseUNet, edits) -> torch.Tensor:

@@ -62,7 +62,7 @@ class SparseConv(nn.Module):
             kind = Kind(level, self.conv.stride[0], self.upsamples)
             tokens = tokens_of(features).flatten(0, 1)
             state.memory[self.name] = kind, tokens.index_select(0, state.step.stored[level])
-        elif state.mode is Mode.EDITS:
+        else:
             kind, stored = state.memory[self.name]
             take(stored, state.present.taken[kind.level], tokens_of(features))
             if state.present.lists is not None:
@@ -91,7 +91,7 @@ class SparseGroupNorm(nn.Module):
         state = self.state
         if state.mode is Mode.SOURCES:
             self._store(tokens_of(features), state.level_of(features))
-        elif state.mode is Mode.EDITS:
+        else:
             own, call = tokens_of(features), state.present
             if call.lists is not None or call.carried is not None:
                 given = self._given(own, call)

@@ -12,9 +12,8 @@ from stages.edit.sparse.token_lists import Size
 
 
 class Mode(Enum):
-    """What the layers do: compute plainly, store what the edits will read, or compute edits."""
+    """What the layers do: compute sources and store what their edits will read, or compute edits."""
 
-    PLAIN = auto()
     SOURCES = auto()
     EDITS = auto()
 
@@ -37,7 +36,7 @@ class State:
             closed gates are computed too.
     """
 
-    mode: Mode = Mode.PLAIN
+    mode: Mode = Mode.SOURCES
     control: PromptToPrompt | None = None
     sizes: list[Size] = field(default_factory=list)
     roots: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -49,7 +48,7 @@ class State:
 
     @property
     def step(self) -> StepPlan:
-        """The plan, in modes SOURCES and EDITS."""
+        """The plan, during a step."""
         assert self.plan is not None
         return self.plan
 
@@ -61,7 +60,7 @@ class State:
 
     @property
     def controlled(self) -> PromptToPrompt:
-        """The control, in modes SOURCES and EDITS."""
+        """The control, during a batch."""
         assert self.control is not None
         return self.control
 
@@ -77,10 +76,14 @@ class State:
             return control.borrowed_rows(tokens)
         return control.query_rows if tokens <= control.self_max_tokens else control.shared_rows
 
+    def follows_words(self, tokens: int) -> bool:
+        """Whether cross-attention of so many tokens adds to LocalBlend's maps."""
+        return self.controlled.blending and tokens == self.controlled.blend_tokens
+
     def level_of(self, features: torch.Tensor) -> int:
         """The level of feature maps [R,C,h,w] of whole pictures."""
         return self.sizes.index((features.shape[2], features.shape[3]))
 
     def end(self) -> None:
         """Forget the step."""
-        self.mode, self.plan, self.call, self.memory = Mode.PLAIN, None, None, {}
+        self.plan, self.call, self.memory = None, None, {}

@@ -42,7 +42,8 @@ def plan_steps(
     """The plan of each step.
 
     Args:
-        control: of the batch; an edit without a mask is free everywhere.
+        control: of the batch; an edit without a mask is free everywhere, and so is one with LocalBlend,
+            which finds its region while it is drawn.
         size: rows and columns of the tokens.
         plan: makes one from the edits' free tokens, bool [E,h,w] on the CPU.
         halo, support: as for :func:`free_by_step`.
@@ -53,6 +54,7 @@ def plan_steps(
     if mask is None:
         mask = torch.ones(len(control.first_equal), 1, *size)
     for free in free_by_step(mask, control.fusion, control.steps, size, halo=halo, support=support):
+        free[control.blended] = True
         same = before is not None and torch.equal(free, before)
         plans.append(plans[-1] if same else plan(free))
         before = free

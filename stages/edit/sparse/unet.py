@@ -10,7 +10,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, heads_of
+from stages.edit.prompt_to_prompt.attention import heads_of
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.sparse.attention import SparseAttention
@@ -36,17 +36,15 @@ class SparseUNet:
 
     Args:
         unet: the U-Net; its layers are replaced by those of :mod:`stages.edit.sparse.layers`.
-        layers: its attention processors, from ``install``.
         region: where edits are computed.
         halo: tokens around the free ones that are computed too, as a fraction of the shorter side.
         compiled: whether to run compiled graphs, one for sources and one a length of lists. Batches with
-            edits of several turns run without.
+            edits of several turns or with LocalBlend run without.
     """
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        layers: list[PromptToPromptAttention],
         region: Region,
         halo: float,
         *,
@@ -56,8 +54,7 @@ class SparseUNet:
         self.plans: list[StepPlan] = []
         self._first_equal, self._weights = torch.empty(0, dtype=torch.long), weights_by_level(unet)
         _replace_layers(unet, self.state)
-        # diffusers empties the dict that it receives.
-        unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
+        unet.set_attn_processor({name: SparseAttention(name, self.state) for name in unet.attn_processors})  # type: ignore[arg-type]
         self._compiled: Any = None
         if compiled:
             self._compiled = torch.compile(unet, dynamic=False, fullgraph=True, recompile_limit=GRAPHS)
@@ -85,17 +82,16 @@ class SparseUNet:
         """How far around the free tokens an edit is computed."""
         return {"halo": round(self.halo * min(size)), "support": self.region == "support"}
 
-    def begin(self, control: PromptToPrompt | None, size: Size) -> None:
-        """Prepare a batch; without a control the U-Net computes all rows whole.
+    def begin(self, control: PromptToPrompt, size: Size) -> None:
+        """Prepare a batch.
 
         Args:
-            control: without LocalBlend.
+            control: its edits with LocalBlend are computed whole.
             size: rows and columns of the latents.
         """
         self.state.control = control
-        self.state.compiled = self._compiled is not None and control is not None and len(control.turns) == 1
-        if control is None:
-            return
+        steady = len(control.turns) == 1 and not control.blending
+        self.state.compiled = self._compiled is not None and steady
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
         turns = [range(turn.start, turn.stop) for turn in control.turns]
         batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
@@ -130,10 +126,8 @@ class SparseUNet:
 
         An edit's prediction is its source's where the edit is not computed.
         """
-        state, control = self.state, self.state.control
+        state, control = self.state, self.state.controlled
         conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
-        if control is None:
-            return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
         if not control.text:
             self._read_prompts(states, control)
         state.plan, state.mode = self.plans[control.step], Mode.SOURCES
@@ -151,6 +145,9 @@ class SparseUNet:
             for half in halves:
                 equal = control.edit_rows[self._first_equal[turn]] + half
                 predicted[control.edit_rows[turn] + half] = predicted[equal]
+        if control.blending:
+            for maps in (control.source_maps, control.target_maps):
+                maps.copy_(maps[self._first_equal])
         state.end()
         return UNet2DConditionOutput(sample=predicted)
 
@@ -173,13 +170,9 @@ class SparseUNet:
         drawn = self._predict(listed, call.rows, conditions)[..., 0]
         return predicted[call.rows].flatten(2).scatter(2, where, drawn).view_as(latents)
 
-    def _predict(
-        self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: Conditions
-    ) -> torch.Tensor:
-        """The U-Net's prediction for the chosen rows of the batch; None: for all."""
-        of = conditions if chosen is None else conditions.of(chosen)
-        plain = self._compiled is None or (self.state.mode is not Mode.PLAIN and not self.state.compiled)
-        network = self.unet if plain else self._compiled
+    def _predict(self, latents: torch.Tensor, chosen: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The U-Net's prediction for the chosen rows of the batch."""
+        of, network = conditions.of(chosen), self._compiled if self.state.compiled else self.unet
         return network(
             latents.contiguous(memory_format=torch.channels_last),
             of.timestep,
