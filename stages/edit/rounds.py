@@ -85,10 +85,12 @@ class RoundCandidates:
     def further(self, task: str, round: int) -> tuple[Candidate, ...]:
         """The candidates that a cheap row draws besides a round's own. None has LocalBlend."""
         own = self.of(task, round)
+        if len(own) >= self._cheap:
+            return ()
         found = list(own)
         for later in range(round + 1, round + 1 + FOLLOWING):
             found += [each for each in self.of(task, later) if each not in found and each.blend is None]
-        return tuple(found[len(own) : max(len(own), self._cheap)])
+        return tuple(found[len(own) : self._cheap])
 
     def before(self, task: str, round: int) -> int:
         """The number of a task's first candidate in a round."""
