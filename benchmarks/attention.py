@@ -4,6 +4,7 @@
     python -m benchmarks.attention --family sd15 --dtype float16 --steps 50 --rounds 3 --pairs 1 4 8 16
     python -m benchmarks.attention --family sdxl --dtype float16 --edits 16 --published-edits    # on a GPU
     python -m benchmarks.attention --family sd15 --rounds 3 --steps 1 --pairs 1 --no-memory      # on a CPU
+    python -m benchmarks.attention --family flux       # or sd3: transformers (benchmarks/joint.py)
 
 All variants run in one process, interleaved, with medians over rounds: absolute times vary with the machine,
 ratios hardly. A pair is a source and an edit. With four edits per source, each edit counts as a pair. Peak
@@ -20,7 +21,6 @@ import platform
 import statistics
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from diffusers.models.attention_processor import AttnProcessor2_0
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import joint
 from benchmarks.attention_variants import (
     DEVICE,
     SELF_MAX_TOKENS,
@@ -39,16 +40,9 @@ from benchmarks.attention_variants import (
     by_ours_masked,
     by_ours_sparse,
     by_published_loop,
+    clock,
     plainly,
 )
-
-
-def clock() -> float:
-    """CPU seconds of this process; on a GPU, wall seconds."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
 
 
 def run(variant: Variant, steps: int) -> float:
@@ -150,10 +144,15 @@ def _memory(name: str) -> float:
 
 
 def main() -> None:
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--family")
+    if first.parse_known_args()[0].family in joint.FAMILIES:
+        joint.main()
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
-    parser.add_argument("--family", choices=SELF_MAX_TOKENS, default="small", help="the U-Net's size")
+    parser.add_argument("--family", choices=[*SELF_MAX_TOKENS, *joint.FAMILIES], default="small")
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"], default="float32")
     parser.add_argument("--pairs", type=int, nargs="+", default=[1, 4], help="pairs of a source each, a call")
     parser.add_argument("--edits", type=int, nargs="+", default=[4], help="edits of one source, a call")

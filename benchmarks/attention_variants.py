@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +34,14 @@ FAMILIES = {"small": SMALL, "narrow": SMALL | {"sample_size": 64}, **models.FAMI
 SELF_MAX_TOKENS = {"small": 16**2, "narrow": 16**2, "sd15": 16**2, "sdxl": 32**2}
 CROSS_UNTIL, SELF_UNTIL = 0.8, 0.4
 DEVICE = default_device()
+
+
+def clock() -> float:
+    """CPU seconds of this process; on a GPU, wall seconds."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Speed of held edits of FLUX.1: whole, at their text and active tokens alone, and plainly sampled.
+"""Speed of held edits of a transformer: whole, at their text and active tokens alone, and plainly sampled.
 
-    python -m benchmarks.joint                             # a minute or two on one core, reduced width
-    python -m benchmarks.joint --heads 24 --head 128 --layers 19 38 --side 64 --text 512 --dtype bfloat16
+    python -m benchmarks.attention --family flux           # a minute or two on one core, reduced width
+    python -m benchmarks.attention --family sd3 --control p2p
+    python -m benchmarks.attention --family flux --heads 24 --head 128 --layers 57 --side 64 --text 512 \\
+        --dtype bfloat16
 
-The second line has FLUX.1's own size at 1024 px, for a GPU. All variants run in one process, interleaved,
+The last one has FLUX.1's own size at 1024 px, for a GPU. All variants run in one process, interleaved,
 with medians over rounds: absolute times vary with the machine, ratios hardly. Every variant draws a source
 and its edits together; the edits' gates are open in all steps. The weights are random. Text and picture have
-the proportion of FLUX.1 at 1024 px, 1 to 8 tokens.
+the proportion of FLUX.1 at 1024 px, 1 to 8 tokens. Stable Diffusion 3 has unconditional rows.
 """
 
 import argparse
@@ -15,22 +17,71 @@ import os
 import platform
 import statistics
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, get_args
 
 import diffusers
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, SD3Transformer2DModel
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
-from benchmarks.attention import clock
-from benchmarks.attention_variants import DEVICE, region_mask
+from benchmarks.attention_variants import DEVICE, clock, region_mask
+from stages.edit.config import Kind as Control
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families.flux import FluxNetwork
+from stages.models.diffusion.families.joint import JointNetwork
+from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.sampler import sample
+
+
+@dataclass(frozen=True)
+class Family:
+    """A family.
+
+    Attributes:
+        network: its class.
+        build: makes the transformer, with random weights.
+        pooled: width of the pooled prompt.
+        guided: whether there are unconditional rows.
+    """
+
+    network: type[JointNetwork]
+    build: Callable[[argparse.Namespace], nn.Module]
+    pooled: int
+    guided: bool
+
+
+def _flux(options: argparse.Namespace) -> nn.Module:
+    """A third of the blocks has two streams, as of FLUX.1's 57."""
+    return FluxTransformer2DModel(
+        num_layers=options.layers // 3,
+        num_single_layers=options.layers - options.layers // 3,
+        num_attention_heads=options.heads,
+        attention_head_dim=options.head,
+        axes_dims_rope=(options.head // 8, options.head * 7 // 16, options.head * 7 // 16),
+    )
+
+
+def _sd3(options: argparse.Namespace) -> nn.Module:
+    return SD3Transformer2DModel(
+        sample_size=2 * options.side,
+        num_layers=options.layers,
+        num_attention_heads=options.heads,
+        attention_head_dim=options.head,
+        caption_projection_dim=options.heads * options.head,
+        pos_embed_max_size=options.side,
+        out_channels=16,
+        qk_norm="rms_norm",
+    )
+
+
+FAMILIES = {"flux": Family(FluxNetwork, _flux, 768, False), "sd3": Family(SD3Network, _sd3, 2048, True)}
 
 
 class Bench:
@@ -38,22 +89,16 @@ class Bench:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.dtype = options, getattr(torch, options.dtype)
+        self.family = FAMILIES[options.family]
         torch.manual_seed(0)
-        axes = (options.head // 8, options.head * 7 // 16, options.head * 7 // 16)
         with DEVICE:
-            self.transformer = FluxTransformer2DModel(
-                num_layers=options.layers[0],
-                num_single_layers=options.layers[1],
-                num_attention_heads=options.heads,
-                attention_head_dim=options.head,
-                axes_dims_rope=axes,
-            ).to(self.dtype)
+            self.transformer = self.family.build(options).to(self.dtype)
         self.transformer.eval().requires_grad_(False)
 
-    def _network(self) -> FluxNetwork:
+    def _network(self) -> JointNetwork:
         """The network with layers of its own, which share the weights."""
         weights = {id(weight): weight for weight in self.transformer.parameters()}
-        return FluxNetwork(copy.deepcopy(self.transformer, weights))
+        return self.family.network(copy.deepcopy(self.transformer, weights))
 
     def plain(self) -> Callable[[], None]:
         """Sampling the same number of pictures without a control."""
@@ -85,39 +130,63 @@ class Bench:
 
         return draw
 
-    def _control(self, region: float) -> PromptToPrompt:
-        steps, nothing = self.options.steps, TokenMap(torch.zeros(0, 0), torch.zeros(0))
-        mask, gate = region_mask(2 * self.options.side, region), torch.ones(steps, dtype=torch.bool)
-        rows = [
-            EditRow(0, nothing, torch.zeros(steps, 0), gate, mask=mask) for _ in range(self.options.edits)
-        ]
-        return PromptToPrompt(rows, 1, steps, 1, DEVICE, self.dtype, guided=False, mask_attention=False)
-
-    def _draw(self, network: Any, control: PromptToPrompt | None) -> None:
-        rows, side, generator = (
-            1 + self.options.edits,
-            2 * self.options.side,
-            torch.Generator().manual_seed(1),
+    def _control(self, region: float) -> JointControl:
+        options = self.options
+        mask, gate = region_mask(2 * options.side, region), torch.ones(options.steps, dtype=torch.bool)
+        tokens = TokenMap(torch.eye(options.text), torch.arange(options.text) % 2.0)
+        row = EditRow(
+            0,
+            tokens,
+            torch.ones(options.steps, options.text),
+            gate,
+            shared=options.control != "p2p",
+            mask=mask,
+            blocks=torch.ones(options.layers, dtype=torch.bool),
         )
-        noise = torch.randn(1, 16, side, side, generator=generator).expand(rows, -1, -1, -1)
+        return JointControl(
+            [replace(row) for _ in range(options.edits)],
+            1,
+            options.steps,
+            options.control,
+            options.side**2,
+            DEVICE,
+            self.dtype,
+            guided=self.family.guided,
+            mask_attention=False,
+        )
+
+    def _draw(self, network: Any, control: JointControl | None) -> None:
+        options, pictures = self.options, 1 + self.options.edits
+        rows, generator = pictures * (2 if self.family.guided else 1), torch.Generator().manual_seed(1)
+        noise = torch.randn(1, 16, 2 * options.side, 2 * options.side, generator=generator)
         states, pooled = (
             torch.randn(rows, *shape, generator=generator).to(DEVICE, self.dtype)
-            for shape in ((self.options.text, 4096), (768,))
+            for shape in ((options.text, 4096), (self.family.pooled,))
         )
-        scale, steps = torch.zeros(rows, device=DEVICE), self.options.steps
-        scheduler, added = FlowMatchEulerDiscreteScheduler(), {"pooled": pooled}
-        sample(network, scheduler, noise.to(DEVICE), states, None, scale, steps, control, added=added)
+        sample(
+            network,
+            FlowMatchEulerDiscreteScheduler(),
+            noise.expand(pictures, -1, -1, -1).to(DEVICE),
+            states[-pictures:],
+            states[:pictures] if self.family.guided else None,
+            torch.full((pictures,), 3.5, device=DEVICE),
+            options.steps,
+            control,
+            added={"pooled": pooled},
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--family", choices=FAMILIES, required=True)
+    parser.add_argument("--control", choices=get_args(Control), default="qk", help="edit.control")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=1)
     parser.add_argument("--edits", type=int, default=4, help="edits of the source")
     parser.add_argument("--regions", type=float, nargs="+", default=[1 / 16, 1 / 4, 1 / 2], help="of edits")
     parser.add_argument("--heads", type=int, default=4)
     parser.add_argument("--head", type=int, default=64, help="width of a head")
-    parser.add_argument("--layers", type=int, nargs=2, default=[3, 6], help="of two streams, and of one")
+    parser.add_argument("--layers", type=int, default=9, help="number of blocks")
     parser.add_argument("--side", type=int, default=32, help="the picture's side in tokens")
     parser.add_argument("--text", type=int, default=128, help="tokens of a prompt")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
@@ -151,13 +220,10 @@ def main() -> None:
     console.print(table)
     on = "CPU seconds on one thread" if DEVICE.type == "cpu" else f"seconds on {torch.cuda.get_device_name()}"
     console.print(
-        f"1 source, {options.edits} edits; {options.side**2} tokens and {options.text} of text, width "
+        f"{options.family}, {options.control}: 1 source, {options.edits} edits; {options.side**2} tokens and "
+        f"{options.text} of text, {options.layers} layers of width "
         f"{options.heads * options.head}, {options.dtype}; {on}, {options.rounds} rounds; "
         f"{platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}, "
         f"diffusers {diffusers.__version__}",
         highlight=False,
     )
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """A candidate: one way to draw an edit's target, listed under ``candidates`` in task files and manifests."""
 
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, Strict, model_validator
 from typing_extensions import Self
@@ -23,12 +23,19 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 GuidanceScale = Annotated[float, Field(ge=0, le=100)]
 Fractions = Annotated[tuple[Fraction, Fraction], Strict(False), AfterValidator(_ascending)]
 GuidanceScales = Annotated[tuple[GuidanceScale, GuidanceScale], Strict(False), AfterValidator(_ascending)]
+Blocks = (
+    Annotated[float, Field(gt=0, le=1)]
+    | Annotated[tuple[Annotated[int, Field(ge=0, le=999)], ...], Strict(False), Field(min_length=1)]
+)
+"""Blocks of a transformer: a fraction (so many of the first ones), or a list of their numbers from 0."""
 MOST_STEPS = 1000
 """Largest number of sampling steps: the supported diffusion models are trained with 1000."""
 
 
 class Candidate(Section):
     """One way to draw the target: the mask policy, and how long the source's attention is kept."""
+
+    implied: ClassVar = {"blocks": None}
 
     mask: Policy = "soft"
     control: Literal["auto", "replace", "refine", "self"] = Field(
@@ -44,6 +51,9 @@ class Candidate(Section):
         None, ge=0, le=MOST_STEPS, description="a number of steps instead of a fraction, for few-step models"
     )
     self_steps: int | None = Field(None, ge=0, le=MOST_STEPS, description="the same for self-attention")
+    blocks: Blocks | None = Field(
+        None, description="the blocks of a transformer that are controlled; None: edit.blocks"
+    )
     changed_until: Fraction | None = Field(
         None, description="cross_until for the words that only the target's caption has"
     )

@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from benchmarks import chain, models
+from benchmarks import attention, chain, models
 from benchmarks.server_use import SimulatedServer, in_rounds, streamed
 from benchmarks.stages import Clock
 from pipeline.cli import app
@@ -40,6 +40,17 @@ def test_large_run_is_built_and_its_commands_measured(tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert CliRunner().invoke(app, ["report", str(tmp_path / "large"), "--rows", "20"]).exit_code == 0
     assert "all rows of 2 of 3 parts" in page.read_text()
+
+
+@pytest.mark.parametrize(("family", "control"), [("flux", "qk"), ("sd3", "p2p")])
+def test_held_edits_of_a_transformer_are_timed(family, control, monkeypatch, capsys):
+    small = {"layers": 3, "heads": 1, "head": 32, "side": 8, "text": 8, "edits": 2, "rounds": 1}
+    options = [each for name, value in small.items() for each in (f"--{name}", str(value))]
+    monkeypatch.setattr(sys, "argv", ["attention", "--family", family, "--control", control, *options])
+    attention.main()
+    shown = capsys.readouterr().out
+    assert f"{family}, {control}: 1 source, 2 edits; 64 tokens" in shown
+    assert "0.5" in shown
 
 
 def test_model_time_is_that_of_outermost_modules():

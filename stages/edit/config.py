@@ -7,10 +7,13 @@ from pydantic import Field, model_validator
 from typing_extensions import Self
 
 from stages.base import StageConfig, Weights
-from stages.candidate import GuidanceScale, Several
+from stages.candidate import Blocks, GuidanceScale, Several
 from stages.edit.threshold import PixelThreshold
 from stages.models.diffusion import DiffusionConfig
 from stages.tasks import Candidate
+
+Kind = Literal["qk", "p2p", "kv"]
+"""What an edit takes from its source's joint attention (:mod:`stages.edit.prompt_to_prompt.joint`)."""
 
 
 def _cheap_candidates(section: Mapping[str, Any]) -> int:
@@ -26,11 +29,24 @@ class EditConfig(StageConfig):
         "region_halo": 1 / 16,
         "cheap_candidates": 1,
         "hold": "none",
+        "control": None,
+        "blocks": 1,
         "source_guidance": 1,
         "skip": 0,
     }
 
     diffusion: DiffusionConfig
+    control: Kind | None = Field(
+        None,
+        description="what an edit takes from its source's joint attention: qk: queries and keys of the "
+        "picture; p2p: Prompt-to-Prompt's maps; kv: keys and values of the picture. None: qk for "
+        "transformers; U-Nets have p2p alone",
+    )
+    blocks: Blocks = Field(
+        1.0,
+        description="the blocks of a transformer that are controlled: a fraction, so many of the first "
+        "ones, or a list of their numbers from 0",
+    )
     self_max_tokens: int = Field(
         256,
         ge=1,

@@ -1,13 +1,16 @@
 """A diffusion model whose attention an edit controls: a U-Net, or a transformer with joint attention."""
 
+import math
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
 
-from stages.edit.config import EditConfig
+from stages.edit.config import EditConfig, Kind
 from stages.edit.prompt_to_prompt.attention import install
-from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.edit.sparse.token_lists import Size
 from stages.edit.sparse.unet import SparseUNet
@@ -17,11 +20,12 @@ from stages.models.diffusion.model import Diffusion
 class Controlled(Protocol):
     """A model with control of its attention.
 
-    ``joint``: whether text and picture share one attention. ``sparse``: whether it can compute edits in their
-    regions.
+    ``joint``: what edits take if text and picture share one attention, else None. ``blocks``: number of a
+    transformer's blocks; 0 for a U-Net. ``sparse``: whether it can compute edits in their regions.
     """
 
-    joint: bool
+    joint: Kind | None
+    blocks: int
 
     @property
     def sparse(self) -> bool: ...
@@ -35,12 +39,14 @@ class Controlled(Protocol):
         """
         ...
 
-    def begin(self, control: PromptToPrompt, size: Size) -> None:
-        """Prepare a batch.
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        """Prepare a batch. Returns its control.
 
         Args:
-            control: its control.
+            edits: in batch order.
+            sources: number of source rows.
             size: rows and columns of the latents.
+            sparse: whether its edits are computed in their regions; a U-Net computes all in one way.
         """
         ...
 
@@ -48,10 +54,11 @@ class Controlled(Protocol):
 class ControlledUNet:
     """A U-Net. ``edit.region`` puts a :class:`stages.edit.sparse.unet.SparseUNet` in its place."""
 
-    joint = False
+    joint: Kind | None = None
+    blocks = 0
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
-        self._config, self._layers = config, []
+        self._model, self._config, self._layers = model, config, []
         self._sparse: SparseUNet | None = None
         if config.region == "whole":
             self._layers = install(model.unet)
@@ -76,11 +83,26 @@ class ControlledUNet:
         assert self._sparse is not None
         return self._sparse.costs(mask, self._config.fusion, self._config.diffusion.steps, size)
 
-    def begin(self, control: PromptToPrompt, size: Size) -> None:
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        model, config = self._model, self._config
+        area = size[0] * size[1] / model.family.side**2
+        control = PromptToPrompt(
+            edits,
+            sources,
+            config.diffusion.steps,
+            math.floor(config.self_max_tokens * area),
+            model.device,
+            model.dtype,
+            guided=model.guided,
+            mask_attention=config.mask_attention,
+            fusion=config.fusion,
+            blend_tokens=round(config.blend_tokens * area),
+        )
         for layer in self._layers:
             layer.control = control
         if self._sparse is not None:
             self._sparse.begin(control, size)
+        return control
 
 
 class ControlledTransformer:
@@ -90,11 +112,13 @@ class ControlledTransformer:
     sessions are drawn whole.
     """
 
-    joint = True
-
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
+        self._model, self._config = model, config
+        self.kind: Kind = config.control or "qk"
+        self.joint: Kind | None = self.kind
         network = model.family.network
-        self._config, self._text_tokens = config, model.prompts.context_length
+        self._text_tokens = sum(each.length for each in model.prompts.segments)
+        self.blocks = len(network.blocks)
         self._attention = JointAttention(hold=config.hold == "exact")
         self._attention.install(network)
         self._sparse: SparseTransformer | None = None
@@ -110,11 +134,25 @@ class ControlledTransformer:
         config, tokens = self._config, self._sparse.network.grid(size)
         return self._sparse.costs(mask, config.fusion, config.diffusion.steps, tokens, self._text_tokens)
 
-    def begin(self, control: PromptToPrompt, size: Size) -> None:
-        sparse = self.sparse and len(control.turns) == 1
+    def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
+        model, config = self._model, self._config
+        control = JointControl(
+            edits,
+            sources,
+            config.diffusion.steps,
+            self.kind,
+            size[0] * size[1] // model.family.multiple**2,
+            model.device,
+            model.dtype,
+            guided=model.guided,
+            mask_attention=config.mask_attention,
+            fusion=config.fusion,
+        )
+        sparse = sparse and len(control.turns) == 1
         self._attention.control = None if sparse else control
         if self._sparse is not None:
             self._sparse.begin(control if sparse else None, self._sparse.network.grid(size))
+        return control
 
 
 def controlled(model: Diffusion, config: EditConfig) -> Controlled:

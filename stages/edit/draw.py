@@ -1,6 +1,6 @@
 """Sampling a batch of edits: the source and the candidates of every row are rows of one U-Net batch."""
 
-import math
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -11,14 +11,14 @@ from stages.base import Decision, rejected
 from stages.edit.config import EditConfig
 from stages.edit.controlled import controlled
 from stages.edit.decide import Drawn, decide
-from stages.edit.prompt_to_prompt.alignment import tokenize
+from stages.edit.prompt_to_prompt.captions import Captions
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.forced import ForcedSources
 from stages.edit.prompt_to_prompt.recipe import (
     Strength,
     draw_strength,
     edit_row,
-    joint_edit_row,
+    in_blocks,
     local_blend,
 )
 from stages.edit.request import EditRequest, Turn
@@ -64,12 +64,19 @@ class Drawing:
         """
         fitting = [row for row in rows if self.model.prompts.fits(self._prompts(row.turn)[1])]
         decisions = {row.id: rejected("caption_exceeds_text_encoder") for row in rows}
-        for group in by_shape(fitting, [row.picture for row in fitting]):
+        for group in self._alike(fitting):
             pictures, finite = self._sample(filled(group, self.config.batch))
             with ThreadPoolExecutor(self.config.resources.threads) as threads:  # OpenCV releases the GIL
                 made = threads.map(self._decide, group, pictures, finite)
                 decisions |= {row.id: decision for row, decision in zip(group, made, strict=True)}
         return decisions
+
+    def _alike(self, rows: list[EditRequest]) -> Iterator[list[EditRequest]]:
+        """The rows in groups that one batch can draw: of one size, and computed in one way."""
+        for group in by_shape(rows, [row.picture for row in rows]):
+            for sparse in (False, True):
+                if alike := [row for row in group if self.rows.in_regions(row) is sparse]:
+                    yield alike
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.
@@ -88,7 +95,6 @@ class Drawing:
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
         slots = self.rows.slots(rows[0])
         size = (rows[0].picture.shape[0], rows[0].picture.shape[1])
-        area = size[0] * size[1] / model.side**2
         firsts = [row.history[0] if turns else row.turn for row in rows]
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
         prompts = [[self._prompts(first)[0] for first in firsts]]
@@ -118,20 +124,9 @@ class Drawing:
                     made[id(row), number] = self._edit_row(row.turn, number, source, prompt)
                 edits.append(made[id(row), number])
                 guidance.append(self._strength(row.turn, number).guidance_scale)
-        control = PromptToPrompt(
-            edits,
-            len(rows),
-            settings.steps,
-            math.floor(self.config.self_max_tokens * area),
-            model.device,
-            model.dtype,
-            guided=model.guided,
-            mask_attention=self.config.mask_attention,
-            fusion=self.config.fusion,
-            blend_tokens=round(self.config.blend_tokens * area),
-        )
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
-        self.controlled.begin(control, (noise.shape[2], noise.shape[3]))
+        sparse = self.rows.in_regions(rows[0])
+        control = self.controlled.begin(edits, len(rows), (noise.shape[2], noise.shape[3]), sparse)
         encoded = [model.prompts.encode(level) for level in prompts]
         encoded.append(model.prompts.encode([self._prompts(row.turn)[1] for row in rows]).repeat(slots))
         initial = torch.cat([noise] * past_rows + [noise.repeat_interleave(slots, 0)])
@@ -158,25 +153,23 @@ class Drawing:
 
     def _edit_row(self, turn: Turn, number: int, source_index: int, source_prompt: str) -> EditRow:
         """The edit row of candidate ``number``; its source is drawn from ``source_prompt``."""
-        task, tokenizer = self.tasks[turn.task], self.model.prompts.tokenizer
+        task = self.tasks[turn.task]
         candidate, strength = self.candidates.numbered(turn.task, number), self._strength(turn, number)
-        steps, mask = self.config.diffusion.steps, turn.region.edit_mask(task.region, candidate.mask)
-        if self.controlled.joint:
-            return joint_edit_row(
-                candidate, strength, index=source_index, steps=steps, mask=torch.from_numpy(mask)
-            )
-        length = self.model.prompts.context_length
-        source, target = tokenize(tokenizer, source_prompt), tokenize(tokenizer, self._prompts(turn)[1])
+        mask = torch.from_numpy(turn.region.edit_mask(task.region, candidate.mask))
+        captions = Captions(self.model.prompts.segments, source_prompt, self._prompts(turn)[1])
+        joint, blocks = self.controlled.joint, None
+        if joint is not None:
+            blocks = in_blocks(candidate.blocks or self.config.blocks, self.controlled.blocks)
         return edit_row(
             candidate,
             strength,
-            source,
-            target,
+            captions,
             index=source_index,
-            steps=steps,
-            length=length,
-            mask=torch.from_numpy(mask),
-            blend=local_blend(task, candidate, turn.row, source, target, length),
+            steps=self.config.diffusion.steps,
+            mask=mask,
+            blend=local_blend(task, candidate, turn.row, captions),
+            joint=joint,
+            blocks=blocks,
         )
 
     def _again(self, past: Turn, source_index: int, source_prompt: str) -> EditRow:

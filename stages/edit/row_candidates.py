@@ -39,11 +39,15 @@ class RowCandidates:
         return self._known[row]
 
     def in_regions(self, row: EditRequest) -> bool:
-        """Whether edits of the row's turn are computed in their regions.
+        """Whether a row's edits are computed in their regions.
 
-        Transformers draw later turns whole.
+        A U-Net computes those with LocalBlend whole, beside lists. A transformer draws rows with LocalBlend
+        and later turns whole.
         """
-        return self._controlled.sparse and not (self._controlled.joint and row.history)
+        if not self._controlled.sparse or self._controlled.joint is None:
+            return self._controlled.sparse
+        own = self._candidates.of(row.turn.task, row.round)
+        return not row.history and all(candidate.blend is None for candidate in own)
 
     def slots(self, row: EditRequest) -> int:
         """Candidates for which a row's batch has room: as many as any row of its turn and round can draw."""

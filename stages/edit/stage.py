@@ -135,9 +135,8 @@ class Edit(Stage[EditConfig]):
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         if folder is None:
             return None
-        return PipelineFiles(folder).drawing_bytes(
-            config.diffusion, config.batch * (1 + drawn.most(1, cheap=False))
-        )
+        rows, maps = config.batch * (1 + drawn.most(1, cheap=False)), config.control == "p2p"
+        return PipelineFiles(folder).drawing_bytes(config.diffusion, rows, maps=maps)
 
     @classmethod
     def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:

@@ -3,10 +3,10 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from stages.candidate import Candidate
-from stages.edit.config import EditConfig
+from stages.candidate import Blocks, Candidate
+from stages.edit.config import EditConfig, Kind
 from stages.edit.rounds import RoundCandidates
-from stages.models.diffusion.families import FamilyName
+from stages.models.diffusion.families import FamilyName, block_count
 
 
 def control_problems(
@@ -20,40 +20,67 @@ def control_problems(
         family: the model's.
         network: the configuration of its U-Net or transformer.
     """
-    model = config.diffusion.model
     if family == "unet":
-        if config.hold != "none":
-            yield (
-                f"edit.hold: {config.hold} is for transformers; the convolutions of {model}, a U-Net, mix "
-                "tokens: set none"
-            )
+        yield from _unsuited_to_unets(config, candidates)
         return
-    if family == "sd3" and config.region != "whole":
-        yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
-    elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
+    model = config.diffusion.model
+    if config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"
         )
+    blocks = block_count(family, network)
+    if out_of_range(config.blocks, blocks):
+        yield f"edit.blocks: {model} has the blocks 0 to {blocks - 1}"
     for task, candidate in candidates.stated_by_task():
-        if key := _unsuited(candidate):
-            yield (
-                f"task {task}: a candidate has {key}, which needs an attention over the text alone; {model} "
-                "has one over text and picture: leave it out (docs/prompt-to-prompt.md, section 11)"
-            )
+        if problem := _unsuited(candidate, config.control or "qk"):
+            yield f"task {task}: a candidate has {problem} (docs/prompt-to-prompt.md, section 11)"
+        if candidate.blocks is not None and out_of_range(candidate.blocks, blocks):
+            yield f"task {task}: a candidate's blocks: {model} has the blocks 0 to {blocks - 1}"
         if candidate.guidance_scale and family == "flux" and not network["guidance_embeds"]:
             yield f"task {task}: a candidate has guidance_scale, but {model} takes no guidance: leave it out"
 
 
-def _unsuited(candidate: Candidate) -> str | None:
-    """What a candidate asks for that joint attention does not have."""
+def _unsuited_to_unets(config: EditConfig, candidates: RoundCandidates) -> Iterator[str]:
+    model = config.diffusion.model
+    if config.hold != "none":
+        yield (
+            f"edit.hold: {config.hold} is for transformers; the convolutions of {model}, a U-Net, mix "
+            "tokens: set none"
+        )
+    if config.control not in (None, "p2p"):
+        yield f"edit.control: {config.control} is for transformers; {model} is a U-Net: leave it out"
+    for_transformers = f"chooses blocks of a transformer; {model} is a U-Net: leave it out"
+    if config.blocks != config.implied["blocks"]:
+        yield f"edit.blocks {for_transformers}"
+    for task, candidate in candidates.stated_by_task():
+        if candidate.blocks is not None:
+            yield f"task {task}: a candidate's blocks {for_transformers}"
+
+
+def out_of_range(blocks: Blocks, number: int) -> bool:
+    """Whether one of the blocks is none of a network's so many."""
+    return isinstance(blocks, tuple) and max(blocks) >= number
+
+
+def _unsuited(candidate: Candidate, control: Kind) -> str | None:
+    """What a candidate asks for that a control of joint attention does not have, and the way out."""
+    if control == "p2p":
+        if candidate.control == "self":
+            return "control: self, which edit.control: qk has: set that, or leave it out"
+        if candidate.changed_weight < 0:
+            return (
+                "a negative changed_weight: maps of text and picture together are normalised: set 0 or more"
+            )
+        return None
+    key = None
     if candidate.control in ("replace", "refine"):
-        return f"control: {candidate.control}"
-    if candidate.blend is not None:
-        return "blend"
-    if candidate.changed_until is not None:
-        return "changed_until"
-    return "changed_weight" if candidate.changed_weight != 1 else None
+        key = f"control: {candidate.control}"
+    elif candidate.changed_until is not None:
+        key = "changed_until"
+    elif candidate.changed_weight != 1:
+        key = "changed_weight"
+    return None if key is None else f"{key}, which edit.control: p2p alone has: set that, or leave it out"
 
 
 def needs_guidance(config: EditConfig, candidates: Iterable[Candidate]) -> bool:

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.models.diffusion.families.flux import FluxNetwork
 from tests.stages.joint_oracle import JointEdit, JointOracle
 from tests.stages.tiny_pipelines import WIDTH, flux_transformer
@@ -41,11 +42,15 @@ def network():
 
 def edit(source: int = 0, open_=(True,) * STEPS, mask: torch.Tensor | None = None) -> EditRow:
     nothing = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    return EditRow(source, nothing, torch.zeros(STEPS, 0), torch.tensor(open_), mask=mask)
+    blocks = torch.ones(4, dtype=torch.bool)
+    return EditRow(
+        source, nothing, torch.zeros(STEPS, 0), torch.tensor(open_), shared=True, mask=mask, blocks=blocks
+    )
 
 
-def controlled(edits: list[EditRow], **options) -> PromptToPrompt:
-    return PromptToPrompt(edits, 1, STEPS, 1, torch.device("cpu"), torch.float64, guided=False, **options)
+def controlled(edits: list[EditRow], **options) -> JointControl:
+    device = torch.device("cpu")
+    return JointControl(edits, 1, STEPS, "qk", TOKENS, device, torch.float64, guided=False, **options)
 
 
 def inputs(rows: int):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from stages.edit.prompt_to_prompt.alignment import tokenize
+from stages.edit.prompt_to_prompt.captions import Captions
 from stages.edit.prompt_to_prompt.recipe import draw_strength, edit_row, local_blend
 from stages.edit.prompt_to_prompt.windows import with_candidates
+from stages.models.diffusion.prompts import Segment
 from stages.tasks import Candidate, Tasks
 from tests.stages.tiny_tasks import tiny_task
 from toybox.recipes.tokenizer import build_tokenizer
@@ -15,46 +16,44 @@ STEPS, LENGTH = 10, 32
 
 
 @pytest.fixture(scope="module")
-def prompts():
-    tokenizer = build_tokenizer()
-    return [tokenize(tokenizer, text) for text in ("a red car on a beach", "a blue car on a beach")]
+def captions():
+    segments = [Segment(build_tokenizer(), LENGTH)]
+    return Captions(segments, "a red car on a beach", "a blue car on a beach")
 
 
-def made(candidate: Candidate, prompts, seed: int = 1, blend=None):
+def made(candidate: Candidate, captions, seed: int = 1, blend=None):
     strength = draw_strength(candidate, seed, 0, STEPS, 7.5)
     mask = torch.ones(8, 8)
-    return edit_row(
-        candidate, strength, *prompts, index=3, steps=STEPS, length=LENGTH, mask=mask, blend=blend
-    )
+    return edit_row(candidate, strength, captions, index=3, steps=STEPS, mask=mask, blend=blend)
 
 
-def test_fractions_become_gates(prompts):
-    row = made(Candidate(cross_until=0.8, self_from=0.1, self_until=0.4), prompts)
+def test_fractions_become_gates(captions):
+    row = made(Candidate(cross_until=0.8, self_from=0.1, self_until=0.4), captions)
     assert row.source == 3
     assert row.cross.sum(0).tolist() == [8] * LENGTH
     assert row.self_.nonzero().flatten().tolist() == [1, 2, 3]
     assert not row.shared
 
 
-def test_steps_become_gates(prompts):
-    row = made(Candidate(cross_steps=3, self_steps=2), prompts)
+def test_steps_become_gates(captions):
+    row = made(Candidate(cross_steps=3, self_steps=2), captions)
     assert row.cross[:, 0].sum() == 3
     assert row.self_.sum() == 2
 
 
-def test_changed_words_have_a_gate_and_a_weight_of_their_own(prompts):
-    row = made(Candidate(cross_until=1, changed_until=0.2, changed_weight=3), prompts)
+def test_changed_words_have_a_gate_and_a_weight_of_their_own(captions):
+    row = made(Candidate(cross_until=1, changed_until=0.2, changed_weight=3), captions)
     assert [int(n) for n in row.cross.sum(0)[:5]] == [10, 10, 2, 10, 10], "blue is the third token"
     assert row.tokens.matrix[2, 2] == 3
     assert row.tokens.matrix[1, 1] == 1
 
 
-def test_refine_and_replace_can_be_asked_for(prompts):
-    assert made(Candidate(control="refine", cross_until=1), prompts).tokens.own.any()
-    assert not made(Candidate(control="replace", cross_until=1), prompts).tokens.own.any()
+def test_refine_and_replace_can_be_asked_for(captions):
+    assert made(Candidate(control="refine", cross_until=1), captions).tokens.own.any()
+    assert not made(Candidate(control="replace", cross_until=1), captions).tokens.own.any()
 
 
-def test_shared_self_attention_has_a_random_strength_of_the_rows_own(prompts):
+def test_shared_self_attention_has_a_random_strength_of_the_rows_own(captions):
     candidate = Candidate(control="self", strength=(0.1, 0.9), guidance_scale=(7.5, 15))
     strengths = [draw_strength(candidate, seed, 0, STEPS, 7.5) for seed in range(200)]
     assert strengths == [draw_strength(candidate, seed, 0, STEPS, 7.5) for seed in range(200)]
@@ -62,7 +61,7 @@ def test_shared_self_attention_has_a_random_strength_of_the_rows_own(prompts):
     assert max(s.self_until for s in strengths) > 0.8
     assert all(0.1 <= s.self_until <= 0.9 and 7.5 <= s.guidance_scale <= 15 for s in strengths)
     assert draw_strength(candidate, 1, 0, STEPS, 7.5) != draw_strength(candidate, 1, 1, STEPS, 7.5)
-    row = made(candidate, prompts)
+    row = made(candidate, captions)
     assert row.shared
     assert not row.cross.any()
 
@@ -74,26 +73,26 @@ def test_the_recorded_strength_is_what_the_gates_do():
     assert strength.guidance_scale == 4.0
 
 
-def test_local_blend_follows_the_objects_words(prompts):
+def test_local_blend_follows_the_objects_words(captions):
     candidate = Candidate(blend=0.3, cross_until=0.5)
     row = {"original_object": "a red car", "edited_object": "the blue car"}
-    blend = local_blend(tiny_task(), candidate, row, *prompts, LENGTH)
+    blend = local_blend(tiny_task(), candidate, row, captions)
     assert blend.source_words.nonzero().flatten().tolist() == [2, 3]
     assert blend.target_words.nonzero().flatten().tolist() == [2, 3]
     assert blend.threshold == 0.3
-    assert local_blend(tiny_task(), Candidate(), row, *prompts, LENGTH) is None
+    assert local_blend(tiny_task(), Candidate(), row, captions) is None
 
 
-def test_a_phrase_that_is_not_in_the_caption_is_an_error(prompts):
+def test_a_phrase_that_is_not_in_the_caption_is_an_error(captions):
     row = {"original_object": "a green car", "edited_object": "a blue car"}
     with pytest.raises(ValueError, match="'a green car' are not in the caption 'a red car on a beach'"):
-        local_blend(tiny_task(), Candidate(blend=0.3), row, *prompts, LENGTH)
+        local_blend(tiny_task(), Candidate(blend=0.3), row, captions)
 
 
-def test_what_is_removed_is_followed_in_the_anchor_alone(prompts):
+def test_what_is_removed_is_followed_in_the_anchor_alone(captions):
     fields = {"original_object": "in_input", "edited_object": "not_in_output", "caption": "changed"}
     row = {"original_object": "a red car", "edited_object": "a red car"}
-    blend = local_blend(tiny_task(fields=fields), Candidate(blend=0.3), row, *prompts, LENGTH)
+    blend = local_blend(tiny_task(fields=fields), Candidate(blend=0.3), row, captions)
     assert not blend.target_words.any()
 
 

@@ -8,13 +8,15 @@ from copy import deepcopy
 import pytest
 import torch
 
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.captions import Captions
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
-from stages.edit.prompt_to_prompt.recipe import Strength, joint_edit_row
+from stages.edit.prompt_to_prompt.joint_control import JointControl
+from stages.edit.prompt_to_prompt.recipe import Strength, edit_row, in_blocks
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.tasks import Candidate
 from tests.stages.joint_oracle import JointEdit, JointOracle
-from tests.stages.test_joint_attention import HELD, SOFT, at_tokens, peaky
+from tests.stages.test_joint_attention import HELD, SOFT, TOKENS, at_tokens, peaky
 from tests.stages.tiny_pipelines import POOLED, WIDTH, sd3_transformer
 
 T, SIZE, STEPS = 5, (8, 12), 4
@@ -43,13 +45,23 @@ def edit(source: int = 0, open_=OPEN, mask: torch.Tensor | None = None) -> EditR
     window = {"self_from": min(steps) / STEPS, "self_until": 1.0} if steps else {"self_until": 0.0}
     candidate = Candidate.model_validate(window)
     everywhere = torch.ones(16, 24) if mask is None else mask
-    row = joint_edit_row(candidate, Strength(0, 1, 4), index=source, steps=STEPS, mask=everywhere)
+    row = edit_row(
+        candidate,
+        Strength(0, 1, 4),
+        Captions([], "", ""),
+        index=source,
+        steps=STEPS,
+        mask=everywhere,
+        blend=None,
+        joint="qk",
+        blocks=in_blocks(1.0, 3),
+    )
     assert row.self_.tolist() == list(open_)
     return row
 
 
-def controlled(edits: list[EditRow], step: int, **options) -> PromptToPrompt:
-    control = PromptToPrompt(edits, 1, STEPS, 1, torch.device("cpu"), torch.float64, **options)
+def controlled(edits: list[EditRow], step: int, **options) -> JointControl:
+    control = JointControl(edits, 1, STEPS, "qk", TOKENS, torch.device("cpu"), torch.float64, **options)
     control.before_step(step)
     return control
 

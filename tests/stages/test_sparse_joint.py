@@ -1,22 +1,26 @@
-"""Held edits of FLUX.1, computed at their text and active tokens alone: equal to the dense held run."""
+"""Held edits of transformers, computed at their text and active tokens alone: equal to the dense held run."""
 
 from copy import deepcopy
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sparse_flops import FAKE
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families import flux_attention
 from stages.models.diffusion.families.flux import FluxNetwork
-from tests.stages.test_joint_attention import HELD, LATE, SIZE, STEPS, T, at_tokens, edit, peaky
-from tests.stages.tiny_pipelines import WIDTH, flux_transformer
+from stages.models.diffusion.families.sd3 import SD3Network
+from tests.stages.test_joint_attention import HELD, LATE, SIZE, STEPS, T, at_tokens, peaky
+from tests.stages.test_joint_controls import FIRST, KINDS, LAST
+from tests.stages.test_joint_controls import edit as controlled_edit
+from tests.stages.tiny_pipelines import POOLED, WIDTH, flux_transformer, sd3_transformer
 
 GRID = (SIZE[0] // 2, SIZE[1] // 2)
 TOKENS = GRID[0] * GRID[1]
@@ -26,6 +30,11 @@ OTHER[0:8, 12:24] = torch.tensor([0.2, 0.45, 0.7, 1]).repeat_interleave(3)
 WIDE = torch.full((16, 24), 0.3)
 WIDE[2:14, 1:20] = 0.9
 MASKS = {"region": HELD, "another region": OTHER, "most of the picture": WIDE, "none": None}
+NETWORKS = {
+    "flux": lambda: FluxNetwork(peaky(flux_transformer(guidance=True))),
+    "sd3": lambda: SD3Network(peaky(sd3_transformer(False))),
+    "sd35": lambda: SD3Network(peaky(sd3_transformer(True))),
+}
 
 
 @pytest.fixture
@@ -40,65 +49,108 @@ def exact_positions(monkeypatch):
     monkeypatch.setattr(flux_attention, "apply_rotary_emb", turned)
 
 
-@pytest.fixture(scope="module")
-def network():
-    return FluxNetwork(peaky(flux_transformer(guidance=True)))
+@pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
+def network(request):
+    return request.param()
 
 
-def control_of(edits: list[EditRow], sources: int = 1, dtype=torch.float64) -> PromptToPrompt:
-    device = torch.device("cpu")
-    return PromptToPrompt(edits, sources, STEPS, 1, device, dtype, guided=False, mask_attention=False)
+def guided(network) -> bool:
+    return isinstance(network, SD3Network)
+
+
+def edit(source: int = 0, open_=OPEN, mask=None, seed: int = 0, blocks=(True,) * 4) -> EditRow:
+    return controlled_edit(source, open_, open_, mask, blocks, seed)[0]
+
+
+def control_of(
+    network, edits: list[EditRow], sources: int = 1, dtype=torch.float64, kind: str = "qk"
+) -> JointControl:
+    made = {}  # equal edits are one object
+    for each in edits:
+        blocks = each.blocks[: len(network.blocks)]
+        made.setdefault(id(each), replace(each, shared=kind != "p2p", blocks=blocks))
+    return JointControl(
+        [made[id(each)] for each in edits],
+        sources,
+        STEPS,
+        kind,
+        TOKENS,
+        torch.device("cpu"),
+        dtype,
+        guided=guided(network),
+        mask_attention=False,
+    )
+
+
+def copy_of(network):
+    own, attention = type(network)(deepcopy(network.transformer)), JointAttention(hold=True)
+    attention.install(own)
+    return own, attention
 
 
 def sparse_network(network) -> SparseTransformer:
-    own, attention = FluxNetwork(deepcopy(network.transformer)), JointAttention(hold=True)
-    attention.install(own)
-    return SparseTransformer(own, attention)
+    return SparseTransformer(*copy_of(network))
 
 
-def drawn(call, control: PromptToPrompt, seeds: list[int]) -> torch.Tensor:
+def drawn(call, control: JointControl, seeds: list[int]) -> torch.Tensor:
     """Latents after all steps, turned by Euler's rule; a seed for the conditions of each row."""
+    halves = len(control.halves)
+    width, pooled_width = (3 * WIDTH, 2 * POOLED) if halves == 2 else (WIDTH, WIDTH)
     rows = []
-    for seed in seeds:
+    for seed in [99] * len(seeds) * (halves - 1) + seeds:  # unconditional rows have one prompt
         generator = torch.Generator().manual_seed(seed)
-        rows.append([torch.randn(shape, generator=generator) for shape in ((T, WIDTH), (WIDTH,))])
+        rows.append([torch.randn(shape, generator=generator) for shape in ((T, width), (pooled_width,))])
     dtype = call.dtype
     states, pooled = (torch.stack(each).to(dtype) for each in zip(*rows, strict=True))
     first = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(1)).to(dtype)
     latents, guidance = first.repeat(len(seeds), 1, 1, 1), torch.tensor(seeds) / 10 + 2
+    told = guidance if halves == 1 else None
     for step in range(STEPS):
         control.before_step(step)
         time = torch.tensor(1000 * (1 - step / STEPS))
         with torch.no_grad():
-            velocity = call(latents, time, states, guidance, {"pooled": pooled}).sample
+            velocity = call(latents.repeat(halves, 1, 1, 1), time, states, told, {"pooled": pooled}).sample
+        if halves == 2:
+            unconditional, velocity = velocity.chunk(2)
+            scale = guidance[:, None, None, None]
+            velocity = unconditional + scale * (velocity - unconditional)
         latents = control.after_step(step, latents - velocity / STEPS)
     return latents
 
 
-def dense(network, edits: list[EditRow], seeds: list[int]) -> torch.Tensor:
-    own, attention = FluxNetwork(deepcopy(network.transformer)), JointAttention(hold=True)
-    attention.install(own)
-    attention.control = control_of(edits)
+def dense(network, edits: list[EditRow], seeds: list[int], kind: str = "qk") -> torch.Tensor:
+    own, attention = copy_of(network)
+    attention.control = control_of(network, edits, kind=kind)
     return drawn(own, attention.control, seeds)
 
 
-def sparse(network, edits: list[EditRow], seeds: list[int], sources: int = 1) -> torch.Tensor:
-    call, control = sparse_network(network), control_of(edits, sources, network.dtype)
+def sparse(network, edits: list[EditRow], seeds: list[int], sources: int = 1, kind="qk") -> torch.Tensor:
+    call, control = sparse_network(network), control_of(network, edits, sources, network.dtype, kind)
     call.begin(control, GRID)
     return drawn(call, control, seeds)
 
 
 @pytest.mark.parametrize("open_", [OPEN, CLOSED, LATE], ids=["open", "closed", "late"])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-def test_it_draws_what_the_dense_held_network_draws(network, exact_positions, mask, open_):
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_draws_what_the_dense_held_network_draws(network, exact_positions, kind, mask, open_):
     """Two edits with masks that grow over the steps, all steps."""
-    edits = [edit(open_=open_, mask=mask), edit(open_=OPEN, mask=OTHER)]
-    expected, found = (way(network, edits, [0, 1, 2]) for way in (dense, sparse))
+    edits = [edit(open_=open_, mask=mask), edit(open_=OPEN, mask=OTHER, seed=1)]
+    expected, found = (way(network, edits, [0, 1, 2], kind=kind) for way in (dense, sparse))
     assert (found - expected).abs().max() < 1e-11
     outside = at_latents(mask) == 0
     assert torch.equal(found[1][:, outside], found[0][:, outside]), "to the bit"
     assert (found[1] - found[0]).abs().max() > 1e-2
     assert (found[2] - found[0]).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_edits_controlled_in_some_blocks_are_those_of_the_dense_held_network(network, exact_positions, kind):
+    edits = [edit(mask=HELD, blocks=FIRST), edit(mask=OTHER, seed=1, blocks=LAST)]
+    expected, found = (way(network, edits, [0, 1, 2], kind=kind) for way in (dense, sparse))
+    assert (found - expected).abs().max() < 1e-11
+    everywhere = sparse(network, [edit(mask=HELD), edit(mask=OTHER, seed=1)], [0, 1, 2], kind=kind)
+    assert (everywhere[1:] - found[1:]).abs().amax((1, 2, 3)).min() > 1e-3
 
 
 def at_latents(mask: torch.Tensor | None) -> torch.Tensor:
@@ -109,13 +161,14 @@ def at_latents(mask: torch.Tensor | None) -> torch.Tensor:
 
 def test_without_any_mask_it_draws_what_the_dense_network_draws(network, exact_positions):
     edits = [edit(open_=LATE), edit(open_=CLOSED)]
-    assert (sparse(network, edits, [0, 1, 2]) - dense(network, edits, [0, 1, 2])).abs().max() < 1e-11
+    expected, found = (way(network, edits, [0, 1, 2]) for way in (dense, sparse))
+    assert (found - expected).abs().max() < 1e-11
 
 
 @pytest.mark.parametrize("mistake", ["a filler is looked at", "an active token is not"])
 def test_a_list_with_another_token_is_noticed(network, exact_positions, mistake):
     edits = [edit(open_=CLOSED, mask=HELD)]
-    call, control = sparse_network(network), control_of(edits)
+    call, control = sparse_network(network), control_of(network, edits)
     call.begin(control, GRID)
     wrong: list[list] = []
     for step in call.plans:
@@ -130,18 +183,9 @@ def test_a_list_with_another_token_is_noticed(network, exact_positions, mistake)
     assert (drawn(call, control, [0, 1]) - dense(network, edits, [0, 1])).abs().max() > 1e-3
 
 
-def test_gathered_positions_have_the_bits_of_the_whole_table():
-    embed = flux_transformer().pos_embed
-    network = FluxNetwork(torch.nn.Identity())
-    positions = network.positions((64, 64), torch.device("cpu"))
-    chosen = torch.randperm(64 * 64, generator=torch.Generator().manual_seed(2))[:777].sort().values
-    for whole, gathered in zip(embed(positions), embed(positions[chosen]), strict=True):
-        assert torch.equal(whole[chosen], gathered)
-
-
 def test_an_edit_does_not_depend_on_its_neighbours(network):
     """Two sources; to the bit in float32, whatever the other edits' lists, places and number are."""
-    single = FluxNetwork(deepcopy(network.transformer).float())
+    single = type(network)(deepcopy(network.transformer).float())
     own = edit(1, LATE, HELD)
     others = [edit(0, OPEN, OTHER), edit(1, CLOSED, WIDE), edit(0, OPEN, None)]
     alone = sparse(single, [own], [0, 1, 2], sources=2)
@@ -156,16 +200,16 @@ def test_an_edit_does_not_depend_on_its_neighbours(network):
 
 def test_equal_edits_are_computed_once(network):
     call, own = sparse_network(network), edit(mask=HELD)
-    control = control_of([own, edit(mask=OTHER), own])
+    control = control_of(network, [own, edit(mask=OTHER), own])
     call.begin(control, GRID)
-    assert all([each.row for each in step] == [1, 2] for step in call.plans[1:])
+    assert all([each.edit for each in step] == [0, 1] for step in call.plans[1:])
     latents = drawn(call, control, [0, 1, 2, 1])
     assert torch.equal(latents[1], latents[3])
 
 
 def test_an_empty_mask_costs_nothing_and_gives_the_source(network):
     call = sparse_network(network)
-    control = control_of([edit(mask=torch.zeros(16, 24))])
+    control = control_of(network, [edit(mask=torch.zeros(16, 24))])
     call.begin(control, GRID)
     assert call.plans == [[]] * STEPS
     source, edited = drawn(call, control, [0, 1])
@@ -175,41 +219,83 @@ def test_an_empty_mask_costs_nothing_and_gives_the_source(network):
 def test_lists_are_sixteenths_of_the_picture_and_hold_the_active_tokens(network):
     call = sparse_network(network)
     masks = [HELD, OTHER, WIDE]
-    call.begin(control_of([edit(mask=mask) for mask in masks]), GRID)
+    call.begin(control_of(network, [edit(mask=mask) for mask in masks]), GRID)
     lengths = {round(part * TOKENS / 16) for part in range(1, 17)}
     for step, calls in enumerate(call.plans):
         for each in calls:
             assert len(each.tokens) in lengths
             assert len(each.tokens.unique()) == len(each.tokens)
-            free = at_tokens(masks[each.row - 1]) > 1 - (step + 1) / STEPS
+            free = at_tokens(masks[each.edit]) > 1 - (step + 1) / STEPS
             assert torch.equal(each.tokens[each.active], free.nonzero().flatten())
 
 
-@pytest.mark.parametrize("open_", [OPEN, CLOSED], ids=["open", "closed"])
-def test_an_edit_costs_its_share_of_the_tokens(open_):
-    """At FLUX.1's widths and 1024 px: (n + T) / (N + T) of a row's arithmetic, by torch's counter."""
-    side, text = 64, 512
+class InnerBlocks(SD3Network):
+    """Without the last block, which computes no text."""
+
+    @property
+    def blocks(self):
+        return [self.transformer.transformer_blocks[0]] * 2
+
+
+LARGE = {
+    "flux": lambda: FluxNetwork(FluxTransformer2DModel(num_layers=1, num_single_layers=1)),
+    "sd3": lambda: InnerBlocks(  # 3.5 large
+        SD3Transformer2DModel(
+            num_layers=2,
+            num_attention_heads=38,
+            caption_projection_dim=2432,
+            pos_embed_max_size=192,
+            out_channels=16,
+            qk_norm="rms_norm",
+        )
+    ),
+}
+SHAPES = {"flux": (512, 4096, 768), "sd3": (333, 4096, 2048)}
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "open_"),
+    [("flux", "qk", OPEN), ("flux", "p2p", CLOSED), ("sd3", "qk", OPEN), ("sd3", "kv", OPEN)],
+)
+def test_an_edit_costs_its_share_of_the_tokens(family, kind, open_):
+    """At full widths and 1024 px: (n + T) / (N + T) of a row's arithmetic, by torch's counter."""
+    text = SHAPES[family][0]
+    share = cost_of_an_edit(family, kind, open_)
+    expected = (64 * 64 / 4 + text) / (64 * 64 + text)
+    assert expected <= share < expected + 0.005, "the rest are embeddings, in these few layers"
+
+
+@pytest.mark.parametrize("family", ["flux", "sd3"])
+def test_p2p_costs_one_more_attention_of_the_picture(family):
+    text = SHAPES[family][0]
+    expected = (64 * 64 / 4 + text) / (64 * 64 + text)
+    assert 1.05 * expected < cost_of_an_edit(family, "p2p", OPEN) < 1.2 * expected
+
+
+def cost_of_an_edit(family: str, kind: str, open_) -> float:
+    """The arithmetic of an edit of a quarter of the picture, of that of a whole row."""
     with FAKE:
-        network = FluxNetwork(FluxTransformer2DModel(num_layers=1, num_single_layers=1))
-    attention = JointAttention(hold=True)
+        network = LARGE[family]()
+    attention, side = JointAttention(hold=True), 64
     attention.install(network)
+    text, width, pooled = SHAPES[family]
     call, mask = SparseTransformer(network, attention), torch.zeros(16 * side, 16 * side)
     mask[: 8 * side, : 8 * side] = 1
-    nothing = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    rows = [EditRow(0, nothing, torch.zeros(STEPS, 0), torch.tensor(open_), mask=mask) for _ in range(2)]
-    control = control_of(rows, dtype=torch.float32)
-    counts = []
+    tokens = TokenMap(torch.eye(text), torch.arange(text) % 2.0)
+    gate = torch.tensor(open_)
+    row = EditRow(0, tokens, gate[:, None].repeat(1, text).float(), gate, mask=mask)
+    row = replace(row, blocks=torch.ones(2, dtype=torch.bool))
+    control = control_of(network, [row, replace(row)], dtype=torch.float32, kind=kind)
+    counts, rows = [], 3 * len(control.halves)
     for begun in (control, None):
         call.begin(begun, (side, side))
         control.before_step(0)
-        given = {"rows": (3, 16, 2 * side, 2 * side), "states": (3, text, 4096), "pooled": (3, 768)}
+        given = {"rows": (rows, 16, 2 * side, 2 * side), "states": (rows, text, width)}
         with FAKE:
             given = {name: torch.empty(shape) for name, shape in given.items()}
-        added = {"pooled": given["pooled"]}
+            added = {"pooled": torch.empty(rows, pooled)}
         with FAKE, FlopCounterMode(display=False) as counter:
             call(given["rows"], torch.tensor(500.0), given["states"], None, added)
         counts.append(counter.get_total_flops())
-    row = counts[1] / 3
-    share = (counts[0] - row) / 2 / row
-    expected = (side * side / 4 + text) / (side * side + text)
-    assert expected <= share < expected + 0.004, "the rest is the embedding of the text, in these few layers"
+    whole = counts[1] / 3
+    return (counts[0] - whole) / 2 / whole

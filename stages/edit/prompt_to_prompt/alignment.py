@@ -90,7 +90,8 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
 
     Two words with equally many tokens are paired token by token. Otherwise each token of the target word
     takes the mean over the source word's tokens. (The published mapper divides by the target's count instead,
-    and is misaligned after such a word: docs/prompt-to-prompt.md, section 3.)
+    and is misaligned after such a word: docs/prompt-to-prompt.md, section 3.) A target word keeps its own
+    attention if the source's has no tokens, because the text encoder did not read so far.
 
     Raises:
         ValueError: the prompts differ in their number of words.
@@ -100,20 +101,22 @@ def replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:
             f"replace needs prompts of equally many words: {source.text!r} has {len(source.words)}, "
             f"{target.text!r} has {len(target.words)}"
         )
-    matrix = torch.zeros(length, length)
+    matrix, own = torch.zeros(length, length), torch.zeros(length)
     common = range(min(source.before, target.before))  # start tokens
     matrix[common, common] = 1
     for old, new in zip(source.words, target.words, strict=True):
         if len(old) == len(new):
             matrix[old, new] = 1
-        else:
+        elif old:
             matrix[np.ix_(old, new)] = 1 / len(old)
+        else:
+            own[new] = 1
     # End tokens and padding: the target's token at a position takes the source's token at the same distance
     # from the last word. If the target is longer, its last padding takes the source's last token.
     shift = source.after - target.after
     for position in range(target.after, length):
         matrix[min(position + shift, length - 1), position] = 1
-    return TokenMap(matrix, torch.zeros(length))
+    return TokenMap(matrix, own)
 
 
 def published_replace_map(source: Prompt, target: Prompt, length: int) -> TokenMap:

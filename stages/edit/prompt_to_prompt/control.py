@@ -36,6 +36,7 @@ class EditRow:
             size, and also to the unconditional row.
         mask: M [H,W] in [0,1], the degree to which a pixel is edited; None: 1 everywhere.
         blend: LocalBlend, or None.
+        blocks: the blocks of a transformer in which the gates act, bool [blocks]; None for U-Nets.
     """
 
     source: int
@@ -45,6 +46,7 @@ class EditRow:
     shared: bool = False
     mask: torch.Tensor | None = None
     blend: Blend | None = None
+    blocks: torch.Tensor | None = None
 
 
 class PromptToPrompt:
@@ -143,7 +145,7 @@ class PromptToPrompt:
         self.blending = bool(self.blended)
         if not self.blending:
             return
-        nothing = torch.zeros(self.matrix.shape[-1])
+        nothing = next(torch.zeros_like(blend.source_words) for blend in blends if blend is not None)
         pairs = [(b.source_words, b.target_words) if b else (nothing, nothing) for b in blends]
         self.source_words, self.target_words = (
             torch.stack(words).to(device, dtype) for words in zip(*pairs, strict=True)

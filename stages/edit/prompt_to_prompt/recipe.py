@@ -7,16 +7,10 @@ from typing import Any
 
 import torch
 
-from stages.edit.prompt_to_prompt.alignment import (
-    Prompt,
-    TokenMap,
-    changed_positions,
-    refine_map,
-    replace_map,
-    reweighted,
-    token_map,
-    word_positions,
-)
+from stages.candidate import Blocks
+from stages.edit.config import Kind
+from stages.edit.prompt_to_prompt.alignment import TokenMap, reweighted
+from stages.edit.prompt_to_prompt.captions import Captions
 from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
 from stages.edit.prompt_to_prompt.local_blend import Blend
@@ -52,73 +46,65 @@ def draw_strength(candidate: Candidate, seed: int, index: int, steps: int, guida
 def edit_row(
     candidate: Candidate,
     strength: Strength,
-    source: Prompt,
-    target: Prompt,
+    captions: Captions,
     *,
     index: int,
     steps: int,
-    length: int,
     mask: torch.Tensor,
     blend: Blend | None,
+    joint: Kind | None = None,
+    blocks: torch.Tensor | None = None,
 ) -> EditRow:
     """The edit row of a candidate.
 
     Args:
         candidate: its settings.
         strength: its strengths, from ``draw_strength``.
-        source, target: the captions of the source and of the edit.
+        captions: of the source and of the edit.
         index: position of the source row in the batch.
         steps: number of sampling steps.
-        length: number of tokens in a padded prompt, T.
         mask: M [H,W] in [0,1].
         blend: LocalBlend, if the candidate uses it.
+        joint: what edits take from a joint attention; None for a U-Net. qk and kv have no token map and one
+            gate, that of ``self``, which holds for unconditional rows too.
+        blocks: the transformer's blocks that are controlled, bool [blocks]; None for a U-Net.
     """
-    if candidate.control == "self":
-        tokens, no_gate = _map("refine", source, target, length), torch.zeros(steps, length)
-        gate = shared_gate(steps, strength.self_until)
-        return EditRow(index, tokens, no_gate, gate, shared=True, mask=mask)
     cross, self_ = windows(candidate, steps)
-    tokens = _map(candidate.control, source, target, length)
+    alone = candidate.control == "self"
+    gate = shared_gate(steps, strength.self_until) if alone else self_gate(steps, self_)
+    if joint in ("qk", "kv"):
+        no_tokens = TokenMap(torch.zeros(0, 0), torch.zeros(0))
+        return EditRow(index, no_tokens, torch.zeros(steps, 0), gate, True, mask, blend, blocks)
+    if alone:
+        no_gate = torch.zeros(steps, captions.length)
+        return EditRow(index, captions.token_map("refine"), no_gate, gate, shared=True, mask=mask)
+    tokens = captions.token_map(candidate.control)
     if candidate.changed_weight != 1:
-        weights = torch.ones(length)
-        weights[changed_positions(source, target)] = candidate.changed_weight
+        weights = torch.ones(captions.length)
+        weights[captions.changed()] = candidate.changed_weight
         tokens = reweighted(tokens, weights)
     # Words that only the target has can follow the source for a shorter time than the others.
     exceptions = []
     if candidate.changed_until is not None:
         own_window = (candidate.cross_from, candidate.changed_until)
-        exceptions.append((changed_positions(source, target), own_window))
-    gate_ST = cross_gate(steps, length, cross, exceptions)
-    return EditRow(index, tokens, gate_ST, self_gate(steps, self_), mask=mask, blend=blend)
+        exceptions.append((captions.changed(), own_window))
+    gate_ST = cross_gate(steps, captions.length, cross, exceptions)
+    return EditRow(index, tokens, gate_ST, gate, mask=mask, blend=blend, blocks=blocks)
 
 
-def joint_edit_row(
-    candidate: Candidate, strength: Strength, *, index: int, steps: int, mask: torch.Tensor
-) -> EditRow:
-    """The edit row of a candidate on joint attention, which has no token map and one gate, that of ``self``.
+def in_blocks(blocks: Blocks, number: int) -> torch.Tensor:
+    """The blocks in which the gates act, bool [number].
 
-    The gate holds for unconditional rows too (docs/prompt-to-prompt.md, section 11). The arguments are those
-    of :func:`edit_row`.
+    Args:
+        blocks: a fraction of the blocks, counted from the first, or their numbers.
+        number: of the network's blocks.
     """
-    if candidate.control == "self":
-        gate = shared_gate(steps, strength.self_until)
-    else:
-        gate = self_gate(steps, windows(candidate, steps)[1])
-    no_tokens = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    return EditRow(index, no_tokens, torch.zeros(steps, 0), gate, shared=True, mask=mask)
+    chosen = torch.zeros(number, dtype=torch.bool)
+    chosen[list(blocks) if isinstance(blocks, tuple) else slice(max(1, round(blocks * number)))] = True
+    return chosen
 
 
-def _map(control: str, source: Prompt, target: Prompt, length: int) -> TokenMap:
-    if control == "replace":
-        return replace_map(source, target, length)
-    if control == "refine":
-        return refine_map(source.ids, target.ids, length)
-    return token_map(source, target, length)
-
-
-def local_blend(
-    task: Task, candidate: Candidate, row: Mapping[str, Any], source: Prompt, target: Prompt, length: int
-) -> Blend | None:
+def local_blend(task: Task, candidate: Candidate, row: Mapping[str, Any], captions: Captions) -> Blend | None:
     """LocalBlend on the object's words: the phrase grounded in the anchor, and the edited object's words.
 
     Raises:
@@ -126,9 +112,7 @@ def local_blend(
     """
     if candidate.blend is None:
         return None
-    before, after = row[task.ground], row["edited_object"]
-    source_words, target_words = torch.zeros(length), torch.zeros(length)
-    source_words[word_positions(source, before)] = 1
+    target_words = torch.zeros(captions.length)
     if task.direction == "forward" and task.fields.edited_object == "in_output":
-        target_words[word_positions(target, after)] = 1
-    return Blend(source_words, target_words, candidate.blend)
+        target_words = captions.target_words(row["edited_object"])
+    return Blend(captions.source_words(row[task.ground]), target_words, candidate.blend)

@@ -19,6 +19,9 @@ JOINT_COPIES = 15.4
 """Tensors of a transformer's width over all tokens, of text and picture, that its widest moment amounts to.
 Counted in the same way for FLUX.1's widths: 15.3 at 1024 px (824 MiB a row in all), 15.5 at 512 px
 (280 MiB)."""
+MAPS_COPIES = 23
+"""The same for a conditional row whose joint attention's maps Prompt-to-Prompt mixes: 23 for FLUX.1's widths,
+18 for those of Stable Diffusion 3."""
 SD3_COPIES, SD3_TEXT_COPIES = 13, 5.5
 """The same for Stable Diffusion 3, over the picture's tokens and over the text's; a second attention of the
 picture alone adds one. Fitted to counts for the widths of 3 medium, 3.5 medium and 3.5 large."""
@@ -82,6 +85,12 @@ def joint_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> i
     """The same for one row of a transformer with joint attention, with so many tokens of text and picture."""
     width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
     return int(itemsize * JOINT_COPIES * width * tokens)
+
+
+def maps_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> int:
+    """The same for a row whose maps Prompt-to-Prompt mixes."""
+    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
+    return int(itemsize * MAPS_COPIES * width * tokens)
 
 
 def sd3_bytes(transformer: Mapping[str, Any], picture: int, text: int, itemsize: int) -> int:

@@ -2,9 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from diffusers import DiffusionPipeline
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of a prompt's states that one tokenizer's tokens make, from its first token on.
+
+    ``tokenizer``: None if the states are not made of the prompt. ``length``: number of states, with padding.
+    """
+
+    tokenizer: Any
+    length: int
 
 
 @dataclass(frozen=True)
@@ -51,6 +63,11 @@ class PromptEncoder:
     def context_length(self) -> int:
         """Largest number of tokens in a prompt, including start and end token."""
         return self.tokenizer.model_max_length
+
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """The parts of a prompt's states: one, because both encoders of SDXL have the same tokens."""
+        return (Segment(self.tokenizer, self.context_length),)
 
     def fits(self, prompt: str) -> bool:
         """Whether the prompt fits into the text encoders' context without truncation."""

@@ -41,6 +41,12 @@ def family_of(pipeline: object, where: str) -> FamilyName:
     return PIPELINES[pipeline]
 
 
+def block_count(family: FamilyName, network: Mapping[str, Any]) -> int:
+    """The number of a transformer's blocks, by its configuration."""
+    singles = network["num_single_layers"] if family == "flux" else 0
+    return int(network["num_layers"]) + int(singles)
+
+
 def setting_problems(
     config: DiffusionConfig, family: FamilyName, network: Mapping[str, Any]
 ) -> Iterator[str]:

@@ -35,7 +35,7 @@ class Family(Protocol):
 
     Attributes:
         network: predicts from latents; called as :func:`stages.models.diffusion.sampler.sample` says.
-        prompts: its text encoders, with ``encode``, ``fits`` and ``context_length`` as
+        prompts: its text encoders, with ``encode``, ``fits``, ``segments`` and ``context_length`` as
             :class:`stages.models.diffusion.prompts.PromptEncoder` has them, and ``empty`` if
             ``takes_guidance``.
     """

@@ -12,6 +12,7 @@ from stages.models.diffusion.memory import (
     decoding_bytes,
     joint_bytes,
     latent_multiple,
+    maps_bytes,
     pixels_per_latent,
     sampling_bytes,
     sd3_bytes,
@@ -94,8 +95,14 @@ class PipelineFiles:
         latents = SIDE if self.family == "flux" else int(self.network["sample_size"])
         return latents * pixels_per_latent(self.vae)
 
-    def drawing_bytes(self, config: DiffusionConfig, rows: int) -> int:
-        """The largest memory of activations of drawing so many pictures at once."""
+    def drawing_bytes(self, config: DiffusionConfig, rows: int, *, maps: bool = False) -> int:
+        """The largest memory of activations of drawing so many pictures at once.
+
+        Args:
+            config: the section ``diffusion``.
+            rows: the number of pictures.
+            maps: whether Prompt-to-Prompt mixes the maps of a joint attention.
+        """
         sizes = [size or (self.side, self.side) for size in config.sizes]
         pixels = max(height * width for height, width in sizes)
         itemsize = {"float32": 4}.get(config.dtype, 2)
@@ -103,14 +110,18 @@ class PipelineFiles:
         tile = min(pixels, config.vae_tile**2) if config.vae_tile else pixels
         decoded = decoding_bytes(self.vae, tile, vae_itemsize) * (config.vae_chunk or 1)
         latents = pixels // pixels_per_latent(self.vae) ** 2
+        halves = 2 if config.guidance_scale > 1 and self.family != "flux" else 1
+        if self.family == "unet":
+            return max(decoded, rows * halves * sampling_bytes(self.network, latents, itemsize))
         if self.family == "flux":
-            tokens = latents // PATCH**2 + text_length(self.network)
-            return max(decoded, rows * joint_bytes(self.network, tokens, itemsize))
-        rows = rows * (2 if config.guidance_scale > 1 else 1)
-        if self.family == "sd3":
-            picture, text = latents // self._patch**2, CLIP_LENGTH + T5_LENGTH
-            return max(decoded, rows * sd3_bytes(self.network, picture, text, itemsize))
-        return max(decoded, rows * sampling_bytes(self.network, latents, itemsize))
+            text, picture = text_length(self.network), latents // PATCH**2
+            row = joint_bytes(self.network, picture + text, itemsize)
+        else:
+            text, picture = CLIP_LENGTH + T5_LENGTH, latents // self._patch**2
+            row = halves * sd3_bytes(self.network, picture, text, itemsize)
+        # Unconditional rows keep their maps.
+        mixed = maps_bytes(self.network, picture + text, itemsize) if maps else 0
+        return max(decoded, rows * max(row, mixed))
 
 
 def drawn_pixels(config: DiffusionConfig, folder: Path | None) -> int | None:

@@ -6,7 +6,7 @@ token. T5 reads a fixed length, and its padding is attended, as the model was tr
 """
 
 from collections.abc import Mapping
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
 from stages.models.diffusion.families.flux_attention import FluxJointAttention, Told
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
-from stages.models.diffusion.families.joint import JointCore, JointNetwork, JointPrompts, dynamic_shift
+from stages.models.diffusion.families.joint import (
+    JointCore,
+    JointNetwork,
+    JointPrompts,
+    Stream,
+    dynamic_shift,
+)
 from stages.models.diffusion.prompts import Embeddings
 
 
@@ -44,7 +50,7 @@ class FluxPrompts(JointPrompts):
 
 
 class FluxNetwork(JointNetwork):
-    """The transformer with a U-Net's call: latents stay spatial, patches of 2 x 2 are packed inside."""
+    """The transformer; latents stay spatial, patches of 2 x 2 are packed inside."""
 
     def __init__(self, transformer: nn.Module) -> None:
         super().__init__(transformer)
@@ -60,71 +66,57 @@ class FluxNetwork(JointNetwork):
         names = self.transformer.attn_processors
         self.transformer.set_attn_processor({name: FluxJointAttention(core, self.told) for name in names})
 
-    def forward(
+    def begin(
         self,
         rows: torch.Tensor,
         timestep: torch.Tensor,
         states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
-    ) -> SimpleNamespace:
-        """The velocity for latents [R,c,h,w].
+        timestep_cond: torch.Tensor | None,
+        added: Mapping[str, torch.Tensor],
+    ) -> Stream:
+        """What enters the first block, for latents [R,c,h,w]; the arguments are those of a call."""
+        self.told.text_tokens = states.shape[1]
+        packed = functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
+        # In the order of diffusers' pipeline and transformer, for the bits of half precision.
+        times = (timestep / 1000).to(packed.dtype).expand(len(rows)) * 1000
+        told = (times,) if timestep_cond is None else (times, timestep_cond.to(packed.dtype) * 1000)
+        return Stream(
+            self.transformer.context_embedder(states),
+            self.transformer.x_embedder(packed),
+            self.transformer.time_text_embed(*told, added["pooled"]),
+            self.transformer.pos_embed(
+                self._positions(states.shape[1], (rows.shape[2], rows.shape[3]), rows)
+            ),
+        )
 
-        Args:
-            timestep: 0 to 1000, of all rows.
-            states: T5's [R,T,d].
-            timestep_cond: the guidance scale of each row [R]; None for a model without guidance.
-            added_cond_kwargs: ``pooled``, CLIP's [R,p].
-        """
-        size = self.grid((rows.shape[2], rows.shape[3]))
-        places = self.positions(size, rows.device)
-        drawn = self.at_tokens(self.pack(rows), places, timestep, states, timestep_cond, added_cond_kwargs)
-        return SimpleNamespace(sample=self.unpack(drawn, size))
+    def through(self, block: nn.Module, stream: Stream) -> Stream:
+        """What leaves a block."""
+        text, picture = block(
+            hidden_states=stream.picture,
+            encoder_hidden_states=stream.text,
+            temb=stream.modulation,
+            image_rotary_emb=stream.rotary,
+        )
+        return replace(stream, text=text, picture=picture)
+
+    def end(self, stream: Stream) -> torch.Tensor:
+        """The velocity at the tokens [R,L,4c], after the last block."""
+        return self.transformer.proj_out(self.transformer.norm_out(stream.picture, stream.modulation))
 
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the tokens of latents of a size."""
         return size[0] // PATCH, size[1] // PATCH
 
-    def pack(self, rows: torch.Tensor) -> torch.Tensor:
-        """Latents [R,c,h,w] as tokens [R,N,4c], row by row."""
-        return functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
-
     def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Tokens [R,N,4c] of a grid as latents [R,c,h,w]."""
-        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, size), PATCH)
+        """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
+        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), PATCH)
 
-    def positions(self, size: tuple[int, int], device: torch.device) -> torch.Tensor:
-        """The positions of a grid's tokens for rotary embeddings [N,3]: nothing, row, column."""
-        sides = (torch.arange(side, device=device) for side in size)
+    def _positions(self, text: int, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
+        """The positions for rotary embeddings [T+N,3]: the text's zeros; nothing, row and column."""
+        sides = (torch.arange(side, device=like.device) for side in self.grid(size))
         rows, columns = torch.meshgrid(*sides, indexing="ij")
-        return torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()
-
-    def at_tokens(
-        self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        timestep: torch.Tensor,
-        states: torch.Tensor,
-        timestep_cond: torch.Tensor | None,
-        added: Mapping[str, torch.Tensor] | None,
-    ) -> torch.Tensor:
-        """The velocity [R,L,4c] for any tokens of pictures [R,L,4c]; all rows have the same positions [L,3].
-
-        What a token sees of others is the attention's matter. The other arguments are as in :meth:`forward`.
-        """
-        assert added is not None
-        self.told.text_tokens = states.shape[1]
-        (drawn,) = self.transformer(
-            hidden_states=tokens,
-            timestep=(timestep / 1000).to(tokens.dtype).expand(len(tokens)),
-            guidance=timestep_cond,
-            pooled_projections=added["pooled"],
-            encoder_hidden_states=states,
-            txt_ids=states.new_zeros(states.shape[1], 3),
-            img_ids=positions,
-            return_dict=False,
-        )
-        return drawn
+        places = torch.stack([torch.zeros_like(rows), rows, columns], -1).flatten(0, 1).float()
+        return torch.cat([places.new_zeros(text, 3), places])
 
 
 class FluxFamily:

@@ -7,7 +7,7 @@ and padding is attended, as the model was trained. A pipeline without T5 has zer
 """
 
 from collections.abc import Mapping
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,10 +17,16 @@ from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Conditions
-from stages.models.diffusion.families.joint import JointCore, JointNetwork, JointPrompts, dynamic_shift
+from stages.models.diffusion.families.joint import (
+    JointCore,
+    JointNetwork,
+    JointPrompts,
+    Stream,
+    dynamic_shift,
+)
 from stages.models.diffusion.families.sd3_attention import SD3JointAttention
 from stages.models.diffusion.families.sd3_files import T5_LENGTH
-from stages.models.diffusion.prompts import Embeddings
+from stages.models.diffusion.prompts import Embeddings, Segment
 
 
 class SD3Prompts(JointPrompts):
@@ -45,6 +51,12 @@ class SD3Prompts(JointPrompts):
                 encoder.eval().requires_grad_(False)
         self.empty = self.encode([""])
 
+    @property
+    def segments(self) -> tuple[Segment, ...]:
+        """A prompt is in the states twice: CLIP's tokens, which both encoders share, and T5's."""
+        t5 = Segment(None, T5_LENGTH) if self.t5 is None else Segment(self.tokenizer, self.context_length)
+        return Segment(self._clips[0][0], self._clip_length), t5
+
     @torch.no_grad()
     def encode(self, prompts: list[str]) -> Embeddings:
         """States [n,T,d] of CLIP's tokens, then T5's, and the pooled vectors [n,p] of both CLIPs."""
@@ -63,7 +75,7 @@ class SD3Prompts(JointPrompts):
 
 
 class SD3Network(JointNetwork):
-    """The transformer with a U-Net's call."""
+    """The transformer."""
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -75,31 +87,42 @@ class SD3Network(JointNetwork):
         names = self.transformer.attn_processors
         self.transformer.set_attn_processor({name: SD3JointAttention(core) for name in names})
 
-    def forward(
+    def begin(
         self,
         rows: torch.Tensor,
         timestep: torch.Tensor,
         states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
-    ) -> SimpleNamespace:
-        """The velocity for latents [R,c,h,w].
-
-        Args:
-            timestep: 0 to 1000, of all rows.
-            states: of the text [R,T,d].
-            timestep_cond: not used; other families are told their guidance by it.
-            added_cond_kwargs: ``pooled``, CLIP's [R,p].
-        """
-        assert added_cond_kwargs is not None
-        (drawn,) = self.transformer(
-            hidden_states=rows,
-            timestep=timestep.expand(len(rows)),
-            pooled_projections=added_cond_kwargs["pooled"],
-            encoder_hidden_states=states,
-            return_dict=False,
+        timestep_cond: torch.Tensor | None,
+        added: Mapping[str, torch.Tensor],
+    ) -> Stream:
+        """What enters the first block, for latents [R,c,h,w]; it is not told its guidance."""
+        return Stream(
+            self.transformer.context_embedder(states),
+            self.transformer.pos_embed(rows).contiguous(),
+            self.transformer.time_text_embed(timestep.expand(len(rows)), added["pooled"]),
         )
-        return SimpleNamespace(sample=drawn)
+
+    def through(self, block: nn.Module, stream: Stream) -> Stream:
+        """What leaves a block."""
+        text, picture = block(
+            hidden_states=stream.picture, encoder_hidden_states=stream.text, temb=stream.modulation
+        )
+        return replace(stream, text=text, picture=picture)
+
+    def end(self, stream: Stream) -> torch.Tensor:
+        """The velocity at the tokens [R,L,p p c] for patches of p x p, after the last block."""
+        return self.transformer.proj_out(self.transformer.norm_out(stream.picture, stream.modulation))
+
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of the tokens of latents of a size."""
+        patch = int(self.config.patch_size)
+        return size[0] // patch, size[1] // patch
+
+    def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """Tokens [R,N,p p c] as latents [R,c,h,w] of a size."""
+        patch = int(self.config.patch_size)
+        spread = tokens.unflatten(2, (patch, patch, -1)).unflatten(1, self.grid(size))
+        return spread.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
 class SD3Family:
