@@ -75,7 +75,7 @@ def build_unet(family: str, dtype: torch.dtype) -> UNet2DConditionModel:
 def build_sparse_unet(family: str, dtype: torch.dtype) -> SparseUNet:
     """The same U-Net with sparse layers."""
     unet = copy.deepcopy(build_unet(family, dtype)).to(memory_format=torch.channels_last)
-    return SparseUNet(unet, install(unet), "support", halo=0)
+    return SparseUNet(unet, "support", halo=0)
 
 
 def draw(unet: UNet2DConditionModel | SparseUNet, rows: int, steps: int, control=None) -> None:

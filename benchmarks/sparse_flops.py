@@ -62,7 +62,7 @@ def flops_of_sparse(family: str, edits: int, share: float) -> int:
     side = unet.config.sample_size
     variant = Variant("", 1, edits, plainly, family, torch.float32)
     control = control_of(variant, unet, 2, region_mask(side, share))
-    sparse = SparseUNet(unet, install(unet), "support", halo=0)
+    sparse = SparseUNet(unet, "support", halo=0)
     sparse.begin(control, (side, side))
     control.before_step(0)
     given = inputs(unet, 1 + edits)

@@ -1,7 +1,7 @@
 """The manifest's section ``edit``."""
 
 from collections.abc import Mapping
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -17,12 +17,18 @@ Kind = Literal["qk", "p2p", "kv"]
 """What an edit takes from its source's joint attention (:mod:`stages.edit.prompt_to_prompt.joint`)."""
 
 
+def _cheap_candidates(section: Mapping[str, Any]) -> int:
+    """The default: whole edits are never cheap, and their runs keep their fingerprints."""
+    return 1 if section.get("region", "whole") == "whole" else 4
+
+
 class EditConfig(StageConfig):
     """The manifest's section ``edit``."""
 
     implied: ClassVar = {
         "region": "whole",
         "region_halo": 1 / 16,
+        "cheap_candidates": 1,
         "hold": "none",
         "control": None,
         "blocks": 1,
@@ -75,6 +81,13 @@ class EditConfig(StageConfig):
         description="what is computed around that region too, as a fraction of the picture's shorter "
         "side; for U-Nets",
     )
+    cheap_candidates: int = Field(
+        default_factory=_cheap_candidates,
+        ge=1,
+        le=16,
+        description="with a region, by default 4: a row draws so many candidates, its task's and those of "
+        "the next rounds, if together they cost less than one whole edit; 1: never more than its task's",
+    )
     hold: Literal["none", "exact"] = Field(
         "none",
         description="exact: what the fusion keeps at the source's is the source's in every block too; for "
@@ -117,11 +130,18 @@ class EditConfig(StageConfig):
         return self
 
     @model_validator(mode="after")
-    def _compiled_whole(self) -> Self:
-        for key, value, usual in (("region", self.region, "whole"), ("hold", self.hold, "none")):
-            if value != usual and self.diffusion.compile:
-                raise ValueError(
-                    f"edit.{key}: {value} takes the network's layers apart, so it cannot be compiled: set "
-                    f"diffusion.compile: false, or edit.{key}: {usual}"
-                )
+    def _cheap_in_a_region(self) -> Self:
+        if self.cheap_candidates > 1 and self.region == "whole":
+            raise ValueError(
+                "edit.cheap_candidates: no whole edit is cheap: set edit.region: schedule, or take it out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _compiled_without_hold(self) -> Self:
+        if self.hold != "none" and self.diffusion.compile:
+            raise ValueError(
+                f"edit.hold: {self.hold} takes the network's layers apart, so it cannot be compiled: set "
+                "diffusion.compile: false, or edit.hold: none"
+            )
         return self

@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import torch
+
 from stages.edit.config import EditConfig, Kind
 from stages.edit.cross import ControlledCrossTransformer
 from stages.edit.prompt_to_prompt.attention import install
@@ -30,6 +32,15 @@ class Controlled(Protocol):
     @property
     def sparse(self) -> bool: ...
 
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        """What edits cost in their regions, as shares of the same edits computed whole; if ``sparse``.
+
+        Args:
+            mask: M [E,1,H,W] in [0,1], on the CPU.
+            size: rows and columns of the latents.
+        """
+        ...
+
     def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
         """Prepare a batch. Returns its control.
 
@@ -37,7 +48,7 @@ class Controlled(Protocol):
             edits: in batch order.
             sources: number of source rows.
             size: rows and columns of the latents.
-            sparse: whether its edits are computed in their regions.
+            sparse: whether its edits are computed in their regions; a U-Net computes all in one way.
         """
         ...
 
@@ -49,11 +60,15 @@ class ControlledUNet:
     blocks = 0
 
     def __init__(self, model: Diffusion, config: EditConfig) -> None:
-        self._model, self._config = model, config
-        self._layers = install(model.unet)
+        self._model, self._config, self._layers = model, config, []
         self._sparse: SparseUNet | None = None
-        if config.region != "whole":
-            self._sparse = SparseUNet(model.unet, self._layers, config.region, config.region_halo)
+        if config.region == "whole":
+            self._layers = install(model.unet)
+        else:
+            unet = getattr(model.unet, "_orig_mod", model.unet)  # it is compiled call by call
+            self._sparse = SparseUNet(
+                unet, config.region, config.region_halo, compiled=config.diffusion.compile
+            )
             model.unet = self._sparse
         smallest = smallest_attention(model.unet)
         if smallest > config.self_max_tokens:
@@ -65,6 +80,10 @@ class ControlledUNet:
     @property
     def sparse(self) -> bool:
         return self._sparse is not None
+
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        assert self._sparse is not None
+        return self._sparse.costs(mask, self._config.fusion, self._config.diffusion.steps, size)
 
     def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
         model, config = self._model, self._config
@@ -84,7 +103,7 @@ class ControlledUNet:
         for layer in self._layers:
             layer.control = control
         if self._sparse is not None:
-            self._sparse.begin(control if sparse else None, size)
+            self._sparse.begin(control, size)
         return control
 
 
@@ -100,6 +119,7 @@ class ControlledTransformer:
         self.kind: Kind = config.control or "qk"
         self.joint: Kind | None = self.kind
         network = model.family.network
+        self._text_tokens = sum(each.length for each in model.prompts.segments)
         self.blocks = len(network.blocks)
         self._attention = JointAttention(hold=config.hold == "exact")
         self._attention.install(network)
@@ -110,6 +130,11 @@ class ControlledTransformer:
     @property
     def sparse(self) -> bool:
         return self._sparse is not None
+
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        assert self._sparse is not None
+        config, tokens = self._config, self._sparse.network.grid(size)
+        return self._sparse.costs(mask, config.fusion, config.diffusion.steps, tokens, self._text_tokens)
 
     def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
         model, config = self._model, self._config

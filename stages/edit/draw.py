@@ -23,6 +23,7 @@ from stages.edit.prompt_to_prompt.recipe import (
 )
 from stages.edit.request import EditRequest, Turn
 from stages.edit.rounds import RoundCandidates
+from stages.edit.row_candidates import RowCandidates
 from stages.edit.suited import control_problems, needs_guidance
 from stages.models.batches import by_shape, filled
 from stages.models.diffusion.model import Diffusion
@@ -40,7 +41,9 @@ class Drawing:
     def __init__(self, config: EditConfig, tasks: Tasks, *, photographs: bool = False) -> None:
         self.photographs = photographs
         steps = config.diffusion.steps
-        self.candidates = RoundCandidates(tasks, config.candidates, config.rounds, steps)
+        self.candidates = RoundCandidates(
+            tasks, config.candidates, config.rounds, steps, config.cheap_candidates
+        )
         self.config, self.tasks = config, self.candidates.first
         self.model = Diffusion(config.diffusion, guided=needs_guidance(config, self.candidates.stated()))
         problems = control_problems(
@@ -49,6 +52,7 @@ class Drawing:
         for problem in problems:
             raise ValueError(problem)
         self.controlled = controlled(self.model, config)
+        self.rows = RowCandidates(self.candidates, self.controlled, self.model.decoder.scale)
 
     def edit(self, rows: list[EditRequest]) -> dict[str, Decision]:
         """Draw the candidates of at most ``batch`` rows of one turn and round: the decisions by row id.
@@ -70,21 +74,15 @@ class Drawing:
         """The rows in groups that one batch can draw: of one size, and computed in one way."""
         for group in by_shape(rows, [row.picture for row in rows]):
             for sparse in (False, True):
-                if alike := [row for row in group if self._is_sparse(row) is sparse]:
+                if alike := [row for row in group if self.rows.in_regions(row) is sparse]:
                     yield alike
-
-    def _is_sparse(self, row: EditRequest) -> bool:
-        """Whether a row's edits are computed in their regions only. LocalBlend finds its region too late."""
-        candidates = list(self.candidates.of(row.turn.task, row.round))
-        candidates += [self.candidates.numbered(past.task, past.row["candidate"]) for past in row.history]
-        return self.controlled.sparse and all(candidate.blend is None for candidate in candidates)
 
     def _sample(self, rows: list[EditRequest]) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows of one size.
 
         Returns uint8 [rows, 1 + slots, H, W, 3], and which are finite, bool [rows, 1 + slots].
 
-        There is a slot for each candidate of the task that has the most in this round.
+        There is a slot for each candidate of the row that can draw the most in this round.
 
         Picture 0 of a row is the one that its candidates edit, the others are the candidates.
 
@@ -94,7 +92,7 @@ class Drawing:
         section 7).
         """
         model, settings, turns = self.model, self.config.diffusion, len(rows[0].history)
-        slots = self.candidates.most(rows[0].round)
+        slots = self.rows.slots(rows[0])
         size = (rows[0].picture.shape[0], rows[0].picture.shape[1])
         firsts = [_first(row) for row in rows]
         seeds = [first.seed for first in firsts]  # the first turn's seed makes the noise of all turns
@@ -117,8 +115,8 @@ class Drawing:
         # This turn: ``slots`` edit rows for each row. Equal ones are one object, so that the control knows.
         made: dict[tuple[int, int], EditRow] = {}
         for index, (row, prompt) in enumerate(zip(rows, prompts[turns], strict=True)):
-            numbers = self._numbers(row)
-            # Tasks with fewer candidates repeat the last one, so that the batch always has the same shape.
+            numbers = self.rows.numbers(row)
+            # Rows with fewer candidates repeat the last one, so that the batch always has the same shape.
             for number in (numbers[min(slot, len(numbers) - 1)] for slot in range(slots)):
                 if (id(row), number) not in made:  # ``filled`` repeats rows
                     source = turns * len(rows) + index
@@ -126,7 +124,7 @@ class Drawing:
                 edits.append(made[id(row), number])
                 guidance.append(self._strength(row.turn, number).guidance_scale)
         noise, past_rows = model.initial_latents(seeds, size), 1 + turns
-        sparse = all(self._is_sparse(row) for row in rows)
+        sparse = self.rows.in_regions(rows[0])
         control = self.controlled.begin(edits, len(rows), (noise.shape[2], noise.shape[3]), sparse)
         pairs = [self._prompts(first) for first in firsts]
         after = [self._prompts(row.turn)[1] for row in rows]
@@ -189,11 +187,6 @@ class Drawing:
         """The prompt of the picture that an earlier turn published as Tar."""
         return self._prompts(past)[0 if self.tasks[past.task].direction == "reverse" else 1]
 
-    def _numbers(self, row: EditRequest) -> range:
-        """The numbers of a row's candidates."""
-        first = self.candidates.before(row.turn.task, row.round)
-        return range(first, first + len(self.candidates.of(row.turn.task, row.round)))
-
     def _strength(self, turn: Turn, number: int) -> Strength:
         candidate, settings = self.candidates.numbered(turn.task, number), self.config.diffusion
         return draw_strength(candidate, turn.seed, number, settings.steps, settings.guidance_scale)
@@ -202,7 +195,7 @@ class Drawing:
         task = self.tasks[row.turn.task]
         chosen = [
             Drawn(number, self.candidates.numbered(task.name, number), self._strength(row.turn, number))
-            for number in self._numbers(row)
+            for number in self.rows.numbers(row)
         ]
         anchor = row.picture if row.history or self.photographs else images[0]
         return decide(row, task, chosen, images, finite, anchor, self.config.pixel_threshold)

@@ -2,6 +2,9 @@
 
 Every candidate of a task has a number. The first round's candidates come first, then the second round's, and
 so on. A row's ``candidate`` is this number, so a later turn can draw it again without knowing its round.
+
+A row whose edits are cheap (:mod:`stages.edit.row_candidates`) draws further candidates in the same round,
+those of the rounds that follow. Their numbers come after its round's own. Other rows leave these numbers out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +24,8 @@ OTHER_MASK: Mapping[Policy, Policy] = {
     "none": "none",
 }
 """The mask policy of the next round."""
+FOLLOWING = 6
+"""Rounds whose candidates a cheap row may draw; after so many, masks and gates repeat."""
 
 
 class RoundCandidates:
@@ -32,6 +37,7 @@ class RoundCandidates:
         candidates: Mapping[str, Sequence[Candidate]],
         rounds: Mapping[str, Sequence[Sequence[Candidate]]],
         steps: int,
+        cheap: int = 1,
     ) -> None:
         """Check and store the candidates.
 
@@ -41,11 +47,12 @@ class RoundCandidates:
             rounds: by task, the candidates of round 2, 3, ... The last list serves all further rounds. Other
                 tasks vary the first round's candidates (:func:`varied`).
             steps: number of sampling steps.
+            cheap: a row whose edits are cheap draws so many, if its task has fewer.
 
         Raises:
             ValueError: there is no such task, a candidate does not fit its task, or a gate is in no step.
         """
-        self._steps = steps
+        self._steps, self._cheap = steps, cheap
         self._stated = [with_candidates(tasks, candidates, "edit.candidates")]
         for number in range(max(map(len, rounds.values()), default=0)):
             of_round = {name: lists[min(number, len(lists) - 1)] for name, lists in rounds.items()}
@@ -75,20 +82,34 @@ class RoundCandidates:
             return self._stated[min(round, len(self._stated)) - 1][task].candidates
         return tuple(varied(candidate, round, self._steps) for candidate in self.first[task].candidates)
 
+    def further(self, task: str, round: int) -> tuple[Candidate, ...]:
+        """The candidates that a cheap row draws besides a round's own. None has LocalBlend."""
+        own = self.of(task, round)
+        if len(own) >= self._cheap:
+            return ()
+        found = list(own)
+        for later in range(round + 1, round + 1 + FOLLOWING):
+            found += [each for each in self.of(task, later) if each not in found and each.blend is None]
+        return tuple(found[len(own) : self._cheap])
+
     def before(self, task: str, round: int) -> int:
         """The number of a task's first candidate in a round."""
-        return sum(len(self.of(task, earlier)) for earlier in range(1, round))
+        return sum(len(self._all(task, earlier)) for earlier in range(1, round))
 
     def numbered(self, task: str, number: int) -> Candidate:
         """A candidate of a task by its number."""
         round = 1
-        while number >= len(candidates := self.of(task, round)):
+        while number >= len(candidates := self._all(task, round)):
             number, round = number - len(candidates), round + 1
         return candidates[number]
 
-    def most(self, round: int) -> int:
-        """The largest number of candidates of any task in a round."""
-        return max((len(self.of(name, round)) for name in self.first), default=0)
+    def most(self, round: int, *, cheap: bool) -> int:
+        """The largest number of candidates of any task in a round, of rows that may be cheap or are not."""
+        count = self._all if cheap else self.of
+        return max((len(count(name, round)) for name in self.first), default=0)
+
+    def _all(self, task: str, round: int) -> tuple[Candidate, ...]:
+        return self.of(task, round) + self.further(task, round)
 
 
 def varied(candidate: Candidate, round: int, steps: int) -> Candidate:

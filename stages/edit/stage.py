@@ -26,7 +26,8 @@ class Edit(Stage[EditConfig]):
     ``source_drift`` is the difference between this picture and the decoded latents. With ``pixel_threshold``,
     each candidate is followed by a second version, marked ``thresholded``, or replaced by it (``mode``).
 
-    In a later round the candidates are others (:mod:`stages.edit.rounds`).
+    In a later round the candidates are others (:mod:`stages.edit.rounds`). With ``edit.region``, rows whose
+    edits are cheap draw more of them (:mod:`stages.edit.row_candidates`).
 
     Tasks of method ``editor`` are drawn by another model (:mod:`stages.edit.by_editor`). Tasks that annotate
     (:mod:`stages.edit.annotations.methods`) need no sampling.
@@ -138,16 +139,18 @@ class Edit(Stage[EditConfig]):
         drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
         if folder is None or config.editor is not None:
             return None
-        rows, maps = config.batch * (1 + drawn.most(1)), config.control == "p2p"
+        rows, maps = config.batch * (1 + drawn.most(1, cheap=False)), config.control == "p2p"
         return PipelineFiles(folder).drawing_bytes(config.diffusion, rows, maps=maps)
 
     @classmethod
     def bytes_a_pixel(cls, config: EditConfig, tasks: Tasks) -> int:
         from stages.edit.rounds import RoundCandidates
 
-        drawn = RoundCandidates(tasks, config.candidates, config.rounds, config.diffusion.steps)
+        drawn = RoundCandidates(
+            tasks, config.candidates, config.rounds, config.diffusion.steps, config.cheap_candidates
+        )
         twice = config.pixel_threshold is not None and config.pixel_threshold.mode == "candidate"
-        return 3 * (1 + drawn.most(1) * (2 if twice else 1))
+        return 3 * (1 + drawn.most(1, cheap=True) * (2 if twice else 1))
 
     def resize(self, batch: int) -> None:
         super().resize(batch)

@@ -51,6 +51,7 @@ class EmulatedUNet:
         """By number of tokens, the tokens that are the edit's own [E,N]."""
         above = free_above(self.control.fusion, step, self.control.steps)
         free = free_tokens(self.control.mask, min(above, 0) if support else above, sizes[0], halo)
+        free[self.control.blended] = True
         kept = {height * width: torch.zeros(len(free), height * width) > 0 for height, width in sizes}
         for edit, own in enumerate(free):
             share = needed_share(own, sizes)

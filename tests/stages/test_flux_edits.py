@@ -16,7 +16,7 @@ from tests.stages.tiny_pipelines import save_flux, save_stable_diffusion
 
 HEIGHT, WIDTH = 16, 24
 HELD: dict = {"hold": "exact", "mask_attention": False}
-SPARSE: dict = {**HELD, "region": "schedule"}
+SPARSE: dict = {**HELD, "region": "schedule", "cheap_candidates": 1}
 
 
 @pytest.fixture(scope="module")

@@ -111,7 +111,7 @@ def test_is_exactly_what_the_published_controllers_give(unet, name):
 def test_lists_of_all_tokens_give_the_same(unet, monkeypatch):
     compute_all_as_lists(monkeypatch)
     copied, control = copy.deepcopy(unet), control_of("replace", mask=torch.ones(256, 256))
-    sparse = SparseUNet(copied, install(copied), "support", halo=0)
+    sparse = SparseUNet(copied, "support", halo=0)
     sparse.begin(control, (32, 32))
     golden = load_file(GOLDEN / "replace.safetensors")["latents_0"]
     assert (run(sparse, "replace", control) - golden).abs().max() < GOLDEN_TOLERANCE

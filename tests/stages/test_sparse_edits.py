@@ -10,6 +10,7 @@ from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.attention import install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
+from stages.edit.prompt_to_prompt.local_blend import Blend
 from stages.edit.sparse import plan
 from stages.edit.sparse.unet import SparseUNet
 from stages.models.diffusion.sampler import SCHEDULERS, sample
@@ -60,10 +61,12 @@ WHOLE = mask(0, 0, SIDE, SIDE)
 NOTHING = WHOLE * 0
 
 
-def edit(source: int, own_mask: torch.Tensor | None, self_until=0.5, *, shared=False) -> EditRow:
+def edit(source: int, own_mask: torch.Tensor | None, self_until=0.5, *, shared=False, blend=None) -> EditRow:
     tokens = TokenMap(torch.eye(LENGTH).roll(1, 0), torch.zeros(LENGTH))
     gate = shared_gate(STEPS, 0.6) if shared else self_gate(STEPS, (0, self_until))
-    return EditRow(source, tokens, cross_gate(STEPS, LENGTH, (0, 0.6)), gate, shared=shared, mask=own_mask)
+    words = Blend(*(torch.eye(LENGTH)[at] for at in (2, 3)), blend) if blend is not None else None
+    cross = cross_gate(STEPS, LENGTH, (0, 0.6))
+    return EditRow(source, tokens, cross, gate, shared=shared, mask=own_mask, blend=words)
 
 
 def control(edits: list[EditRow], sources=2, guided=True, **options) -> PromptToPrompt:
@@ -84,18 +87,18 @@ def draw(unet, own, rows, guided=True, size=(SIDE, SIDE), captions=None) -> torc
     return sample(unet, scheduler, noise[rows], states, empty if guided else None, scale, STEPS, own)
 
 
-def densely(dense, edits, rows, guided=True, size=(SIDE, SIDE), **options) -> torch.Tensor:
+def densely(dense, edits, rows, guided=True, size=(SIDE, SIDE), captions=None, **options) -> torch.Tensor:
     unet, own = copy.deepcopy(dense), control(edits, guided=guided, **options)
     for layer in install(unet):
         layer.control = own
-    return draw(unet, own, rows, guided, size)
+    return draw(unet, own, rows, guided, size, captions)
 
 
 def sparsely(
     dense, edits, rows, guided=True, region="support", halo=0.0, size=(SIDE, SIDE), captions=None, **options
 ) -> torch.Tensor:
     unet, own = copy.deepcopy(dense), control(edits, guided=guided, **options)
-    sparse = SparseUNet(unet, install(unet), region, halo)
+    sparse = SparseUNet(unet, region, halo)
     sparse.begin(own, size)
     return draw(sparse, own, rows, guided, size, captions)
 
@@ -165,6 +168,18 @@ def test_outside_of_its_region_an_edit_is_its_source(dense):
     assert not changed.any()
 
 
+def test_edits_with_local_blend_are_computed_whole_beside_lists(dense):
+    """As the dense path, which finds the same regions; also repeated ones."""
+    blended, listed = edit(0, graded(), blend=0.6), edit(1, SMALL)
+    rows, keys = [0, 1, 0, 1, 0], {"blend_tokens": 64, "captions": [0, 1, 2, 3, 2]}
+    found = sparsely(dense, [blended, listed, blended], rows, **keys)
+    expected = densely(dense, [blended, listed, blended], rows, **keys)
+    assert (found[[2, 4]] - expected[[2, 4]]).abs().max() < EXACT
+    without = sparsely(dense, [edit(0, graded()), listed], rows[:4])
+    assert (found[2] - without[2]).abs().max() > NOTICED, "LocalBlend holds some of it"
+    assert torch.equal(found[3], without[3])
+
+
 def test_sources_are_drawn_as_they_are_drawn_alone(dense):
     found = sparsely(dense, [edit(0, SMALL), edit(1, graded())], [0, 1, 0, 1])
     alone = copy.deepcopy(dense)
@@ -188,7 +203,7 @@ def test_an_edit_does_not_depend_on_its_neighbours(dense):
     def drawn(neighbours: list[EditRow]) -> torch.Tensor:
         unet = copy.deepcopy(single)
         own = PromptToPrompt([first, *neighbours], 2, STEPS, SELF_MAX, torch.device("cpu"))
-        sparse = SparseUNet(unet, install(unet), "schedule", 1 / SIDE)
+        sparse = SparseUNet(unet, "schedule", 1 / SIDE)
         sparse.begin(own, (SIDE, SIDE))
         generator = torch.Generator().manual_seed(2)
         noise = torch.randn(2, 4, SIDE, SIDE, generator=generator)
@@ -208,7 +223,7 @@ def test_equal_edits_are_computed_once(dense, monkeypatch):
     calls = []
     monkeypatch.setattr(
         "stages.edit.sparse.unet.plan_step",
-        lambda free, *rest: calls.append(sorted(free)) or plan.plan_step(free, *rest),
+        lambda free, *rest, **keys: calls.append(sorted(free)) or plan.plan_step(free, *rest, **keys),
     )
     found = sparsely(dense, [one, one, edit(1, SMALL)], [0, 1, 0, 0, 1], captions=[0, 1, 2, 2, 3])
     assert torch.equal(found[2], found[3])
@@ -223,7 +238,7 @@ def test_every_sampler_takes_it(dense, as_lists, sampler):
         unet, own = copy.deepcopy(dense), control(edits)
         layers = install(unet)
         if sparse:
-            unet = SparseUNet(unet, layers, "support", 0.0)
+            unet = SparseUNet(unet, "support", 0.0)
             unet.begin(own, (SIDE, SIDE))
         else:
             for layer in layers:

@@ -57,6 +57,18 @@ def test_later_turns_read_the_edits_of_the_turn_before(dense, edits, region):
     assert (found - draw(emulated, own, rows)).abs().max() < EXACT
 
 
+def test_a_later_turn_with_local_blend_leaves_the_earlier_turn_as_it_was(dense):
+    """An earlier turn keeps its lists; LocalBlend reads its attention."""
+    first = [edit(0, graded()), edit(1, SMALL)]
+    edits, rows = [*first, edit(2, graded(), blend=0.6), edit(3, SMALL, blend=0.3)], [0, 1] * 3
+    own = control(edits, blend_tokens=64)
+    found = sparsely(dense, edits, rows, region="schedule", blend_tokens=64)
+    emulated = EmulatedUNet(copy.deepcopy(dense), own, halo=0, support=False)
+    assert (found - draw(emulated, own, rows)).abs().max() < EXACT
+    alone = sparsely(dense, first, rows[:4], region="schedule")
+    assert (found[:4] - alone).abs().max() < EXACT
+
+
 @pytest.mark.parametrize("edits", SESSIONS.values(), ids=SESSIONS)
 def test_sessions_as_lists_of_all_tokens_equal_the_dense_path(dense, as_lists, edits):
     rows = [0, 1] * (1 + len(edits) // 2)

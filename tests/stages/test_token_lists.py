@@ -132,7 +132,7 @@ def test_edits_of_one_length_share_calls_and_the_lists_of_others_change_nothing(
     small[2:5, 2:5] = True
     large[2:10, 2:10] = True
     free = {0: small, 1: large, 2: ~(small & False), 3: small & False}
-    found = plan_step(free, Batch(2, [0, 0, 1, 1], [range(4)], 2), sizes)
+    found = plan_step(free, Batch(2, [0, 0, 1, 1], [range(4)], 2), sizes, 1)
     assert [(call.edits.tolist(), call.lists is None) for call in found.calls] == [
         ([0], False),
         ([1], False),
@@ -143,11 +143,10 @@ def test_edits_of_one_length_share_calls_and_the_lists_of_others_change_nothing(
 
 
 @pytest.mark.parametrize("rows", [3, 8])
-def test_a_short_call_repeats_its_last_edit(monkeypatch, rows):
-    monkeypatch.setattr("stages.edit.sparse.plan.EDITS_A_CALL", rows)
+def test_a_short_call_repeats_its_last_edit(rows):
     batch = Batch(1, [0, 0], [range(2)], 2)
     whole = torch.ones(8, 8, dtype=torch.bool)
-    (call,) = plan_step({0: whole, 1: whole}, batch, level_sizes((8, 8), 2)).calls
+    (call,) = plan_step({0: whole, 1: whole}, batch, level_sizes((8, 8), 2), rows).calls
     assert call.edits.tolist() == [0, 1] + [1] * (rows - 2)
     assert call.kept.tolist() == [0, 1, rows, rows + 1]
 

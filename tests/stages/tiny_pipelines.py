@@ -214,7 +214,7 @@ def save_instruct_pix2pix(folder: Path) -> Path:
     torch.manual_seed(0)
     tokenizer = build_tokenizer()
     StableDiffusionInstructPix2PixPipeline(
-        vae=_vae(),
+        vae=tiny_vae(),
         text_encoder=_text(tokenizer, WIDTH),
         tokenizer=tokenizer,
         unet=_unet(cross_attention_dim=WIDTH, in_channels=8),

@@ -77,7 +77,14 @@ class PromptToPromptAttention:
             control.text[self.name] = _of_text(attn, text_RTD, mask)
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:
-            _follow_words(query, key, attn.scale, control)
+            edits = control.cond_edits
+            follow_words(
+                control,
+                slice(None),
+                query.shape[1],
+                lambda values: _by_sources(query, key, values, attn.scale, control),
+                lambda values: sdpa(query[edits], key[edits], values, scale=attn.scale),
+            )
         if not control.cross_open:
             return attend(query, key, value, attn.scale)
         # Equation (2). First its second term for the edit rows, together with the plain attention of all
@@ -121,24 +128,35 @@ def gate_and_own(
     return gate, 1 - gate + gate * control.own[edits][:, None, :, None]
 
 
-def _follow_words(query: torch.Tensor, key: torch.Tensor, scale: float, control: PromptToPrompt) -> None:
-    """Add this layer's controlled attention to the followed words to LocalBlend's maps.
+def follow_words(
+    control: PromptToPrompt,
+    edits: torch.Tensor | slice,
+    heads: int,
+    by_sources: Callable[[torch.Tensor], torch.Tensor],
+    by_own: Callable[[torch.Tensor], torch.Tensor],
+) -> None:
+    """Add a layer's controlled attention to the followed words to LocalBlend's maps of some edits.
+
+    Args:
+        control: of the batch, with LocalBlend.
+        edits: the edits, of all of which the layer sees whole pictures.
+        heads: of the layer.
+        by_sources: P_s V of these edits [E,heads,N,D] for values [E,heads,T,D].
+        by_own: P_t V.
 
     With u [T] = 1 at the followed words, ``P u`` is an attention output for values u
     (docs/prompt-to-prompt.md, section 6). Column 0 follows the edit's words in the edit's map, column 1 the
     source's words in the source's map.
     """
-    gate, own = gate_and_own(control)
-    target = control.target_words[:, None, :, None]
-    words = control.source_words[:, None, :, None]
-    heads, edits = query.shape[1], control.cond_edits
-    borrowed = torch.cat([control.matrix[:, None] @ (gate * target), words], -1)
+    gate, own = gate_and_own(control, edits)
+    target = control.target_words[edits][:, None, :, None]
+    words = control.source_words[edits][:, None, :, None]
+    borrowed = torch.cat([control.matrix[edits][:, None] @ (gate * target), words], -1)
     own_words = torch.cat([own * target, torch.zeros_like(words)], -1)
-    maps = _by_sources(query, key, _widened(borrowed, heads), scale, control)
-    maps = maps + sdpa(query[edits], key[edits], _widened(own_words, heads), scale=scale)
+    maps = by_sources(_widened(borrowed, heads)) + by_own(_widened(own_words, heads))
     summed = maps.sum(1).to(control.target_maps.dtype)
-    control.target_maps += summed[..., 0]
-    control.source_maps += summed[..., 1]
+    control.target_maps[edits] += summed[..., 0]
+    control.source_maps[edits] += summed[..., 1]
 
 
 def _widened(value: torch.Tensor, heads: int) -> torch.Tensor:

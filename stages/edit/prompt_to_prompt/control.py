@@ -140,7 +140,9 @@ class PromptToPrompt:
 
     def _set_up_blend(self, edits: Sequence[EditRow], device: torch.device, dtype: torch.dtype) -> None:
         blends = [edit.blend for edit in edits]
-        self.blending = any(blend is not None for blend in blends)
+        self.blended = [index for index, blend in enumerate(blends) if blend is not None]
+        """The edits with LocalBlend."""
+        self.blending = bool(self.blended)
         if not self.blending:
             return
         nothing = next(torch.zeros_like(blend.source_words) for blend in blends if blend is not None)

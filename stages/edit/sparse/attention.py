@@ -8,8 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from diffusers.models.attention_processor import Attention
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, attend, gate_and_own, heads_of
+from stages.edit.prompt_to_prompt.attention import (
+    attend,
+    follow_words,
+    gate_and_own,
+    heads_of,
+)
 from stages.edit.sparse.layers import take
 from stages.edit.sparse.state import Mode, State
 
@@ -35,10 +41,10 @@ class Stored:
 
 
 class SparseAttention:
-    """Attention processor of one layer; ``plain`` computes batches without a plan."""
+    """Attention processor of one layer."""
 
-    def __init__(self, name: str, plain: PromptToPromptAttention, state: State) -> None:
-        self.name, self.plain, self.state = name, plain, state
+    def __init__(self, name: str, state: State) -> None:
+        self.name, self.state = name, state
 
     def __call__(
         self,
@@ -48,11 +54,9 @@ class SparseAttention:
         attention_mask: torch.Tensor | None = None,
         temb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """As :class:`PromptToPromptAttention`; hidden_states [R,N,C], or lists [R,L,C]."""
-        mode, text = self.state.mode, encoder_hidden_states
-        if mode is Mode.PLAIN:
-            return self.plain(attn, hidden_states, text, attention_mask, temb)
-        if mode is Mode.SOURCES:
+        """hidden_states [R,N,C], or lists [R,L,C]; encoder_hidden_states [R,T,d] in cross-attention."""
+        text = encoder_hidden_states
+        if self.state.mode is Mode.SOURCES:
             output = self._of_sources(attn, hidden_states, text)
         else:
             output = self._of_edits(attn, hidden_states, cross=text is not None)
@@ -64,8 +68,11 @@ class SparseAttention:
         key, value = heads_of(attn, attn.to_k(read)), heads_of(attn, attn.to_v(read))
         output = attend(query, key, value, attn.scale).transpose(1, 2).flatten(2)
         level = [height * width for height, width in state.sizes].index(states.shape[1])
-        chosen, control = state.step.read[level], state.controlled
-        is_read = control.borrowed_rows(states.shape[1]) is not None if text is None else control.cross_open
+        chosen = state.step.read[level]
+        if text is None:
+            is_read = state.borrowed_rows(states.shape[1]) is not None
+        else:
+            is_read = state.cross_open or state.follows_words(states.shape[1])
         if len(state.roots) > len(query):  # carriers begin as their roots
             key, value = key[state.roots], value[state.roots]
         state.memory[self.name] = Stored(
@@ -121,7 +128,7 @@ class SparseAttention:
         if call.carried is not None:
             pictures, rows = call.carried
             stored.key[pictures], stored.value[pictures] = key[rows], value[rows]
-        borrowed = self.state.controlled.borrowed_rows(stored.tokens)
+        borrowed = self.state.borrowed_rows(stored.tokens)
         if borrowed is not None:
             assert stored.query is not None
             lenders = borrowed[call.rows]
@@ -135,14 +142,20 @@ class SparseAttention:
 
     def _cross(self, attn: Attention, query: torch.Tensor, stored: Stored) -> torch.Tensor:
         """Equation (2) of :mod:`stages.edit.prompt_to_prompt.attention`."""
-        call, control, text = self.state.present, self.state.controlled, self.state.text
-        if self.name not in control.text:
-            control.text[self.name] = heads_of(attn, attn.to_k(text)), heads_of(attn, attn.to_v(text))
+        call, control = self.state.present, self.state.controlled
         key, value = control.text[self.name]
         own_key, own_value = key[call.rows], value[call.rows]
-        if not control.cross_open:
-            return attend(query, own_key, own_value, attn.scale)
         cond = slice(len(call.rows) - len(call.edits), None)
+        if call.lists is None and self.state.follows_words(stored.tokens):
+            follow_words(
+                control,
+                call.edits,
+                query.shape[1],
+                lambda values: self._by_origins(values, key, attn.scale, stored),
+                lambda values: sdpa(query[cond], own_key[cond], values, scale=attn.scale),
+            )
+        if not self.state.cross_open:
+            return attend(query, own_key, own_value, attn.scale)
         gate, own = gate_and_own(control, call.edits)
         borrowed = control.matrix[call.edits][:, None] @ (gate * own_value[cond])
         own_value[cond] *= own

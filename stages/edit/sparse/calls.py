@@ -13,16 +13,16 @@ Moves = tuple[torch.Tensor, torch.Tensor]
 
 @dataclass(frozen=True)
 class Call:
-    """Edits that are computed in one call of the U-Net; it has ``halves * EDITS_A_CALL`` rows.
+    """Edits that are computed in one call of the U-Net; it has ``halves * edits`` rows.
 
     Attributes:
         number: of the call in its step.
         turn: of its edits, from 0.
-        edits: positions among the batch's edits, int64 [EDITS_A_CALL].
+        edits: positions among the batch's edits, int64 [edits].
         kept: the rows of the call that are not repetitions.
         rows: the edits' rows in the U-Net's batch, int64 [rows].
         origins: the stored pictures that the rows are edits of, int64 [rows].
-        lists: tokens by level, int64 [EDITS_A_CALL,L]; None: the whole pictures.
+        lists: tokens by level, int64 [edits,L]; None: the whole pictures.
         gathers: for each kind of convolution, the rows of [stored | own | zeros] that its outputs read,
             int64 [rows*L*9].
         carried: the stored pictures that take the call's rows; None if no edit of the call is a carrier.

@@ -16,11 +16,13 @@ from typing import Any
 
 import torch
 
+from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.conditions import Conditions
+from stages.edit.sparse.cost import mean_costs
 from stages.edit.sparse.joint_attention import JointCall, SparseJointAttention
-from stages.edit.sparse.steps import plan_steps
+from stages.edit.sparse.steps import free_by_step, plan_steps
 from stages.edit.sparse.token_lists import (
     TRANSFORMER_SHARES,
     Size,
@@ -53,6 +55,20 @@ class SparseTransformer:
     def dtype(self) -> torch.dtype:
         """The type of the network's weights."""
         return self.network.dtype
+
+    def costs(
+        self, mask: torch.Tensor, fusion: Fusion, steps: int, size: Size, text_tokens: int
+    ) -> list[float]:
+        """What edits with the masks M [E,1,H,W] cost, as shares of the same edits computed whole.
+
+        It is the mean share of their tokens, of text and picture. ``size``: of the picture's tokens.
+        """
+        tokens = size[0] * size[1]
+
+        def cost(share: float) -> float:
+            return (text_tokens + share * tokens) / (text_tokens + tokens) if share else 0
+
+        return mean_costs(free_by_step(mask, fusion, steps, size), [size], cost, TRANSFORMER_SHARES)
 
     def begin(self, control: JointControl | None, size: Size) -> None:
         """Prepare a batch; without a control the network computes all rows whole.

@@ -62,7 +62,7 @@ class SparseConv(nn.Module):
             kind = Kind(level, self.conv.stride[0], self.upsamples)
             tokens = tokens_of(features).flatten(0, 1)
             state.memory[self.name] = kind, tokens.index_select(0, state.step.stored[level])
-        elif state.mode is Mode.EDITS:
+        else:
             kind, stored = state.memory[self.name]
             take(stored, state.present.taken[kind.level], tokens_of(features))
             if state.present.lists is not None:
@@ -91,7 +91,7 @@ class SparseGroupNorm(nn.Module):
         state = self.state
         if state.mode is Mode.SOURCES:
             self._store(tokens_of(features), state.level_of(features))
-        elif state.mode is Mode.EDITS:
+        else:
             own, call = tokens_of(features), state.present
             if call.lists is not None or call.carried is not None:
                 given = self._given(own, call)
@@ -101,8 +101,15 @@ class SparseGroupNorm(nn.Module):
         return cast(torch.Tensor, self.norm(features))
 
     def _store(self, tokens: torch.Tensor, level: int) -> None:
-        """Keep the roots' moments, and for each call the tokens that its lists replace, or their moments."""
+        """Keep the roots' moments, and for each call the tokens that its lists replace, or their moments.
+
+        A compiled network keeps all tokens instead.
+        """
         state, groups = self.state, self.norm.num_groups
+        whole = moments(tokens, groups).of(state.roots)
+        if state.compiled:
+            state.memory[self.name] = level, whole, tokens
+            return
         olds: dict[int, torch.Tensor | Moments] = {}
         for turn, calls in enumerate(state.step.turns):
             for call in calls:
@@ -110,16 +117,18 @@ class SparseGroupNorm(nn.Module):
                     old = tokens[state.roots[call.origins][:, None], call.tokens(level)]
                     # Later turns replace tokens that a carrier may still take.
                     olds[call.number] = old if turn else moments(old, groups)
-        whole = moments(tokens, groups).of(state.roots)
         state.memory[self.name] = level, whole, olds
 
     def _given(self, own: torch.Tensor, call: Call) -> Moments:
         """The moments of the pictures with the call's tokens in them."""
-        groups, (_, whole, olds) = self.norm.num_groups, self.state.memory[self.name]
+        groups, (level, whole, olds) = self.norm.num_groups, self.state.memory[self.name]
         new = moments(own, groups)
         if call.lists is None:
             return new
-        old = olds[call.number]
+        if isinstance(olds, torch.Tensor):
+            old = olds[call.origins[:, None], call.tokens(level)]
+        else:
+            old = olds[call.number]
         return pasted(whole.of(call.origins), old if isinstance(old, Moments) else moments(old, groups), new)
 
     def _carry(self, own: torch.Tensor, given: Moments, call: Call) -> None:

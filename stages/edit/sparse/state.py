@@ -12,9 +12,8 @@ from stages.edit.sparse.token_lists import Size
 
 
 class Mode(Enum):
-    """What the layers do: compute plainly, store what the edits will read, or compute edits."""
+    """What the layers do: compute sources and store what their edits will read, or compute edits."""
 
-    PLAIN = auto()
     SOURCES = auto()
     EDITS = auto()
 
@@ -32,10 +31,12 @@ class State:
         plan: of the present step.
         call: the present call, in mode EDITS.
         memory: what each layer stored in this step, by the layer's name.
-        text: the prompts' embeddings of all rows [R,T,d].
+        compiled: whether the calls run as compiled graphs. What they see must then depend neither on the
+            step nor on the plan, but for the lengths of lists: every token of the sources is stored, and
+            closed gates are computed too.
     """
 
-    mode: Mode = Mode.PLAIN
+    mode: Mode = Mode.SOURCES
     control: PromptToPrompt | None = None
     sizes: list[Size] = field(default_factory=list)
     roots: torch.Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.long))
@@ -43,11 +44,11 @@ class State:
     plan: StepPlan | None = None
     call: Call | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    text: torch.Tensor | None = None
+    compiled: bool = False
 
     @property
     def step(self) -> StepPlan:
-        """The plan, in modes SOURCES and EDITS."""
+        """The plan, during a step."""
         assert self.plan is not None
         return self.plan
 
@@ -59,9 +60,25 @@ class State:
 
     @property
     def controlled(self) -> PromptToPrompt:
-        """The control, in modes SOURCES and EDITS."""
+        """The control, during a batch."""
         assert self.control is not None
         return self.control
+
+    @property
+    def cross_open(self) -> bool:
+        """Whether gates of cross-attention are computed: if one is open in this step, or in every step."""
+        return self.compiled or self.controlled.cross_open
+
+    def borrowed_rows(self, tokens: int) -> torch.Tensor | None:
+        """As :meth:`PromptToPrompt.borrowed_rows`, in every step of a compiled network."""
+        control = self.controlled
+        if not self.compiled:
+            return control.borrowed_rows(tokens)
+        return control.query_rows if tokens <= control.self_max_tokens else control.shared_rows
+
+    def follows_words(self, tokens: int) -> bool:
+        """Whether cross-attention of so many tokens adds to LocalBlend's maps."""
+        return self.controlled.blending and tokens == self.controlled.blend_tokens
 
     def level_of(self, features: torch.Tensor) -> int:
         """The level of feature maps [R,C,h,w] of whole pictures."""
@@ -69,4 +86,4 @@ class State:
 
     def end(self) -> None:
         """Forget the step."""
-        self.mode, self.plan, self.call, self.text, self.memory = Mode.PLAIN, None, None, None, {}
+        self.plan, self.call, self.memory = None, None, {}

@@ -31,6 +31,10 @@ class Store:
         for picture, wanted in zip(pictures.tolist(), tokens, strict=True):
             self.kept[picture, wanted[wanted >= 0]] = True
 
+    def mark_all(self) -> None:
+        """Store all tokens of all pictures."""
+        self.kept[:] = True
+
     def number(self) -> None:
         """Number the stored tokens; afterwards nothing is marked. What a carrier has, its origin has too."""
         for picture in reversed(range(len(self.origins))):

@@ -5,24 +5,30 @@ from typing import Any, Literal
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import Attention
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
+from stages.edit.prompt_to_prompt.attention import heads_of
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
+from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.sparse.attention import SparseAttention
 from stages.edit.sparse.batch import Batch
 from stages.edit.sparse.calls import Call, StepPlan
 from stages.edit.sparse.conditions import Conditions
+from stages.edit.sparse.cost import cost_by_weights, mean_costs, weights_by_level
 from stages.edit.sparse.layers import SparseConv, SparseGroupNorm, SparseUpsample
-from stages.edit.sparse.plan import plan_step
+from stages.edit.sparse.plan import EDITS_A_CALL, plan_step
 from stages.edit.sparse.state import Mode, State
-from stages.edit.sparse.steps import plan_steps
+from stages.edit.sparse.steps import free_by_step, plan_steps
 from stages.edit.sparse.token_lists import Size, level_sizes
 
 Region = Literal["support", "schedule"]
 """Where an edit is computed: where M > 0, or in each step where the fusion frees it."""
+GRAPHS = 64
+"""At most so many graphs of a compiled U-Net: one for its sources and one a length of lists, for each size of
+pictures, and those of edits that are computed whole."""
 
 
 class SparseUNet:
@@ -30,24 +36,28 @@ class SparseUNet:
 
     Args:
         unet: the U-Net; its layers are replaced by those of :mod:`stages.edit.sparse.layers`.
-        layers: its attention processors, from ``install``.
         region: where edits are computed.
         halo: tokens around the free ones that are computed too, as a fraction of the shorter side.
+        compiled: whether to run compiled graphs, one for sources and one a length of lists. Batches with
+            edits of several turns or with LocalBlend run without.
     """
 
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        layers: list[PromptToPromptAttention],
         region: Region,
         halo: float,
+        *,
+        compiled: bool = False,
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
         self.plans: list[StepPlan] = []
-        self._first_equal = torch.empty(0, dtype=torch.long)
+        self._first_equal, self._weights = torch.empty(0, dtype=torch.long), weights_by_level(unet)
         _replace_layers(unet, self.state)
-        # diffusers empties the dict that it receives.
-        unet.set_attn_processor({each.name: SparseAttention(each.name, each, self.state) for each in layers})  # type: ignore[arg-type]
+        unet.set_attn_processor({name: SparseAttention(name, self.state) for name in unet.attn_processors})  # type: ignore[arg-type]
+        self._compiled: Any = None
+        if compiled:
+            self._compiled = torch.compile(unet, dynamic=False, fullgraph=True, recompile_limit=GRAPHS)
 
     @property
     def config(self) -> Any:
@@ -59,26 +69,41 @@ class SparseUNet:
         """The type of the U-Net's weights."""
         return self.unet.dtype
 
-    def begin(self, control: PromptToPrompt | None, size: Size) -> None:
-        """Prepare a batch; without a control the U-Net computes all rows whole.
+    def costs(self, mask: torch.Tensor, fusion: Fusion, steps: int, size: Size) -> list[float]:
+        """What edits with the masks M [E,1,H,W] cost, as shares of the same edits computed whole.
+
+        ``size``: rows and columns of the latents.
+        """
+        sizes = level_sizes(size, len(self.config.block_out_channels))
+        free = free_by_step(mask, fusion, steps, size, **self._reach(size))
+        return mean_costs(free, sizes, cost_by_weights(self._weights, sizes))
+
+    def _reach(self, size: Size) -> dict[str, Any]:
+        """How far around the free tokens an edit is computed."""
+        return {"halo": round(self.halo * min(size)), "support": self.region == "support"}
+
+    def begin(self, control: PromptToPrompt, size: Size) -> None:
+        """Prepare a batch.
 
         Args:
-            control: without LocalBlend.
+            control: its edits with LocalBlend are computed whole.
             size: rows and columns of the latents.
         """
         self.state.control = control
-        if control is None:
-            return
+        steady = len(control.turns) == 1 and not control.blending
+        self.state.compiled = self._compiled is not None and steady
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
         turns = [range(turn.start, turn.stop) for turn in control.turns]
         batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
-        distinct, halo = sorted(set(control.first_equal)), round(self.halo * min(size))
+        distinct = sorted(set(control.first_equal))
 
         def planned(free: torch.Tensor) -> StepPlan:
-            plan = plan_step({edit: free[edit] for edit in distinct}, batch, self.state.sizes)
-            return plan.to(control.matrix.device)
+            chosen, device = {edit: free[edit] for edit in distinct}, control.matrix.device
+            count = EDITS_A_CALL[device.type]
+            plan = plan_step(chosen, batch, self.state.sizes, count, store_all=self.state.compiled)
+            return plan.to(device)
 
-        self.plans = plan_steps(control, size, planned, halo=halo, support=self.region == "support")
+        self.plans = plan_steps(control, size, planned, **self._reach(size))
         device, pictures = control.source_rows.device, torch.full((batch.halves, batch.rows), -1)
         for half in range(batch.halves):
             numbers = torch.arange(len(batch.origins)) + half * len(batch.origins)
@@ -86,6 +111,8 @@ class SparseUNet:
         roots = [root + half * batch.sources for half in range(batch.halves) for root in batch.roots]
         self.state.pictures, self.state.roots = pictures.flatten().to(device), torch.tensor(roots).to(device)
         self._first_equal = torch.tensor(control.first_equal, device=device)
+        for height, width in self.state.sizes:
+            control.mask_for(height * width)  # it keeps them, so that a compiled call only reads them
 
     def __call__(
         self,
@@ -99,11 +126,11 @@ class SparseUNet:
 
         An edit's prediction is its source's where the edit is not computed.
         """
-        state, control = self.state, self.state.control
+        state, control = self.state, self.state.controlled
         conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
-        if control is None:
-            return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
-        state.plan, state.text, state.mode = self.plans[control.step], states, Mode.SOURCES
+        if not control.text:
+            self._read_prompts(states, control)
+        state.plan, state.mode = self.plans[control.step], Mode.SOURCES
         halves = control.halves
         sources = torch.cat([torch.arange(control.sources, device=rows.device) + half for half in halves])
         predicted = torch.empty_like(rows)
@@ -118,8 +145,18 @@ class SparseUNet:
             for half in halves:
                 equal = control.edit_rows[self._first_equal[turn]] + half
                 predicted[control.edit_rows[turn] + half] = predicted[equal]
+        if control.blending:
+            for maps in (control.source_maps, control.target_maps):
+                maps.copy_(maps[self._first_equal])
         state.end()
         return UNet2DConditionOutput(sample=predicted)
+
+    def _read_prompts(self, states: torch.Tensor, control: PromptToPrompt) -> None:
+        """Keep the keys and values of all rows' prompts [R,T,d]; they are the same in every step."""
+        for module in self.unet.modules():
+            if isinstance(module, Attention) and module.is_cross_attention:
+                key, value = (heads_of(module, to(states)) for to in (module.to_k, module.to_v))
+                control.text[module.processor.name] = key, value
 
     def _draw(
         self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: Conditions
@@ -133,12 +170,10 @@ class SparseUNet:
         drawn = self._predict(listed, call.rows, conditions)[..., 0]
         return predicted[call.rows].flatten(2).scatter(2, where, drawn).view_as(latents)
 
-    def _predict(
-        self, latents: torch.Tensor, chosen: torch.Tensor | None, conditions: Conditions
-    ) -> torch.Tensor:
-        """The U-Net's prediction for the chosen rows of the batch; None: for all."""
-        of = conditions if chosen is None else conditions.of(chosen)
-        return self.unet(
+    def _predict(self, latents: torch.Tensor, chosen: torch.Tensor, conditions: Conditions) -> torch.Tensor:
+        """The U-Net's prediction for the chosen rows of the batch."""
+        of, network = conditions.of(chosen), self._compiled if self.state.compiled else self.unet
+        return network(
             latents.contiguous(memory_format=torch.channels_last),
             of.timestep,
             of.states,
