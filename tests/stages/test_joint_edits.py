@@ -12,7 +12,7 @@ from tests.stages.test_flux_edits import HEIGHT, WIDTH
 from tests.stages.tiny_pipelines import save_flux, save_sd3, save_stable_diffusion
 
 HELD: dict = {"hold": "exact", "mask_attention": False}
-SPARSE: dict = {**HELD, "region": "schedule"}
+SPARSE: dict = {**HELD, "region": "schedule", "cheap_candidates": 1}
 KINDS = ("qk", "p2p", "kv")
 WAYS = [
     ("flux", "qk", SPARSE),
