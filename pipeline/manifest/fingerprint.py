@@ -39,7 +39,7 @@ def stage_identity(
     identity |= dict(_flatten(section, config))
     keys = {*stage.task_keys, *config.task_keys}
     for task in sorted(tasks):
-        content = tasks[task].model_dump(mode="json", include=keys)
+        content = _stated(tasks[task], tasks[task].model_dump(mode="json", include=keys))
         identity |= {f"task {task}: {key}": value for key, value in content.items()}
     return identity
 
@@ -152,6 +152,19 @@ def _hash_files(folder: Path, stats: tuple[tuple[str, int, int], ...]) -> str:
             while chunk := stream.read(1 << 22):
                 content.update(chunk)
     return content.hexdigest()
+
+
+def _stated(section: Section, dumped: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``section`` dumped, without the keys that have the value they imply, also in lists of sections."""
+    stated = {}
+    for name, value in dumped.items():
+        own = getattr(section, name)
+        if name in section.implied and own == section.implied[name]:
+            continue
+        if isinstance(own, tuple) and own and isinstance(own[0], Section):
+            value = [_stated(item, each) for item, each in zip(own, value, strict=True)]
+        stated[name] = value
+    return stated
 
 
 def _flatten(key: str, value: Any) -> list[tuple[str, Any]]:

@@ -7,9 +7,10 @@ from pipeline.errors import UserError
 from pipeline.manifest.fingerprint import differences, fingerprint, model_identity, stage_identity
 from stages.base import StageConfig, Weights
 from stages.filter.stage import Filter, FilterConfig
-from stages.tasks import load_tasks
+from stages.tasks import Tasks, load_tasks
 from tests.pipeline.fake_stages import FAKES, Draw
 from tests.pipeline.runs import ROOT
+from tests.stages.tiny_tasks import tiny_task
 
 
 def identity(run, stage, *overrides):
@@ -116,3 +117,14 @@ def test_a_later_field_counts_only_where_it_differs_from_older_runs():
     )
     assert "mask.segmenter.library" not in older
     assert newer["mask.segmenter.library"] == "transformers"
+
+
+def test_a_newer_key_of_a_candidate_counts_only_where_it_is_set(run):
+    """Otherwise the runs of an earlier version would all be stale."""
+    task = tiny_task(candidates=[{"mask": "soft"}, {"mask": "box", "blocks": 0.5}])
+    drawing = type("Drawing", (FAKES["draw"],), {"task_keys": ["candidates"]})
+    config = run.manifest().section("draw", StageConfig)
+    found = stage_identity("draw", drawing, config, Tasks({"local": task}))
+    first, second = found["task local: candidates"]
+    assert "blocks" not in first
+    assert second["blocks"] == 0.5
