@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,11 +14,14 @@ from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.prompt_to_prompt.local_blend import Blend
 from stages.models.diffusion.families.flux import FluxNetwork
+from stages.models.diffusion.families.qwen import QwenNetwork
 from stages.models.diffusion.families.sd3 import SD3Network
 from tests.stages.joint_oracle import JointEdit, JointOracle
 from tests.stages.test_joint_attention import SOFT, STEPS, TOKENS, T, at_tokens, peaky
 from tests.stages.test_joint_attention import inputs as flux_inputs
+from tests.stages.test_masked_attention import inputs as masked_inputs
 from tests.stages.test_sd3_attention import inputs as sd3_inputs
+from tests.stages.tiny_chat_pipelines import qwen_transformer
 from tests.stages.tiny_pipelines import flux_transformer, sd3_transformer
 
 STEP = 2
@@ -43,6 +47,10 @@ class Family:
 
 
 FAMILIES = {
+    # Its text has padding: a map sees the tokens of the row whose keys it uses.
+    "qwen": lambda: Family(
+        QwenNetwork(peaky(qwen_transformer())), partial(masked_inputs, "qwen"), True, [0, 1, 2]
+    ),
     "flux": lambda: Family(
         FluxNetwork(peaky(flux_transformer(guidance=True))), flux_inputs, False, [0, 1, 2, 3]
     ),
