@@ -37,6 +37,8 @@ def control_problems(
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"
         )
+    if family == "zimage" and config.control == "p2p":
+        yield f"edit.control: p2p is not yet for {model}, whose pictures may have padding: set qk or kv"
     blocks = block_count(family, network)
     if out_of_range(config.blocks, blocks):
         yield f"edit.blocks: {model} has the blocks 0 to {blocks - 1}"

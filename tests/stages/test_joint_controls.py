@@ -1,6 +1,7 @@
 """All controls of joint attention against stored maps, on each family's whole transformer in float64."""
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.models.diffusion.families.qwen import QwenNetwork
 from tests.stages.joint_families import (
     CLOSED,
     FAMILIES,
@@ -22,10 +24,20 @@ from tests.stages.joint_families import (
     controlled,
     edit,
 )
-from tests.stages.test_joint_attention import SOFT, STEPS, TOKENS, T
+from tests.stages.test_joint_attention import SOFT, STEPS, TOKENS, T, peaky
+from tests.stages.test_masked_attention import inputs as masked_inputs
+from tests.stages.tiny_chat_pipelines import qwen_transformer
+
+CONTROLLED = {
+    **FAMILIES,
+    # Its text has padding: a map sees the tokens of the row whose keys it uses.
+    "qwen": lambda: Family(
+        QwenNetwork(peaky(qwen_transformer())), partial(masked_inputs, "qwen"), True, [0, 1, 2]
+    ),
+}
 
 
-@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
+@pytest.fixture(scope="module", params=CONTROLLED.values(), ids=CONTROLLED)
 def family(request):
     return request.param()
 

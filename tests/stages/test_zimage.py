@@ -7,7 +7,7 @@ import torch
 from stages.edit.stage import Edit
 from stages.models.diffusion.families.zimage_network import LEARNED, READ
 from tests.stages.drawn_families import KINDS, SIZE, loaded
-from tests.stages.edit_rows import drawn_rows, tasks
+from tests.stages.edit_rows import assert_refused, drawn_rows, tasks
 
 LONGER = " on a red car on a blue ball" * 4
 DIFFUSION = {"sampler": "flow_euler", "steps": 3, "guidance_scale": 4.0, "height": SIZE[0], "width": SIZE[1]}
@@ -64,3 +64,10 @@ def test_a_later_turn_needs_no_more_room_than_the_first(folder):
     fits, longer = editor(pa.Table.from_pylist(requests)).to_pylist()
     assert fits["status"] == "kept"
     assert (longer["status"], longer["reason"]) == ("rejected", "caption_exceeds_text_encoder")
+
+
+def test_a_map_of_tokens_is_refused(folder):
+    """The padding of a picture is among the text, of which the map knows nothing."""
+    keys = {"diffusion": {"model": str(folder), **DIFFUSION}, "batch": 3, "control": "p2p"}
+    own = tasks({"mask": "soft", "cross_until": 0.5, "self_until": 0.5})
+    assert_refused(Edit.Config.model_validate(keys), own, r"edit\.control: p2p is not yet .* set qk or kv")

@@ -54,6 +54,23 @@ class Classic:
         return classifier_free(unconditional, conditional, scale)
 
 
+class Masked(Classic):
+    """A family whose network is told nothing of prompts but their states and ``mask`` [R,T]."""
+
+    def conditions(
+        self,
+        prompts: Embeddings,
+        unwanted: Embeddings | None,
+        guidance_scale: torch.Tensor,
+        latents: torch.Tensor,
+    ) -> Conditions:
+        assert prompts.mask is not None
+        if unwanted is None or unwanted.mask is None:
+            return Conditions(prompts.states, None, {"mask": prompts.mask})
+        mask = torch.cat([unwanted.mask, prompts.mask])
+        return Conditions(prompts.states, unwanted.states, {"mask": mask})
+
+
 class Family(Protocol):
     """A loaded model of one family.
 

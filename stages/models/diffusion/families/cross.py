@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from stages.models.diffusion.families.base import Masked
+
 
 class CrossNetwork(nn.Module):
     """A transformer with a U-Net's call. Its attention layers are diffusers' ``Attention``.
@@ -65,6 +67,26 @@ class CrossNetwork(nn.Module):
         )
         # A model that was trained to predict variances too has them in the second half of its channels.
         return SimpleNamespace(sample=drawn[:, : rows.shape[1]])
+
+
+class CrossFamily(Masked):
+    """What is alike of the families with such a network, guided and of one kind of configuration."""
+
+    takes_guidance = True
+
+    network: Any
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels)
+
+    @property
+    def side(self) -> int:
+        return int(self.network.config.sample_size)
+
+    @property
+    def multiple(self) -> int:
+        return int(self.network.config.patch_size)
 
 
 def linear_attention(

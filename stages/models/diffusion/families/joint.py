@@ -11,9 +11,8 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from torch import nn
 from torch.nn import functional
 
-from stages.models.diffusion.families.base import Conditions
 from stages.models.diffusion.families.masks import masked_keys, seeing
-from stages.models.diffusion.prompts import Embeddings, Segment
+from stages.models.diffusion.prompts import Segment
 
 
 class JointCore(Protocol):
@@ -179,14 +178,6 @@ def even_levels(config: Mapping[str, Any], steps: int, tokens: int) -> Mapping[s
         "sigmas": np.linspace(1.0, 1 / steps, steps),
         "mu": dynamic_shift(config, tokens, max_shift=1.15),
     }
-
-
-def masked_conditions(prompts: Embeddings, unwanted: Embeddings | None) -> Conditions:
-    """The conditions of a network that is told nothing of prompts but their states and ``mask`` [R,T]."""
-    assert prompts.mask is not None
-    if unwanted is None or unwanted.mask is None:
-        return Conditions(prompts.states, None, {"mask": prompts.mask})
-    return Conditions(prompts.states, unwanted.states, {"mask": torch.cat([unwanted.mask, prompts.mask])})
 
 
 def dynamic_shift(config: Mapping[str, Any], tokens: int, max_shift: float) -> float:

@@ -11,9 +11,8 @@ import torch
 from diffusers import DiffusionPipeline
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Classic, Conditions
-from stages.models.diffusion.families.cross import CrossNetwork
-from stages.models.diffusion.families.joint import JointPrompts, masked_conditions
+from stages.models.diffusion.families.cross import CrossFamily, CrossNetwork
+from stages.models.diffusion.families.joint import JointPrompts
 from stages.models.diffusion.families.within import Within
 from stages.models.diffusion.prompts import Embeddings, Segment
 
@@ -61,10 +60,8 @@ class PixArtNetwork(CrossNetwork):
         return {"timestep": timestep, "added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
 
 
-class PixArtFamily(Classic):
+class PixArtFamily(CrossFamily):
     """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
-
-    takes_guidance = True
 
     name: FamilyName = "pixart"
 
@@ -72,26 +69,5 @@ class PixArtFamily(Classic):
         self.network: Any = PixArtNetwork(pipeline.transformer)
         self.prompts = PixArtPrompts(pipeline)
 
-    @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def side(self) -> int:
-        return int(self.network.config.sample_size)
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
-
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
         return {"num_inference_steps": steps}
-
-    def conditions(
-        self,
-        prompts: Embeddings,
-        unwanted: Embeddings | None,
-        guidance_scale: torch.Tensor,
-        latents: torch.Tensor,
-    ) -> Conditions:
-        return masked_conditions(prompts, unwanted)

@@ -14,18 +14,16 @@ from diffusers import DiffusionPipeline
 from torch import nn
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Classic, Conditions
+from stages.models.diffusion.families.base import Masked
 from stages.models.diffusion.families.chat import ChatPrompts
 from stages.models.diffusion.families.flux_files import PATCH, SIDE
 from stages.models.diffusion.families.joint import (
     JointCore,
     PackedNetwork,
     even_levels,
-    masked_conditions,
     plain_attention,
 )
 from stages.models.diffusion.families.qwen_attention import QwenJointAttention
-from stages.models.diffusion.prompts import Embeddings
 from stages.models.diffusion.sampler import classifier_free
 
 
@@ -88,7 +86,7 @@ class QwenNetwork(PackedNetwork):
         return SimpleNamespace(sample=self.unpack(drawn, size))
 
 
-class QwenFamily(Classic):
+class QwenFamily(Masked):
     """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance, multiple, side = True, PATCH, SIDE
@@ -106,15 +104,6 @@ class QwenFamily(Classic):
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
         """Even noise levels, shifted by the scheduler as far as a picture of this size needs."""
         return even_levels(scheduler.config, steps, latents.shape[-2] * latents.shape[-1] // PATCH**2)
-
-    def conditions(
-        self,
-        prompts: Embeddings,
-        unwanted: Embeddings | None,
-        guidance_scale: torch.Tensor,
-        latents: torch.Tensor,
-    ) -> Conditions:
-        return masked_conditions(prompts, unwanted)
 
     def guided(
         self, unconditional: torch.Tensor, conditional: torch.Tensor, scale: torch.Tensor

@@ -15,9 +15,8 @@ import torch
 from diffusers import DiffusionPipeline, SanaPipeline
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Classic, Conditions
-from stages.models.diffusion.families.cross import CrossNetwork
-from stages.models.diffusion.families.joint import JointPrompts, masked_conditions
+from stages.models.diffusion.families.cross import CrossFamily, CrossNetwork
+from stages.models.diffusion.families.joint import JointPrompts
 from stages.models.diffusion.families.within import Within
 from stages.models.diffusion.prompts import Embeddings, Segment
 
@@ -82,28 +81,14 @@ class SanaNetwork(CrossNetwork):
         return {"timestep": timestep * self.config.timestep_scale}
 
 
-class SanaFamily(Classic):
+class SanaFamily(CrossFamily):
     """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
-
-    takes_guidance = True
 
     name: FamilyName = "sana"
 
     def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
         self.network: Any = SanaNetwork(pipeline.transformer)
         self.prompts = SanaPrompts(pipeline)
-
-    @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def side(self) -> int:
-        return int(self.network.config.sample_size)
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
 
     def unwanted(self, prompt: str) -> Embeddings:
         return self.prompts.alone(prompt)
@@ -116,12 +101,3 @@ class SanaFamily(Classic):
         """The published scheduler's noise levels, before its shift: even, and not quite from 1."""
         least = 1 / scheduler.config.num_train_timesteps
         return {"sigmas": 1 - np.linspace(least, 1, steps + 1)[:-1]}
-
-    def conditions(
-        self,
-        prompts: Embeddings,
-        unwanted: Embeddings | None,
-        guidance_scale: torch.Tensor,
-        latents: torch.Tensor,
-    ) -> Conditions:
-        return masked_conditions(prompts, unwanted)

@@ -14,10 +14,10 @@ import torch
 from diffusers import DiffusionPipeline
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Classic, Conditions
+from stages.models.diffusion.families.base import Masked
 from stages.models.diffusion.families.chat import ChatPrompts
 from stages.models.diffusion.families.flux_files import PATCH, SIDE
-from stages.models.diffusion.families.joint import even_levels, masked_conditions
+from stages.models.diffusion.families.joint import even_levels
 from stages.models.diffusion.families.zimage_files import MULTIPLE
 from stages.models.diffusion.families.zimage_network import READ, ZImageNetwork
 from stages.models.diffusion.prompts import Embeddings
@@ -58,7 +58,7 @@ class ZImagePrompts(ChatPrompts):
         return replace(encoded, mask=torch.where(encoded.mask, READ, kinds))
 
 
-class ZImageFamily(Classic):
+class ZImageFamily(Masked):
     """Its transformer and text encoder; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance, multiple, side = True, PATCH, SIDE
@@ -83,12 +83,3 @@ class ZImageFamily(Classic):
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
         """Even noise levels, which the scheduler shifts, as far as the size needs if it is told to."""
         return even_levels(scheduler.config, steps, latents.shape[-2] * latents.shape[-1] // PATCH**2)
-
-    def conditions(
-        self,
-        prompts: Embeddings,
-        unwanted: Embeddings | None,
-        guidance_scale: torch.Tensor,
-        latents: torch.Tensor,
-    ) -> Conditions:
-        return masked_conditions(prompts, unwanted)
