@@ -15,6 +15,9 @@ before). Then P_s has the form (1) too, and (2) is applied repeatedly. Outside t
 keeps its source row's attention output: ``O = M O_edit + (1 - M) O_source``.
 """
 
+from collections.abc import Sequence
+from operator import attrgetter
+
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
@@ -28,8 +31,8 @@ from stages.edit.prompt_to_prompt.outside import mix_outside
 class PromptToPromptAttention:
     """Attention processor of one layer. Without a control it computes plain attention."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, attn: Attention) -> None:
+        self.name, self.attn = name, attn
         self.control: PromptToPrompt | None = None
 
     def __call__(
@@ -50,6 +53,11 @@ class PromptToPromptAttention:
             output = mix_outside(output, self.control)
         return attn.to_out[1](attn.to_out[0](output))
 
+    def of_text(self, states_RTD: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keys and values [R,heads,T,D] of the prompts' states [R,T,d], in cross-attention."""
+        attn = self.attn
+        return heads_of(attn, attn.to_k(states_RTD)), heads_of(attn, attn.to_v(states_RTD))
+
     def _self_attention(self, attn: Attention, states_RNC: torch.Tensor) -> torch.Tensor:
         # Queries and keys of an edit row come from its source row while the gate is open; values are always
         # its own.
@@ -64,13 +72,7 @@ class PromptToPromptAttention:
         control = self.control
         query = heads_of(attn, attn.to_q(states_RNC))
         if control is None:
-            key, value = (heads_of(attn, to(text_RTD)) for to in (attn.to_k, attn.to_v))
-            return attend(query, key, value, attn.scale)
-        if self.name not in control.text:
-            control.text[self.name] = (
-                heads_of(attn, attn.to_k(text_RTD)),
-                heads_of(attn, attn.to_v(text_RTD)),
-            )
+            return attend(query, *self.of_text(text_RTD), attn.scale)
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:
             _follow_words(query, key, attn.scale, control)
@@ -165,8 +167,18 @@ def install(unet: UNet2DConditionModel) -> list[PromptToPromptAttention]:
 
     Returns the processors; each knows its layer's name.
     """
-    processors = {name: PromptToPromptAttention(name) for name in unet.attn_processors}
+    # Attribute by attribute, because only those of a compiled U-Net are the U-Net's own.
+    layer_of = {name: attrgetter(name.removesuffix(".processor"))(unet) for name in unet.attn_processors}
+    processors = {name: PromptToPromptAttention(name, attn) for name, attn in layer_of.items()}
     layers = list(processors.values())
     # diffusers empties the dict that it receives, so ``layers`` is taken first.
     unet.set_attn_processor(processors)  # type: ignore[arg-type]
     return layers
+
+
+def begin(layers: Sequence[PromptToPromptAttention], control: PromptToPrompt | None) -> None:
+    """Give the layers from :func:`install` the control of a batch; None: they compute plain attention."""
+    for layer in layers:
+        layer.control = control
+    if control is not None:
+        control.layers = {layer.name: layer.of_text for layer in layers if layer.attn.is_cross_attention}

@@ -135,9 +135,7 @@ class SparseAttention:
 
     def _cross(self, attn: Attention, query: torch.Tensor, stored: Stored) -> torch.Tensor:
         """Equation (2) of :mod:`stages.edit.prompt_to_prompt.attention`."""
-        call, control, text = self.state.present, self.state.controlled, self.state.text
-        if self.name not in control.text:
-            control.text[self.name] = heads_of(attn, attn.to_k(text)), heads_of(attn, attn.to_v(text))
+        call, control = self.state.present, self.state.controlled
         key, value = control.text[self.name]
         own_key, own_value = key[call.rows], value[call.rows]
         if not control.cross_open:

@@ -32,7 +32,6 @@ class State:
         plan: of the present step.
         call: the present call, in mode EDITS.
         memory: what each layer stored in this step, by the layer's name.
-        text: the prompts' embeddings of all rows [R,T,d].
     """
 
     mode: Mode = Mode.PLAIN
@@ -43,7 +42,6 @@ class State:
     plan: StepPlan | None = None
     call: Call | None = None
     memory: dict[str, Any] = field(default_factory=dict)
-    text: torch.Tensor | None = None
 
     @property
     def step(self) -> StepPlan:
@@ -69,4 +67,4 @@ class State:
 
     def end(self) -> None:
         """Forget the step."""
-        self.mode, self.plan, self.call, self.text, self.memory = Mode.PLAIN, None, None, None, {}
+        self.mode, self.plan, self.call, self.memory = Mode.PLAIN, None, None, {}

@@ -9,7 +9,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention
+from stages.edit.prompt_to_prompt.attention import PromptToPromptAttention, begin
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.sparse.attention import SparseAttention
 from stages.edit.sparse.batch import Batch
@@ -43,6 +43,7 @@ class SparseUNet:
         halo: float,
     ) -> None:
         self.unet, self.region, self.halo, self.state = unet, region, halo, State()
+        self._layers = layers
         self.plans: list[StepPlan] = []
         self._first_equal = torch.empty(0, dtype=torch.long)
         _replace_layers(unet, self.state)
@@ -69,6 +70,7 @@ class SparseUNet:
         self.state.control = control
         if control is None:
             return
+        begin(self._layers, control)
         self.state.sizes = level_sizes(size, len(self.config.block_out_channels))
         turns = [range(turn.start, turn.stop) for turn in control.turns]
         batch = Batch(control.sources, control.source_rows.tolist(), turns, len(control.halves))
@@ -103,7 +105,7 @@ class SparseUNet:
         conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
         if control is None:
             return UNet2DConditionOutput(sample=self._predict(rows, None, conditions))
-        state.plan, state.text, state.mode = self.plans[control.step], states, Mode.SOURCES
+        state.plan, state.mode = self.plans[control.step], Mode.SOURCES
         halves = control.halves
         sources = torch.cat([torch.arange(control.sources, device=rows.device) + half for half in halves])
         predicted = torch.empty_like(rows)
