@@ -1,4 +1,4 @@
-"""What the README's ``make`` commands do, by the real make: which programs of ``.venv`` they call, and how."""
+"""What the README's ``make`` commands do, by the real make: the programs of ``.venv`` that they call."""
 
 import json
 import os
