@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from benchmarks import models, published
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.edit.sparse.unet import SparseUNet
@@ -113,8 +113,7 @@ def control_of(variant: Variant, unet: UNet2DConditionModel, steps: int, mask=No
 
 def by_ours(variant: Variant, unet: UNet2DConditionModel, steps: int, mask=None) -> None:
     control = control_of(variant, unet, steps, mask)
-    for layer in install(unet):
-        layer.control = control
+    begin(install(unet), control)
     draw(unet, variant.sources * (1 + variant.edits), steps, control)
 
 

@@ -30,6 +30,9 @@ class PublishedReplace:
         self.step_store: dict[str, list[torch.Tensor]] = defaultdict(list)
         self.store: dict[str, list[torch.Tensor]] = {}
 
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        pass
+
     def before_step(self, step: int) -> None:
         self.step = step
 

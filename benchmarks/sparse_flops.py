@@ -67,6 +67,7 @@ def flops_of_sparse(family: str, edits: int, share: float) -> int:
     control.before_step(0)
     given = inputs(unet, 1 + edits)
     with FAKE, FlopCounterMode(display=False) as counter:
+        control.before_sampling(given["encoder_hidden_states"], (side, side))
         sparse(
             given["sample"],
             given["timestep"],

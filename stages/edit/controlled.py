@@ -8,7 +8,7 @@ import torch
 
 from stages.edit.config import EditConfig, Kind
 from stages.edit.cross import ControlledCrossTransformer
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
@@ -99,11 +99,12 @@ class ControlledUNet:
             mask_attention=config.mask_attention,
             fusion=config.fusion,
             blend_tokens=round(config.blend_tokens * area),
+            compiled=config.diffusion.compile,
         )
-        for layer in self._layers:
-            layer.control = control
         if self._sparse is not None:
             self._sparse.begin(control, size)
+        else:
+            begin(self._layers, control)
         return control
 
 
@@ -149,6 +150,7 @@ class ControlledTransformer:
             guided=model.guided,
             mask_attention=config.mask_attention,
             fusion=config.fusion,
+            compiled=config.diffusion.compile,
         )
         sparse = sparse and len(control.turns) == 1
         self._attention.control = None if sparse else control

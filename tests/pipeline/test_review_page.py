@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from pipeline.verdicts.pictures import VIEWS
 from pipeline.verdicts.verdict import REASONS
 from tests.chromium import Chromium
 from tests.pipeline.reviews import Reviewed
@@ -137,6 +139,23 @@ def test_zoom_enlarges_both_pictures_and_arrows_move_them_together(page, chromiu
     for _ in range(5):
         chromium.press("-")
     assert text(chromium, "#zoom") == "fit"
+
+
+@pytest.mark.parametrize("size", [(64, 64), (80, 48), (48, 80), (1344, 768)])
+def test_a_picture_of_any_proportion_fits_whole_into_its_pane(page, chromium, monkeypatch, size):
+    """Pictures of this height and width take the place of the run's."""
+    height, width = size
+    monkeypatch.setitem(VIEWS, "input", lambda exhibit: np.zeros((height, width, 3), np.uint8))
+    chromium.open(page.address)
+    chromium.until(f"document.getElementById('input').naturalHeight === {height}")
+    chromium.value("new Promise(requestAnimationFrame)")
+    pane = "document.getElementById('input').parentElement"
+    assert chromium.value(f"{pane}.scrollHeight <= {pane}.clientHeight")
+    assert chromium.value(f"{pane}.scrollWidth <= {pane}.clientWidth")
+    box = "document.getElementById('input').getBoundingClientRect()"
+    shown_width, shown_height = (chromium.value(f"{box}.{side}") for side in ("width", "height"))
+    assert shown_width / shown_height == pytest.approx(width / height, rel=0.02)
+    assert max(shown_width, shown_height) > 150, "as large as fits"
 
 
 def test_nothing_is_cut_off_at_the_side_and_the_verdicts_are_always_in_sight(page, chromium):

@@ -54,6 +54,9 @@ class Oracle:
         self.step = 0
         self.store: list[torch.Tensor] = []
 
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        pass
+
     def before_step(self, step: int) -> None:
         self.step = step
 

@@ -7,7 +7,7 @@ from diffusers.models.attention_processor import Attention
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import free_above
 from stages.edit.sparse import plan
@@ -29,8 +29,7 @@ class EmulatedUNet:
         self.source_statistics = source_statistics
         sizes = level_sizes((unet.config.sample_size,) * 2, len(unet.config.block_out_channels))
         self.kept = [self._kept(step, sizes, halo, support) for step in range(control.steps)]
-        for layer in install(unet):
-            layer.control = control
+        begin(install(unet), control)
         # A token outside of the list has its source's attention too, which a later turn's edit reads.
         mask_for = control.mask_for
         control.mask_for = lambda tokens: mask_for(tokens) * self.kept[control.step][tokens][..., None]

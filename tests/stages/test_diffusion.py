@@ -11,7 +11,7 @@ from diffusers import (
 from pydantic import ValidationError
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap, token_map, tokenize
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.models.diffusion import DiffusionConfig
@@ -82,8 +82,7 @@ def test_prompt_to_prompt_controls_both_families(folders, family):
     mask[4:12, 4:12] = 1
     edit = EditRow(0, token_map(source, target, length), *gates, mask=mask)
     control = PromptToPrompt([edit], 1, STEPS, 16, model.device)
-    for layer in layers:
-        layer.control = control
+    begin(layers, control)
     noise, prompts = model.initial_latents([1]), model.prompts.encode(PROMPTS)
     latents = model.sample(torch.cat([noise, noise]), prompts, torch.full((2,), 5.0), [1, 1], control)
     changed = (latents[0] - latents[1]).abs().amax(0) > 0
@@ -128,8 +127,7 @@ def test_the_loop_never_waits_for_the_device(folders, sampler):
     tokens = TokenMap(torch.eye(16), torch.zeros(16))
     gates = cross_gate(STEPS, 16, (0, 1)), self_gate(STEPS, (0, 1))
     control = PromptToPrompt([EditRow(0, tokens, *gates, mask=torch.ones(16, 16))], 1, STEPS, 16, device)
-    for layer in install(unet):
-        layer.control = control
+    begin(install(unet), control)
     side, width = unet.config.sample_size, unet.config.cross_attention_dim
     noise, cond = torch.randn(2, 4, side, side, device=device), torch.randn(2, 16, width, device=device)
     guidance = torch.ones(2, device=device)
@@ -140,6 +138,9 @@ def test_the_loop_never_waits_for_the_device(folders, sampler):
 
 
 class _Waits:
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        pass
+
     def before_step(self, step: int) -> None:
         pass
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.forced import ForcedSources
 from stages.models.diffusion.sampler import SCHEDULERS, sample
@@ -72,8 +72,7 @@ def draw(unet, edits, captions, *, scheduler=None, start=0, kind=ForcedSources, 
     clean, guided = pictures(sources), options.get("guided", True)
     rows = [row_of(each) for each in edits]
     control = PromptToPrompt(rows, sources, STEPS, SELF_MAX, torch.device("cpu"), torch.float64, **options)
-    for layer in layers:
-        layer.control = control
+    begin(layers, control)
     scheduler = scheduler or SCHEDULERS["ddim"].from_config(STABLE_DIFFUSION)
     trajectory = Trajectory(scheduler, clean, range(sources), STEPS)
     forced = kind(control, trajectory, start)
@@ -116,8 +115,7 @@ def test_an_edit_with_the_same_prompt_ends_as_the_picture(unet, gates, guided):
 
 def edit_friendly(unet, scheduler, clean, source, target, uncond) -> torch.Tensor:
     """Huberman-Spiegelglas et al. 2024, algorithm 1, by DDPM's posterior mean, without attention control."""
-    for layer in install(unet):
-        layer.control = None
+    begin(install(unet), None)
     trajectory = Trajectory(scheduler, clean, [0], STEPS)
     levels = [float(scheduler.alphas_cumprod[t]) for t in scheduler.timesteps]
     levels.append(float(scheduler.final_alpha_cumprod))

@@ -16,7 +16,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 
 from stages.edit.prompt_to_prompt.alignment import Prompt, refine_map, replace_map
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate
 from stages.edit.sparse.unet import SparseUNet
@@ -89,8 +89,7 @@ def run(unet, name: str, control) -> torch.Tensor:
 def ours(unet, name: str, earlier: float = 0.0) -> torch.Tensor:
     """What the shipped code gives; ``earlier`` moves the ends of both gates (a negative control)."""
     layers, control = install(unet), control_of(name, earlier)
-    for layer in layers:
-        layer.control = control
+    begin(layers, control)
     return run(unet, name, control)
 
 

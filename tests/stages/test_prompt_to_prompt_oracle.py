@@ -19,7 +19,7 @@ from stages.edit.prompt_to_prompt.alignment import (
     replace_map,
     reweighted,
 )
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
 from stages.edit.prompt_to_prompt.local_blend import Blend
@@ -204,8 +204,7 @@ def ours(unet, case: Case, dtype=torch.float64) -> torch.Tensor:
     rows = [row_of(e) for e in case.edits]
     options = {"blend_tokens": BLEND, **case.options}
     control = PromptToPrompt(rows, case.sources, STEPS, SELF_MAX, torch.device("cpu"), dtype, **options)
-    for layer in layers:
-        layer.control = control
+    begin(layers, control)
     return run(unet, case, control, dtype)
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
-from torch._dynamo.utils import counters
 
 from stages.edit.stage import Edit
 from stages.pictures.png import decode_rgb
 from stages.tasks import Tasks
 from tests.pipeline.runs import ROOT
+from tests.stages.compiled import assert_compiled_once
 from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_rows, latents_of, tasks
 from tests.stages.test_flux_edits import HEIGHT, WIDTH
 from tests.stages.tiny_pipelines import save_sd3
@@ -104,23 +104,15 @@ def test_the_gate_of_self_attention_is_that_of_the_whole_control(folders, monkey
 
 @pytest.mark.full
 @pytest.mark.parametrize("kind", ["qk", "p2p", "kv"])
-def test_a_compiled_network_draws_the_same_and_is_not_compiled_again(folders, monkeypatch, kind):
-    table = rows(folders["sd35"], 0, 1, 2)
-    editor = stage(folders["sd35"], control=kind)
-    eager = latents_of(editor, table, monkeypatch)
-    family = editor.drawing.model.family
-    torch._dynamo.reset()
-    counters.clear()  # other tests of this process compile too
-    try:
-        family.network = torch.compile(family.network, backend="eager")
-        graphs = []
-        for _ in range(2):
-            assert torch.equal(latents_of(editor, table, monkeypatch), eager)
-            graphs.append(counters["stats"]["unique_graphs"])
-    finally:
-        torch._dynamo.reset()
-    assert not counters["graph_break"]
-    assert graphs[0] == graphs[1], "one a combination of open gates"
+def test_a_compiled_network_draws_the_same_and_is_compiled_in_its_first_batch(folders, monkeypatch, kind):
+    folder = folders["sd35"]
+    table = rows(folder, 0, 1, 2)
+    assert_compiled_once(
+        lambda compiled: stage(folder, control=kind, diffusion={**diffusion(folder), "compile": compiled}),
+        table,
+        monkeypatch,
+        by_gates=kind == "p2p",
+    )
 
 
 def test_a_row_does_not_depend_on_its_neighbours(folders):

@@ -111,6 +111,7 @@ def test_no_step_waits_for_the_gpu(small, edits):
     rows = 2 + len(edits)
     latents, states = torch.randn(2 * rows, 4, SIDE, SIDE).double(), torch.randn(2 * rows, 10, 16).double()
     time = torch.tensor(500)
+    own.before_sampling(states, (SIDE, SIDE))
     for step in range(own.steps):
         with NoSync():
             own.before_step(step)

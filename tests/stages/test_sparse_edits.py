@@ -7,7 +7,7 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.attention import install
+from stages.edit.prompt_to_prompt.attention import begin, install
 from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
 from stages.edit.prompt_to_prompt.gates import cross_gate, self_gate, shared_gate
 from stages.edit.prompt_to_prompt.local_blend import Blend
@@ -89,8 +89,7 @@ def draw(unet, own, rows, guided=True, size=(SIDE, SIDE), captions=None) -> torc
 
 def densely(dense, edits, rows, guided=True, size=(SIDE, SIDE), captions=None, **options) -> torch.Tensor:
     unet, own = copy.deepcopy(dense), control(edits, guided=guided, **options)
-    for layer in install(unet):
-        layer.control = own
+    begin(install(unet), own)
     return draw(unet, own, rows, guided, size, captions)
 
 
@@ -241,8 +240,7 @@ def test_every_sampler_takes_it(dense, as_lists, sampler):
             unet = SparseUNet(unet, "support", 0.0)
             unet.begin(own, (SIDE, SIDE))
         else:
-            for layer in layers:
-                layer.control = own
+            begin(layers, own)
         generator = torch.Generator().manual_seed(1)
         noise = torch.randn(2, 4, SIDE, SIDE, generator=generator, dtype=torch.float64)[rows]
         captions = torch.randn(5, LENGTH, 16, generator=generator, dtype=torch.float64)

@@ -79,6 +79,7 @@ function draw() {
   for (const pane of document.querySelectorAll(".pane")) {
     pane.classList.toggle("fit", !show.zoom);
     const picture = pane.firstElementChild;
+    picture.style.setProperty("--aspect", picture.naturalWidth / picture.naturalHeight || 1);
     picture.style.width = show.zoom && picture.naturalWidth ? picture.naturalWidth * show.zoom + "px" : "";
     picture.classList.toggle("enlarged", picture.clientWidth > picture.naturalWidth);
   }

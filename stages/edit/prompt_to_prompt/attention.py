@@ -15,7 +15,9 @@ before). Then P_s has the form (1) too, and (2) is applied repeatedly. Outside t
 keeps its source row's attention output: ``O = M O_edit + (1 - M) O_source``.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -31,8 +33,8 @@ from stages.models.diffusion.families.masks import masked_keys, seeing
 class PromptToPromptAttention:
     """Attention processor of one layer. Without a control it computes plain attention."""
 
-    def __init__(self, name: str, attend_self: "Attend") -> None:
-        self.name, self._attend_self = name, attend_self
+    def __init__(self, name: str, attn: Attention, attend_self: "Attend") -> None:
+        self.name, self.attn, self._attend_self = name, attn, attend_self
         self.control: PromptToPrompt | None = None
 
     def __call__(
@@ -72,9 +74,9 @@ class PromptToPromptAttention:
         if mask is not None:
             query = seeing(query, attn.scale)
         if control is None:
-            return attend(query, *_of_text(attn, text_RTD, mask), attn.scale)
-        if self.name not in control.text:
-            control.text[self.name] = _of_text(attn, text_RTD, mask)
+            return attend(query, *of_text(attn, text_RTD, mask), attn.scale)
+        if self.name not in control.text:  # masked text, whose mask comes with it
+            control.text[self.name] = of_text(attn, text_RTD, mask)
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:
             edits = control.cond_edits
@@ -191,10 +193,10 @@ def _keys(attn: Attention, states: torch.Tensor) -> torch.Tensor:
     return heads_of(attn, key if attn.norm_k is None else attn.norm_k(key))
 
 
-def _of_text(
-    attn: Attention, text_RTD: torch.Tensor, mask: torch.Tensor | None
+def of_text(
+    attn: Attention, text_RTD: torch.Tensor, mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Keys and values of text; the keys with their mask, if there is one."""
+    """Keys and values [R,heads,T,D] of text in cross-attention; the keys with their mask, if there is one."""
     key, value = _keys(attn, text_RTD), heads_of(attn, attn.to_v(text_RTD))
     return key if mask is None else masked_keys(key, mask[:, 0] == 0), value
 
@@ -214,8 +216,25 @@ def install(network: Any, attend_self: Attend = attend) -> list[PromptToPromptAt
     Returns:
         The processors; each knows its layer's name.
     """
-    processors = {name: PromptToPromptAttention(name, attend_self) for name in network.attn_processors}
+    # Attribute by attribute, because only those of a compiled network are the network's own.
+    layer_of = {
+        name: attrgetter(name.removesuffix(".processor"))(network) for name in network.attn_processors
+    }
+    processors = {name: PromptToPromptAttention(name, attn, attend_self) for name, attn in layer_of.items()}
     layers = list(processors.values())
     # diffusers empties the dict that it receives, so ``layers`` is taken first.
     network.set_attn_processor(processors)
     return layers
+
+
+def begin(layers: Sequence[PromptToPromptAttention], control: PromptToPrompt | None) -> None:
+    """Give the layers from :func:`install`, whose text has no mask, the control of a batch.
+
+    With None they compute plain attention.
+    """
+    for layer in layers:
+        layer.control = control
+    if control is not None:
+        control.layers = {
+            layer.name: partial(of_text, layer.attn) for layer in layers if layer.attn.is_cross_attention
+        }

@@ -6,13 +6,12 @@ code. Without guidance there are only conditional rows. The code addresses rows 
 half" of the batch.
 
 A source may itself be an edit (the previous turn); its attention is used after its own control was applied. A
-turn that changes nothing therefore draws the picture of the turn before (docs/prompt-to-prompt.md, section
-7).
+turn that changes nothing therefore draws the picture before (docs/prompt-to-prompt.md, section 7).
 
 Shapes: E edits, R rows of the U-Net, T tokens of a prompt, N pixels of a layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,9 @@ from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.fusion import Fusion, free_above, fuse, grid, pool_mask
 from stages.edit.prompt_to_prompt.generations import generations_of, turns_of
 from stages.edit.prompt_to_prompt.local_blend import Blend, blended_region
+
+KeyValue = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values [R,heads,T,D]."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class PromptToPrompt:
         mask_attention: whether M also mixes the attention outputs.
         fusion: how M acts on the latents.
         blend_tokens: LocalBlend uses the cross-attention layers with this many tokens.
+        compiled: compute every step as if a gate were open, a closed one as a gate of 0, so that all steps
+            are one graph. The results are equal. A closed gate then costs the edits one more attention to
+            the text, and copies of queries and keys.
 
     Raises:
         ValueError: an edit's source does not come before it, or the turns are mixed.
@@ -80,9 +85,11 @@ class PromptToPrompt:
         mask_attention: bool = True,
         fusion: Fusion = "schedule",
         blend_tokens: int = 256,
+        compiled: bool = False,
     ) -> None:
         self.steps, self.self_max_tokens, self.blend_tokens = steps, self_max_tokens, blend_tokens
         self.mask_attention, self.fusion, self.sources, self.step = mask_attention, fusion, sources, 0
+        self._compiled = compiled
         rows = sources + len(edits)
         self.halves = (0, rows) if guided else (0,)
         """Offsets of the unconditional and the conditional rows; without guidance only the latter."""
@@ -93,23 +100,19 @@ class PromptToPrompt:
         self.cond_edits = self.edit_rows + self.halves[-1]
         source_rows = [edit.source for edit in edits]
         self.turns = turns_of(source_rows, sources)
-        """The edits of each turn, as slices.
-
-        A turn takes attention and latents from the finished turn before it.
-        """
+        """The edits of each turn, as slices; a turn's sources are those of the finished turn before it."""
         self.generations = generations_of(source_rows, sources, self.halves[-1], device)
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
         self.mask = _stack_masks(edits, device)
         self._pooled: dict[int, torch.Tensor] = {}
-        self.text: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
-        """Keys and values of the prompts, by layer.
-
-        They are the same in every step, so they are computed once.
-        """
+        self.layers: Mapping[str, Callable[[torch.Tensor], KeyValue]] = {}
+        """By layer of cross-attention, what makes keys and values of the prompts' states."""
+        self.text: dict[str, KeyValue] = {}
+        """Keys and values of the prompts, by layer: the same in every step."""
 
         # Tables over the steps. ``before_step`` copies a row of each into a fixed tensor, so that a compiled
-        # U-Net sees the same tensors in every step and is not compiled again.
+        # network sees the same tensors in every step and is not compiled again.
         gates = torch.stack([edit.cross for edit in edits], 1)
         self._gates, self._cross_steps = gates.to(device, dtype), gates.any(-1).any(-1).tolist()
         self._query_rows, self._self_steps = self._borrowed(edits, sources, device, shared_only=False)
@@ -158,11 +161,24 @@ class PromptToPrompt:
         self._thresholds = torch.tensor([b.threshold if b else 0.0 for b in blends], device=device)
         self._unblended = torch.tensor([b is None for b in blends], device=device)
 
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        """Compute what is the same in every step, so that a compiled network finds it in the first one.
+
+        Args:
+            states: of the prompts' tokens, of all rows [R,T,d].
+            size: rows and columns of the latents.
+        """
+        self.text = {name: of_text(states) for name, of_text in self.layers.items()}
+        height, width = size
+        for level in range(min(size).bit_length()):
+            self._mask_at((height >> level) * (width >> level))
+
     def before_step(self, step: int) -> None:
         """Set the gates of a step."""
         self.step = step
-        self.cross_open, self.self_open = self._cross_steps[step], self._self_steps[step]
-        self.shared_open = self._shared_steps[step]
+        self.cross_open = self._compiled or self._cross_steps[step]
+        self.self_open = self._compiled or self._self_steps[step]
+        self.shared_open = self._compiled or self._shared_steps[step]
         self.gate.copy_(self._gates[step])
         self.query_rows.copy_(self._query_rows[step])
         self.shared_rows.copy_(self._shared_rows[step])

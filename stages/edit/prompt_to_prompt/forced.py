@@ -37,6 +37,9 @@ class ForcedSources:
         """The latents of all rows [L,c,h,w] before step ``start``."""
         return self.trajectory.before(self.start)[self.roots]
 
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        self.control.before_sampling(states, size)
+
     def before_step(self, step: int) -> None:
         self.control.before_step(step)
 

@@ -20,6 +20,8 @@ class JointControl(PromptToPrompt):
         tokens: of the picture, for LocalBlend.
         device, dtype: the network's.
         guided, mask_attention, fusion: as in :class:`PromptToPrompt`.
+        compiled: the same, but for p2p: mixed maps are divided by their sums, so a closed gate computed as
+            one of 0 would change last bits. There each combination of open gates is a graph.
     """
 
     def __init__(
@@ -35,6 +37,7 @@ class JointControl(PromptToPrompt):
         guided: bool = True,
         mask_attention: bool = True,
         fusion: Fusion = "schedule",
+        compiled: bool = False,
     ) -> None:
         super().__init__(
             edits,
@@ -47,6 +50,7 @@ class JointControl(PromptToPrompt):
             mask_attention=mask_attention,
             fusion=fusion,
             blend_tokens=tokens,
+            compiled=compiled,
         )
         self.kind = kind
         self.other_rows = torch.arange(sources + self.halves[-1], device=device)
@@ -103,7 +107,10 @@ class JointControl(PromptToPrompt):
         super().before_step(step)
         self.rows.copy_(self._row_table[step])
         self.picture_gate.copy_(self._picture_table[step])
-        self.opens = self._map_opens[step] if self.kind == "p2p" else self._row_opens[step]
+        if self.kind == "p2p":
+            self.opens = self._map_opens[step]
+        else:
+            self.opens = [self._compiled or opens for opens in self._row_opens[step]]
         self.own_shares = self._own_shares[step]
 
     def gate_at(self, block: int, text: int, picture: int) -> torch.Tensor:

@@ -1,6 +1,7 @@
 """A U-Net that computes sources whole and edits as lists of tokens, with a U-Net's own call signature."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -10,7 +11,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.models.upsampling import Upsample2D
 from torch import nn
 
-from stages.edit.prompt_to_prompt.attention import heads_of
+from stages.edit.prompt_to_prompt.attention import of_text
 from stages.edit.prompt_to_prompt.control import PromptToPrompt
 from stages.edit.prompt_to_prompt.fusion import Fusion
 from stages.edit.sparse.attention import SparseAttention
@@ -111,8 +112,11 @@ class SparseUNet:
         roots = [root + half * batch.sources for half in range(batch.halves) for root in batch.roots]
         self.state.pictures, self.state.roots = pictures.flatten().to(device), torch.tensor(roots).to(device)
         self._first_equal = torch.tensor(control.first_equal, device=device)
-        for height, width in self.state.sizes:
-            control.mask_for(height * width)  # it keeps them, so that a compiled call only reads them
+        control.layers = {
+            module.processor.name: partial(of_text, module)
+            for module in self.unet.modules()
+            if isinstance(module, Attention) and module.is_cross_attention
+        }
 
     def __call__(
         self,
@@ -128,8 +132,6 @@ class SparseUNet:
         """
         state, control = self.state, self.state.controlled
         conditions = Conditions(timestep, states, timestep_cond, added_cond_kwargs)
-        if not control.text:
-            self._read_prompts(states, control)
         state.plan, state.mode = self.plans[control.step], Mode.SOURCES
         halves = control.halves
         sources = torch.cat([torch.arange(control.sources, device=rows.device) + half for half in halves])
@@ -150,13 +152,6 @@ class SparseUNet:
                 maps.copy_(maps[self._first_equal])
         state.end()
         return UNet2DConditionOutput(sample=predicted)
-
-    def _read_prompts(self, states: torch.Tensor, control: PromptToPrompt) -> None:
-        """Keep the keys and values of all rows' prompts [R,T,d]; they are the same in every step."""
-        for module in self.unet.modules():
-            if isinstance(module, Attention) and module.is_cross_attention:
-                key, value = (heads_of(module, to(states)) for to in (module.to_k, module.to_v))
-                control.text[module.processor.name] = key, value
 
     def _draw(
         self, call: Call, rows: torch.Tensor, predicted: torch.Tensor, conditions: Conditions

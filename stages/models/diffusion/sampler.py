@@ -1,8 +1,8 @@
 """The denoising loop: a first-order sampler with one row per picture.
 
 The source stage and the edit stage use the same loop, so a source row gives the same picture in both. A
-*control* can take part: before each step it learns the step's index (its attention processors use it), and
-after each step it can change the latents.
+*control* can take part: before the first step it sees the prompts, before each step it learns the step's
+index (its attention processors use both), and after each step it can change the latents.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,6 +32,9 @@ would not reach these predictions."""
 
 class Control(Protocol):
     """Takes part in sampling; Prompt-to-Prompt is one."""
+
+    def before_sampling(self, states: torch.Tensor, size: tuple[int, int]) -> None:
+        """Called once, with the prompts' states of the network's rows [R,T,d] and the latents' h, w."""
 
     def before_step(self, step: int) -> None:
         """Called with the step's 0-based index before the network runs."""
@@ -112,6 +115,8 @@ def sample(
     states = cond if uncond is None else torch.cat([uncond.expand_as(cond), cond])
     scale = guidance_scale.to(latents)[:, None, None, None]
     generator = [torch.Generator().manual_seed(seed) for seed in noise_seeds or []] or None
+    if control is not None:
+        control.before_sampling(states, (latents.shape[-2], latents.shape[-1]))
     for step, t in list(enumerate(scheduler.timesteps))[start or 0 :]:
         if control is not None:
             control.before_step(step)
