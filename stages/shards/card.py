@@ -74,13 +74,17 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
 
     Args:
         summary: ``name``, ``seed``, ``planned`` and ``published`` (rows) and ``models`` (identity by
-            manifest key); ``pictures`` if they are not drawn.
+            manifest key); ``pictures`` if they are not drawn, ``captions`` if a model described these.
         tasks: rows by task.
     """
     made = "Captions, pictures\nand masks were made by models"
     if "pictures" in summary:
-        made = "The inputs are pictures\nthat came with the captions; instructions, masks and targets "
-        made += "were made by models"
+        came = (
+            "were given, some without captions; these, "
+            if "captions" in summary
+            else "came with the captions; "
+        )
+        made = f"The inputs are pictures\nthat {came}instructions, masks and targets were made by models"
     return [
         f"# {plain(summary['name'])}",
         f"Synthetic image edits: {summary['published']} pairs, kept of {summary['planned']} planned "
