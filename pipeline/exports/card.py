@@ -39,7 +39,7 @@ _GIVEN = {
     "given": "of the captions and their pictures",
 }
 _DESCRIBED = {
-    "made": "Inputs were given, cut and resized; captions of those without one, instructions, masks and targets",
+    "made": "Inputs were given, cut and resized; missing captions, instructions, masks and targets",
     "given": "of the pictures and the given captions",
 }
 

@@ -79,12 +79,10 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
     """
     made = "Captions, pictures\nand masks were made by models"
     if "pictures" in summary:
-        came = (
-            "were given, some without captions; these, "
-            if "captions" in summary
-            else "came with the captions; "
-        )
-        made = f"The inputs are pictures\nthat {came}instructions, masks and targets were made by models"
+        came = "were given" if "captions" in summary else "came with the captions"
+        written = "missing captions, " if "captions" in summary else ""
+        made = f"The inputs are pictures\nthat {came}; {written}instructions, masks and targets "
+        made += "were made by models"
     return [
         f"# {plain(summary['name'])}",
         f"Synthetic image edits: {summary['published']} pairs, kept of {summary['planned']} planned "
