@@ -3,6 +3,7 @@
 from typing import Any
 
 from stages.base import Stage
+from stages.describe.stage import Describe
 from stages.edit.stage import Edit
 from stages.filter.stage import Filter
 from stages.instruct.stage import Instruct
@@ -17,6 +18,7 @@ from stages.source.stage import Source
 from stages.task_check.stage import TaskCheck
 
 STAGES: dict[str, type[Stage[Any]]] = {
+    "describe": Describe,
     "shorten": Shorten,
     "instruct": Instruct,
     "task_check": TaskCheck,

@@ -17,8 +17,7 @@ from pipeline.audit.memory import memory_table
 from pipeline.engine.preflight import Machine, judged_by, problems
 from pipeline.engine.ray_start import cluster_problems
 from pipeline.errors import UserError
-from pipeline.inputs.captions import read_captions
-from pipeline.inputs.pictures import pictures_of
+from pipeline.inputs.rows import read_input
 from pipeline.manifest.fingerprint import check_made_for, identities_of, models_of
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.shown import DataTable
@@ -46,9 +45,7 @@ def check(
         found += cluster_problems(manifest.ray)
     captions = 0
     try:
-        captions = len(read_captions(manifest.captions.location, manifest.captions.column))
-        if (pictures := pictures_of(manifest.captions)) is not None:
-            pictures.names()
+        captions = len(read_input(manifest.captions)[0])
     except UserError as error:
         found.insert(0, str(error))
     if found:
@@ -57,7 +54,8 @@ def check(
     identities = identities_of(stages, manifest.configs(stages), tasks)
     check_made_for(manifest.configs(stages), identities)
     planned = captions * manifest.repeats if manifest.rows is None else manifest.rows
-    console.print(Text.assemble((manifest.name, "bold"), f": {captions} captions, up to {planned} edits"))
+    what = "pictures" if manifest.captions.column is None else "captions"
+    console.print(Text.assemble((manifest.name, "bold"), f": {captions} {what}, up to {planned} edits"))
     console.print(_model_table(identities))
     console.print("Memory of a worker by counting, without CUDA's own; the VAE decodes in chunks that fit:")
     console.print(memory_table(stages, manifest.configs(stages), tasks))

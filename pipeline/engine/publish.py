@@ -89,8 +89,13 @@ def _summary(run: "Run", files: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pictures_summary(state: RunState) -> dict[str, Any]:
-    """For a card: ``pictures`` are given if the run was planned with ``captions.picture``; else empty."""
-    return {"pictures": "given"} if "captions.picture" in state.plan.settings else {}
+    """For a card: ``pictures`` are given if the run was planned with ``captions.picture``; else empty.
+
+    ``captions`` are described if a model writes those of pictures without one.
+    """
+    if "captions.picture" not in state.plan.settings:
+        return {}
+    return {"pictures": "given", **({"captions": "described"} if "describe" in state.steps else {})}
 
 
 def published_digest(state: RunState) -> str:

@@ -7,7 +7,7 @@ memory use does not grow with the run. The same shards give the same bytes.
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from pipeline.errors import UserError
 from pipeline.manifest.manifest import Manifest
 from pipeline.manifest.steps import Step
 from pipeline.store.outputs import NewFolder
-from pipeline.store.plan import read_part
+from pipeline.store.plan import origins
 from pipeline.store.reading import open_parquet
 from pipeline.views.rows import bounds_of, calibrated
 from stages.filter.model import Models
@@ -89,7 +89,7 @@ class Export:
         Raises:
             UserError: the file is damaged.
         """
-        sides = self.sides(step, unit)
+        sides = self.sides(step.parts(unit, self.state.plan.parts))
         with open_parquet(self.state.path(step, unit), self.schema) as file:
             ids = [i for batch in file.iter_batches(columns=["id"]) for i in batch["id"].to_pylist()]
         there = {sides.get(row_id) for row_id in ids}
@@ -101,7 +101,7 @@ class Export:
         Raises:
             UserError: the file is damaged, or holds a row that the run did not plan, or an invalid picture.
         """
-        sides = self.sides(step, unit)
+        sides = self.sides(step.parts(unit, self.state.plan.parts))
         path = self.state.path(step, unit)
         with open_parquet(path, self.schema) as file:
             for batch in file.iter_batches(batch_size=BATCH, columns=self.schema.names):
@@ -118,17 +118,17 @@ class Export:
                         yield side, rows
                 self.done(table.num_rows)
 
-    def sides(self, step: Step, unit: int) -> dict[str, Side]:
-        """The side of each planned row in the file's parts, by id."""
-        sides: dict[str, Side] = {}
-        for part in step.parts(unit, self.state.plan.parts):
-            for row in read_part(self.state.folder.plan, part, ["id", "caption"]).to_pylist():
-                sides[row["id"]] = side_of(row["caption"], self.test_share)
-        return sides
+    def sides(self, parts: Iterable[int]) -> dict[str, Side]:
+        """The side of each planned row in some parts, by id."""
+        by_id = (entry for part in parts for entry in origins(self.state.folder.plan, part).items())
+        return {row_id: side_of(origin, self.test_share) for row_id, origin in by_id}
 
 
 def side_of(caption: str, test_share: float) -> Side:
-    """The side of a caption, from its hash: all edits and turns of a caption are on one side, in any run."""
+    """The side of a caption, from its hash: all edits and turns of a caption are on one side, in any run.
+
+    For a picture without a caption, its digest takes the caption's place.
+    """
     digest = hashlib.blake2b(caption.encode(errors="surrogatepass"), digest_size=8).digest()
     return "test" if int.from_bytes(digest, "big") < test_share * 2**64 else "train"
 

@@ -38,6 +38,10 @@ _GIVEN = {
     "made": "Inputs came with the captions, cut and resized; instructions, masks and targets",
     "given": "of the captions and their pictures",
 }
+_DESCRIBED = {
+    "made": "Inputs were given, cut and resized; missing captions, instructions, masks and targets",
+    "given": "of the pictures and the given captions",
+}
 
 
 _LOADING = """import os
@@ -83,10 +87,16 @@ def write_card(export: Export, columns: Columns, schema: pa.Schema, snippet: str
         "## Licences",
         "Whoever publishes the pairs chooses their licence, within those of the models and of the captions.",
         _licences(export),
-        LIMITS.format(**(_GIVEN if "pictures" in summary else _DRAWN)),
+        LIMITS.format(**_limits(summary)),
     )
     with export.folder.file("README.md") as file:
         file.write(text.encode("utf-8"))
+
+
+def _limits(summary: Mapping[str, Any]) -> Mapping[str, str]:
+    if "captions" in summary:
+        return _DESCRIBED
+    return _GIVEN if "pictures" in summary else _DRAWN
 
 
 def _summary(export: Export) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.exports import SIDES, Export, Side, picture, side_of
+from pipeline.exports import SIDES, Export, Side, picture
 from pipeline.exports.card import example, write_card
 from pipeline.exports.parquet import write_files
 from pipeline.views.rows import kept_rows
@@ -16,7 +16,7 @@ from stages.score.metrics import metrics_in, score_columns, scores_of
 from stages.shards.card import PICTURE, Columns
 
 READS = {
-    "plan": ["task", "caption"],
+    "plan": ["task"],
     "instruct": ["instruction"],
 }
 
@@ -62,8 +62,9 @@ def write(export: Export) -> None:
 def _present(export: Export, parts: Iterable[int]) -> list[Side]:
     """The sides that the parts have pairs on, read without pictures."""
     there = {
-        side_of(row["caption"], export.test_share)
+        sides[row["id"]]
         for part in parts
+        for sides in [export.sides([part])]
         for row in _rows(export, part, {"edit": []})
         if _rejected(export, row)
     }
@@ -82,9 +83,10 @@ def _rows(export: Export, part: int, reads: Mapping[str, Sequence[str]]) -> Iter
 
 
 def _tables(export: Export, schema: pa.Schema, part: int) -> Iterator[tuple[Side, pa.Table]]:
+    sides = export.sides([part])
     for row in _rows(export, part, {"edit": ["anchor", "candidates"]}):
         if rejected := _rejected(export, row):
-            side = side_of(row["caption"], export.test_share)
+            side = sides[row["id"]]
             export.written[row["task"], side] += 1
             yield side, pa.Table.from_pylist([_preference(export, row, *rejected)], schema=schema)
         export.done(1)

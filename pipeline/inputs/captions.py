@@ -46,7 +46,7 @@ def read_captions(path: Location, column: str) -> pa.ChunkedArray:
     if not any(pc.any(pc.not_equal(pc.utf8_trim_whitespace(chunk), "")).as_py() for chunk in chunks):
         raise UserError(
             f"captions.file: all {len(captions)} captions in {path} are empty: is captions.column the right "
-            "one?"
+            "one? (null is for pictures without captions, with a section describe)"
         )
     return captions
 

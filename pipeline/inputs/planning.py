@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.errors import UserError
-from pipeline.inputs.captions import content_hash, read_captions
+from pipeline.inputs.captions import content_hash
 from pipeline.inputs.kept_columns import read_kept
 from pipeline.inputs.pictures import Pictures, pictures_of
+from pipeline.inputs.rows import read_input
 from pipeline.manifest.manifest import Manifest, tasks_of
 from pipeline.store.folder import RunFolder
 from pipeline.store.location import Location
@@ -97,7 +98,7 @@ def rows_by_task(rows: int, mixture: Mapping[str, float]) -> dict[str, int]:
 
 
 def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any]) -> None:
-    captions = read_captions(manifest.captions.location, manifest.captions.column)
+    captions, names = read_input(manifest.captions)
     if content_hash(manifest.captions.location) != settings["captions.file (content)"]:
         raise UserError(f"captions.file: {manifest.captions.file} was changed while it was read: run again")
     keep = manifest.captions.keep
@@ -105,11 +106,6 @@ def _write_plan(path: Location, manifest: Manifest, settings: Mapping[str, Any])
     if others is not None and len(others) != len(captions):
         raise UserError(f"captions.keep: {manifest.captions.file} was changed while it was read: run again")
     pictures = pictures_of(manifest.captions)
-    names = None if pictures is None else pictures.names()
-    if names is not None and len(names) != len(captions):
-        raise UserError(
-            f"captions.picture: {manifest.captions.file} was changed while it was read: run again"
-        )
     schema = pa.schema([*SCHEMA, *([KEPT] if keep else []), *(PICTURE if pictures else [])])
     # A picture chooses its shape itself, when it is read.
     by_name, shapes = tasks_of(manifest), 1 if pictures else _shapes(manifest)

@@ -38,7 +38,10 @@ class Captions(Section):
         place = locate(self.file)
         return resolve(place) if is_local(place) else place
 
-    column: str = Field(default="caption", description="not used for txt")
+    column: str | None = Field(
+        default="caption",
+        description="not used for txt; null for pictures without captions, with a section describe",
+    )
     keep: Annotated[tuple[Column, ...], Strict(False)] = Field(
         default=(), description="other columns, such as url, that travel to the published rows as JSON"
     )

@@ -97,6 +97,15 @@ class Manifest(Section):
         return self
 
     @model_validator(mode="after")
+    def _every_row_gets_a_caption(self) -> Self:
+        describes, captions = "describe" in self.sections, self.captions
+        if describes and captions.picture is None:
+            raise ValueError("describe: it captions the rows' own pictures: set captions.picture")
+        if captions.column is None and not describes:
+            raise ValueError("captions.column: null is for pictures that a section describe captions: add it")
+        return self
+
+    @model_validator(mode="after")
     def _repeats_fit(self) -> Self:
         if self.repeats > self.rows_per_part:
             raise ValueError("rows_per_part must be at least repeats: a caption's edits lie in one part")

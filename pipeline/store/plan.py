@@ -124,6 +124,20 @@ def read_part(path: Location, part: int, columns: list[str]) -> pa.Table:
         return _open(path, path.stat().st_mtime_ns).read_row_group(part, columns=columns)
 
 
+def origins(path: Location, part: int) -> dict[str, str]:
+    """By row of a part, what it has in common with the other edits of its caption: the caption's text.
+
+    For a picture without a caption it is the picture's digest. Errors as of :func:`read_part`.
+    """
+    with believing(path):
+        there = _open(path, path.stat().st_mtime_ns).schema_arrow.names
+    columns = [name for name in ("id", "caption", "picture_digest") if name in there]
+    return {
+        row["id"]: row["caption"] if row["caption"].strip() else row.get("picture_digest") or row["caption"]
+        for row in read_part(path, part, columns).to_pylist()
+    }
+
+
 @lru_cache(maxsize=1)
 def _open(path: Location, modified_ns: int) -> pq.ParquetFile:
     """Open the plan, cached: a worker reads many parts, and the footer lists every part."""

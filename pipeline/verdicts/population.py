@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.engine.state import RunState
-from pipeline.store.plan import read_part
+from pipeline.store.plan import origins, read_part
 from pipeline.views.outcomes import sample_parts
 from pipeline.views.rows import done_stages, rows
 from stages.score.metric import Scores
@@ -25,7 +25,9 @@ class Reviewable:
     part: int
     task: str
     caption: str
-    """The planned caption, equal in all turns. Rows of one caption are not independent."""
+    """The planned caption, or the digest of a picture without one (:func:`pipeline.store.plan.origins`).
+
+    It is equal in all turns. Rows of one caption are not independent."""
     scores: Sequence[Scores]
     """Scores of each candidate."""
     choice: int | None
@@ -53,7 +55,7 @@ def reviewable(state: RunState, seed: int = 0, also: Collection[str] = ()) -> li
     return [
         row
         for part in sorted({*sample_parts(state, 0, seed), *_parts_of(state, also)})
-        for captions in [_captions(state, part)]
+        for captions in [origins(state.folder.plan, part)]
         for turn in turns
         for row in _decided(state, part, turn, captions)
     ]
@@ -64,10 +66,6 @@ def _parts_of(state: RunState, ids: Collection[str]) -> Iterator[int]:
     for part in range(state.plan.parts) if len(wanted) else ():
         if pc.any(pc.is_in(read_part(state.folder.plan, part, ["id"])["id"], wanted)).as_py():
             yield part
-
-
-def _captions(state: RunState, part: int) -> dict[str, str]:
-    return {row["id"]: row["caption"] for row in rows(state, part, {"plan": ["caption"]})}
 
 
 def _decided(state: RunState, part: int, turn: int, captions: Mapping[str, str]) -> Iterator[Reviewable]:

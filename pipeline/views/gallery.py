@@ -30,6 +30,7 @@ SIDE = 160
 NEAR = 0.1
 """A score is near its bound if the distance is below this share of the bound."""
 COLUMNS = {
+    "describe": ["caption"],
     "instruct": ["instruction", "output_caption", "edited_object", "original_object"],
     "source": ["source_image"],
     "mask": ["precise_mask"],

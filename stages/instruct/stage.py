@@ -78,7 +78,9 @@ class Instruct(Asking[InstructConfig]):
 
     @classmethod
     def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
-        return InstructShort if "shorten" in stages else cls
+        if "shorten" in stages:
+            return InstructShort
+        return InstructDescribed if "describe" in stages else cls
 
     def _talks(self, row: Mapping[str, Any]) -> tuple[Sequence[Talk[Any]], Decide]:
         caption, reason = self._read(row["caption"] or "")
@@ -140,6 +142,12 @@ class InstructShort(Instruct):
     """The instruct stage in a run with short captions: it reads those of the shorten stage."""
 
     reads: ClassVar[Mapping[str, Sequence[str]]] = {"shorten": ["caption"], "plan": ["task", "seed"]}
+
+
+class InstructDescribed(Instruct):
+    """The instruct stage in a run whose pictures are described: it reads the captions of that stage."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"describe": ["caption"], "plan": ["task", "seed"]}
 
 
 def _without_exemplars(tasks: Tasks) -> Iterator[str]:

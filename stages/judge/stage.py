@@ -13,7 +13,7 @@ from stages.judge.prompt import Sight
 from stages.models.chat.attempts import Talk
 from stages.models.chat.conversation import Usage
 from stages.models.chat.line import ChatModel
-from stages.models.chat.loading import chat_problems, sampling_of
+from stages.models.chat.loading import chat_problems, load_vision_chat
 from stages.pair import as_pair
 from stages.pictures.difference import outside_difference
 from stages.pictures.png import decode_rgb, encode_png
@@ -68,7 +68,7 @@ class JudgeStage(Asking[JudgeConfig]):
     ) -> None:
         """Use ``chat``, or load the model named in ``config``."""
         super().__init__(config, tasks, turn=turn)
-        self.chat = chat if chat is not None else _load_chat(config)
+        self.chat = chat if chat is not None else load_vision_chat(config, config.batch, "judge")
         self.judge = Judge(config)
 
     @classmethod
@@ -132,13 +132,3 @@ def _column(recaption: Recaption | None) -> dict[str, Any] | None:
         "mark": recaption.mark,
         "taken": recaption.taken,
     }
-
-
-def _load_chat(config: JudgeConfig) -> ChatModel:
-    if config.endpoint is not None:
-        from stages.models.chat.openai_chat import OpenAIChat
-
-        return OpenAIChat(config, config.endpoint, "judge")
-    from stages.models.chat.vision_chat import load
-
-    return load(config, config.dtype, sampling_of(config), config.batch, config.prompt_multiple, "judge")

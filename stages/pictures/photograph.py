@@ -76,6 +76,20 @@ def fitted(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     return np.asarray(ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS))
 
 
+def shown(image: Image.Image, proportion: tuple[int, int], most: int) -> np.ndarray:
+    """The part that :func:`fitted` takes, for someone to look at: uint8 RGB [H,W,3], never enlarged.
+
+    Args:
+        image: RGB.
+        proportion: a height and a width.
+        most: most pixels of the longer side.
+    """
+    height, width = proportion
+    scale = min(image.height / height, image.width / width, most / max(height, width))
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    return np.asarray(ImageOps.fit(image, size, Image.Resampling.LANCZOS))
+
+
 def _as_seen(image: Image.Image) -> Image.Image:
     profile, turned = image.info.get("icc_profile"), _upright(image)
     if turned.mode in _SIXTEEN_BITS:

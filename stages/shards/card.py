@@ -74,12 +74,14 @@ def provenance(summary: Mapping[str, Any], tasks: Mapping[str, int]) -> list[str
 
     Args:
         summary: ``name``, ``seed``, ``planned`` and ``published`` (rows) and ``models`` (identity by
-            manifest key); ``pictures`` if they are not drawn.
+            manifest key); ``pictures`` if they are not drawn, ``captions`` if a model described these.
         tasks: rows by task.
     """
     made = "Captions, pictures\nand masks were made by models"
     if "pictures" in summary:
-        made = "The inputs are pictures\nthat came with the captions; instructions, masks and targets "
+        came = "were given" if "captions" in summary else "came with the captions"
+        written = "missing captions, " if "captions" in summary else ""
+        made = f"The inputs are pictures\nthat {came}; {written}instructions, masks and targets "
         made += "were made by models"
     return [
         f"# {plain(summary['name'])}",

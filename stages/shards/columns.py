@@ -58,6 +58,10 @@ JUDGE_COLUMNS: Columns = {
 }
 """The further columns in a run with a judge."""
 
+DESCRIBE_COLUMNS: Columns = {
+    "caption_origin": (pa.string(), "who wrote the input's caption: captions (the file), or describe"),
+}
+"""The further column in a run whose pictures are described."""
 
 KEPT = "captions.keep"
 """Among a run's stages, it says that other columns of the captions travel to the published rows."""
@@ -67,6 +71,7 @@ KEPT_COLUMNS: Columns = {
 
 
 OTHER_COLUMNS: Mapping[str, Columns] = {
+    "describe": DESCRIBE_COLUMNS,
     "measure": FURTHER_COLUMNS,
     "judge": JUDGE_COLUMNS,
     KEPT: KEPT_COLUMNS,

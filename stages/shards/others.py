@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.score.metrics import SCORE_COLUMNS
-from stages.shards.columns import KEPT, KEPT_COLUMNS
+from stages.shards.columns import DESCRIBE_COLUMNS, KEPT, KEPT_COLUMNS
 
 _OF_THE_ASKED_EDIT = ("edited_object", "original_object", "T_inverse", "TI_inverse", "T_inverse_rejected")
 
@@ -34,6 +34,10 @@ def _kept(row: Mapping[str, Any], _columns: Mapping[str, Any]) -> dict[str, Any]
     return {name: row[name] for name in KEPT_COLUMNS}
 
 
+def _described(row: Mapping[str, Any], _columns: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in DESCRIBE_COLUMNS}
+
+
 @dataclass(frozen=True)
 class Other:
     """What one of them adds."""
@@ -45,6 +49,7 @@ class Other:
 
 
 OTHERS: Mapping[str, Other] = {
+    "describe": Other({"describe": list(DESCRIBE_COLUMNS)}, _described),
     "measure": Other({"measure": [SCORE_COLUMNS["measure"]]}),
     "judge": Other({"judge": [SCORE_COLUMNS["judge"], "judge_reasons", "recaptions"]}, _judged),
     KEPT: Other({"plan": list(KEPT_COLUMNS)}, _kept),

@@ -1,7 +1,7 @@
 """The shorten stage: captions that are too long for CLIP's text encoder get a short form."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -9,17 +9,17 @@ import pyarrow as pa
 from pydantic import Field
 
 from stages.asking import Asking, Decide
-from stages.base import Decision, StageConfig, Weights, failed, kept, rejected
-from stages.instruct.answer import MAX_CHARS, check_instruction, text_field
+from stages.base import Decision, Stage, StageConfig, Weights, failed, kept, rejected
 from stages.models.chat.attempts import Asked, Talk, ask
 from stages.models.chat.config import TextChatConfig
 from stages.models.chat.conversation import Message, Question, quoted
-from stages.models.chat.last_object import AnswerError, last_object
+from stages.models.chat.last_object import AnswerError
 from stages.models.chat.line import ChatModel
 from stages.models.chat.loading import chat_problems, load_chat
 from stages.seeds import derive_seed
 from stages.tasks import Tasks
 from stages.words import normalised, words_of
+from stages.written_caption import ANSWER_SCHEMA, caption_in
 
 SYSTEM = (
     "You shorten captions of images. You get a caption and a number of words, and you answer with one JSON "
@@ -39,20 +39,6 @@ _EXAMPLE = (
     "open, while soft clouds drift over the distant mountains and evoke a feeling of quiet nostalgia",
     "a weathered red wooden barn with white-trimmed doors on a grassy hill, mountains in the distance",
 )
-ANSWER_SCHEMA: dict[str, Any] = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "short_caption",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {"caption": {"type": "string"}},
-            "required": ["caption"],
-            "additionalProperties": False,
-        },
-    },
-}
-"""``response_format``: exactly one text."""
 
 
 class ShortenConfig(StageConfig, TextChatConfig):
@@ -81,7 +67,7 @@ class Shorten(Asking[ShortenConfig]):
     same words. The plan keeps the caption.
 
     Rejection reasons: with the prefix ``answer_`` that of the last answer: ``too_many_tokens``,
-    ``other_words``, ``caption_empty``, ``instruction_is_talk``, those of the JSON, or the answer's ending.
+    ``other_words``, those of :func:`stages.written_caption.caption_in`, or the answer's ending.
     """
 
     version: ClassVar[int] = 1
@@ -120,6 +106,10 @@ class Shorten(Asking[ShortenConfig]):
         yield from problems_of("shorten.tokenizer", config.tokenizer, check_tokenizer)
         yield from chat_problems(config, "shorten", check_chat)
 
+    @classmethod
+    def beside(cls, stages: Collection[str]) -> type[Stage[Any]]:
+        return ShortenDescribed if "describe" in stages else cls
+
     def _talks(self, row: Mapping[str, Any]) -> tuple[Sequence[Talk[Any]], Decide]:
         caption = row["caption"] or ""
         unread = len(caption) > self.config.max_caption_chars
@@ -153,11 +143,8 @@ class Shorten(Asking[ShortenConfig]):
         Raises:
             AnswerError: it cannot be used.
         """
-        short = text_field(last_object(reply, "caption"), "caption", MAX_CHARS["output_caption"])
+        short = caption_in(reply)
         words, known = words_of(short), set(words_of(row["caption"]))
-        if not words:
-            raise AnswerError("caption_empty")
-        check_instruction(short)
         if sum(word in known for word in words) < OWN_WORDS * len(words):
             raise AnswerError("other_words")
         if self._count(short) > self.config.tokens:
@@ -173,3 +160,9 @@ class Shorten(Asking[ShortenConfig]):
         if asked.answer is None:
             return rejected(asked.reason, **made)
         return kept(caption=asked.answer, tokens=self._count(asked.answer), **made)
+
+
+class ShortenDescribed(Shorten):
+    """The shorten stage in a run whose pictures are described: it reads the captions of that stage."""
+
+    reads: ClassVar[Mapping[str, Sequence[str]]] = {"describe": ["caption"], "plan": ["seed"]}

@@ -5,16 +5,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
-from stages.base import PICTURES, Decision, failed, kept, rejected, to_table
+from stages.base import PICTURES, Decision, kept, rejected, to_table
+from stages.given_picture import without_picture
 from stages.pair import anchor_and_edit_prompts
 from stages.pictures.photograph import PhotographError, fitted, nearest_size, open_photograph
 from stages.pictures.png import encode_png
 from stages.source.stage import Source, SourceConfig
 from stages.tasks import Tasks
-
-
-class PictureChangedError(ValueError):
-    """A row's picture is not the planned one."""
 
 
 class Photographs(Source):
@@ -23,9 +20,8 @@ class Photographs(Source):
     With ``diffusion.buckets``, the size of the nearest proportion (:mod:`stages.pictures.photograph`). The
     stage's picture is then exactly the published ``I``.
 
-    Rejections: ``picture_missing``, ``picture_outside`` of the captions' folder, and the reasons of
-    :class:`stages.pictures.photograph.PhotographError`. A picture that was changed or lost after planning
-    fails its row.
+    Rejections: the reasons of :func:`stages.given_picture.without_picture` and of
+    :class:`stages.pictures.photograph.PhotographError`.
     """
 
     reads: ClassVar = {
@@ -52,11 +48,8 @@ class Photographs(Source):
         return to_table(rows["id"].to_pylist(), decisions, self.schema)
 
     def _decide(self, row: Mapping[str, Any]) -> Decision:
-        if row["picture_flaw"] == "picture_changed":
-            what = "the picture is not the planned one: put it back, or use another run name (--set name=...)"
-            return failed(PictureChangedError(what))
-        if row["picture_flaw"]:
-            return rejected(row["picture_flaw"])
+        if flawed := without_picture(row):
+            return flawed
         both = anchor_and_edit_prompts(self.tasks[row["task"]], row)
         if not all(self.model.prompts.fits(prompt) for prompt in both):
             return rejected("caption_exceeds_text_encoder")

@@ -1,5 +1,6 @@
 """A server on loopback that answers as the last message of a request, or a text quoted in it, says: badly."""
 
+import base64
 import gzip
 import json
 import threading
@@ -12,10 +13,13 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import numpy as np
+
 from stages.instruct.prompt import ANSWER_SCHEMA
 from stages.models.chat.attempts import Talk, converse
 from stages.models.chat.conversation import Message, Question, Reply
 from stages.models.chat.openai_chat import OpenAIChat
+from stages.pictures.png import decode_rgb
 
 
 def ask_all(
@@ -77,14 +81,25 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def _asked_for(message: str | list[dict[str, Any]]) -> str:
-    """The caption of a question of instruct, the instruction of one of the judge, or the message itself."""
+    """The caption of a question of instruct, the instruction of one of the judge, or the message itself.
+
+    Of a question of describe, the red of the picture's first pixel: ``red 90``.
+    """
     if isinstance(message, list):
         quoted = message[0]["text"].partition("{")[2]
+        if not quoted:
+            return f"red {pictures_in(message)[0][0, 0, 0]}"
         return json.JSONDecoder().raw_decode(f"{{{quoted}")[0]["instruction"]
     try:
         return json.loads(message)["caption"]
     except (ValueError, TypeError):
         return message
+
+
+def pictures_in(message: list[dict[str, Any]]) -> list[np.ndarray]:
+    """The pictures of a message, uint8 [H,W,3]."""
+    urls = [part["image_url"]["url"] for part in message if part["type"] == "image_url"]
+    return [decode_rgb(base64.b64decode(url.partition(",")[2])) for url in urls]
 
 
 class ChatServer(ThreadingHTTPServer):

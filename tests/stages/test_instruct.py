@@ -147,7 +147,7 @@ def test_a_curly_apostrophe_in_the_caption_is_that_of_the_answer():
 
 def test_later_stages_read_the_caption_from_here_and_not_from_the_plan():
     readers = [name for name, stage in STAGES.items() if "caption" in stage.reads.get("plan", ())]
-    assert readers == ["shorten", "instruct"], "shorten runs before it, if at all"
+    assert readers == ["describe", "shorten", "instruct"], "these two run before it, if at all"
     later = [name for name, stage in unrolled(2).items() if "caption" in stage.reads.get("source.2", ())]
     assert later == ["instruct.2"]
 

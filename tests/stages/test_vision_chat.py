@@ -13,12 +13,11 @@ from stages.judge.prompt import Prompt, Sight, conversation
 from stages.judge.stage import JudgeStage
 from stages.models.chat.conversation import Message, Picture
 from stages.models.chat.sampling import Sampling
-from stages.models.chat.vision_chat import VisionChat, load
+from stages.models.chat.vision_chat import load
 from stages.pictures.png import encode_png
 from tests.stages.tiny_sights import TASKS, picture, row, table
-from tests.stages.tiny_vision import END, IMAGE, llava, qwen
+from tests.stages.tiny_vision import IMAGE, SAMPLING, chat_of, llava, qwen, teach
 
-SAMPLING = Sampling(temperature=1, top_p=1, max_new_tokens=6)
 WORDS = [*"abcdefghijklmnop", "one", "two"]
 
 
@@ -33,10 +32,6 @@ PROMPT = Prompt(marks="Judge.", difference="Differences.", consistency="Look.", 
 @pytest.fixture(params=[llava, qwen], scope="module")
 def family(request):
     return request.param(*WORDS)
-
-
-def chat_of(family, sampling: Sampling = SAMPLING, batch: int = 3) -> VisionChat:
-    return VisionChat(*family, sampling, batch, 16, "judge.model")
 
 
 def ask(*levels: int, text: str = "one") -> list[Message]:
@@ -136,24 +131,8 @@ def test_a_model_without_sight_is_refused_before_the_run():
 def bright_judge(tmp_path_factory):
     """A folder with a LLaVA that was taught to give bright targets 5 and dark ones 1."""
     folder = tmp_path_factory.mktemp("judge")
-    model, processor = llava(DARK, BRIGHT)
-    chat = chat_of((model, processor), batch=4)
     shades = [(10, 20, DARK), (10, 235, BRIGHT), (10, 45, DARK), (10, 210, BRIGHT)]
-    inputs = chat.encode([question(before, after) for before, after, _ in shades])
-    said = torch.tensor([processor.tokenizer.convert_tokens_to_ids([told, END]) for *_, told in shades])
-    start = inputs["input_ids"].shape[1]
-    inputs["input_ids"] = torch.cat([inputs["input_ids"], said], 1)
-    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(said)], 1)
-    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-    for _ in range(80):
-        logits = model(**inputs).logits[:, start - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), said.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.1
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
+    teach(folder, [(question(before, after), told) for before, after, told in shades])
     return folder
 
 

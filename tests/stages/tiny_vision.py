@@ -1,6 +1,7 @@
 """Vision language models of two families, with random weights and a vocabulary of a few words."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,10 @@ from transformers import (
     Qwen2VLVideoProcessor,
 )
 
+from stages.models.chat.conversation import Message
+from stages.models.chat.sampling import Sampling
+from stages.models.chat.vision_chat import VisionChat
+
 PAD, END, IMAGE, USER = "<pad>", "<end>", "<image>", "<|user|>"
 TEMPLATE = (
     "{% for m in messages %}<|user|>{% for c in m['content'] %}"
@@ -27,6 +32,7 @@ TEMPLATE = (
     "{% endfor %}{% endfor %}<end>"
 )
 SIDE, PATCH = 16, 8
+SAMPLING = Sampling(temperature=1, top_p=1, max_new_tokens=6)
 WIDTH: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2}
 
 
@@ -103,3 +109,27 @@ def qwen(*words: str) -> tuple[Qwen2VLForConditionalGeneration, Qwen2VLProcessor
         video_token_id=video,
     )
     return Qwen2VLForConditionalGeneration(config).eval(), processor
+
+
+def chat_of(family, sampling: Sampling = SAMPLING, batch: int = 3) -> VisionChat:
+    return VisionChat(*family, sampling, batch, 16, "judge.model")
+
+
+def teach(folder: Path, answers: Sequence[tuple[list[Message], str]]) -> None:
+    """Save a LLaVA that was taught the answer to each question, as one token and the end."""
+    model, processor = llava(*dict.fromkeys(text for _, text in answers))
+    inputs = chat_of((model, processor), batch=len(answers)).encode([question for question, _ in answers])
+    told = torch.tensor([processor.tokenizer.convert_tokens_to_ids([text, END]) for _, text in answers])
+    start = inputs["input_ids"].shape[1]
+    inputs["input_ids"] = torch.cat([inputs["input_ids"], told], 1)
+    inputs["attention_mask"] = torch.cat([inputs["attention_mask"], torch.ones_like(told)], 1)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for _ in range(80):
+        logits = model(**inputs).logits[:, start - 1 : -1]
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), told.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)

@@ -37,6 +37,17 @@ def load_chat(config: TextChatConfig, batch: int, gpus: float, section: str) -> 
     return TransformersChat(model, tokenizer, sampling_of(config), batch, config.prompt_multiple, section)
 
 
+def load_vision_chat(config: ChatConfig, batch: int, section: str) -> ChatModel:
+    """The vision language model of a section; arguments and errors as of :func:`load_chat`."""
+    if config.endpoint is not None:
+        from stages.models.chat.openai_chat import OpenAIChat
+
+        return OpenAIChat(config, config.endpoint, section)
+    from stages.models.chat.vision_chat import load
+
+    return load(config, config.dtype, sampling_of(config), batch, config.prompt_multiple, section)
+
+
 def sampling_of(config: ChatConfig) -> "Sampling":
     """The settings with which a model in process draws its tokens."""
     from stages.models.chat.sampling import Sampling

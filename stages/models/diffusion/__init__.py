@@ -1,29 +1,23 @@
 """The manifest section of the text-to-image model that draws both pictures of a pair."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field, Strict, field_validator, model_validator
-from typing_extensions import Self
+from pydantic import Field, field_validator
 
 from stages.base import Weights
-from stages.candidate import MOST_STEPS, GuidanceScale, Several
+from stages.candidate import MOST_STEPS, GuidanceScale
+from stages.models.diffusion.sizes import PictureSizes
 from stages.seeds import shape_of
 
 SAMPLERS = ("ddim", "euler", "euler_ancestral", "lcm", "flow_euler")
 
-Pixels = Annotated[int, Field(ge=8, le=8192)]
-Size = Annotated[tuple[Pixels, Pixels], Strict(False)]
-"""Height and width."""
 
-
-class DiffusionConfig(Weights):
+class DiffusionConfig(PictureSizes, Weights):
     """A diffusers pipeline (:mod:`stages.models.diffusion.families`), and its sampling settings."""
 
     implied: ClassVar = {
+        **PictureSizes.implied,
         "negative_prompt": "",
-        "height": None,
-        "width": None,
-        "buckets": (),
         "variant": None,
         "vae_dtype": None,
         "vae_chunk": None,
@@ -38,11 +32,6 @@ class DiffusionConfig(Weights):
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     negative_prompt: str = Field(
         "", max_length=2000, description="what guidance leads away from; takes the empty prompt's place"
-    )
-    height: int | None = Field(None, ge=8, le=8192, description="pixels; by default the model's own")
-    width: int | None = Field(None, ge=8, le=8192, description="pixels; by default the model's own")
-    buckets: Several[Size] = Field(
-        (), description="sizes [height, width] instead of one; a row's seed chooses its own"
     )
     variant: str | None = Field(None, description="of the hub's files, such as fp16")
     vae_dtype: Literal["float32", "float16", "bfloat16"] | None = Field(
@@ -69,25 +58,10 @@ class DiffusionConfig(Weights):
             )
         return sampler
 
-    @model_validator(mode="after")
-    def _one_kind_of_size(self) -> Self:
-        if (self.height is None) != (self.width is None):
-            raise ValueError("diffusion.height and diffusion.width: set both or neither")
-        if self.buckets and self.height is not None:
-            raise ValueError("diffusion.buckets are sizes instead of height and width: take one of them out")
-        return self
-
     @property
     def halved(self) -> bool:
         """Whether the weights themselves are loaded in half precision."""
         return self.dtype != "float32"
-
-    @property
-    def sizes(self) -> tuple[tuple[int, int] | None, ...]:
-        """The sizes (height, width) of pictures in pixels; None is the model's own."""
-        if self.buckets:
-            return self.buckets
-        return (None if self.height is None or self.width is None else (self.height, self.width),)
 
     def size_of(self, seed: int) -> tuple[int, int] | None:
         """The size of the row with this seed; None is the model's own."""
