@@ -39,6 +39,10 @@ class ControlledCrossTransformer:
             return states
         return held(states, self._control, inactive)
 
+    def costs(self, mask: torch.Tensor, size: Size) -> list[float]:
+        """All edits are computed whole."""
+        return [1.0] * len(mask)
+
     def begin(self, edits: Sequence[EditRow], sources: int, size: Size, sparse: bool) -> PromptToPrompt:
         model, config = self._model, self._config
         tokens = size[0] * size[1] // model.family.multiple**2

@@ -1,6 +1,7 @@
 import io
 import socket
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -9,6 +10,7 @@ from pipeline.errors import UserError
 from pipeline.manifest.manifest import read_manifest
 from stages import STAGES
 from stages.instruct.stage import InstructConfig
+from stages.pictures.png import encode_png
 from stages.sessions.turns import unrolled
 from tests.pipeline.fake_stages import PLACED
 from tests.pipeline.runs import MANIFESTS, ROOT
@@ -78,10 +80,11 @@ def test_shipped_manifests_pass_with_what_they_need_in_place(path, tmp_path, mon
     for name in ("prompts", "toybox"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "weights").symlink_to(ROOT / "toybox" / "weights")  # quickstart's downloads
-    (tmp_path / "captions.txt").write_text("a red cube\n")
+    (tmp_path / "captions.jsonl").write_text('{"caption": "a red cube", "image": "cube.png"}\n')
+    (tmp_path / "cube.png").write_bytes(encode_png(np.zeros((8, 8, 3), np.uint8)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OPENAI_API_KEY", "key")
-    overrides = [f"runs={tmp_path / 'runs'}", "captions.file=captions.txt"]
+    overrides = [f"runs={tmp_path / 'runs'}", "captions.file=captions.jsonl"]
     with socket.create_server(("127.0.0.1", 0)) as server:
         if read_manifest(path, overrides, STAGES).section("instruct", InstructConfig).endpoint:
             url = f"http://127.0.0.1:{server.getsockname()[1]}/v1"

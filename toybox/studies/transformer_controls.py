@@ -11,7 +11,7 @@ the edit before the outside is pasted. CPU seconds: of the edit stage, sources i
 
 import argparse
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,17 @@ class Judged:
     seconds: float = 0.0
 
 
+class Kept:
+    """Stands in the place of a model's ``sample`` and keeps what it drew last."""
+
+    sample: Callable[..., torch.Tensor]
+    last: torch.Tensor
+
+    def __call__(self, *given: Any, **named: Any) -> torch.Tensor:
+        self.last = self.sample(*given, **named)
+        return self.last
+
+
 def grounded_rows(manifest: Manifest, tasks: Tasks, each: int, batch: int) -> list[Row]:
     """Rows whose sources are drawn and whose objects are found; a multiple of ``batch``."""
     rows: list[Row] = [dict(row) for row in sample_rows(each)]
@@ -125,16 +136,16 @@ def outside_in_latents(tasks: Tasks, row: Row, source: torch.Tensor, edit: torch
 def edit_all(manifest: Manifest, tasks: Tasks, way: Way, rows: Sequence[Row], judge: Judge) -> Judged:
     """Edit and judge all rows in one way."""
     stage, judged = edit_stage(manifest, tasks, way), Judged()
-    drawing, latents = stage.drawing, []
-    assert drawing is not None, "the tasks are drawn"
-    sample = drawing.model.sample
-    drawing.model.sample = lambda *given, **named: latents.append(sample(*given, **named)) or latents[-1]  # type: ignore[method-assign]
+    latents = Kept()
+    assert stage.drawing is not None, "the tasks are drawn"
+    latents.sample = stage.drawing.model.sample
+    stage.drawing.model.sample = latents  # type: ignore[method-assign]
     size = stage.config.batch
     for start in track(range(0, len(rows), size), "edits"):
         part, begun = rows[start : start + size], time.process_time()
         records = stage(pa.Table.from_pylist(list(part))).to_pylist()
         judged.seconds += time.process_time() - begun
-        sources, edits = latents.pop().split(size)
+        sources, edits = latents.last.split(size)
         for row, record, source, edit in zip(part, records, sources, edits, strict=True):
             judged.latents.append(outside_in_latents(tasks, row, source, edit))
             _judge(judged, row | record, tasks, judge)
