@@ -70,7 +70,8 @@ lint: setup  ## ruff and mypy
 
 toybox: setup  ## train the toybox's models from nothing (resumable; hours on 2 cores)
 	@for recipe in recipes.train_autoencoder recipes.train_diffusion recipes.train_language_model recipes.train_detector \
-		recipes.train_segmenter recipes.train_clip evaluation.train_judge recipes.train_task_predictor; do \
+		recipes.train_segmenter recipes.train_clip evaluation.train_judge recipes.train_task_predictor \
+		recipes.train_transformer; do \
 		$(BIN)/python -m toybox.$$recipe || exit 1; \
 	done
 

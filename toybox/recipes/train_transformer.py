@@ -48,7 +48,7 @@ HELD_BACK = 256
 BATCH = 32
 CAPTION_DROPOUT = 0.1
 CONTENT_BLOCK, CONTENT_WEIGHT = 2, 0.1
-SCHEDULE = Schedule(steps=6_000, learning_rate=1e-3, warmup=200, plateau=0.3, average=0.998)
+SCHEDULE = Schedule(steps=4_800, learning_rate=1e-3, warmup=200, plateau=0.3, average=0.998)
 
 
 def build_transformer() -> SD3Transformer2DModel:
