@@ -18,7 +18,7 @@ import torch
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.fusion import Fusion, free_above, fuse, grid, pool_mask
-from stages.edit.prompt_to_prompt.generations import generations_of, turns_of
+from stages.edit.prompt_to_prompt.generations import generations_of, rows_by_turn, turns_of
 from stages.edit.prompt_to_prompt.local_blend import Blend, blended_region
 
 KeyValue = tuple[torch.Tensor, torch.Tensor]
@@ -100,7 +100,8 @@ class PromptToPrompt:
         self.cond_edits = self.edit_rows + self.halves[-1]
         source_rows = [edit.source for edit in edits]
         self.turns = turns_of(source_rows, sources)
-        """The edits of each turn, as slices; a turn's sources are those of the finished turn before it."""
+        """The edits of each turn; a turn's sources are those of the finished turn before it."""
+        self.rows_by_turn = rows_by_turn(self.turns, self.edit_rows, self.source_rows, self.halves)
         self.generations = generations_of(source_rows, sources, self.halves[-1], device)
         self.matrix = torch.stack([edit.tokens.matrix for edit in edits]).to(device, dtype)
         self.own = torch.stack([edit.tokens.own for edit in edits]).to(device, dtype)
@@ -187,8 +188,7 @@ class PromptToPrompt:
         """Apply LocalBlend, then latent fusion (docs/prompt-to-prompt.md, sections 5 and 6)."""
         if self.mask is None and not self.blending:
             return latents
-        # Turn by turn, because a later turn's source latents are the already changed latents of the turn
-        # before.
+        # Turn by turn, because a later turn's source latents are the changed latents of the turn before.
         for turn in self.turns:
             rows = self.edit_rows[turn]
             edited = self._held(step, turn, latents[rows], latents[self.source_rows[turn]])

@@ -48,6 +48,25 @@ def turns_of(source_rows: Sequence[int], sources: int) -> list[slice]:
     return [slice(*ends) for ends in zip(starts, [*starts[1:], len(depths)], strict=True)]
 
 
+def rows_by_turn(
+    turns: Sequence[slice], edit_rows: torch.Tensor, source_rows: torch.Tensor, halves: Sequence[int]
+) -> list[tuple[torch.Tensor, torch.Tensor]]:
+    """The rows of each turn's sources and edits, int64 [halves * edits] each, half by half.
+
+    Args:
+        turns: from :func:`turns_of`.
+        edit_rows, source_rows: by edit [E], in the batch [sources | edits].
+        halves: where each half of the network's batch begins.
+    """
+    return [
+        (
+            torch.cat([source_rows[turn] + half for half in halves]),
+            torch.cat([edit_rows[turn] + half for half in halves]),
+        )
+        for turn in turns
+    ]
+
+
 def generations_of(
     source_rows: Sequence[int], sources: int, offset: int, device: torch.device
 ) -> list[Generation]:
