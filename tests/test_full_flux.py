@@ -5,8 +5,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.models.diffusion.families.flux import FluxNetwork
 from stages.models.diffusion.sampler import sample
 from tests.stages.tiny_pipelines import flux_transformer
@@ -19,13 +20,11 @@ def draw(transformer: FluxTransformer2DModel, side: int, tokens: int, hold: bool
     device, network = torch.device("meta"), FluxNetwork(transformer.to("meta"))
     config = transformer.config
     nothing = TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    edit = EditRow(
-        0, nothing, torch.zeros(STEPS, 0), torch.tensor([True, False]), mask=torch.ones(8 * side, 8 * side)
-    )
-    core = JointAttention(hold=hold)
-    core.control = PromptToPrompt(
-        [edit], 1, STEPS, 1, device, transformer.dtype, guided=False, mask_attention=not hold
-    )
+    gates, blocks = torch.tensor([True, False]), torch.ones(len(network.blocks), dtype=torch.bool)
+    mask = torch.ones(8 * side, 8 * side)
+    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), gates, shared=True, mask=mask, blocks=blocks)
+    core, options = JointAttention(hold=hold), {"guided": False, "mask_attention": not hold}
+    core.control = JointControl([edit], 1, STEPS, "qk", side**2 // 4, device, transformer.dtype, **options)
     core.install(network)
     return sample(
         network,

@@ -5,8 +5,9 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 from stages.edit.prompt_to_prompt.alignment import TokenMap
-from stages.edit.prompt_to_prompt.control import EditRow, PromptToPrompt
+from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
+from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.sampler import sample
 from tests.stages.tiny_pipelines import sd3_transformer
@@ -42,9 +43,10 @@ def draw(transformer: SD3Transformer2DModel, side: int, tokens: int, hold: bool)
     device, network = torch.device("meta"), SD3Network(transformer.to("meta"))
     config, dtype = transformer.config, transformer.dtype
     mask, nothing = torch.ones(8 * side, 8 * side), TokenMap(torch.zeros(0, 0), torch.zeros(0))
-    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), torch.tensor([True, False]), shared=True, mask=mask)
-    core = JointAttention(hold=hold)
-    core.control = PromptToPrompt([edit], 1, STEPS, 1, device, dtype, mask_attention=not hold)
+    gates, blocks = torch.tensor([True, False]), torch.ones(len(network.blocks), dtype=torch.bool)
+    edit = EditRow(0, nothing, torch.zeros(STEPS, 0), gates, shared=True, mask=mask, blocks=blocks)
+    core, tokens_drawn = JointAttention(hold=hold), side**2 // config.patch_size**2
+    core.control = JointControl([edit], 1, STEPS, "qk", tokens_drawn, device, dtype, mask_attention=not hold)
     core.install(network)
     states = torch.empty(2, tokens, config.joint_attention_dim, device=device, dtype=dtype)
     return sample(

@@ -20,6 +20,10 @@ def explain(
     """One line per wrong key. For a union type, only the first alternative's error is shown."""
     wrong: dict[str, Mapping[str, Any]] = {}
     for each in error.errors(include_url=False, include_context=False):
+        if (
+            each["type"] == "default_factory_not_called"
+        ):  # another key, which has an error of its own, decides
+            continue
         key = _dotted(key_of(each, content), shared)
         # An error about a whole section has no key of its own, so every such error is shown.
         wrong.setdefault(key if each["type"] != "value_error" else f"{key} {each['msg']}", each)

@@ -142,7 +142,8 @@ def plain(text: str) -> str:
 
 def code(text: str) -> str:
     """A text as inline code. It may contain backticks, and stays inside a table cell."""
-    line = _one_line(text).replace("|", "\\|")
+    # A table ends its cell at a pipe with an even number of backslashes before it. It takes one of them away.
+    line = re.sub(r"(\\*)\|", lambda found: "\\" * ((len(found[1]) + 1) | 1) + "|", _one_line(text))
     fence = "`" * (1 + max((len(run) for run in re.findall("`+", line)), default=0))
     space = " " if line[:1] == "`" or line[-1:] == "`" or not line else ""
     return f"{fence}{space}{line}{space}{fence}"

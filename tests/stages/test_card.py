@@ -28,7 +28,8 @@ def cells(line: str) -> int:
     return line.replace("\\\\", "").replace("\\|", "").count("|") - 1
 
 
-@given(st.text(), st.text())
+@example("", "\\|")
+@given(st.text(), st.text(st.sampled_from("a|\\` \n")))
 def test_every_line_of_a_table_has_its_cells(first, second):
     lines = table(("a", "b:"), [(plain(first), code(second))]).splitlines()
     assert len(lines) == 3

@@ -47,6 +47,9 @@ class FirstStep:
     def __init__(self, start: int) -> None:
         self.start = start
 
+    def before_sampling(self, states, size):
+        pass
+
     def before_step(self, step):
         pass
 
