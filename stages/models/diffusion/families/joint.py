@@ -1,9 +1,9 @@
 """What the families of transformers with joint attention, over text and picture, have in common."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -73,23 +73,26 @@ class Stream:
         text: states [R,T,C]; None after a last block that does not compute them.
         picture: states [R,L,C] of any tokens of the pictures, the same of every row.
         modulation: what a row's time and conditions make [R,C].
-        rotary: tables over the tokens of text and picture, each [T+L,D]; None for a network without.
+        rotary: tables over the tokens of text and picture, each [T+L,D] or, of each row, [R,T+L,D].
+        seen: which tokens of the text are attended [R,T]; None: all.
     """
 
     text: torch.Tensor | None
     picture: torch.Tensor
     modulation: torch.Tensor
-    rotary: tuple[torch.Tensor, torch.Tensor] | None = None
+    rotary: tuple[torch.Tensor, ...] = ()
+    seen: torch.Tensor | None = None
 
-    def at(self, tokens: torch.Tensor) -> "Stream":
+    def at(self, tokens: torch.Tensor) -> Self:
         """That at some of the picture's tokens, int64 [l]; before the first block."""
         assert self.text is not None
-        rotary = self.rotary
-        if rotary is not None:
-            words = torch.arange(self.text.shape[1], device=tokens.device)
-            kept = torch.cat([words, len(words) + tokens])
-            rotary = rotary[0][kept], rotary[1][kept]
-        return Stream(self.text, self.picture.index_select(1, tokens), self.modulation, rotary)
+        words = torch.arange(self.text.shape[1], device=tokens.device)
+        kept = torch.cat([words, len(words) + tokens])
+        return replace(
+            self,
+            picture=self.picture.index_select(1, tokens),
+            rotary=tuple(table.index_select(-2, kept) for table in self.rotary),
+        )
 
 
 class JointNetwork(nn.Module):
@@ -116,7 +119,7 @@ class JointNetwork(nn.Module):
             timestep: 0 to 1000, of all rows.
             states: of the text [R,T,d].
             timestep_cond: the guidance scale of each row [R]; None for a model that is not told.
-            added_cond_kwargs: ``pooled``, CLIP's [R,p].
+            added_cond_kwargs: ``pooled``, CLIP's [R,p], or ``mask`` of the text's tokens [R,T], by family.
         """
         assert added_cond_kwargs is not None
         stream = self.begin(rows, timestep, states, timestep_cond, added_cond_kwargs)

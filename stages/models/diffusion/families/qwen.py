@@ -6,7 +6,7 @@ alone: no pooled vector modulates the tokens, so in a step all rows are modulate
 """
 
 from collections.abc import Mapping
-from types import SimpleNamespace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from stages.models.diffusion.families.flux_files import PATCH, SIDE
 from stages.models.diffusion.families.joint import (
     JointCore,
     PackedNetwork,
+    Stream,
     even_levels,
     plain_attention,
 )
@@ -57,33 +58,41 @@ class QwenNetwork(PackedNetwork):
         names = self.transformer.attn_processors
         self.transformer.set_attn_processor({name: QwenJointAttention(core) for name in names})
 
-    def forward(
+    def begin(
         self,
         rows: torch.Tensor,
         timestep: torch.Tensor,
         states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
-    ) -> SimpleNamespace:
-        """The velocity for latents [R,c,h,w].
-
-        Args:
-            timestep: 0 to 1000, of all rows.
-            states: of the text [R,T,d].
-            timestep_cond: not used; other families are told their guidance by it.
-            added_cond_kwargs: ``mask``, which tokens of the text are no padding [R,T].
-        """
-        assert added_cond_kwargs is not None
-        size = (rows.shape[2], rows.shape[3])
-        (drawn,) = self.transformer(
-            hidden_states=self.pack(rows),
-            timestep=(timestep / 1000).to(rows.dtype).expand(len(rows)),
-            encoder_hidden_states=states,
-            encoder_hidden_states_mask=added_cond_kwargs["mask"],
-            img_shapes=[[(1, *self.grid(size))]] * len(rows),
-            return_dict=False,
+        timestep_cond: torch.Tensor | None,
+        added: Mapping[str, torch.Tensor],
+    ) -> Stream:
+        """What enters the first block, for latents [R,c,h,w]; it is not told its guidance."""
+        net, size = self.transformer, self.grid((rows.shape[2], rows.shape[3]))
+        picture = net.img_in(self.pack(rows))
+        time = net.time_text_embed((timestep / 1000).to(picture.dtype).expand(len(rows)), picture)
+        text = net.txt_in(net.txt_norm(states))
+        of_picture, of_text = net.pos_embed(
+            [(1, *size)], max_txt_seq_len=states.shape[1], device=picture.device
         )
-        return SimpleNamespace(sample=self.unpack(drawn, size))
+        return Stream(text, picture, time, (torch.cat([of_text, of_picture]),), added["mask"])
+
+    def through(self, block: nn.Module, stream: Stream) -> Stream:
+        """What leaves a block."""
+        assert stream.text is not None
+        (rotary,) = stream.rotary
+        of_text, of_picture = rotary.tensor_split([stream.text.shape[1]])
+        text, picture = block(
+            hidden_states=stream.picture,
+            encoder_hidden_states=stream.text,
+            encoder_hidden_states_mask=stream.seen,
+            temb=stream.modulation,
+            image_rotary_emb=(of_picture, of_text),
+        )
+        return replace(stream, text=text, picture=picture)
+
+    def end(self, stream: Stream) -> torch.Tensor:
+        """The velocity at the tokens [R,L,4c], after the last block."""
+        return self.transformer.proj_out(self.transformer.norm_out(stream.picture, stream.modulation))
 
 
 class QwenFamily(Masked):
