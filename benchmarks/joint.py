@@ -8,7 +8,8 @@
 The last one has FLUX.1's own size at 1024 px, for a GPU. All variants run in one process, interleaved,
 with medians over rounds: absolute times vary with the machine, ratios hardly. Every variant draws a source
 and its edits together; the edits' gates are open in all steps. The weights are random. Text and picture have
-the proportion of FLUX.1 at 1024 px, 1 to 8 tokens. Stable Diffusion 3 has unconditional rows.
+the proportion of FLUX.1 at 1024 px, 1 to 8 tokens. Stable Diffusion 3 and Qwen-Image
+have unconditional rows; no token of text is padding.
 """
 
 import argparse
@@ -22,7 +23,12 @@ from typing import Any, get_args
 
 import diffusers
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import (
+    FlowMatchEulerDiscreteScheduler,
+    FluxTransformer2DModel,
+    QwenImageTransformer2DModel,
+    SD3Transformer2DModel,
+)
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -36,6 +42,7 @@ from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families.flux import FluxNetwork
 from stages.models.diffusion.families.joint import JointNetwork
+from stages.models.diffusion.families.qwen import QwenNetwork
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.sampler import sample
 
@@ -47,7 +54,7 @@ class Family:
     Attributes:
         network: its class.
         build: makes the transformer, with random weights.
-        pooled: width of the pooled prompt.
+        pooled: width of the pooled prompt, which Qwen-Image does not look at.
         guided: whether there are unconditional rows.
     """
 
@@ -64,7 +71,22 @@ def _flux(options: argparse.Namespace) -> nn.Module:
         num_single_layers=options.layers - options.layers // 3,
         num_attention_heads=options.heads,
         attention_head_dim=options.head,
-        axes_dims_rope=(options.head // 8, options.head * 7 // 16, options.head * 7 // 16),
+        axes_dims_rope=_axes(options),
+    )
+
+
+def _axes(options: argparse.Namespace) -> tuple[int, int, int]:
+    """How many channels of a head are turned by each axis, in the proportion of the published models."""
+    return options.head // 8, options.head * 7 // 16, options.head * 7 // 16
+
+
+def _qwen(options: argparse.Namespace) -> nn.Module:
+    return QwenImageTransformer2DModel(
+        num_layers=options.layers,
+        num_attention_heads=options.heads,
+        attention_head_dim=options.head,
+        joint_attention_dim=4096,
+        axes_dims_rope=_axes(options),
     )
 
 
@@ -81,7 +103,11 @@ def _sd3(options: argparse.Namespace) -> nn.Module:
     )
 
 
-FAMILIES = {"flux": Family(FluxNetwork, _flux, 768, False), "sd3": Family(SD3Network, _sd3, 2048, True)}
+FAMILIES = {
+    "flux": Family(FluxNetwork, _flux, 768, False),
+    "sd3": Family(SD3Network, _sd3, 2048, True),
+    "qwen": Family(QwenNetwork, _qwen, 1, True),
+}
 
 
 class Bench:
@@ -172,7 +198,7 @@ class Bench:
             torch.full((pictures,), 3.5, device=DEVICE),
             options.steps,
             control,
-            added={"pooled": pooled},
+            added={"pooled": pooled, "mask": torch.ones(rows, options.text, dtype=torch.bool, device=DEVICE)},
         )
 
 

@@ -15,6 +15,10 @@ from tests.stages.edit_rows import assert_manifest_suits, assert_refused, drawn_
 HOLD = {"hold": "exact", "mask_attention": False}
 MANIFESTS = {"qwen": "qwen-image", "zimage": "z-image", "pixart": "pixart-sigma", "sana": "sana"}
 JOINT = ("qwen", "zimage")
+REGION = {**HOLD, "region": "schedule", "cheap_candidates": 1}
+REGIONS = {"qwen": ("qk", "p2p", "kv")}
+"""Families whose edits can be computed in their regions, and their controls."""
+IN_REGIONS = [(kind, control) for kind, controls in REGIONS.items() for control in controls]
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +62,10 @@ def test_pairs_are_equal_outside_and_differ_inside(folders, kind, guidance):
         assert (anchor[4:12, 4:12] != target[4:12, 4:12]).any()
 
 
-@pytest.mark.parametrize("keys", [{}, HOLD])
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [(kind, keys) for kind in KINDS for keys in ({}, HOLD)] + [(kind, REGION) for kind in REGIONS],
+)
 def test_an_empty_mask_gives_the_source(folders, kind, keys, monkeypatch):
     """Latents are equal to the bit."""
     table = rows(kind, folders, 0, 1, 2, side=0)
@@ -90,7 +97,27 @@ def test_a_held_edit_with_a_guidance_of_its_own_has_its_sources_latents_outside(
     assert difference.max() == 0
 
 
-@pytest.mark.parametrize("keys", [{}, HOLD])
+@pytest.mark.parametrize(("kind", "control"), IN_REGIONS)
+@pytest.mark.parametrize("guidance", [4.0, 0.0])
+def test_an_edit_computed_in_its_region_is_the_held_edit(folders, kind, control, guidance, monkeypatch):
+    """But for rounding in float32; outside it has its source's latents to the bit."""
+    table = rows(kind, folders, 0, 1, 2, guidance=guidance, longer=" on a beach")
+    own = tasks({"mask": "soft", "self_until": 0.7, "cross_until": 0.7})
+    held, sparse = (
+        latents_of(stage(kind, folders, own, guidance, control=control, **keys), table, monkeypatch)
+        for keys in (HOLD, REGION)
+    )
+    assert 0 < (held - sparse).abs().max() < 1e-5
+    difference = (sparse[:, 0] - sparse[:, 1]).abs()
+    assert difference[..., 2:6, 2:6].max() > 1e-4
+    difference[..., 2:6, 2:6] = 0
+    assert difference.max() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys"),
+    [(kind, keys) for kind in KINDS for keys in ({}, HOLD)] + [(kind, REGION) for kind in REGIONS],
+)
 def test_a_row_does_not_depend_on_its_neighbours(folders, kind, keys):
     """Whose captions and masks are others."""
     editor = stage(kind, folders, **keys)
@@ -102,17 +129,20 @@ def test_a_row_does_not_depend_on_its_neighbours(folders, kind, keys):
 
 
 @pytest.mark.parametrize(
-    ("keys", "candidate", "message"),
-    [
-        ({"region": "support"}, {}, "edit.region: support .* transformer: set whole"),
-        ({"region": "schedule", **HOLD}, {}, "edit.region: schedule .* transformer: set whole"),
-    ],
+    "keys", [{"region": "support"}, {"region": "schedule"}, {"region": "support", **HOLD}]
 )
-def test_what_does_not_suit_it_is_refused_by_the_check_and_at_loading(
-    folders, kind, keys, candidate, message
-):
+def test_a_region_that_does_not_suit_it_is_refused_by_the_check_and_at_loading(folders, kind, keys):
+    message = f"edit.region: {keys['region']} .* transformer: set whole"
+    if kind in REGIONS:
+        message += ", or schedule with edit.hold: exact"
     config = Edit.Config.model_validate({"diffusion": diffusion(kind, folders), "batch": 3, **keys})
-    assert_refused(config, tasks({"mask": "soft", **candidate}), message)
+    assert_refused(config, tasks({"mask": "soft"}), message)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - set(REGIONS)))
+def test_a_family_without_regions_refuses_them_under_the_hold_too(folders, kind):
+    config = Edit.Config.model_validate({"diffusion": diffusion(kind, folders), "batch": 3, **REGION})
+    assert_refused(config, tasks({"mask": "soft"}), "edit.region: schedule is not yet .* set whole")
 
 
 def test_the_shipped_manifest_suits_it(folders, kind):

@@ -10,13 +10,10 @@ from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
-from stages.models.diffusion.families import flux_attention
-from stages.models.diffusion.families.flux import FluxNetwork
-from stages.models.diffusion.families.sd3 import SD3Network
 from tests.stages.joint_families import FIRST, KINDS, LAST
 from tests.stages.joint_families import edit as controlled_edit
-from tests.stages.test_joint_attention import HELD, LATE, SIZE, STEPS, T, at_tokens, peaky
-from tests.stages.tiny_pipelines import POOLED, WIDTH, flux_transformer, sd3_transformer
+from tests.stages.sparse_families import NETWORKS, by_guidance, conditions, guided, turn_exactly
+from tests.stages.test_joint_attention import HELD, LATE, SIZE, STEPS, at_tokens
 
 GRID = (SIZE[0] // 2, SIZE[1] // 2)
 TOKENS = GRID[0] * GRID[1]
@@ -26,32 +23,16 @@ OTHER[0:8, 12:24] = torch.tensor([0.2, 0.45, 0.7, 1]).repeat_interleave(3)
 WIDE = torch.full((16, 24), 0.3)
 WIDE[2:14, 1:20] = 0.9
 MASKS = {"region": HELD, "another region": OTHER, "most of the picture": WIDE, "none": None}
-NETWORKS = {
-    "flux": lambda: FluxNetwork(peaky(flux_transformer(guidance=True))),
-    "sd3": lambda: SD3Network(peaky(sd3_transformer(False))),
-    "sd35": lambda: SD3Network(peaky(sd3_transformer(True))),
-}
 
 
 @pytest.fixture
 def exact_positions(monkeypatch):
-    """FLUX.1 turns queries and keys in float32: a last bit of float64 would become one of float32."""
-
-    def turned(x, tables, sequence_dim):
-        cos, sin = (table[None, :, None].double() for table in tables)
-        real, imaginary = x.unflatten(-1, (-1, 2)).unbind(-1)
-        return x * cos + torch.stack([-imaginary, real], -1).flatten(-2) * sin
-
-    monkeypatch.setattr(flux_attention, "apply_rotary_emb", turned)
+    turn_exactly(monkeypatch)
 
 
 @pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
 def network(request):
     return request.param()
-
-
-def guided(network) -> bool:
-    return isinstance(network, SD3Network)
 
 
 def edit(source: int = 0, open_=OPEN, mask=None, seed: int = 0, blocks=(True,) * 4) -> EditRow:
@@ -90,26 +71,19 @@ def sparse_network(network) -> SparseTransformer:
 
 def drawn(call, control: JointControl, seeds: list[int]) -> torch.Tensor:
     """Latents after all steps, turned by Euler's rule; a seed for the conditions of each row."""
-    halves = len(control.halves)
-    width, pooled_width = (3 * WIDTH, 2 * POOLED) if halves == 2 else (WIDTH, WIDTH)
-    rows = []
-    for seed in [99] * len(seeds) * (halves - 1) + seeds:  # unconditional rows have one prompt
-        generator = torch.Generator().manual_seed(seed)
-        rows.append([torch.randn(shape, generator=generator) for shape in ((T, width), (pooled_width,))])
-    dtype = call.dtype
-    states, pooled = (torch.stack(each).to(dtype) for each in zip(*rows, strict=True))
-    first = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(1)).to(dtype)
+    halves, own = len(control.halves), getattr(call, "network", call)
+    prompts = [99] * len(seeds) * (halves - 1) + seeds  # unconditional rows have one prompt
+    states, added = conditions(own, prompts)
+    first = torch.randn(4, *SIZE, generator=torch.Generator().manual_seed(1)).to(call.dtype)
     latents, guidance = first.repeat(len(seeds), 1, 1, 1), torch.tensor(seeds) / 10 + 2
     told = guidance if halves == 1 else None
     for step in range(STEPS):
         control.before_step(step)
         time = torch.tensor(1000 * (1 - step / STEPS))
         with torch.no_grad():
-            velocity = call(latents.repeat(halves, 1, 1, 1), time, states, told, {"pooled": pooled}).sample
+            velocity = call(latents.repeat(halves, 1, 1, 1), time, states, told, added).sample
         if halves == 2:
-            unconditional, velocity = velocity.chunk(2)
-            scale = guidance[:, None, None, None]
-            velocity = unconditional + scale * (velocity - unconditional)
+            velocity = by_guidance(own, velocity, guidance)
         latents = control.after_step(step, latents - velocity / STEPS)
     return latents
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from diffusers import FluxTransformer2DModel, QwenImageTransformer2DModel, SD3Transformer2DModel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.sparse_flops import FAKE
@@ -13,6 +13,7 @@ from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families.flux import FluxNetwork
+from stages.models.diffusion.families.qwen import QwenNetwork
 from stages.models.diffusion.families.sd3 import SD3Network
 from tests.stages.test_sparse_joint import CLOSED, OPEN, control_of
 
@@ -27,6 +28,7 @@ class InnerBlocks(SD3Network):
 
 LARGE = {
     "flux": lambda: FluxNetwork(FluxTransformer2DModel(num_layers=1, num_single_layers=1)),
+    "qwen": lambda: QwenNetwork(QwenImageTransformer2DModel(num_layers=2)),
     "sd3": lambda: InnerBlocks(  # 3.5 large
         SD3Transformer2DModel(
             num_layers=2,
@@ -38,12 +40,20 @@ LARGE = {
         )
     ),
 }
-SHAPES = {"flux": (512, 4096, 768), "sd3": (333, 4096, 2048)}
+SHAPES = {"flux": (512, 4096, 768), "sd3": (333, 4096, 2048), "qwen": (256, 3584, 1)}
+"""Tokens of text, the width of their states, and that of the pooled vector."""
 
 
 @pytest.mark.parametrize(
     ("family", "kind", "open_"),
-    [("flux", "qk", OPEN), ("flux", "p2p", CLOSED), ("sd3", "qk", OPEN), ("sd3", "kv", OPEN)],
+    [
+        ("flux", "qk", OPEN),
+        ("flux", "p2p", CLOSED),
+        ("sd3", "qk", OPEN),
+        ("sd3", "kv", OPEN),
+        ("qwen", "qk", OPEN),
+        ("qwen", "p2p", CLOSED),
+    ],
 )
 def test_an_edit_costs_its_share_of_the_tokens(family, kind, open_):
     """At full widths and 1024 px: (n + T) / (N + T) of a row's arithmetic, by torch's counter."""
@@ -53,7 +63,7 @@ def test_an_edit_costs_its_share_of_the_tokens(family, kind, open_):
     assert expected <= share < expected + 0.005, "the rest are embeddings, in these few layers"
 
 
-@pytest.mark.parametrize("family", ["flux", "sd3"])
+@pytest.mark.parametrize("family", SHAPES)
 def test_p2p_costs_one_more_attention_of_the_picture(family):
     text = SHAPES[family][0]
     expected = (64 * 64 / 4 + text) / (64 * 64 + text)
@@ -81,7 +91,7 @@ def cost_of_an_edit(family: str, kind: str, open_) -> float:
         given = {"rows": (rows, 16, 2 * side, 2 * side), "states": (rows, text, width)}
         with FAKE:
             given = {name: torch.empty(shape) for name, shape in given.items()}
-            added = {"pooled": torch.empty(rows, pooled)}
+            added = {"pooled": torch.empty(rows, pooled), "mask": torch.ones(rows, text)}
         with FAKE, FlopCounterMode(display=False) as counter:
             call(given["rows"], torch.tensor(500.0), given["states"], None, added)
         counts.append(counter.get_total_flops())
