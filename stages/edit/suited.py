@@ -30,9 +30,7 @@ def control_problems(
             yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
         yield from _for_joint_attention(config, candidates, "has cross-attention")
         return
-    if family == "zimage" and config.region != "whole":
-        yield f"edit.region: {config.region} is not yet for {model}, a transformer: set whole"
-    elif config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
+    if config.region == "support" or (config.region == "schedule" and config.hold != "exact"):
         yield (
             f"edit.region: {config.region} does not suit {model}, a transformer: set whole, or schedule with "
             "edit.hold: exact"

@@ -16,7 +16,7 @@ HOLD = {"hold": "exact", "mask_attention": False}
 MANIFESTS = {"qwen": "qwen-image", "zimage": "z-image", "pixart": "pixart-sigma", "sana": "sana"}
 JOINT = ("qwen", "zimage")
 REGION = {**HOLD, "region": "schedule", "cheap_candidates": 1}
-REGIONS = {"qwen": ("qk", "p2p", "kv")}
+REGIONS = {"qwen": ("qk", "p2p", "kv"), "zimage": ("qk", "kv")}
 """Families whose edits can be computed in their regions, and their controls."""
 IN_REGIONS = [(kind, control) for kind, controls in REGIONS.items() for control in controls]
 

@@ -23,6 +23,8 @@ OTHER[0:8, 12:24] = torch.tensor([0.2, 0.45, 0.7, 1]).repeat_interleave(3)
 WIDE = torch.full((16, 24), 0.3)
 WIDE[2:14, 1:20] = 0.9
 MASKS = {"region": HELD, "another region": OTHER, "most of the picture": WIDE, "none": None}
+CONTROLS = [(name, kind) for name in NETWORKS for kind in KINDS if (name, kind) != ("zimage", "p2p")]
+controls = pytest.mark.parametrize(("network", "kind"), CONTROLS, indirect=["network"])
 
 
 @pytest.fixture
@@ -30,9 +32,9 @@ def exact_positions(monkeypatch):
     turn_exactly(monkeypatch)
 
 
-@pytest.fixture(scope="module", params=NETWORKS.values(), ids=NETWORKS)
+@pytest.fixture(scope="module", params=NETWORKS)
 def network(request):
-    return request.param()
+    return NETWORKS[request.param]()
 
 
 def edit(source: int = 0, open_=OPEN, mask=None, seed: int = 0, blocks=(True,) * 4) -> EditRow:
@@ -102,7 +104,7 @@ def sparse(network, edits: list[EditRow], seeds: list[int], sources: int = 1, ki
 
 @pytest.mark.parametrize("open_", [OPEN, CLOSED, LATE], ids=["open", "closed", "late"])
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
-@pytest.mark.parametrize("kind", KINDS)
+@controls
 def test_it_draws_what_the_dense_held_network_draws(network, exact_positions, kind, mask, open_):
     """Two edits with masks that grow over the steps, all steps."""
     edits = [edit(open_=open_, mask=mask), edit(open_=OPEN, mask=OTHER, seed=1)]
@@ -114,7 +116,7 @@ def test_it_draws_what_the_dense_held_network_draws(network, exact_positions, ki
     assert (found[2] - found[0]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@controls
 def test_edits_controlled_in_some_blocks_are_those_of_the_dense_held_network(network, exact_positions, kind):
     edits = [edit(mask=HELD, blocks=FIRST), edit(mask=OTHER, seed=1, blocks=LAST)]
     expected, found = (way(network, edits, [0, 1, 2], kind=kind) for way in (dense, sparse))

@@ -5,7 +5,7 @@ and one number of text tokens, of which each row sees its own. Layers are diffus
 """
 
 from collections.abc import Mapping
-from types import SimpleNamespace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch.nn import functional
 from stages.models.diffusion.families.joint import (
     JointCore,
     PackedNetwork,
+    Stream,
     attend_masked,
     plain_attention,
 )
@@ -50,6 +51,13 @@ class ZImageAttention:
         )
         query, key, value = (each.transpose(1, 2) for each in (query, key, value))
         return attn.to_out[1](attn.to_out[0](attend_masked(self.core, query, key, value, attention_mask)))
+
+
+@dataclass(frozen=True)
+class PaddedStream(Stream):
+    """Its text is the words, so many as ``words``, and then the padding of the picture."""
+
+    words: int = 0
 
 
 class ZImageBlock(nn.Module):
@@ -98,47 +106,57 @@ class ZImageNetwork(PackedNetwork):
         for each in self.blocks:
             each.block.attention.set_processor(ZImageAttention(core))
 
-    def forward(
+    def begin(
         self,
         rows: torch.Tensor,
         timestep: torch.Tensor,
         states: torch.Tensor,
-        timestep_cond: torch.Tensor | None = None,
-        added_cond_kwargs: Mapping[str, torch.Tensor] | None = None,
-    ) -> SimpleNamespace:
-        """The velocity for latents [R,c,h,w].
+        timestep_cond: torch.Tensor | None,
+        added: Mapping[str, torch.Tensor],
+    ) -> Stream:
+        """What enters the first block, for latents [R,c,h,w]; it is not told its guidance.
 
-        Args:
-            timestep: 0 to 1000, of all rows.
-            states: of the text [R,T,d].
-            timestep_cond: not used; other families are told their guidance by it.
-            added_cond_kwargs: ``mask``, the kinds of the text's tokens [R,T]: READ, LEARNED or 0.
+        ``mask`` has the kinds of the text's tokens [R,T]: READ, LEARNED or 0.
         """
-        assert added_cond_kwargs is not None
-        net, kinds, size = self.transformer, added_cond_kwargs["mask"], self.grid(rows.shape[-2:])
-        seen = kinds > 0
+        net, kinds = self.transformer, added["mask"]
         clock = ((1000 - timestep) / 1000 * net.t_scale).expand(len(rows))
-        time = net.t_embedder(clock).type_as(rows)
+        seen, size = kinds > 0, self.grid((rows.shape[2], rows.shape[3]))
         picture = net.all_x_embedder[_KIND](self.pack(rows))
         padding = net.x_pad_token.expand(len(rows), -picture.shape[1] % MULTIPLE, -1)
-        turned = self._of_picture(size, seen.sum(1))
-        unturned = self._rotations(turned.new_zeros(padding.shape[1], 3, dtype=torch.long)).expand(
-            len(rows), -1, -1
+        words = torch.where(kinds[..., None] == LEARNED, net.cap_pad_token, net.cap_embedder(states))
+        of_words, of_picture = (
+            self._of_text(words.shape[1], words.device),
+            self._of_picture(size, seen.sum(1)),
         )
-        attended = seen.new_ones(padding.shape[:2])
-        for refiner in self.refiners:
-            rotations = torch.cat([unturned, turned], 1)
-            padding, picture = refiner(padding, picture, attended, rotations, time)
-        text = torch.where(kinds[..., None] == LEARNED, net.cap_pad_token, net.cap_embedder(states))
-        of_text = self._of_text(text.shape[1], text.device)
         for layer in net.context_refiner:
-            text = layer(text, seen, of_text)
-        rotations = torch.cat([of_text.expand(len(rows), -1, -1), unturned, turned], 1)
-        text, seen = torch.cat([text, padding], 1), torch.cat([seen, attended], 1)
-        for layer in self.layers:
-            text, picture = layer(text, picture, seen, rotations, time)
-        drawn = net.all_final_layer[_KIND](picture, c=time)
-        return SimpleNamespace(sample=-self.unpack(drawn, (rows.shape[2], rows.shape[3])))
+            words = layer(words, seen, of_words)
+        of_padding = self._rotations(torch.zeros(padding.shape[1], 3, dtype=torch.long, device=rows.device))
+        of_text = torch.cat([of_words, of_padding[None]], 1).expand(len(rows), -1, -1)
+        return PaddedStream(
+            text=torch.cat([words, padding], 1),
+            picture=picture,
+            modulation=net.t_embedder(clock).type_as(rows),
+            rotary=(torch.cat([of_text, of_picture], 1),),
+            seen=torch.cat([seen, seen.new_ones(padding.shape[:2])], 1),
+            words=words.shape[1],
+        )
+
+    def through(self, block: nn.Module, stream: Stream) -> Stream:
+        """What leaves a block; the first ones do not see the words."""
+        assert isinstance(stream, PaddedStream)
+        assert stream.text is not None
+        assert stream.seen is not None
+        unread = stream.words if block in self.refiners else 0
+        words, text = stream.text.tensor_split([unread], 1)
+        (rotations,) = stream.rotary
+        text, picture = block(
+            text, stream.picture, stream.seen[:, unread:], rotations[:, unread:], stream.modulation
+        )
+        return replace(stream, text=torch.cat([words, text], 1), picture=picture)
+
+    def end(self, stream: Stream) -> torch.Tensor:
+        """The velocity at the tokens [R,L,4c], after the last block."""
+        return -self.transformer.all_final_layer[_KIND](stream.picture, c=stream.modulation)
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """Latents [R,c,h,w] as tokens [R,N,4c], row by row; a token's channels are its last axis here."""
