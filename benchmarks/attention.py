@@ -4,7 +4,7 @@
     python -m benchmarks.attention --family sd15 --dtype float16 --steps 50 --rounds 3 --pairs 1 4 8 16
     python -m benchmarks.attention --family sdxl --dtype float16 --edits 16 --published-edits    # on a GPU
     python -m benchmarks.attention --family sd15 --rounds 3 --steps 1 --pairs 1 --no-memory      # on a CPU
-    python -m benchmarks.attention --family flux       # or sd3, qwen: transformers (benchmarks/joint.py)
+    python -m benchmarks.attention --family flux       # or sd3, qwen, zimage (benchmarks/joint.py)
 
 All variants run in one process, interleaved, with medians over rounds: absolute times vary with the machine,
 ratios hardly. A pair is a source and an edit. With four edits per source, each edit counts as a pair. Peak

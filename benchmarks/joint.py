@@ -8,8 +8,8 @@
 The last one has FLUX.1's own size at 1024 px, for a GPU. All variants run in one process, interleaved,
 with medians over rounds: absolute times vary with the machine, ratios hardly. Every variant draws a source
 and its edits together; the edits' gates are open in all steps. The weights are random. Text and picture have
-the proportion of FLUX.1 at 1024 px, 1 to 8 tokens. Stable Diffusion 3 and Qwen-Image
-have unconditional rows; no token of text is padding.
+the proportion of FLUX.1 at 1024 px, 1 to 8 tokens, and no token of text is padding. All families but FLUX.1
+have unconditional rows.
 """
 
 import argparse
@@ -18,96 +18,25 @@ import os
 import platform
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, get_args
 
 import diffusers
 import torch
-from diffusers import (
-    FlowMatchEulerDiscreteScheduler,
-    FluxTransformer2DModel,
-    QwenImageTransformer2DModel,
-    SD3Transformer2DModel,
-)
+from diffusers import FlowMatchEulerDiscreteScheduler
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from benchmarks.attention_variants import DEVICE, clock, region_mask
+from benchmarks.joint_models import FAMILIES, TEXT_WIDTH
 from stages.edit.config import Kind as Control
 from stages.edit.prompt_to_prompt.alignment import TokenMap
 from stages.edit.prompt_to_prompt.control import EditRow
 from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
-from stages.models.diffusion.families.flux import FluxNetwork
 from stages.models.diffusion.families.joint import JointNetwork
-from stages.models.diffusion.families.qwen import QwenNetwork
-from stages.models.diffusion.families.sd3 import SD3Network
 from stages.models.diffusion.sampler import sample
-
-
-@dataclass(frozen=True)
-class Family:
-    """A family.
-
-    Attributes:
-        network: its class.
-        build: makes the transformer, with random weights.
-        pooled: width of the pooled prompt, which Qwen-Image does not look at.
-        guided: whether there are unconditional rows.
-    """
-
-    network: type[JointNetwork]
-    build: Callable[[argparse.Namespace], nn.Module]
-    pooled: int
-    guided: bool
-
-
-def _flux(options: argparse.Namespace) -> nn.Module:
-    """A third of the blocks has two streams, as of FLUX.1's 57."""
-    return FluxTransformer2DModel(
-        num_layers=options.layers // 3,
-        num_single_layers=options.layers - options.layers // 3,
-        num_attention_heads=options.heads,
-        attention_head_dim=options.head,
-        axes_dims_rope=_axes(options),
-    )
-
-
-def _axes(options: argparse.Namespace) -> tuple[int, int, int]:
-    """How many channels of a head are turned by each axis, in the proportion of the published models."""
-    return options.head // 8, options.head * 7 // 16, options.head * 7 // 16
-
-
-def _qwen(options: argparse.Namespace) -> nn.Module:
-    return QwenImageTransformer2DModel(
-        num_layers=options.layers,
-        num_attention_heads=options.heads,
-        attention_head_dim=options.head,
-        joint_attention_dim=4096,
-        axes_dims_rope=_axes(options),
-    )
-
-
-def _sd3(options: argparse.Namespace) -> nn.Module:
-    return SD3Transformer2DModel(
-        sample_size=2 * options.side,
-        num_layers=options.layers,
-        num_attention_heads=options.heads,
-        attention_head_dim=options.head,
-        caption_projection_dim=options.heads * options.head,
-        pos_embed_max_size=options.side,
-        out_channels=16,
-        qk_norm="rms_norm",
-    )
-
-
-FAMILIES = {
-    "flux": Family(FluxNetwork, _flux, 768, False),
-    "sd3": Family(SD3Network, _sd3, 2048, True),
-    "qwen": Family(QwenNetwork, _qwen, 1, True),
-}
 
 
 class Bench:
@@ -187,8 +116,9 @@ class Bench:
         noise = torch.randn(1, 16, 2 * options.side, 2 * options.side, generator=generator)
         states, pooled = (
             torch.randn(rows, *shape, generator=generator).to(DEVICE, self.dtype)
-            for shape in ((options.text, 4096), (self.family.pooled,))
+            for shape in ((options.text, TEXT_WIDTH), (self.family.pooled,))
         )
+        mask = torch.full((rows, options.text), self.family.read, device=DEVICE)
         sample(
             network,
             FlowMatchEulerDiscreteScheduler(),
@@ -198,7 +128,7 @@ class Bench:
             torch.full((pictures,), 3.5, device=DEVICE),
             options.steps,
             control,
-            added={"pooled": pooled, "mask": torch.ones(rows, options.text, dtype=torch.bool, device=DEVICE)},
+            added={"pooled": pooled, "mask": mask},
         )
 
 
@@ -217,6 +147,8 @@ def main() -> None:
     parser.add_argument("--text", type=int, default=128, help="tokens of a prompt")
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     options = parser.parse_args()
+    if (options.family, options.control) == ("zimage", "p2p"):
+        parser.error("Z-Image has no p2p")
     torch.set_num_threads(1)
     bench, console = Bench(options), Console()
     variants = {"limit: plainly sampling": bench.plain()}
