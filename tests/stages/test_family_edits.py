@@ -114,6 +114,15 @@ def test_an_edit_computed_in_its_region_is_the_held_edit(folders, kind, control,
     assert difference.max() == 0.0
 
 
+@pytest.mark.parametrize("kind", REGIONS)
+def test_an_edit_with_local_blend_is_drawn_whole_beside_regions(folders, kind, monkeypatch):
+    table, own = rows(kind, folders, 0, 1, 2), tasks({"mask": "soft", "self_until": 0.7, "blend": 0.5})
+    held, sparse = (
+        latents_of(stage(kind, folders, own, **keys), table, monkeypatch) for keys in (HOLD, REGION)
+    )
+    assert torch.equal(held, sparse)
+
+
 @pytest.mark.parametrize(
     ("kind", "keys"),
     [(kind, keys) for kind in KINDS for keys in ({}, HOLD)] + [(kind, REGION) for kind in REGIONS],
