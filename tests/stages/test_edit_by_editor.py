@@ -12,11 +12,8 @@ from stages.tasks import Tasks
 from tests.editor.tiny_editor import manifest_for
 from tests.stages.edit_rows import assert_refused
 from tests.stages.test_finite import plan
-from tests.stages.tiny_pipelines import (
-    save_instruct_pix2pix,
-    save_kontext,
-    save_stable_diffusion,
-)
+from tests.stages.tiny_editors import save_instruct_pix2pix, save_kontext, save_sdxl_instruct_pix2pix
+from tests.stages.tiny_pipelines import save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
 
 SIDE, SEEDS = 32, (0, 1, 2)
@@ -28,6 +25,7 @@ def folders(tmp_path_factory):
     return {
         "sd": save_stable_diffusion(root / "sd"),
         "pix2pix": save_instruct_pix2pix(root / "pix2pix"),
+        "sdxl": save_sdxl_instruct_pix2pix(root / "sdxl"),
         "kontext": save_kontext(root / "kontext"),
     }
 
@@ -63,7 +61,7 @@ def edited(folders, name, own: Tasks | None = None, table: pa.Table | None = Non
     return stage(rows() if table is None else table).to_pylist()
 
 
-@pytest.mark.parametrize("editor", ["pix2pix", "kontext"])
+@pytest.mark.parametrize("editor", ["pix2pix", "sdxl", "kontext"])
 def test_the_outside_is_the_picture_and_the_inside_is_drawn(folders, editor):
     for picture, record in zip(rows()["source_image"].to_pylist(), edited(folders, editor), strict=True):
         assert record["status"] == "kept", record["reason"]
@@ -102,6 +100,20 @@ def test_the_mask_holds_the_latents_outside_at_the_pictures(folders, editor, mon
     assert levels[0] > levels[1] > levels[2] == 0, "the picture is known at each noise level"
     free = [(last[step][0] != last[step][1]).float().mean() for step in range(3)]
     assert 0 < free[2] < 1
+
+
+def test_the_steps_of_sdxls_instruct_pix2pix_are_not_joined(folders, monkeypatch):
+    """Only the pasted outside is the picture's. The section's guidance by the picture has its effect."""
+    stage = Edit(config(folders, "sdxl", {"image_guidance_scale": 1.2}), tasks(composite=False))
+    monkeypatch.setattr(stage.by_editor, "_tied", lambda *given: pytest.fail("a step was joined"))
+    editor, table, drawn = stage.by_editor.editor, rows().slice(0, 1), []
+    for scale in (1.2, 3.0):
+        editor.config = editor.config.model_copy(update={"image_guidance_scale": scale})
+        [record] = stage(table).to_pylist()
+        assert record["status"] == "kept", record["reason"]
+        drawn.append(record["candidates"][0])
+    assert drawn[0]["change_outside_raw"] > 0
+    assert drawn[0]["image"] != drawn[1]["image"]
 
 
 def test_without_fusion_the_latents_are_the_models_own(folders):

@@ -15,6 +15,7 @@ from stages.rounds.again import PhotographsAgain
 from stages.source.photographs import Photographs
 from stages.source.stage import Source
 from stages.tasks import Tasks
+from tests.stages.drawn_families import KINDS
 from tests.stages.test_finite import plan
 from tests.stages.tiny_pipelines import save_flux, save_sd3, save_sdxl, save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
@@ -36,6 +37,7 @@ def folders(tmp_path_factory):
         "sdxl": save_sdxl(root / "sdxl"),
         "flux": save_flux(root / "flux"),
         "sd35": save_sd3(root / "sd35"),
+        **{name: kind.save(root / name) for name, kind in KINDS.items()},
     }
 
 
@@ -127,7 +129,8 @@ def test_another_round_has_the_same_picture_and_another_seed(folders):
     assert not {row["seed"] for row in again} & {0, 1}
 
 
-FLOW = {"sampler": "flow_euler", "height": SIDE, "width": SIDE}
+SQUARE = {"height": SIDE, "width": SIDE}
+FLOW = {"sampler": "flow_euler", **SQUARE}
 WAYS = {
     "whole": ({}, {}),
     "in its region": ({}, {"region": "schedule"}),
@@ -142,8 +145,12 @@ WAYS = {
         {**FLOW, "guidance_scale": 0.0},
         {"hold": "exact", "mask_attention": False, "region": "schedule"},
     ),
+    "held, by ddim": (SQUARE, {"hold": "exact", "mask_attention": False}),
+    "by euler": ({"sampler": "euler", **SQUARE}, {}),
 }
-OF_OTHER_FAMILIES = [("sdxl", "in its region"), ("sd35", "held"), ("flux", "held in its region")]
+OF_OTHER_FAMILIES = [("sdxl", "in its region"), ("flux", "held in its region")]
+OF_OTHER_FAMILIES += [("pixart", "held, by ddim"), ("pixart", "by euler")]
+OF_OTHER_FAMILIES += [(family, "held") for family in ("sd35", "qwen", "zimage", "sana")]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,10 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
-    FluxKontextPipeline,
     FluxPipeline,
     FluxTransformer2DModel,
     SD3Transformer2DModel,
     StableDiffusion3Pipeline,
-    StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
@@ -207,28 +205,4 @@ def save_sd3(folder: Path, dual: bool = True, t5: bool = True, **scheduler) -> P
         tokenizer_3=spiece if t5 else None,
         transformer=sd3_transformer(dual),
     ).save_pretrained(folder)
-    return folder
-
-
-def save_instruct_pix2pix(folder: Path) -> Path:
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer()
-    StableDiffusionInstructPix2PixPipeline(
-        vae=tiny_vae(),
-        text_encoder=_text(tokenizer, WIDTH),
-        tokenizer=tokenizer,
-        unet=_unet(cross_attention_dim=WIDTH, in_channels=8),
-        scheduler=DDIMScheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
-
-
-def save_kontext(folder: Path) -> Path:
-    """FLUX.1 Kontext has the parts of FLUX.1 and reads the picture's tokens behind its own."""
-    made = FluxPipeline.from_pretrained(save_flux(folder, guidance=True))
-    parts = {name: part for name, part in made.components.items() if part is not None}
-    FluxKontextPipeline(**parts).save_pretrained(folder)
     return folder
