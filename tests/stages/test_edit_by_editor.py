@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
 
 from stages.edit.config import EditConfig
 from stages.edit.stage import Edit
@@ -12,7 +13,13 @@ from stages.tasks import Tasks
 from tests.editor.tiny_editor import manifest_for
 from tests.stages.edit_rows import assert_refused
 from tests.stages.test_finite import plan
-from tests.stages.tiny_editors import save_instruct_pix2pix, save_kontext, save_sdxl_instruct_pix2pix
+from tests.stages.tiny_editors import (
+    qwen_edit_reads_pictures_of,
+    save_instruct_pix2pix,
+    save_kontext,
+    save_qwen_edit,
+    save_sdxl_instruct_pix2pix,
+)
 from tests.stages.tiny_pipelines import save_stable_diffusion
 from tests.stages.tiny_tasks import tiny_task
 
@@ -27,7 +34,15 @@ def folders(tmp_path_factory):
         "pix2pix": save_instruct_pix2pix(root / "pix2pix"),
         "sdxl": save_sdxl_instruct_pix2pix(root / "sdxl"),
         "kontext": save_kontext(root / "kontext"),
+        "qwen": save_qwen_edit(root / "qwen", QwenImageEditPipeline),
+        "qwen plus": save_qwen_edit(root / "qwen_plus", QwenImageEditPlusPipeline),
     }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures():
+    with qwen_edit_reads_pictures_of(SIDE):
+        yield
 
 
 def tasks(*candidates: dict, **keys) -> Tasks:
@@ -61,7 +76,7 @@ def edited(folders, name, own: Tasks | None = None, table: pa.Table | None = Non
     return stage(rows() if table is None else table).to_pylist()
 
 
-@pytest.mark.parametrize("editor", ["pix2pix", "sdxl", "kontext"])
+@pytest.mark.parametrize("editor", ["pix2pix", "sdxl", "kontext", "qwen", "qwen plus"])
 def test_the_outside_is_the_picture_and_the_inside_is_drawn(folders, editor):
     for picture, record in zip(rows()["source_image"].to_pylist(), edited(folders, editor), strict=True):
         assert record["status"] == "kept", record["reason"]
@@ -77,7 +92,7 @@ def test_the_outside_is_the_picture_and_the_inside_is_drawn(folders, editor):
         assert candidate["guidance_scale"] == 3
 
 
-@pytest.mark.parametrize("editor", ["pix2pix", "kontext"])
+@pytest.mark.parametrize("editor", ["pix2pix", "kontext", "qwen", "qwen plus"])
 def test_the_mask_holds_the_latents_outside_at_the_pictures(folders, editor, monkeypatch):
     """After the last step they are the VAE's latents of the picture, to the bit; inside they are not."""
     stage = Edit(config(folders, editor), tasks())
@@ -124,7 +139,7 @@ def test_without_fusion_the_latents_are_the_models_own(folders):
     assert tied[0]["candidates"][0]["change_outside_raw"] < free[0]["candidates"][0]["change_outside_raw"]
 
 
-@pytest.mark.parametrize("editor", ["pix2pix", "kontext"])
+@pytest.mark.parametrize("editor", ["pix2pix", "kontext", "qwen"])
 def test_a_row_is_the_same_alone_and_again_and_candidates_differ(folders, editor):
     own = tasks({}, {"mask": "precise"}, {"guidance_scale": 7.0})
     together = edited(folders, editor, own)
@@ -135,12 +150,14 @@ def test_a_row_is_the_same_alone_and_again_and_candidates_differ(folders, editor
     assert together[0]["candidates"] != together[1]["candidates"]
 
 
-def test_the_instruction_is_what_is_asked_for(folders):
+@pytest.mark.parametrize("editor", ["pix2pix", "qwen", "qwen plus"])
+def test_the_instruction_is_what_is_asked_for(folders, editor):
     table = rows()
     words = table.set_column(
         table.schema.get_field_index("instruction"), "instruction", [["a blue ball in the snow"] * 3]
     )
-    assert edited(folders, "pix2pix", table=words) != edited(folders, "pix2pix")
+    other, own = edited(folders, editor, table=words), edited(folders, editor)
+    assert all(first["candidates"] != second["candidates"] for first, second in zip(other, own, strict=True))
 
 
 def test_an_editor_trained_here_is_told_the_task(folders, tmp_path):
@@ -181,6 +198,12 @@ PROBLEMS = {
     ),
     "a picture's guidance": (
         "kontext",
+        {"image_guidance_scale": 1.5},
+        {},
+        r"edit\.editor\.image_guidance_scale: .* takes none",
+    ),
+    "a picture's guidance for Qwen": (
+        "qwen plus",
         {"image_guidance_scale": 1.5},
         {},
         r"edit\.editor\.image_guidance_scale: .* takes none",

@@ -74,7 +74,8 @@ def qwen_transformer() -> QwenImageTransformer2DModel:
     )
 
 
-def _qwen_vl(words: int) -> Qwen2_5_VLForConditionalGeneration:
+def qwen_vl(words: int, **tokens: int) -> Qwen2_5_VLForConditionalGeneration:
+    """Qwen2.5-VL; ``tokens`` are the numbers of those that stand for pictures."""
     text = {
         "vocab_size": words,
         "hidden_size": TEXT_WIDTH,
@@ -88,7 +89,7 @@ def _qwen_vl(words: int) -> Qwen2_5_VLForConditionalGeneration:
     vision |= {"out_hidden_size": TEXT_WIDTH, "fullatt_block_indexes": [0]}
     ends = {"bos_token_id": None, "eos_token_id": None}
     return Qwen2_5_VLForConditionalGeneration(
-        Qwen2_5_VLConfig(text_config={**text, **ends}, vision_config=vision)
+        Qwen2_5_VLConfig(text_config={**text, **ends}, vision_config=vision, **tokens)
     )
 
 
@@ -112,7 +113,7 @@ def save_qwen(folder: Path, **scheduler) -> Path:
     QwenImagePipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(**{**published, "shift_terminal": 0.02, **scheduler}),
         vae=qwen_vae(),
-        text_encoder=_qwen_vl(len(tokenizer)),
+        text_encoder=qwen_vl(len(tokenizer)),
         tokenizer=tokenizer,
         transformer=qwen_transformer(),
     ).save_pretrained(folder)

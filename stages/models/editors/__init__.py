@@ -22,7 +22,8 @@ class EditorConfig(Weights):
     dtype: Dtype = "float32"
     steps: int = Field(28, ge=1, le=MOST_STEPS, description="denoising steps")
     guidance_scale: GuidanceScale = Field(
-        description="guidance by the instruction: about 7.5 for InstructPix2Pix, 2.5 for FLUX.1 Kontext"
+        description="guidance by the instruction: about 7.5 for InstructPix2Pix, 2.5 for FLUX.1 Kontext, "
+        "4 for Qwen-Image-Edit"
     )
     image_guidance_scale: GuidanceScale | None = Field(
         None, description="guidance by the picture, for InstructPix2Pix; None: the pipeline's own default"

@@ -11,6 +11,8 @@ PIPELINES = (
     "StableDiffusionInstructPix2PixPipeline",
     "StableDiffusionXLInstructPix2PixPipeline",
     "FluxKontextPipeline",
+    "QwenImageEditPipeline",
+    "QwenImageEditPlusPipeline",
 )
 TASKS_FOLDER = "tasks"
 """The folder of task vectors, by which an editor trained with ``editpairs train`` is known."""
@@ -37,7 +39,7 @@ def folder_problems(config: EditorConfig) -> Iterator[str]:
     if found or config.path is None or not config.path.exists():
         return
     name = read_json(config.path / "model_index.json")["_class_name"]
-    if name == "FluxKontextPipeline" and config.image_guidance_scale is not None:
+    if "InstructPix2Pix" not in name and config.image_guidance_scale is not None:
         yield (
             f"edit.editor.image_guidance_scale: {config.model} takes none, InstructPix2Pix does: take it out"
         )

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from stages.finite import NotFiniteError
 from stages.models.device import default_device
-from stages.models.diffusion.autoencoders import Autoencoder
+from stages.models.diffusion.autoencoders import autoencoder
 from stages.models.editors import AfterStep, EditorConfig
 from stages.models.editors.folder import KEY, check_class
 from stages.models.weights import load_model
@@ -37,8 +37,8 @@ class PipelineEditor:
         self.name = type(self.pipeline).__name__
         check_class(self.name, config.model)
         self.pipeline.set_progress_bar_config(disable=True)
-        self.vae, self.scheduler = Autoencoder(self.pipeline.vae), self.pipeline.scheduler
-        self.packed = self.name == "FluxKontextPipeline"
+        self.vae, self.scheduler = autoencoder(self.pipeline.vae), self.pipeline.scheduler
+        self.packed = "InstructPix2Pix" not in self.name
         """Whether its latents are tokens of 2 x 2, [1,N,4c], and not spatial."""
 
     def edit(
@@ -67,25 +67,28 @@ class PipelineEditor:
             prompt=instruction,
             image=Image.fromarray(picture),
             num_inference_steps=self.config.steps,
-            guidance_scale=guidance_scale,
             latents=noise,
             output_type="np",
-            **self._own(picture.shape, joined),
+            **self._own(picture.shape, guidance_scale, joined),
         ).images[0]
         if not np.isfinite(image).all():
             raise NotFiniteError("edit", "the editor's picture")
         return np.round(image * 255).astype(np.uint8)
 
-    def _own(self, shape: tuple[int, ...], joined: Any) -> dict[str, Any]:
+    def _own(self, shape: tuple[int, ...], guidance_scale: float, joined: Any) -> dict[str, Any]:
         """The arguments that one pipeline takes and another does not."""
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"guidance_scale": guidance_scale}
+        if self.name.startswith("QwenImageEdit"):
+            # Its guidance has unconditional predictions only with a negative prompt; this one is its card's.
+            options = {"true_cfg_scale": guidance_scale, "negative_prompt": " "}
         if self.config.image_guidance_scale is not None:
             options["image_guidance_scale"] = self.config.image_guidance_scale
         if self.name != "StableDiffusionXLInstructPix2PixPipeline":
             options["callback_on_step_end"] = joined
         if self.name != "StableDiffusionInstructPix2PixPipeline":
             options |= {"height": shape[0], "width": shape[1]}
-        if self.packed:  # it would change the picture's size to one that it was trained on
+        if self.name == "FluxKontextPipeline":
+            # It would change the picture's size to one that it was trained on.
             options |= {"_auto_resize": False, "max_area": shape[0] * shape[1]}
         return options
 
