@@ -145,10 +145,12 @@ WAYS = {
         {**FLOW, "guidance_scale": 0.0},
         {"hold": "exact", "mask_attention": False, "region": "schedule"},
     ),
+    "held in its region, guided": (FLOW, {"hold": "exact", "mask_attention": False, "region": "schedule"}),
     "held, by ddim": (SQUARE, {"hold": "exact", "mask_attention": False}),
     "by euler": ({"sampler": "euler", **SQUARE}, {}),
 }
 OF_OTHER_FAMILIES = [("sdxl", "in its region"), ("flux", "held in its region")]
+OF_OTHER_FAMILIES += [(family, "held in its region, guided") for family in ("qwen", "zimage")]
 OF_OTHER_FAMILIES += [("pixart", "held, by ddim"), ("pixart", "by euler")]
 OF_OTHER_FAMILIES += [(family, "held") for family in ("sd35", "qwen", "zimage", "sana")]
 

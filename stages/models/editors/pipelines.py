@@ -79,7 +79,7 @@ class PipelineEditor:
         """The arguments that one pipeline takes and another does not."""
         options: dict[str, Any] = {"guidance_scale": guidance_scale}
         if self.name.startswith("QwenImageEdit"):
-            # Its guidance has unconditional predictions only with a negative prompt; this one is its card's.
+            # Without a negative prompt it draws without guidance; diffusers documents this empty one.
             options = {"true_cfg_scale": guidance_scale, "negative_prompt": " "}
         if self.config.image_guidance_scale is not None:
             options["image_guidance_scale"] = self.config.image_guidance_scale
