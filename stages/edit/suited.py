@@ -63,7 +63,7 @@ def editor_problems(config: EditConfig, candidates: RoundCandidates) -> Iterator
                 "tasks.mixture"
             )
         return
-    yield from folder_problems(config.editor)
+    yield from folder_problems(config.editor, config.diffusion.sizes)
     for task, candidate in candidates.stated_by_task():
         for key in sorted(set(candidate.model_dump(exclude_defaults=True)) - {"mask", "guidance_scale"}):
             yield (

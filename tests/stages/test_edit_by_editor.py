@@ -229,3 +229,12 @@ def test_an_editor_draws_forward_only():
 
 def test_the_text_to_image_model_is_not_loaded_for_editors_alone(folders):
     assert Edit(config(folders, "pix2pix"), tasks()).drawing is None
+
+
+def test_a_size_that_an_editor_cannot_have_is_refused(folders):
+    sizes = {"model": str(folders["sd"]), "buckets": [(32, 32), (32, 36), (34, 34)]}
+    told = [*Edit.problems(config(folders, "kontext", diffusion=sizes), tasks())]
+    [problem] = [each for each in told if each.startswith("edit.editor.model: ")]
+    assert "multiples of 4 pixels, not 34 x 34: change diffusion.height and width, or buckets" in problem
+    alike = [*Edit.problems(config(folders, "pix2pix", diffusion=sizes), tasks())]
+    assert not [each for each in alike if each.startswith("edit.editor.model: ")]

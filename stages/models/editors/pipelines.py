@@ -13,12 +13,9 @@ from stages.finite import NotFiniteError
 from stages.models.device import default_device
 from stages.models.diffusion.autoencoders import autoencoder
 from stages.models.editors import AfterStep, EditorConfig
-from stages.models.editors.folder import KEY, check_class
+from stages.models.editors.folder import KEY, PATCH, check_class
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
-
-PATCH = 2
-"""Latents per token along a side, of the transformers."""
 
 
 class PipelineEditor:
