@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, mo
 from typing_extensions import Self
 
 from stages.candidate import Candidate, Several
+from stages.methods import DRAWN, Method
 from stages.section import Section, key_of
 from stages.shipped import resolve
 from stages.strict_yaml import YamlError, read_yaml
@@ -17,20 +18,6 @@ from stages.strict_yaml import YamlError, read_yaml
 RegionKind = Literal["object", "background", "all"]
 """The part of the picture that a task edits."""
 Ground = Literal["original_object", "edited_object", "none"]
-Method = Literal[
-    "prompt2prompt",
-    "editor",
-    "draw_box",
-    "draw_mask",
-    "draw_text",
-    "adjust",
-    "sketch",
-    "depth",
-    "normal",
-    "pose",
-]
-"""How Tar is made from I. A diffusion model draws it by the first two, the others draw upon I."""
-DRAWN: tuple[Method, ...] = ("prompt2prompt", "editor")
 SLOTS = ("caption", "a_picture", "shown", "original_object", "edited_object", "the_edited_object")
 """Slots in an inverse's instruction and caption, written in braces (:mod:`stages.wording` fills them)."""
 MOST_INDEX = 2**15 - 1

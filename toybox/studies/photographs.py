@@ -123,6 +123,21 @@ def run_way(
     return judged
 
 
+def pair_of(row: Row, right: bool) -> Pair:
+    """A row's first candidate with its verdict, for a sheet."""
+    return Pair(
+        id=row["id"],
+        task=row["task"],
+        instruction=f"{row['instruction']} ({'right' if right else 'wrong'})",
+        input_png=row["anchor"],
+        target_png=row["candidates"][0]["image"],
+        mask_png=row["soft_mask"],
+        input_caption=row["caption"],
+        output_caption=row["output_caption"],
+        scores={},
+    )
+
+
 def _judge(judged: Judged, row: Row, tasks: Tasks, judge: Judge) -> None:
     kept = row["status"] == "kept"
     judged.kept.append(float(kept))
@@ -138,19 +153,7 @@ def _judge(judged: Judged, row: Row, tasks: Tasks, judge: Judge) -> None:
     judged.target.append(float(target))
     outside = candidate["change_outside_raw"]
     judged.outside.append(float("nan") if outside is None else outside)
-    judged.pairs.append(
-        Pair(
-            id=row["id"],
-            task=row["task"],
-            instruction=f"{row['instruction']} ({'right' if target and source else 'wrong'})",
-            input_png=row["anchor"],
-            target_png=candidate["image"],
-            mask_png=row["soft_mask"],
-            input_caption=row["caption"],
-            output_caption=row["output_caption"],
-            scores={},
-        )
-    )
+    judged.pairs.append(pair_of(row, target and source))
 
 
 def main() -> None:

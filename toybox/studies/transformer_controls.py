@@ -40,7 +40,7 @@ from stages.tasks import Tasks
 from toybox.evaluation.evaluate_edits import shows
 from toybox.evaluation.judge import Judge
 from toybox.studies.mask_ablation import ROOT, first_candidates
-from toybox.studies.photographs import TASKS, Row, sample_rows
+from toybox.studies.photographs import TASKS, Row, pair_of, sample_rows
 
 HELD = {"hold": "exact", "mask_attention": False}
 LOOSE = {"hold": "none", "mask_attention": True}
@@ -159,19 +159,7 @@ def _judge(judged: Judged, row: Row, tasks: Tasks, judge: Judge) -> None:
     judged.right.append(float(right))
     change = candidate["change_outside_raw"]
     judged.pixels.append(float("nan") if change is None else change)
-    judged.pairs.append(
-        Pair(
-            id=row["id"],
-            task=row["task"],
-            instruction=f"{row['instruction']} ({'right' if right else 'wrong'})",
-            input_png=row["anchor"],
-            target_png=candidate["image"],
-            mask_png=row["soft_mask"],
-            input_caption=row["caption"],
-            output_caption=row["output_caption"],
-            scores={},
-        )
-    )
+    judged.pairs.append(pair_of(row, right))
 
 
 def main() -> None:
