@@ -31,6 +31,7 @@ import transformers
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.attention_variants import SELF_MAX_TOKENS
 from benchmarks.chain_times import Times
 from benchmarks.chat_stand_in import CAPTIONS, KEY, stand_in
 from pipeline.engine.generate import generate
@@ -112,7 +113,7 @@ def manifest_of(folder: Path, url: str, options: argparse.Namespace, stages: Any
         "source": worker(),
         "mask": {**worker(), "min_area": 0.0, "max_area": 1.0, "max_boxes": 900}
         | {"segmenter": {"model": models["segmenter"], **dtype}},
-        "edit": worker(),
+        "edit": {**worker(), "self_max_tokens": SELF_MAX_TOKENS.get(options.size, 16**2)},
         "score": worker(),
         "filter": {"default": HELD},
     }
