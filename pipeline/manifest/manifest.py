@@ -102,7 +102,10 @@ class Manifest(Section):
         if describes and captions.picture is None:
             raise ValueError("describe: it captions the rows' own pictures: set captions.picture")
         if captions.column is None and not describes:
-            raise ValueError("captions.column: null is for pictures that a section describe captions: add it")
+            raise ValueError(
+                "captions.column: null leaves all rows without captions: add a section describe, which "
+                "writes captions of the rows' pictures, or name the column"
+            )
         return self
 
     @model_validator(mode="after")

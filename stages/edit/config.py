@@ -133,7 +133,8 @@ class EditConfig(StageConfig):
     def _cheap_in_a_region(self) -> Self:
         if self.cheap_candidates > 1 and self.region == "whole":
             raise ValueError(
-                "edit.cheap_candidates: no whole edit is cheap: set edit.region: schedule, or take it out"
+                "edit.cheap_candidates: no whole edit is cheap, only one that is computed in its region: set "
+                "edit.region: schedule, or take the key out"
             )
         return self
 

@@ -39,7 +39,7 @@ def control_problems(
         yield f"edit.control: p2p is not yet for {model}, whose pictures may have padding: set qk or kv"
     blocks = block_count(family, network)
     if out_of_range(config.blocks, blocks):
-        yield f"edit.blocks: {model} has the blocks 0 to {blocks - 1}"
+        yield f"edit.blocks: {model} has the blocks 0 to {blocks - 1}, not {config.blocks}"
     for task, candidate in candidates.stated_by_task():
         if problem := _unsuited(candidate, config.control or "qk"):
             yield f"task {task}: a candidate has {problem} (docs/prompt-to-prompt.md, section 11)"

@@ -96,9 +96,10 @@ def test_a_run_s_own_captions_are_their_rows_origins(run):
         ((DESCRIBE,), "describe: it captions the rows' own pictures: set captions.picture"),
         (
             ("captions.column=null", "captions.picture=image"),
-            "captions.column: null is for pictures that a section describe captions: add it",
+            "captions.column: null leaves all rows without captions: add a section describe, which writes "
+            "captions of the rows' pictures, or name the column",
         ),
-        (("captions.column=null",), "captions.column: null is for pictures that a section describe"),
+        (("captions.column=null",), "captions.column: null leaves all rows without captions: add a section"),
         (
             ("captions.picture=image", "captions.column=null", DESCRIBE, "turns=2"),
             "captions.picture: sessions begin with a drawn picture",

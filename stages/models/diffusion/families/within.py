@@ -15,7 +15,7 @@ class Within:
     Args:
         tokenizer: the text encoder's.
         written: the whole text of a prompt.
-        kept: the positions of the network's tokens, of so many of the whole text's.
+        kept: of the number of tokens in the whole text, the positions of those that the network gets.
     """
 
     def __init__(

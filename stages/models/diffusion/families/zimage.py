@@ -77,7 +77,7 @@ class ZImageFamily(Masked):
         return self.prompts.encode(prompts, pairs)
 
     def fits(self, prompt: str, pair: tuple[str, ...]) -> bool:
-        """Also that its padding is none beyond the pair's, whose pictures it shall continue."""
+        """Also whether it needs no more room than the pair's captions: its picture continues theirs."""
         return self.prompts.fits(prompt) and self.prompts.room(prompt) <= max(map(self.prompts.room, pair))
 
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
