@@ -17,7 +17,7 @@ from stages.edit.request import EditRequest
 from stages.edit.rounds import RoundCandidates
 from stages.edit.suited import editor_problems
 from stages.finite import NotFiniteError
-from stages.models.editors import EditorConfig, InstructionEditor
+from stages.models.editors import EditorConfig, InstructionEdit, InstructionEditor
 from stages.models.editors.folder import TASKS_FOLDER
 from stages.models.weight_files import folder_of
 from stages.seeds import derive_seed
@@ -52,15 +52,15 @@ class EditorDrawing:
 
     def _image(self, row: EditRequest, drawn: Drawn) -> np.ndarray:
         task = self.tasks[row.turn.task]
-        return self.editor.edit(
+        asked = InstructionEdit(
             row.picture,
             row.turn.row["instruction"],
             task.name,
             derive_seed(row.turn.seed, "candidate", drawn.number),
             drawn.strength.guidance_scale,
             row.turn.region.edit_mask(task.region, drawn.candidate.mask),
-            self._tied,
         )
+        return self.editor.edit(asked, self._tied)
 
     def _tied(
         self, step: int, steps: int, latents: torch.Tensor, known: torch.Tensor, mask: torch.Tensor

@@ -106,7 +106,7 @@ def test_the_mask_holds_the_latents_outside_at_the_pictures(folders, editor, mon
     monkeypatch.setattr(stage.by_editor, "_tied", watched)
     stage(rows().slice(0, 1))
     assert sorted(last) == [0, 1, 2]
-    clean = model._layout(model._encoded(decode_rgb(rows()["source_image"][0].as_py())))
+    clean = model._layout(model.vae.encode_picture(decode_rgb(rows()["source_image"][0].as_py())))
     latents, known, mask = last[2]
     assert torch.equal(known, clean)
     assert torch.equal(latents[mask == 0], clean[mask == 0])

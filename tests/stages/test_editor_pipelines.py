@@ -5,7 +5,7 @@ import pytest
 import torch
 from diffusers import QwenImageEditPipeline, QwenImageEditPlusPipeline
 
-from stages.models.editors import EditorConfig
+from stages.models.editors import EditorConfig, InstructionEdit
 from stages.models.editors.pipelines import PipelineEditor
 from tests.stages.tiny_editors import qwen_edit_reads_pictures_of, save_kontext, save_qwen_edit
 
@@ -33,7 +33,8 @@ def edited(editor, before: np.ndarray, guidance: float = 3.0, joined=None, instr
         return latents
 
     mask = np.ones(before.shape[:2], np.float32)
-    return editor.edit(before, instruction, "local", 3, guidance, mask, joined or untouched)
+    asked = InstructionEdit(before, instruction, "local", 3, guidance, mask)
+    return editor.edit(asked, joined or untouched)
 
 
 @pytest.mark.parametrize("size", [(SIDE, 2 * SIDE), (2 * SIDE, SIDE)])
@@ -63,7 +64,7 @@ def test_latents_tied_to_the_pictures_draw_the_picture(editor):
     before = picture(SIDE, SIDE)
     drawn = edited(editor, before, joined=lambda step, steps, latents, known, mask: known)
     with torch.no_grad():
-        pixels = editor.vae.decode(editor._encoded(before))[0].permute(1, 2, 0)
+        pixels = editor.vae.decode(editor.vae.encode_picture(before))[0].permute(1, 2, 0)
     expected = (pixels / 2 + 0.5).clamp(0, 1) * 255
     assert (torch.from_numpy(drawn) - expected).abs().max() < 0.6, "half a level, by rounding"
 

@@ -90,13 +90,17 @@ CASES = {
 }
 
 
+def as_stored(case) -> list[JointEdit]:
+    """A case as the oracle reads it."""
+    return [
+        JointEdit(source, open_, None if mask is None else at_tokens(mask)) for source, open_, mask in case
+    ]
+
+
 @pytest.mark.parametrize("step", [0, 2])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_what_stored_maps_give(network, case, step):
-    oracle = JointOracle(
-        [JointEdit(source, open_, None if mask is None else at_tokens(mask)) for source, open_, mask in case],
-        step,
-    )
+    oracle = JointOracle(as_stored(case), step)
     rows = 1 + len(case)
     expected = predicted(network, oracle, rows)
     plain = predicted(network, JointAttention(), rows)

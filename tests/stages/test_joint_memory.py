@@ -15,7 +15,7 @@ from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.edit.prompt_to_prompt.joint_control import JointControl
 from stages.edit.sparse.joint import SparseTransformer
 from stages.models.diffusion.families.flux import FluxNetwork
-from stages.models.diffusion.memory import joint_bytes, maps_bytes
+from stages.models.diffusion.memory import MAPS_COPIES, joint_bytes
 
 SIDE, TEXT, EDITS = 64, 512, 4
 CONFIG = {"num_attention_heads": 24, "attention_head_dim": 128}
@@ -86,5 +86,5 @@ def test_edits_in_their_regions_take_less_than_whole_ones_however_many_blocks_th
 
 
 def test_maps_take_what_the_check_tells():
-    told = (1 + EDITS) * maps_bytes(CONFIG, SIDE * SIDE + TEXT, 4)
+    told = (1 + EDITS) * joint_bytes(CONFIG, SIDE * SIDE + TEXT, 4, MAPS_COPIES)
     assert 0.85 * told < peak(1, "p2p", region=False) < told

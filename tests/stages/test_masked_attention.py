@@ -12,8 +12,16 @@ from stages.edit.prompt_to_prompt.joint import JointAttention
 from stages.models.diffusion.families.qwen import QwenNetwork
 from stages.models.diffusion.families.zimage_files import MULTIPLE
 from stages.models.diffusion.families.zimage_network import READ, ZImageNetwork
-from tests.stages.test_joint_attention import HELD, at_tokens, peaky
-from tests.stages.test_sd3_attention import CASES, CLOSED, LATE, OPEN, BothHalves, JointEdit, controlled, edit
+from tests.stages.test_joint_attention import CASES, HELD, LATE, at_tokens, peaky
+from tests.stages.test_sd3_attention import (
+    CLOSED,
+    OPEN,
+    BothHalves,
+    JointEdit,
+    controlled,
+    edit,
+    in_both_halves,
+)
 from tests.stages.tiny_chat_pipelines import TEXT_WIDTH, qwen_transformer, zimage_transformer
 
 SIZE, STEPS = (8, 12), 4
@@ -108,19 +116,7 @@ def test_its_layers_are_those_of_diffusers(kind, network):
 @pytest.mark.parametrize("step", [0, 2])
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_it_is_what_stored_maps_give_in_both_halves(kind, network, case, step):
-    oracle = BothHalves(
-        [JointEdit(source, open_, None if mask is None else at_tokens(mask)) for source, open_, mask in case],
-        step,
-    )
-    rows = 1 + len(case)
-    expected = predicted(network, oracle, rows)
-    plain = predicted(network, JointAttention(), rows)
-    drawn = ours(network, [edit(*each) for each in case], step)
-    assert (drawn - expected).abs().max() < 1e-11
-    assert torch.equal(drawn[[0, rows]], plain[[0, rows]]), "a source is not changed"
-    if any(open_[step] for _, open_, _ in case):
-        changed = (drawn - plain).abs().unflatten(0, (2, rows))
-        assert (changed.amax((1, 2, 3, 4)) > 1e-2).all(), "both halves"
+    oracle = in_both_halves(network, predicted, ours, case, step)
     assert [len(half.maps) for half in oracle.halves] == [BLOCKS] * 2
 
 

@@ -16,11 +16,11 @@ from stages.edit.prompt_to_prompt.recipe import Strength, edit_row, in_blocks
 from stages.models.diffusion.families.sd3 import SD3Network
 from stages.tasks import Candidate
 from tests.stages.joint_oracle import JointEdit, JointOracle
-from tests.stages.test_joint_attention import HELD, SOFT, TOKENS, at_tokens, peaky
+from tests.stages.test_joint_attention import CASES, HELD, LATE, TOKENS, as_stored, at_tokens, peaky
 from tests.stages.tiny_pipelines import POOLED, WIDTH, sd3_transformer
 
 T, SIZE, STEPS = 5, (8, 12), 4
-OPEN, LATE, CLOSED = (True,) * STEPS, (False, False, True, True), (False,) * STEPS
+OPEN, CLOSED = (True,) * STEPS, (False,) * STEPS
 
 
 @pytest.fixture(scope="module", params=[True, False], ids=["sd35", "sd3"])
@@ -89,23 +89,14 @@ def ours(network, edits: list[EditRow], step: int = 0, **options) -> torch.Tenso
     return predicted(network, core, 1 + len(edits))
 
 
-CASES = {
-    "one edit": [(0, OPEN, None)],
-    "three edits": [(0, OPEN, None), (0, LATE, None), (0, OPEN, None)],
-    "a session of three turns": [(0, OPEN, None), (1, OPEN, None), (2, LATE, None)],
-    "a soft mask": [(0, OPEN, SOFT), (0, LATE, SOFT.flip(0))],
-    "a soft mask in a session": [(0, OPEN, SOFT), (1, OPEN, SOFT.flip(1))],
-}
+def in_both_halves(network, predicted, ours, case, step: int) -> BothHalves:
+    """Check a case in both halves of a guided batch; the oracle then has the maps that it stored.
 
-
-@pytest.mark.parametrize("step", [0, 2])
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_it_is_what_stored_maps_give_in_both_halves(network, case, step):
-    oracle = BothHalves(
-        [JointEdit(source, open_, None if mask is None else at_tokens(mask)) for source, open_, mask in case],
-        step,
-    )
-    rows = 1 + len(case)
+    Args:
+        network: of a family.
+        predicted, ours: this file's, or another family's.
+    """
+    oracle, rows = BothHalves(as_stored(case), step), 1 + len(case)
     expected = predicted(network, oracle, rows)
     plain = predicted(network, JointAttention(), rows)
     drawn = ours(network, [edit(*each) for each in case], step)
@@ -114,6 +105,13 @@ def test_it_is_what_stored_maps_give_in_both_halves(network, case, step):
     if any(open_[step] for _, open_, _ in case):
         changed = (drawn - plain).abs().unflatten(0, (2, rows))
         assert (changed.amax((1, 2, 3, 4)) > 1e-2).all(), "both halves"
+    return oracle
+
+
+@pytest.mark.parametrize("step", [0, 2])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_it_is_what_stored_maps_give_in_both_halves(network, case, step):
+    oracle = in_both_halves(network, predicted, ours, case, step)
     dual = len(network.config.dual_attention_layers)
     assert [len(half.maps) for half in oracle.halves] == [3 + dual] * 2
 

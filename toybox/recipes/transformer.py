@@ -7,7 +7,6 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel, StableDiffusion3Pipeline
 from torch import nn
 from transformers import (
-    CLIPTextConfig,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
     PreTrainedTokenizerFast,
@@ -17,6 +16,7 @@ from transformers import (
 
 from toybox.recipes.keep_editor import forget_origin
 from toybox.recipes.scenes import LATENT_SIDE
+from toybox.recipes.train_diffusion import text_config
 from toybox.recipes.training import WEIGHTS, half
 
 FOLDER = WEIGHTS / "transformer"
@@ -55,19 +55,7 @@ def build_transformer() -> SD3Transformer2DModel:
 
 
 def build_clip(tokenizer: CLIPTokenizer, width: int) -> CLIPTextModelWithProjection:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=tokenizer.model_max_length,
-        projection_dim=width,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return CLIPTextModelWithProjection(config)
+    return CLIPTextModelWithProjection(text_config(tokenizer, width))
 
 
 def build_t5(tokenizer: PreTrainedTokenizerFast) -> T5EncoderModel:

@@ -75,7 +75,7 @@ class PromptToPromptAttention:
             query = seeing(query, attn.scale)
         if control is None:
             return attend(query, *of_text(attn, text_RTD, mask), attn.scale)
-        if self.name not in control.text:  # masked text, whose mask comes with it
+        if self.name not in control.text:  # text that the network projects first, and its mask
             control.text[self.name] = of_text(attn, text_RTD, mask)
         key, value = control.text[self.name]
         if control.blending and query.shape[2] == control.blend_tokens:

@@ -5,6 +5,7 @@ Latents are those that the network predicts, spatial [n,c,h,w]; pixels are [n,3,
 
 from typing import Any
 
+import numpy as np
 import torch
 
 
@@ -27,6 +28,11 @@ class Autoencoder:
         if shift := self.vae.config.get("shift_factor"):
             latents = latents - shift
         return latents * self.vae.config.scaling_factor
+
+    def encode_picture(self, picture: np.ndarray) -> torch.Tensor:
+        """The latents, float32 [1,c,h,w], of a picture uint8 [H,W,3]."""
+        pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.vae.device).permute(2, 0, 1)
+        return self.encode(pixels[None].float() / 127.5 - 1)
 
     def use_tiles(self, pixels: int, latents: int) -> None:
         """Decode in tiles of so many pixels a side, which are so many latents."""

@@ -79,11 +79,7 @@ class Decoder:
 
         Pictures are encoded one by one, so none depends on its neighbours.
         """
-        latents = []
-        for picture in pictures:
-            pixels = torch.from_numpy(np.ascontiguousarray(picture)).to(self.vae.device).permute(2, 0, 1)
-            latents.append(self.autoencoder.encode(pixels[None].float() / 127.5 - 1))
-        return torch.cat(latents)
+        return torch.cat([self.autoencoder.encode_picture(picture) for picture in pictures])
 
     def _decode(self, latents: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
         decoded = self.autoencoder.decode(latents).float()

@@ -101,18 +101,16 @@ def joint_bytes(
     transformer: Mapping[str, Any], tokens: int, itemsize: int, copies: float = JOINT_COPIES
 ) -> int:
     """The same for one row of a transformer with joint attention, with so many tokens of text and picture."""
-    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
-    return int(itemsize * copies * width * tokens)
-
-
-def maps_bytes(transformer: Mapping[str, Any], tokens: int, itemsize: int) -> int:
-    """The same for a row whose maps Prompt-to-Prompt mixes."""
-    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
-    return int(itemsize * MAPS_COPIES * width * tokens)
+    return int(itemsize * copies * _width(transformer) * tokens)
 
 
 def sd3_bytes(transformer: Mapping[str, Any], picture: int, text: int, itemsize: int) -> int:
     """The same for Stable Diffusion 3, whose blocks are all double, with tokens of picture and of text."""
-    width = transformer["num_attention_heads"] * transformer["attention_head_dim"]
     copies = SD3_COPIES + (1 if transformer.get("dual_attention_layers") else 0)
-    return int(itemsize * width * (copies * picture + SD3_TEXT_COPIES * text))
+    return int(itemsize * _width(transformer) * (copies * picture + SD3_TEXT_COPIES * text))
+
+
+def _width(transformer: Mapping[str, Any]) -> int:
+    """The channels of a transformer's states; Z-Image states them as they are."""
+    stated = transformer.get("dim")
+    return int(stated or transformer["num_attention_heads"] * transformer["attention_head_dim"])

@@ -32,19 +32,13 @@ class Trajectory:
     ) -> None:
         scheduler.set_timesteps(**(schedule or {"num_inference_steps": steps}))
         self.scheduler, self.clean, self.seeds, self.steps = scheduler, clean, seeds, steps
-        self.timesteps = scheduler.timesteps
 
     def before(self, step: int) -> torch.Tensor:
         """The latents [n,c,h,w] before a step, scaled as the sampler's; before step ``steps``, the clean
         ones."""
         if step == self.steps:
             return self.clean
-        noise = self._noise(step)
-        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
-            share = float(self.scheduler.sigmas[step])
-            return (1 - share) * self.clean + share * noise
-        level = self.timesteps[step : step + 1]
-        return self.scheduler.add_noise(self.clean, noise, level.expand(len(self.clean)))
+        return with_noise(self.scheduler, self.clean, self._noise(step), step)
 
     def _noise(self, step: int) -> torch.Tensor:
         """Gaussian noise; each picture has its own CPU generator."""
@@ -53,3 +47,12 @@ class Trajectory:
             generator = torch.Generator().manual_seed(derive_seed(seed, "picture", step))
             rows.append(torch.randn(clean.shape, generator=generator))
         return torch.stack(rows).to(self.clean)
+
+
+def with_noise(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
+    """Clean latents [n,...] with the noise that a scheduler's latents have before a step."""
+    if isinstance(scheduler, FlowMatchEulerDiscreteScheduler):
+        share = float(scheduler.sigmas[step])
+        return (1 - share) * clean + share * noise
+    level = scheduler.timesteps[step : step + 1]
+    return scheduler.add_noise(clean, noise, level.expand(len(clean)))

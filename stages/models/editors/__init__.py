@@ -1,6 +1,7 @@
 """Models that edit a picture by an instruction, and the manifest section that names one."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,28 +31,35 @@ class EditorConfig(Weights):
     )
 
 
+@dataclass(frozen=True, eq=False)
+class InstructionEdit:
+    """An edit that is asked for.
+
+    Attributes:
+        picture: uint8 [H,W,3].
+        instruction: what to change.
+        task: the name of the instruction's task, for a model that has learned tasks.
+        seed: draws the noise.
+        guidance_scale: guidance by the instruction.
+        mask: M [H,W] in [0,1], where the edit is wanted.
+    """
+
+    picture: np.ndarray
+    instruction: str
+    task: str
+    seed: int
+    guidance_scale: float
+    mask: np.ndarray
+
+
 class InstructionEditor(Protocol):
     """A loaded model that edits pictures by instructions."""
 
-    def edit(
-        self,
-        picture: np.ndarray,
-        instruction: str,
-        task: str,
-        seed: int,
-        guidance_scale: float,
-        mask: np.ndarray,
-        after_step: AfterStep,
-    ) -> np.ndarray:
+    def edit(self, asked: InstructionEdit, after_step: AfterStep) -> np.ndarray:
         """The edited picture, uint8 [H,W,3].
 
         Args:
-            picture: uint8 [H,W,3].
-            instruction: what to change.
-            task: the name of the instruction's task, for a model that has learned tasks.
-            seed: draws the noise.
-            guidance_scale: of this edit.
-            mask: M [H,W] in [0,1], where the edit is wanted.
+            asked: the edit.
             after_step: called after each denoising step, by models whose sampling can be joined.
 
         Raises:

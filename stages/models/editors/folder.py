@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from stages.models.diffusion.families.flux_files import PATCH
 from stages.models.diffusion.memory import pixels_per_latent
 from stages.models.editors import EditorConfig
 from stages.models.weight_files import problems_of, read_json
@@ -15,20 +16,18 @@ PIPELINES = (
     "QwenImageEditPipeline",
     "QwenImageEditPlusPipeline",
 )
-PATCH = 2
-"""Latents per token along a side, of the transformers."""
 TASKS_FOLDER = "tasks"
 """The folder of task vectors, by which an editor trained with ``editpairs train`` is known."""
 
 
 def check_class(name: object, model: str) -> None:
-    """Check the class of a pipeline.
+    """Check the class of a pipeline. ``model`` begins the message.
 
     Raises:
         ValueError: it is none of PIPELINES.
     """
     if name not in PIPELINES:
-        raise ValueError(f"{KEY}: {model} is a {name}; here {', '.join(PIPELINES)} edit by instructions")
+        raise ValueError(f"{model} is a {name}; here {', '.join(PIPELINES)} edit by instructions")
 
 
 def folder_problems(config: EditorConfig, sizes: Iterable[tuple[int, int] | None]) -> Iterator[str]:

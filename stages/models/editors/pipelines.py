@@ -5,15 +5,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline
 from PIL import Image
 from torch.nn import functional
 
 from stages.finite import NotFiniteError
 from stages.models.device import default_device
 from stages.models.diffusion.autoencoders import autoencoder
-from stages.models.editors import AfterStep, EditorConfig
-from stages.models.editors.folder import KEY, PATCH, check_class
+from stages.models.diffusion.families.flux_files import PATCH
+from stages.models.diffusion.families.joint import packed
+from stages.models.diffusion.trajectory import with_noise
+from stages.models.editors import AfterStep, EditorConfig, InstructionEdit
+from stages.models.editors.folder import KEY, check_class
 from stages.models.weights import load_model
 from stages.seeds import derive_seed
 
@@ -32,27 +35,19 @@ class PipelineEditor:
             safety_checker=None,
         ).to(default_device())
         self.name = type(self.pipeline).__name__
-        check_class(self.name, config.model)
+        check_class(self.name, f"{KEY}: {config.model}")
         self.pipeline.set_progress_bar_config(disable=True)
         self.vae, self.scheduler = autoencoder(self.pipeline.vae), self.pipeline.scheduler
         self.packed = "InstructPix2Pix" not in self.name
         """Whether its latents are tokens of 2 x 2, [1,N,4c], and not spatial."""
 
-    def edit(
-        self,
-        picture: np.ndarray,
-        instruction: str,
-        task: str,
-        seed: int,
-        guidance_scale: float,
-        mask: np.ndarray,
-        after_step: AfterStep,
-    ) -> np.ndarray:
+    @torch.no_grad()
+    def edit(self, asked: InstructionEdit, after_step: AfterStep) -> np.ndarray:
         """See :class:`stages.models.editors.InstructionEditor`. SDXL's steps are not joined."""
-        clean = self._encoded(picture)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "editor"))
+        clean = self.vae.encode_picture(asked.picture)
+        generator = torch.Generator().manual_seed(derive_seed(asked.seed, "editor"))
         noise = torch.randn(clean.shape, generator=generator).to(clean)
-        small = self._pooled(mask, clean)
+        small = self._pooled(asked.mask, clean)
         clean, noise, small = (self._layout(each) for each in (clean, noise, small))
 
         def joined(pipeline: Any, step: int, timestep: Any, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,39 +56,34 @@ class PipelineEditor:
             return {"latents": after_step(step, pipeline.num_timesteps, latents, known, small.to(latents))}
 
         image = self.pipeline(
-            prompt=instruction,
-            image=Image.fromarray(picture),
+            prompt=asked.instruction,
+            image=Image.fromarray(asked.picture),
             num_inference_steps=self.config.steps,
             latents=noise,
             output_type="np",
-            **self._own(picture.shape, guidance_scale, joined),
+            **self._own(asked, joined),
         ).images[0]
         if not np.isfinite(image).all():
             raise NotFiniteError("edit", "the editor's picture")
         return np.round(image * 255).astype(np.uint8)
 
-    def _own(self, shape: tuple[int, ...], guidance_scale: float, joined: Any) -> dict[str, Any]:
+    def _own(self, asked: InstructionEdit, joined: Any) -> dict[str, Any]:
         """The arguments that one pipeline takes and another does not."""
-        options: dict[str, Any] = {"guidance_scale": guidance_scale}
+        height, width = asked.picture.shape[:2]
+        options: dict[str, Any] = {"guidance_scale": asked.guidance_scale}
         if self.name.startswith("QwenImageEdit"):
             # Without a negative prompt it draws without guidance; diffusers documents this empty one.
-            options = {"true_cfg_scale": guidance_scale, "negative_prompt": " "}
+            options = {"true_cfg_scale": asked.guidance_scale, "negative_prompt": " "}
         if self.config.image_guidance_scale is not None:
             options["image_guidance_scale"] = self.config.image_guidance_scale
         if self.name != "StableDiffusionXLInstructPix2PixPipeline":
             options["callback_on_step_end"] = joined
         if self.name != "StableDiffusionInstructPix2PixPipeline":
-            options |= {"height": shape[0], "width": shape[1]}
+            options |= {"height": height, "width": width}
         if self.name == "FluxKontextPipeline":
             # It would change the picture's size to one that it was trained on.
-            options |= {"_auto_resize": False, "max_area": shape[0] * shape[1]}
+            options |= {"_auto_resize": False, "max_area": height * width}
         return options
-
-    @torch.no_grad()
-    def _encoded(self, picture: np.ndarray) -> torch.Tensor:
-        """The picture's latents [1,c,h,w]."""
-        pixels = torch.from_numpy(np.ascontiguousarray(picture.transpose(2, 0, 1)))[None]
-        return self.vae.encode((pixels.float() / 127.5 - 1).to(self.vae.vae.device))
 
     def _pooled(self, mask: np.ndarray, clean: torch.Tensor) -> torch.Tensor:
         """M [H,W] for latents [1,c,h,w], the largest value in each latent or token."""
@@ -103,15 +93,10 @@ class PipelineEditor:
 
     def _layout(self, values: torch.Tensor) -> torch.Tensor:
         """Values [1,c,h,w] as the pipeline has its latents."""
-        if not self.packed:
-            return values
-        return functional.pixel_unshuffle(values, PATCH).flatten(2).transpose(1, 2)
+        return packed(values) if self.packed else values
 
     def _at_level(self, clean: torch.Tensor, noise: torch.Tensor, step: int) -> torch.Tensor:
         """The picture's latents before a step; after the last step, the clean ones."""
         if step == len(self.scheduler.timesteps):
             return clean
-        if isinstance(self.scheduler, FlowMatchEulerDiscreteScheduler):
-            share = float(self.scheduler.sigmas[step])
-            return (1 - share) * clean + share * noise
-        return self.scheduler.add_noise(clean, noise, self.scheduler.timesteps[step : step + 1])
+        return with_noise(self.scheduler, clean, noise, step)

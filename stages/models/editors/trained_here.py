@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from stages.base import Weights
-from stages.models.editors import AfterStep, EditorConfig
+from stages.models.editors import AfterStep, EditorConfig, InstructionEdit
 from stages.models.editors.folder import KEY
 
 
@@ -27,18 +27,9 @@ class TrainedHere:
         image = own.image if config.image_guidance_scale is None else config.image_guidance_scale
         self.guidance = Guidance(config.guidance_scale, image, config.steps)
 
-    def edit(
-        self,
-        picture: np.ndarray,
-        instruction: str,
-        task: str,
-        seed: int,
-        guidance_scale: float,
-        mask: np.ndarray,
-        after_step: AfterStep,
-    ) -> np.ndarray:
+    def edit(self, asked: InstructionEdit, after_step: AfterStep) -> np.ndarray:
         """See :class:`stages.models.editors.InstructionEditor`."""
-        guidance = replace(self.guidance, text=guidance_scale)
-        vectors = self.network.vectors([self.network.table.row(task)])
-        latents = self.network.encode(picture[None])
-        return self.network.edit(latents, [instruction], vectors, guidance, [seed])[0]
+        guidance = replace(self.guidance, text=asked.guidance_scale)
+        vectors = self.network.vectors([self.network.table.row(asked.task)])
+        latents = self.network.encode(asked.picture[None])
+        return self.network.edit(latents, [asked.instruction], vectors, guidance, [asked.seed])[0]

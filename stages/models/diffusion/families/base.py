@@ -5,9 +5,10 @@ Latents are spatial, [n,c,h,w], between the sampling steps, whatever a model doe
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
+from torch import nn
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.prompts import Embeddings
@@ -54,6 +55,52 @@ class Classic:
         return classifier_free(unconditional, conditional, scale)
 
 
+class Transformer(nn.Module):
+    """diffusers' transformer, for families that give it a U-Net's call."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__()
+        self.transformer = transformer
+
+    @property
+    def config(self) -> Any:
+        """The transformer's configuration."""
+        return self.transformer.config
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its weights."""
+        return self.transformer.dtype
+
+
+class Configured:
+    """A family whose sizes are in the configuration of its network, a transformer."""
+
+    network: Any
+
+    @property
+    def channels(self) -> int:
+        return int(self.network.config.in_channels)
+
+    @property
+    def side(self) -> int:
+        return int(self.network.config.sample_size)
+
+    @property
+    def multiple(self) -> int:
+        return int(self.network.config.patch_size)
+
+
+def conditions_by(
+    name: Literal["mask", "pooled"], prompts: Embeddings, unwanted: Embeddings | None
+) -> Conditions:
+    """The conditions of a network that is told of prompts their states and one more of their tensors."""
+    told = getattr(prompts, name)
+    if unwanted is None:
+        return Conditions(prompts.states, None, {name: told})
+    return Conditions(prompts.states, unwanted.states, {name: torch.cat([getattr(unwanted, name), told])})
+
+
 class Masked(Classic):
     """A family whose network is told nothing of prompts but their states and ``mask`` [R,T]."""
 
@@ -64,11 +111,7 @@ class Masked(Classic):
         guidance_scale: torch.Tensor,
         latents: torch.Tensor,
     ) -> Conditions:
-        assert prompts.mask is not None
-        if unwanted is None or unwanted.mask is None:
-            return Conditions(prompts.states, None, {"mask": prompts.mask})
-        mask = torch.cat([unwanted.mask, prompts.mask])
-        return Conditions(prompts.states, unwanted.states, {"mask": mask})
+        return conditions_by("mask", prompts, unwanted)
 
 
 class Family(Protocol):

@@ -7,30 +7,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from stages.models.diffusion.families.base import Masked
+from stages.models.diffusion.families.base import Configured, Masked, Transformer
 
 
-class CrossNetwork(nn.Module):
+class CrossNetwork(Transformer):
     """A transformer with a U-Net's call. Its attention layers are diffusers' ``Attention``.
 
     ``linear``: whether its self-attention is linear (:func:`linear_attention`).
     """
 
     linear = False
-
-    def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self.transformer = transformer
-
-    @property
-    def config(self) -> Any:
-        """The transformer's configuration."""
-        return self.transformer.config
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its weights."""
-        return self.transformer.dtype
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -69,24 +55,10 @@ class CrossNetwork(nn.Module):
         return SimpleNamespace(sample=drawn[:, : rows.shape[1]])
 
 
-class CrossFamily(Masked):
-    """What is alike of the families with such a network, guided and of one kind of configuration."""
+class CrossFamily(Configured, Masked):
+    """A family with such a network, which is guided."""
 
     takes_guidance = True
-
-    network: Any
-
-    @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def side(self) -> int:
-        return int(self.network.config.sample_size)
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
 
 
 def linear_attention(

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from diffusers import DiffusionPipeline
 from torch import nn
-from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
 from stages.models.diffusion.families.base import Classic, Conditions
@@ -20,8 +19,8 @@ from stages.models.diffusion.families.flux_attention import FluxJointAttention, 
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.joint import (
     JointCore,
-    JointNetwork,
     JointPrompts,
+    PackedNetwork,
     Stream,
     dynamic_shift,
     even_levels,
@@ -49,7 +48,7 @@ class FluxPrompts(JointPrompts):
         return Embeddings(states[0], pooled.pooler_output)
 
 
-class FluxNetwork(JointNetwork):
+class FluxNetwork(PackedNetwork):
     """The transformer; latents stay spatial, patches of 2 x 2 are packed inside."""
 
     def __init__(self, transformer: nn.Module) -> None:
@@ -76,13 +75,13 @@ class FluxNetwork(JointNetwork):
     ) -> Stream:
         """What enters the first block, for latents [R,c,h,w]; the arguments are those of a call."""
         self.told.text_tokens = states.shape[1]
-        packed = functional.pixel_unshuffle(rows, PATCH).flatten(2).transpose(1, 2)
+        tokens = self.pack(rows)
         # In the order of diffusers' pipeline and transformer, for the bits of half precision.
-        times = (timestep / 1000).to(packed.dtype).expand(len(rows)) * 1000
-        told = (times,) if timestep_cond is None else (times, timestep_cond.to(packed.dtype) * 1000)
+        times = (timestep / 1000).to(tokens.dtype).expand(len(rows)) * 1000
+        told = (times,) if timestep_cond is None else (times, timestep_cond.to(tokens.dtype) * 1000)
         return Stream(
             self.transformer.context_embedder(states),
-            self.transformer.x_embedder(packed),
+            self.transformer.x_embedder(tokens),
             self.transformer.time_text_embed(*told, added["pooled"]),
             self.transformer.pos_embed(
                 self._positions(states.shape[1], (rows.shape[2], rows.shape[3]), rows)
@@ -102,14 +101,6 @@ class FluxNetwork(JointNetwork):
     def end(self, stream: Stream) -> torch.Tensor:
         """The velocity at the tokens [R,L,4c], after the last block."""
         return self.transformer.proj_out(self.transformer.norm_out(stream.picture, stream.modulation))
-
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Rows and columns of the tokens of latents of a size."""
-        return size[0] // PATCH, size[1] // PATCH
-
-    def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-        """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
-        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), PATCH)
 
     def _positions(self, text: int, size: tuple[int, int], like: torch.Tensor) -> torch.Tensor:
         """The positions for rotary embeddings [T+N,3]: the text's zeros; nothing, row and column."""

@@ -8,9 +8,10 @@ from typing import Any, Protocol, Self
 import numpy as np
 import torch
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from torch import nn
 from torch.nn import functional
 
+from stages.models.diffusion.families.base import Transformer
+from stages.models.diffusion.families.flux_files import PATCH
 from stages.models.diffusion.families.masks import masked_keys, seeing
 from stages.models.diffusion.prompts import Segment
 
@@ -95,15 +96,11 @@ class Stream:
         )
 
 
-class JointNetwork(nn.Module):
+class JointNetwork(Transformer):
     """A transformer with a U-Net's call, which can also be computed block by block.
 
     A family's network has ``blocks``, ``begin``, ``through``, ``end``, ``unpack`` and ``install``.
     """
-
-    def __init__(self, transformer: nn.Module) -> None:
-        super().__init__()
-        self.transformer = transformer
 
     def forward(
         self,
@@ -127,33 +124,26 @@ class JointNetwork(nn.Module):
             stream = self.through(block, stream)
         return SimpleNamespace(sample=self.unpack(self.end(stream), (rows.shape[2], rows.shape[3])))
 
-    @property
-    def config(self) -> Any:
-        """The transformer's configuration."""
-        return self.transformer.config
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The type of its weights."""
-        return self.transformer.dtype
+def packed(latents: torch.Tensor) -> torch.Tensor:
+    """Latents [R,c,h,w] as tokens of 2 x 2 of them [R,N,4c], row by row."""
+    return functional.pixel_unshuffle(latents, PATCH).flatten(2).transpose(1, 2)
 
 
 class PackedNetwork(JointNetwork):
     """A transformer whose tokens are patches of 2 x 2 latents; latents stay spatial outside."""
 
-    patch = 2
-
     def grid(self, size: tuple[int, int]) -> tuple[int, int]:
         """Rows and columns of the tokens of latents of a size."""
-        return size[0] // self.patch, size[1] // self.patch
+        return size[0] // PATCH, size[1] // PATCH
 
     def pack(self, rows: torch.Tensor) -> torch.Tensor:
         """Latents [R,c,h,w] as tokens [R,N,4c], row by row."""
-        return functional.pixel_unshuffle(rows, self.patch).flatten(2).transpose(1, 2)
+        return packed(rows)
 
     def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
-        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), self.patch)
+        return functional.pixel_shuffle(tokens.transpose(1, 2).unflatten(2, self.grid(size)), PATCH)
 
 
 def attend_masked(

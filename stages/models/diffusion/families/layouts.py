@@ -9,6 +9,8 @@ from stages.models.diffusion.families.chat_files import LENGTH
 from stages.models.diffusion.families.flux_files import PATCH, SIDE, text_length
 from stages.models.diffusion.families.sd3_files import CLIP_LENGTH, T5_LENGTH
 from stages.models.diffusion.memory import (
+    JOINT_COPIES,
+    MAPS_COPIES,
     PIXART_COPIES,
     PIXART_TEXT,
     QWEN_COPIES,
@@ -17,13 +19,14 @@ from stages.models.diffusion.memory import (
     ZIMAGE_COPIES,
     joint_bytes,
     latent_multiple,
-    maps_bytes,
     sampling_bytes,
     sd3_bytes,
 )
 
 Network = Mapping[str, Any]
 """The configuration of a U-Net or transformer."""
+RowBytes = Callable[[Network, int, int], int]
+"""Bytes by configuration, number of latents and item size."""
 
 
 @dataclass(frozen=True)
@@ -50,62 +53,9 @@ class Layout:
     tokenizers: Mapping[str, str]
     patch: Callable[[Network], int]
     side: Callable[[Network], int]
-    row_bytes: Callable[[Network, int, int], int]
+    row_bytes: RowBytes
     halves: bool = True
-    maps_bytes: Callable[[Network, int, int], int] | None = None
-
-
-def _flux_tokens(network: Network, latents: int) -> int:
-    return latents // PATCH**2 + text_length(network)
-
-
-def _flux_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, _flux_tokens(network, latents), itemsize)
-
-
-def _flux_maps(network: Network, latents: int, itemsize: int) -> int:
-    return maps_bytes(network, _flux_tokens(network, latents), itemsize)
-
-
-def _sd3_bytes(network: Network, latents: int, itemsize: int) -> int:
-    picture = latents // int(network["patch_size"]) ** 2
-    return sd3_bytes(network, picture, CLIP_LENGTH + T5_LENGTH, itemsize)
-
-
-def _sd3_maps(network: Network, latents: int, itemsize: int) -> int:
-    tokens = latents // int(network["patch_size"]) ** 2 + CLIP_LENGTH + T5_LENGTH
-    return maps_bytes(network, tokens, itemsize)
-
-
-def _qwen_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(network, latents // PATCH**2 + LENGTH, itemsize, QWEN_COPIES)
-
-
-def _qwen_maps(network: Network, latents: int, itemsize: int) -> int:
-    return maps_bytes(network, latents // PATCH**2 + LENGTH, itemsize)
-
-
-def _zimage_bytes(network: Network, latents: int, itemsize: int) -> int:
-    return joint_bytes(_one_head(network), latents // PATCH**2 + LENGTH, itemsize, ZIMAGE_COPIES)
-
-
-def _zimage_maps(network: Network, latents: int, itemsize: int) -> int:
-    return maps_bytes(_one_head(network), latents // PATCH**2 + LENGTH, itemsize)
-
-
-def _one_head(network: Network) -> Network:
-    """The width of Z-Image's transformer by the keys of the others."""
-    return {"num_attention_heads": 1, "attention_head_dim": network["dim"]}
-
-
-def _pixart_bytes(network: Network, latents: int, itemsize: int) -> int:
-    tokens = latents // int(network["patch_size"]) ** 2 + PIXART_TEXT
-    return joint_bytes(network, tokens, itemsize, PIXART_COPIES)
-
-
-def _sana_bytes(network: Network, latents: int, itemsize: int) -> int:
-    tokens = latents // int(network["patch_size"]) ** 2 + SANA_TEXT
-    return joint_bytes(network, tokens, itemsize, SANA_COPIES)
+    maps_bytes: RowBytes | None = None
 
 
 def _of(key: str) -> Callable[[Network], int]:
@@ -113,6 +63,26 @@ def _of(key: str) -> Callable[[Network], int]:
     return lambda network: int(network[key])
 
 
+def _always(number: int) -> Callable[[Network], int]:
+    return lambda network: number
+
+
+def _joint(patch: Callable[[Network], int], text: Callable[[Network], int], copies: float) -> RowBytes:
+    """The memory of a row of so many tensors of the network's width, over the tokens of picture and text."""
+
+    def row_bytes(network: Network, latents: int, itemsize: int) -> int:
+        return joint_bytes(network, latents // patch(network) ** 2 + text(network), itemsize, copies)
+
+    return row_bytes
+
+
+def _sd3_bytes(network: Network, latents: int, itemsize: int) -> int:
+    picture = latents // int(network["patch_size"]) ** 2
+    return sd3_bytes(network, picture, SD3_LENGTH, itemsize)
+
+
+SD3_LENGTH = CLIP_LENGTH + T5_LENGTH
+_PACKED, _PATCHED = _always(PATCH), _of("patch_size")
 _ONE = {"tokenizer": "text_encoder"}
 _TWO = {**_ONE, "tokenizer_2": "text_encoder_2"}
 LAYOUTS: Mapping[FamilyName, Layout] = {
@@ -132,11 +102,11 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2"),
         _TWO,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _flux_bytes,
+        _PACKED,
+        _always(SIDE),
+        _joint(_PACKED, text_length, JOINT_COPIES),
         halves=False,
-        maps_bytes=_flux_maps,
+        maps_bytes=_joint(_PACKED, text_length, MAPS_COPIES),
     ),
     "sd3": Layout(
         "transformer",
@@ -144,10 +114,10 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "text_encoder_2", *_TWO, "scheduler"),
         ("transformer", "vae", "text_encoder", "text_encoder_2", "text_encoder_3"),
         {**_TWO, "tokenizer_3": "text_encoder_3"},
-        _of("patch_size"),
+        _PATCHED,
         _of("sample_size"),
         _sd3_bytes,
-        maps_bytes=_sd3_maps,
+        maps_bytes=_joint(_PATCHED, _always(SD3_LENGTH), MAPS_COPIES),
     ),
     "qwen": Layout(
         "transformer",
@@ -155,10 +125,10 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _qwen_bytes,
-        maps_bytes=_qwen_maps,
+        _PACKED,
+        _always(SIDE),
+        _joint(_PACKED, _always(LENGTH), QWEN_COPIES),
+        maps_bytes=_joint(_PACKED, _always(LENGTH), MAPS_COPIES),
     ),
     "zimage": Layout(
         "transformer",
@@ -166,10 +136,10 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
-        lambda network: PATCH,
-        lambda network: SIDE,
-        _zimage_bytes,
-        maps_bytes=_zimage_maps,
+        _PACKED,
+        _always(SIDE),
+        _joint(_PACKED, _always(LENGTH), ZIMAGE_COPIES),
+        maps_bytes=_joint(_PACKED, _always(LENGTH), MAPS_COPIES),
     ),
     "pixart": Layout(
         "transformer",
@@ -177,9 +147,9 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
-        _of("patch_size"),
+        _PATCHED,
         _of("sample_size"),
-        _pixart_bytes,
+        _joint(_PATCHED, _always(PIXART_TEXT), PIXART_COPIES),
     ),
     "sana": Layout(
         "transformer",
@@ -187,8 +157,8 @@ LAYOUTS: Mapping[FamilyName, Layout] = {
         ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"),
         ("transformer", "vae", "text_encoder"),
         _ONE,
-        _of("patch_size"),
+        _PATCHED,
         _of("sample_size"),
-        _sana_bytes,
+        _joint(_PATCHED, _always(SANA_TEXT), SANA_COPIES),
     ),
 }

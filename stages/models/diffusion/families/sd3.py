@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from stages.models.diffusion.families import FamilyName
-from stages.models.diffusion.families.base import Classic, Conditions
+from stages.models.diffusion.families.base import Classic, Conditions, Configured, conditions_by
 from stages.models.diffusion.families.joint import (
     JointCore,
     JointNetwork,
@@ -125,7 +125,7 @@ class SD3Network(JointNetwork):
         return spread.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)
 
 
-class SD3Family(Classic):
+class SD3Family(Configured, Classic):
     """Its transformer and text encoders; :class:`stages.models.diffusion.families.base.Family`."""
 
     takes_guidance = True
@@ -135,18 +135,6 @@ class SD3Family(Classic):
     def __init__(self, pipeline: DiffusionPipeline, dtype: torch.dtype) -> None:
         self.network: Any = SD3Network(pipeline.transformer)
         self.prompts = SD3Prompts(pipeline)
-
-    @property
-    def channels(self) -> int:
-        return int(self.network.config.in_channels)
-
-    @property
-    def side(self) -> int:
-        return int(self.network.config.sample_size)
-
-    @property
-    def multiple(self) -> int:
-        return int(self.network.config.patch_size)
 
     def schedule(self, scheduler: Any, steps: int, latents: torch.Tensor) -> Mapping[str, Any]:
         """The scheduler's own noise levels.
@@ -166,8 +154,4 @@ class SD3Family(Classic):
         guidance_scale: torch.Tensor,
         latents: torch.Tensor,
     ) -> Conditions:
-        assert prompts.pooled is not None
-        if unwanted is None or unwanted.pooled is None:
-            return Conditions(prompts.states, None, {"pooled": prompts.pooled})
-        pooled = torch.cat([unwanted.pooled, prompts.pooled])
-        return Conditions(prompts.states, unwanted.states, {"pooled": pooled})
+        return conditions_by("pooled", prompts, unwanted)

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from stages.models.diffusion.families.flux_files import PATCH
 from stages.models.diffusion.families.joint import (
     JointCore,
     PackedNetwork,
@@ -55,7 +56,7 @@ class ZImageAttention:
 
 @dataclass(frozen=True)
 class PaddedStream(Stream):
-    """Its text is the words, so many as ``words``, and then the padding of the picture."""
+    """A stream whose text is ``words`` tokens of words, followed by the padding of the picture."""
 
     words: int = 0
 
@@ -63,7 +64,7 @@ class PaddedStream(Stream):
 class ZImageBlock(nn.Module):
     """A block of the transformer with its states in two parts.
 
-    The first part, "text", has also the padding of the picture: neither is a place in the picture.
+    The part called text also holds the padding of the picture, which has no place in it either.
     """
 
     def __init__(self, block: nn.Module) -> None:
@@ -165,7 +166,7 @@ class ZImageNetwork(PackedNetwork):
 
     def unpack(self, tokens: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
         """Tokens [R,N,4c] as latents [R,c,h,w] of a size."""
-        return super().unpack(tokens.unflatten(2, (self.patch**2, -1)).transpose(2, 3).flatten(2), size)
+        return super().unpack(tokens.unflatten(2, (PATCH**2, -1)).transpose(2, 3).flatten(2), size)
 
     def _rotations(self, places: torch.Tensor) -> torch.Tensor:
         """The rotary embeddings [...,D/2] of places [...,3]: in time, row, column."""
